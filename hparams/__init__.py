@@ -1,0 +1,1 @@
+"""One yaml per recipe: every number of a run."""

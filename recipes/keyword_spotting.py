@@ -1,0 +1,183 @@
+"""Keyword spotting: which of a few words does a short clip say?
+
+Speech Commands, as the folder that its archive unpacks to:
+
+    python recipes/keyword_spotting.py hparams/keyword_spotting.yaml \
+        --data_folder=speech_commands_v0.02
+
+Clips of your own, listed in a CSV with the columns id, path, split, label:
+
+    python recipes/keyword_spotting.py hparams/keyword_spotting.yaml \
+        --data_folder=my_clips --num_classes=10
+
+SUPERB's task to the letter is hparams/keyword_spotting_superb.yaml. Each run
+ends with the scores, confusion.{csv,txt,png}, and export/, a folder that
+SpeechBrain's EncoderClassifier loads. README.md says what to expect.
+"""
+
+from pathlib import Path
+
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
+from speechbrain.utils.logger import get_logger
+
+from unispeech_sb.brains import UtteranceBrain
+from unispeech_sb.dataio.corpora.speech_commands import (
+    class_balanced_weights,
+    speech_commands,
+)
+from unispeech_sb.dataio.corpora.synthetic import synthetic_keywords
+from unispeech_sb.dataio.corpora.table import table
+from unispeech_sb.dataio.manifest import (
+    check_records,
+    filter_by_duration,
+    read_manifest,
+    write_manifests,
+)
+from unispeech_sb.dataio.pipelines import (
+    audio_pipeline,
+    fit_label_encoder,
+    label_pipeline,
+)
+from unispeech_sb.experiment import main as script
+from unispeech_sb.experiment import run
+
+logger = get_logger(__name__)
+
+
+def read_corpus(hparams):
+    """Chooses the corpus by what the data folder holds.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml.
+
+    Returns
+    -------
+    iterable of dict
+        Utterance records.
+    """
+    folder = Path(hparams["data_folder"])
+    if hparams["synthetic"]:
+        return synthetic_keywords(folder, seed=hparams["seed"])
+    if folder.suffix == ".csv" or (folder / "manifest.csv").is_file():
+        return table(folder, label_column=hparams["label_column"])
+    return speech_commands(
+        folder,
+        version=hparams["corpus_version"],
+        num_classes=hparams["num_classes"],
+        preset=hparams["protocol"],
+        test_folder=hparams["test_folder"],
+    )
+
+
+def prepare(hparams):
+    """Checks every clip and writes the manifests.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml.
+    """
+    if hparams["skip_prep"]:
+        return
+    records = check_records(
+        read_corpus(hparams), skip_bad_files=hparams["skip_bad_files"]
+    )
+    longest = hparams["max_duration_s"]
+    records, dropped = filter_by_duration(records, max_s=longest)
+    if dropped:
+        hours = sum(record["duration"] for record in dropped) / 3600
+        logger.info(
+            f"Left out {len(dropped)} clips ({hours:.2f} h) over {longest} s"
+        )
+    write_manifests(records, hparams["manifest_folder"])
+
+
+def dataio_prep(hparams):
+    """Builds the datasets: waveform and label of each clip.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; ``label_encoder`` is added to it, and the samplers
+        of a class-balanced protocol.
+
+    Returns
+    -------
+    dict
+        ``train``, ``valid`` and, if there is one, ``test``.
+    """
+    manifests = {
+        split: Path(hparams["manifest_folder"], f"{split}.csv")
+        for split in ("train", "valid", "test")
+    }
+    manifests = {s: path for s, path in manifests.items() if path.is_file()}
+    datasets = {
+        split: DynamicItemDataset.from_csv(path)
+        for split, path in manifests.items()
+    }
+    encoder = fit_label_encoder(datasets)
+    if len(encoder) != hparams["num_classes"]:
+        raise ValueError(
+            f"{hparams['data_folder']}: expected {hparams['num_classes']} "
+            f"classes; it has {len(encoder)}: --num_classes={len(encoder)}"
+        )
+    hparams["label_encoder"] = encoder
+    superb = hparams["protocol"] == "superb"
+    for dataset in datasets.values():
+        dataset.add_dynamic_item(
+            audio_pipeline(
+                hparams["sample_rate"],
+                gain_db=hparams["gain_db"],
+                random_silence=superb,
+            )
+        )
+        dataset.add_dynamic_item(label_pipeline(encoder))
+        dataset.set_output_keys(["id", "sig", "label_encoded"])
+    if superb:
+        balance_classes(hparams, manifests)
+    return datasets
+
+
+def balance_classes(hparams, manifests):
+    """Draws training and validation clips so that all classes weigh the same.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; samplers are added to its loader options.
+    manifests : dict
+        Split -> its manifest.
+    """
+    for split, draws in (
+        ("train", hparams["draws_per_epoch"]),
+        ("valid", None),
+    ):
+        weights = class_balanced_weights(read_manifest(manifests[split]))
+        hparams[f"{split}_dataloader_opts"]["sampler"] = (
+            ReproducibleWeightedRandomSampler(
+                weights, draws or len(weights), True, seed=hparams["seed"]
+            )
+        )
+
+
+def main(argv=None):
+    """Runs the recipe.
+
+    Arguments
+    ---------
+    argv : list of str, optional
+        Yaml file and overrides; the process's when omitted.
+
+    Returns
+    -------
+    dict
+        The scores.
+    """
+    return run(UtteranceBrain, dataio_prep, prepare, argv)
+
+
+if __name__ == "__main__":
+    script(main)

@@ -1,0 +1,67 @@
+"""What every test shares: data folders, seeds, no network."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {
+    "UNISPEECH_SB_DATA": ROOT.parent / "shared" / "data",
+    "UNISPEECH_SB_AUTHORS": ROOT.parent / "shared" / "authors",
+}
+
+
+def folder_of(variable):
+    """Folder that an environment variable names, or its default."""
+    return Path(os.environ.get(variable, FOLDERS[variable])).resolve()
+
+
+def pytest_configure(config):
+    """Keeps the hub's client off the network, before anything imports it."""
+    if "network" not in config.option.markexpr:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skips, with the reason, what this machine or command line lacks."""
+    data = folder_of("UNISPEECH_SB_DATA")
+    absent = pytest.mark.skip(reason=f"no folder {data}; set UNISPEECH_SB_DATA")
+    offline = pytest.mark.skip(reason="needs the internet; ask by -m network")
+    for item in items:
+        if item.get_closest_marker("real_data") and not data.is_dir():
+            item.add_marker(absent)
+        asked = "network" in config.option.markexpr
+        if item.get_closest_marker("network") and not asked:
+            item.add_marker(offline)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Gives every test the same random numbers, alone or among others."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Real speech, as its README there describes it."""
+    folder = folder_of("UNISPEECH_SB_DATA")
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}; set UNISPEECH_SB_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def authors_folder():
+    """Recorded runs of the authors' code."""
+    folder = folder_of("UNISPEECH_SB_AUTHORS")
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}; set UNISPEECH_SB_AUTHORS")
+    return folder

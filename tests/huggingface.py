@@ -1,0 +1,78 @@
+"""Tiny random models of transformers, as references and as files."""
+
+import json
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+FAMILIES = {"unispeech": "UniSpeech", "unispeech-sat": "UniSpeechSat"}
+PREFIXES = {"unispeech": "unispeech", "unispeech-sat": "unispeech_sat"}
+NEW = "parametrizations.weight.original"
+
+
+def tiny_config(family, **options):
+    """A configuration that runs in milliseconds and draws nothing."""
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": [8, 8, 8, 8, 8, 8, 8],
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+        "classifier_proj_size": 12,
+        "num_labels": 5,
+        "initializer_range": 0.2,
+        "apply_spec_augment": False,
+        "codevector_dim": 8,
+        "proj_codevector_dim": 8,
+    }
+    off = dict.fromkeys(
+        ("hidden_dropout", "activation_dropout", "attention_dropout",
+         "feat_proj_dropout", "final_dropout", "layerdrop"), 0.0,
+    )  # fmt: skip
+    cls = getattr(transformers, FAMILIES[family] + "Config")
+    return cls(**{**sizes, **off, **options})
+
+
+def tiny_model(family, head="Model", **options):
+    """A random model in evaluation mode, its norms and biases random too."""
+    config = tiny_config(family, **options)
+    model = getattr(transformers, FAMILIES[family] + head)(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() < 2:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * noise)
+    return model
+
+
+def save_folder(model, folder, do_normalize=False, weight_norm="new"):
+    """Writes a Hugging Face folder, in either weight-norm spelling."""
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    if weight_norm == "old":
+        tensors = {
+            key.replace(NEW + "0", "weight_g").replace(NEW + "1", "weight_v"): t
+            for key, t in tensors.items()
+        }
+    save_file(tensors, path, metadata={"format": "pt"})
+    spelled = any(key.endswith("conv.weight_g") for key in tensors)
+    assert spelled == (weight_norm == "old")
+    write_preprocessor(folder, do_normalize)
+    return folder
+
+
+def write_preprocessor(folder, do_normalize):
+    """Writes the file that says whether waveforms are normalised."""
+    text = json.dumps({"do_normalize": do_normalize, "sampling_rate": 16000})
+    (folder / "preprocessor_config.json").write_text(text)
+
+
+def attention_mask(lengths):
+    """transformers' mask of a padded batch, [B, N]."""
+    lengths = torch.tensor(lengths)
+    return (torch.arange(int(lengths.max())) < lengths[:, None]).long()

@@ -1,0 +1,55 @@
+"""Losses against hand-worked cases and transformers."""
+
+import math
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from unispeech_sb.nnet.losses import PROBLEM_TYPES, classification_loss
+
+
+def test_single_label_loss_by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0)]])
+    loss = classification_loss(logits, torch.tensor([0]))
+    assert loss.item() == pytest.approx(math.log(4.0))
+
+
+def test_multi_label_loss_by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0)]])
+    targets = torch.tensor([[1, 0]])
+    loss = classification_loss(logits, targets, PROBLEM_TYPES[1])
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_regression_loss_by_hand():
+    loss = classification_loss(
+        torch.tensor([[1.0], [5.0]]), torch.tensor([2, 2]), "regression"
+    )
+    assert loss.item() == pytest.approx((1 + 9) / 2)
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+def test_losses_equal_transformers(problem_type):
+    config = BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_labels=4,
+        num_attention_heads=2, intermediate_size=8, problem_type=problem_type,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    labels = {
+        "single_label_classification": torch.tensor([3, 0]),
+        "multi_label_classification": torch.randint(2, (2, 4)).float(),
+        "regression": torch.randn(2, 4),
+    }[problem_type]
+    out = model(torch.tensor([[1, 2], [3, 4]]), labels=labels)
+    found = classification_loss(out.logits, labels, problem_type)
+    torch.testing.assert_close(found, out.loss)
+
+
+def test_wrong_targets_and_types_are_refused():
+    with pytest.raises(ValueError, match=r"shape \[2\]; got \[2, 1\]"):
+        classification_loss(torch.zeros(2, 4), torch.zeros(2, 1))
+    with pytest.raises(ValueError, match=r"shape \[2, 4\]; got \[2, 1\]"):
+        classification_loss(torch.zeros(2, 4), torch.zeros(2), PROBLEM_TYPES[1])
+    with pytest.raises(ValueError, match="regression; got 'ranking'"):
+        classification_loss(torch.zeros(2, 4), torch.zeros(2), "ranking")

@@ -1,0 +1,138 @@
+"""The command line of a recipe, from yaml to export."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unispeech_sb.experiment import main, parse_arguments
+
+TOY = Path(__file__).parent / "brains" / "toy.py"
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    path = tmp_path / "hparams.yaml"
+    path.write_text("test: 1\nlearning_rate: !PLACEHOLDER\nfolder: x\n")
+    return str(path)
+
+
+def test_unknown_key_is_named_with_the_closest_known_one(yaml_file):
+    with pytest.raises(ValueError, match="'learning_rat'.*'learning_rate'"):
+        parse_arguments([yaml_file, "--learning_rat=1"])
+    with pytest.raises(ValueError, match="'debug_batch'.*'debug_batches'"):
+        parse_arguments([yaml_file, "--debug_batch=1"])
+
+
+def test_key_that_begins_an_option_reaches_the_yaml(yaml_file):
+    _, run_opts, overrides = parse_arguments([yaml_file, "--test=2"])
+    assert overrides == "test: 2" and not run_opts.test_only
+
+
+def test_value_may_have_an_equals_sign(yaml_file):
+    assert parse_arguments([yaml_file, "--folder=/a=b"])[2] == "folder: /a=b"
+    assert parse_arguments([yaml_file, "--folder", "a=b"])[2].split() == [
+        "folder:",
+        "a=b",
+    ]
+
+
+def test_value_without_a_key_is_refused(yaml_file):
+    with pytest.raises(ValueError, match="got 'False'"):
+        parse_arguments([yaml_file, "--jit", "False"])
+
+
+def test_user_error_takes_one_line(capsys):
+    def fail():
+        raise ValueError("expected 16000 Hz, got 8000")
+
+    with pytest.raises(SystemExit) as stop:
+        main(fail)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        main(lambda: 1 / 0)
+
+
+def toy(folder, *options, launcher=(), script=TOY):
+    """Run the toy experiment in a process of its own."""
+    command = [
+        sys.executable,
+        *launcher,
+        str(script),
+        str(TOY.with_suffix(".yaml")),
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TOY.parents[2]}{os.pathsep}{TOY.parent}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [*command, f"--output_folder={folder}", "--device=cpu", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_second_run_evaluates_again_without_training(tmp_path):
+    first = toy(tmp_path, "--num_epochs=1")
+    assert first.returncode == 0, first.stderr
+    assert "There is no test set" in first.stdout
+    assert (tmp_path / "toy.py").exists()
+    scores = (tmp_path / "scores.json").read_text()
+    (tmp_path / "scores.json").unlink()
+    second = toy(tmp_path, "--num_epochs=1")
+    assert second.returncode == 0, second.stderr
+    assert "Going into epoch" not in second.stdout
+    assert (tmp_path / "scores.json").read_text() == scores
+
+
+def test_user_error_of_a_script_has_no_traceback(tmp_path):
+    result = toy(tmp_path, "--nonsense=1")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "'nonsense'" in result.stderr
+
+
+def test_two_processes_train_one_model(tmp_path):
+    result = toy(
+        tmp_path,
+        "--num_epochs=2",
+        "--distributed_backend=gloo",
+        "--grad_accumulation_factor=3",
+        "--ckpt_interval_steps=1",
+        launcher=("-m", "torch.distributed.run", "--nproc_per_node=2"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert set(json.loads((tmp_path / "scores.json").read_text())) == {
+        "loss",
+        "accuracy",
+    }
+    log = (tmp_path / "train_log.txt").read_text().splitlines()
+    assert len(log) == 3
+
+
+def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path):
+    script = tmp_path / "exporting.py"
+    script.write_text(
+        "import json, toy\n"
+        "from unispeech_sb.brains import UtteranceBrain\n"
+        "class Brain(UtteranceBrain):\n"
+        "    def export(self, folder, scores):\n"
+        "        folder.mkdir()\n"
+        "        (folder / 'scores.json').write_text(json.dumps(scores))\n"
+        "        print('exported', len(scores))\n"
+        "toy.main(brain_class=Brain)\n"
+    )
+    for options, exported in ((["--debug"], False), ([], True)):
+        out = tmp_path / f"out{len(options)}"
+        result = toy(out, "--num_epochs=1", *options, script=script)
+        assert "exported 2" in result.stdout, result.stderr
+        assert (out / "export" / "scores.json").exists() == exported

@@ -1,0 +1,64 @@
+"""Every lobe is found by SpeechBrain's name and by its entry point."""
+
+import configparser
+import importlib
+import inspect
+import pydoc
+from importlib.metadata import EntryPoints
+
+import pytest
+from hyperpyyaml import load_hyperpyyaml
+from torch import nn
+
+from unispeech_sb.lobes import unispeech
+
+NAME = "speechbrain.lobes.models.unispeech"
+
+
+def entry_points(root):
+    """The group as setup.cfg declares it."""
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    text = config["options.entry_points"]["speechbrain.lobes"]
+    points = EntryPoints._from_text_for(f"[speechbrain.lobes]{text}", None)
+    return {point.name: point for point in points}
+
+
+def test_entry_points_are_the_lobes(root):
+    points = entry_points(root)
+    assert sorted(points) == sorted(unispeech.__all__)
+    for name, point in points.items():
+        assert point.load() is getattr(unispeech, name)
+
+
+def test_no_public_lobe_is_forgotten():
+    found = set()
+    for part in ("backbone", "heads"):
+        module = importlib.import_module(f"unispeech_sb.lobes.{part}")
+        found |= {
+            name
+            for name, value in vars(module).items()
+            if inspect.isclass(value)
+            and issubclass(value, nn.Module)
+            and value.__module__.startswith(module.__name__)
+        }
+    assert found == set(unispeech.__all__)
+
+
+@pytest.mark.parametrize("name", unispeech.__all__)
+def test_speechbrains_name_is_the_same_class(name):
+    assert pydoc.locate(f"{NAME}.{name}") is getattr(unispeech, name)
+
+
+def test_a_yaml_builds_by_speechbrains_name():
+    yaml = f"""
+head: !new:{NAME}.UtteranceHead
+    input_size: 4
+    num_classes: 3
+"""
+    head = load_hyperpyyaml(yaml)["head"]
+    assert type(head) is unispeech.UtteranceHead
+
+
+def test_other_names_are_left_alone():
+    assert pydoc.locate("speechbrain.lobes.models.unispeech_sat") is None

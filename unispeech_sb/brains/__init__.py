@@ -1,0 +1,11 @@
+"""Training loops: the base of all tasks, and one Brain per kind of task."""
+
+from unispeech_sb.environment import require_torchaudio
+
+require_torchaudio()
+
+from unispeech_sb.brains.base import SSLBrain  # noqa: E402
+from unispeech_sb.brains.schedules import tri_stage  # noqa: E402
+from unispeech_sb.brains.utterance import UtteranceBrain  # noqa: E402
+
+__all__ = ["SSLBrain", "UtteranceBrain", "tri_stage"]

@@ -1,0 +1,37 @@
+"""Learning rate as a function of the number of updates made."""
+
+
+def tri_stage(
+    update, warmup=0, hold=0, decay=0, initial_scale=0.01, final_scale=0.05
+):
+    """Learning-rate factor that rises, stays, and falls.
+
+    The rise is linear. The fall is exponential, as fairseq's tri-stage
+    schedule, or linear to zero if ``final_scale`` is 0.
+
+    Arguments
+    ---------
+    update : int
+        Number of optimizer updates already made.
+    warmup, hold, decay : int
+        Length of each stage in updates.
+    initial_scale, final_scale : float
+        Factor before the rise and after the fall.
+
+    Returns
+    -------
+    float
+        What to multiply the optimizer's learning rate by.
+
+    Example
+    -------
+    >>> [tri_stage(u, 2, 1, 2, 0.0, 0.0) for u in range(7)]
+    [0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+    if update < warmup:
+        return initial_scale + (1.0 - initial_scale) * update / warmup
+    fallen = update - warmup - hold
+    if fallen <= 0 or decay == 0:
+        return 1.0
+    share = min(fallen / decay, 1.0)
+    return final_scale**share if final_scale > 0 else 1.0 - share

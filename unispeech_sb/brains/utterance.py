@@ -1,0 +1,167 @@
+"""One decision per utterance: keywords, speakers, emotions, intents."""
+
+from speechbrain import Stage
+
+from unispeech_sb.brains.base import SSLBrain
+from unispeech_sb.brains.exporting import export_classifier
+from unispeech_sb.metrics.classification import ConfusionMatrix
+
+
+class UtteranceBrain(SSLBrain):
+    """Classification (or regression) of whole utterances.
+
+    Batches have ``sig`` and ``label_encoded``: an index for a single label,
+    [B] or [B, 1], or floats for several labels or regression, [B, C].
+    ``hparams`` names, beside what ``SSLBrain`` reads:
+
+    * ``modules["head"]``: features, relative frame lengths -> logits [B, C].
+    * ``compute_cost``: logits, targets -> mean loss.
+    * ``label_encoder``: SpeechBrain's encoder of the single label. Without
+      one there is no accuracy, and the lowest loss is the best.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.batch import PaddedBatch
+    >>> import torch
+    >>> batch = PaddedBatch(
+    ...     [{"sig": torch.ones(8), "label_encoded": torch.tensor([1])}] * 2
+    ... )
+    >>> brain = UtteranceBrain(
+    ...     {"head": torch.nn.Linear(1, 3)},
+    ...     hparams={"compute_cost": torch.nn.functional.cross_entropy},
+    ...     run_opts={"device": "cpu"},
+    ... )
+    >>> brain.confusion = None
+    >>> brain.compute_objectives(torch.zeros(2, 3), batch, Stage.VALID)
+    tensor(1.0986)
+    """
+
+    def compute_forward(self, batch, stage):
+        """Waveforms to logits.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With ``sig``.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, C].
+        """
+        feats, frame_lens = self.compute_features(batch, stage)
+        return self.modules.head(feats, frame_lens)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Loss, and the confusions of a validation or test.
+
+        Arguments
+        ---------
+        predictions : torch.Tensor
+            Logits, [B, C].
+        batch : PaddedBatch
+            With ``label_encoded``.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        torch.Tensor
+            Mean loss of the batch.
+        """
+        targets = batch.to(self.device).label_encoded.data
+        if not targets.is_floating_point():
+            targets = targets.reshape(-1)  # [B]
+        augmentation = getattr(self.hparams, "augmentation", None)
+        if stage == Stage.TRAIN and augmentation is not None:
+            targets = augmentation.replicate_labels(targets)
+        # Half precision costs accuracy in the softmax's sum
+        loss = self.hparams.compute_cost(predictions.float(), targets)
+        if stage != Stage.TRAIN and self.confusion is not None:
+            self.confusion.append(predictions.argmax(dim=-1), targets)
+        return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Start an empty confusion matrix.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage of the experiment.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        super().on_stage_start(stage, epoch)
+        encoder = getattr(self.hparams, "label_encoder", None)
+        self.confusion = None
+        if encoder is not None:
+            labels = [encoder.ind2lab[i] for i in range(len(encoder))]
+            self.confusion = ConfusionMatrix(labels)
+
+    def stage_scores(self, stage):
+        """Accuracy, of a single label.
+
+        Arguments
+        ---------
+        stage : Stage
+            VALID or TEST.
+
+        Returns
+        -------
+        dict
+            ``accuracy``, 0 to 1, or nothing.
+        """
+        if self.confusion is None:
+            return {}
+        return {"accuracy": self.confusion.accuracy}
+
+    def importance(self, checkpoint):
+        """Accuracy first, then the loss.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            With the scores of its validation in ``meta``.
+
+        Returns
+        -------
+        tuple
+            Sort key, the highest is the best.
+        """
+        accuracy = checkpoint.meta.get("accuracy", 0.0)
+        return (accuracy, *super().importance(checkpoint))
+
+    def write_report(self, folder):
+        """Print and write the confusions beside the scores.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The experiment's folder.
+        """
+        super().write_report(folder)
+        if self.confusion is not None:
+            print(self.confusion.terminal())
+            self.confusion.write(folder, "confusion")
+
+    def export(self, folder, scores):
+        """Write the evaluated model as SpeechBrain's EncoderClassifier.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The folder to make, or to replace.
+        scores : dict
+            What it scored: name -> number.
+        """
+        if self.confusion is None:
+            return  # nothing to name the classes by
+        facts = {
+            "utterances scored": int(self.confusion.counts.sum()),
+            "best epoch": self.hparams.epoch_counter.current,
+            "optimizer updates": self.optimizer_step,
+        }
+        table = self.confusion.table()
+        export_classifier(folder, self.hparams, scores, facts, table)

@@ -1,0 +1,1 @@
+"""Checkpoint files and folders: reading, naming, writing. No models."""

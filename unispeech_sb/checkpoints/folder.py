@@ -1,0 +1,159 @@
+"""Pretrained folders: what SpeechBrain's interfaces load.
+
+A folder holds ``hyperparams.yaml``, one ``<name>.ckpt`` per module, texts,
+and a README. It names no path and no hub, so it can be moved and used offline.
+"""
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+HEADER = """\
+# Needs the package unispeech_sb: without it, SpeechBrain says
+# "There is no such class as unispeech_sb...."
+# yamllint disable
+sample_rate: 16000
+
+"""
+
+PRETRAINER = """
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+"""
+
+INTERFACES = {
+    # speechbrain.inference.encoders.WaveformEncoder
+    "WaveformEncoder": """
+modules:
+    encoder: !ref <backbone>
+""",
+    # speechbrain.inference.classifiers.EncoderClassifier
+    "EncoderClassifier": """
+label_encoder: !new:unispeech_sb.dataio.labels.LabelEncoder
+
+modules:
+    compute_features: !new:unispeech_sb.lobes.heads.PassThrough
+    mean_var_norm: !new:unispeech_sb.lobes.heads.PassThrough
+    embedding_model: !new:unispeech_sb.lobes.heads.UtteranceEncoder
+        backbone: !ref <backbone>
+        head: !ref <head>
+        allow_silence: {allow_silence}
+    classifier: !new:unispeech_sb.lobes.heads.UtterancePosteriors
+        head: !ref <head>
+        problem_type: {problem_type}
+""",
+}
+"""Interface -> the part of ``hyperparams.yaml`` that wires it."""
+
+
+@contextmanager
+def new_folder(path, replace=False):
+    """Makes a folder that appears whole or not at all.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The folder to make; must not hold anything yet.
+    replace : bool
+        Take the place of a pretrained folder that is there.
+
+    Yields
+    ------
+    pathlib.Path
+        A temporary folder beside it, renamed when the block ends well.
+
+    Raises
+    ------
+    ValueError
+        When the path exists and is not an empty folder, or one to replace.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "new"
+    >>> with new_folder(path) as folder:
+    ...     _ = (folder / "a.txt").write_text("a")
+    >>> [p.name for p in path.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    old = replace and (path / "hyperparams.yaml").is_file()
+    free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not old and not free:
+        raise ValueError(f"{path}: expected a new folder; it exists already")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if old:
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_pretrained(
+    path,
+    lobes,
+    interface,
+    readme,
+    labels=None,
+    replace=False,
+    **interface_options,
+):
+    """Writes a pretrained folder.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The folder to make.
+    lobes : dict
+        Name in the yaml -> ``Lobe``.
+    interface : str
+        A name in ``INTERFACES``.
+    readme : str
+        Text of ``README.md``.
+    labels : speechbrain.dataio.encoder.CategoricalEncoder, optional
+        Written as ``label_encoder.ckpt``.
+    replace : bool
+        Take the place of a pretrained folder that is there.
+    **interface_options
+        Values for the interface's part of the yaml.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> path = getfixture("tmp_path") / "tiny"
+    >>> lobes = {"backbone": Backbone.from_preset("tiny")}
+    >>> write_pretrained(path, lobes, "WaveformEncoder", "A test.")
+    >>> sorted(p.name for p in path.iterdir())
+    ['README.md', 'backbone.ckpt', 'hyperparams.yaml']
+    """
+    loadables = [*lobes, *(["label_encoder"] if labels else [])]
+    text = HEADER + "\n".join(_entry(*item) for item in lobes.items())
+    text += INTERFACES[interface].format(**interface_options)
+    text += PRETRAINER
+    text += "".join(f"        {name}: !ref <{name}>\n" for name in loadables)
+    with new_folder(path, replace) as folder:
+        for name, lobe in lobes.items():
+            lobe.save(folder / f"{name}.ckpt")
+        if labels:
+            labels.save(folder / "label_encoder.ckpt")
+        (folder / "hyperparams.yaml").write_text(text)
+        (folder / "README.md").write_text(readme)
+
+
+def _entry(name, lobe):
+    """The yaml lines that build one lobe."""
+    cls = type(lobe)
+    lines = [f"{name}: !new:{cls.__module__}.{cls.__name__}"]
+    for key, value in lobe.config.items():
+        plain = list(value) if isinstance(value, tuple) else value
+        flow = yaml.safe_dump({key: plain}, default_flow_style=True, width=999)
+        lines.append(f"    {flow.strip()[1:-1]}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,139 @@
+"""The command line: a table of commands, each a function of its arguments."""
+
+import argparse
+import ast
+import sys
+from importlib import import_module
+from importlib.resources import files
+from importlib.util import find_spec
+
+from unispeech_sb import __version__
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+def _recipe(argv):
+    """Lists the recipes, or runs one: recipe [NAME [YAML] [--key=value ...]]
+
+    Without a YAML, the recipe reads the one of its name.
+    """
+    known = _recipes()
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, known), default=0)
+        for name, summary in known.items():
+            print(f"{name:<{width}}  {summary}")
+        return
+    name, *arguments = argv
+    if name not in known:
+        sys.stderr.write(
+            f"unispeech-sb: no recipe is named {name!r}; "
+            f"there are: {', '.join(known)}\n"
+        )
+        sys.exit(2)
+    if not arguments or arguments[0].startswith("-"):
+        arguments.insert(0, str(files(_home("hparams")) / f"{name}.yaml"))
+    import_module(f"{_home('recipes')}.{name}").main(arguments)
+
+
+def _convert(argv):
+    """Converts a checkpoint to a folder of this package: convert SRC DST"""
+    parser = argparse.ArgumentParser("unispeech-sb convert")
+    parser.add_argument("src", help="Hugging Face folder or hub id")
+    parser.add_argument("dst", help="folder to write")
+    arguments = parser.parse_args(argv)
+
+    from unispeech_sb.convert import convert_checkpoint
+
+    print(convert_checkpoint(arguments.src, arguments.dst))
+
+
+def _demo(argv):
+    """Trains, scores and exports a small model on spoken test words: demo"""
+    from unispeech_sb.demo import main as run_demo
+
+    run_demo(argv)
+
+
+COMMANDS = {"recipe": _recipe, "convert": _convert, "demo": _demo}
+"""Name on the command line -> function of the arguments after it."""
+
+
+def main(argv=None):
+    """Runs one command.
+
+    Arguments
+    ---------
+    argv : list of str, optional
+        Arguments after the program's name; those of the process when omitted.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 1 after an error that stderr tells in one line, or
+        130 after Ctrl-C. A command line that makes no sense exits with 2.
+
+    Example
+    -------
+    >>> main(["convert", "no/such/folder", "copy"])
+    1
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        COMMANDS[arguments.command](arguments.arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, OSError, ImportError) as error:
+        if arguments.traceback:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"unispeech-sb: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser():
+    """The part of the command line before the command's own arguments."""
+    summaries = [f.__doc__.splitlines()[0] for f in COMMANDS.values()]
+    parser = argparse.ArgumentParser(
+        "unispeech-sb",
+        description="commands:\n  " + "\n  ".join(summaries),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        help="show where an error comes from; stands before the command",
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="the command's own"
+    )
+    return parser
+
+
+def _home(kind):
+    """Package of ``recipes`` or ``hparams``: installed, else the clone's."""
+    installed = f"unispeech_sb.{kind}"
+    return kind if find_spec(installed) is None else installed
+
+
+def _recipes():
+    """Name -> first line of the docstring, read without importing."""
+    scripts = {
+        file.name.removesuffix(".py"): file
+        for file in files(_home("recipes")).iterdir()
+        if file.name.endswith(".py") and not file.name.startswith("_")
+    }
+    return {
+        name: ast.get_docstring(ast.parse(scripts[name].read_text())).partition(
+            "\n"
+        )[0]
+        for name in sorted(scripts)
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Recordings and labels: corpora, manifests and the items datasets provide."""

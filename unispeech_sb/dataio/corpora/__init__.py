@@ -1,0 +1,1 @@
+"""One generator per corpus: from a folder of recordings to records."""

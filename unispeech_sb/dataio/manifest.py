@@ -1,0 +1,284 @@
+"""The one manifest format: utterance records, written as SpeechBrain CSVs.
+
+A record is a plain dict with ``ID``, ``wav`` (absolute path), ``duration`` (in
+seconds), ``split`` ("train", "valid" or "test") and, where they apply,
+``start`` and ``stop`` (in samples at the file's own rate; without them the
+whole file is meant), ``spk_id``, ``label`` and further str columns.
+"""
+
+import csv
+import os
+import re
+from pathlib import Path
+
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from unispeech_sb.dataio.audio import AudioError, check_audio
+
+logger = get_logger(__name__)
+
+SPLITS = ("train", "valid", "test")
+SILENCE = "_silence_"
+
+_FIRST_COLUMNS = ("ID", "duration", "wav", "start", "stop")
+_NUM_NAMED = 10  # bad files that an error names before it only counts
+
+
+def write_manifests(records, folder, required_splits=("train", "valid")):
+    """Write one SpeechBrain CSV per split, all of them or none.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records of all splits.
+    folder : str or path-like
+        Where ``train.csv``, ``valid.csv`` and ``test.csv`` go; made if needed.
+        One that is there of a split without records is removed.
+    required_splits : tuple of str
+        Splits that must not be empty. An empty split that is not required
+        gets no file.
+
+    Returns
+    -------
+    dict
+        Split name -> path of its CSV.
+
+    Raises
+    ------
+    ValueError
+        When a record lacks a key, names an unknown split, has a relative
+        path, repeats an ID or holds a ``$`` reference (SpeechBrain would
+        replace it), or when a required split has no record.
+
+    Example
+    -------
+    >>> record = {"ID": "a", "wav": "/a.wav", "duration": 1.0, "split": "train"}
+    >>> folder = getfixture("tmpdir")
+    >>> paths = write_manifests([record], folder, required_splits=["train"])
+    >>> read_manifest(paths["train"])[0]["duration"]
+    1.0
+    """
+    by_split = {split: [] for split in SPLITS}
+    seen = set()
+    for record in records:
+        _check_record(record, seen)
+        by_split[record["split"]].append(record)
+    for split in required_splits:
+        if not by_split[split]:
+            raise ValueError(
+                f"expected records of the split {split!r}, got none"
+            )
+    os.makedirs(folder, exist_ok=True)
+    paths = {s: os.path.join(folder, f"{s}.csv") for s in SPLITS if by_split[s]}
+    drafts = {s: f"{path}.{os.getpid()}.tmp" for s, path in paths.items()}
+    try:
+        for split, draft in drafts.items():
+            _write_csv(draft, by_split[split])
+        for split, path in paths.items():
+            os.replace(drafts[split], path)
+        for split in SPLITS:  # of an earlier corpus
+            if split not in paths:
+                Path(folder, f"{split}.csv").unlink(missing_ok=True)
+    finally:
+        for draft in filter(os.path.exists, drafts.values()):
+            os.remove(draft)
+    return paths
+
+
+def _check_record(record, seen):
+    """Raise on a record that cannot be written; note its ID in ``seen``."""
+    name = record.get("ID", record)
+    for key in ("ID", "wav", "duration", "split"):
+        if record.get(key) in (None, ""):
+            raise ValueError(f"the record {name} lacks {key!r}")
+    if record["split"] not in SPLITS:
+        raise ValueError(
+            f"the record {name}: expected a split of {', '.join(SPLITS)}, "
+            f"got {record['split']!r}"
+        )
+    if not os.path.isabs(record["wav"]):
+        raise ValueError(
+            f"the record {name}: expected an absolute path, "
+            f"got {record['wav']!r}"
+        )
+    if name in seen:
+        raise ValueError(f"the ID {name} occurs twice")
+    seen.add(name)
+    for key, value in record.items():
+        if isinstance(value, str) and re.search(r"\$[\w.]", value):
+            raise ValueError(
+                f"the record {name}: {key!r} is {value!r}, but SpeechBrain "
+                "replaces what follows a $ in a manifest"
+            )
+
+
+def _write_csv(path, records):
+    """Write records to a CSV: the columns of SpeechBrain first."""
+    used = {key: None for record in records for key in record}
+    columns = list(dict.fromkeys([*_FIRST_COLUMNS, *used]))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        # SpeechBrain drops blanks before a value, unless it is quoted.
+        writer = csv.DictWriter(
+            file, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def read_manifest(path):
+    """Read a CSV that ``write_manifests``, or a SpeechBrain recipe, wrote.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The CSV, with at least the columns ``ID``, ``wav`` and ``duration``.
+
+    Returns
+    -------
+    list of dict
+        The records; ``duration`` is a float, ``start`` and ``stop`` are ints
+        or None.
+
+    Raises
+    ------
+    ValueError
+        When a column is missing, a number is none, or an ID occurs twice; the
+        message names file and line.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "train.csv"
+    >>> _ = path.write("ID,wav,duration,start,stop\\na,/a.wav,1.5,,\\n")
+    >>> read_manifest(path)[0]["start"] is None
+    True
+    """
+    records, seen = [], set()
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        for column in ("ID", "wav", "duration"):
+            if column not in (rows.fieldnames or ()):
+                raise ValueError(f"{path}: expected a column {column!r}")
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if row["ID"] in seen:
+                raise ValueError(f"{where}: the ID {row['ID']} occurs twice")
+            seen.add(row["ID"])
+            records.append(_read_numbers(row, where))
+    return records
+
+
+def _read_numbers(row, where):
+    """Turn the numbers of a row from str into what a record holds."""
+    try:
+        numbers = {"duration": float(row["duration"])}
+        for key in ("start", "stop"):
+            numbers[key] = int(row[key]) if row.get(key) else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: expected numbers in 'duration', 'start' and 'stop'"
+        ) from error
+    return {**row, **numbers}
+
+
+def filter_by_duration(records, min_s=0.0, max_s=float("inf")):
+    """Part records by duration, limits included.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Records with ``duration``.
+    min_s : float
+        Least duration kept, in seconds.
+    max_s : float
+        Greatest duration kept, in seconds.
+
+    Returns
+    -------
+    kept : list of dict
+        Records within the limits.
+    dropped : list of dict
+        The other ones, for the caller to report.
+
+    Example
+    -------
+    >>> records = [{"ID": "a", "duration": 1.0}, {"ID": "b", "duration": 9.0}]
+    >>> kept, dropped = filter_by_duration(records, max_s=8.0)
+    >>> [record["ID"] for record in dropped]
+    ['b']
+    """
+    kept, dropped = [], []
+    for record in records:
+        inside = min_s <= record["duration"] <= max_s
+        (kept if inside else dropped).append(record)
+    return kept, dropped
+
+
+def check_records(records, skip_bad_files=False):
+    """Decode every recording once, and fill in durations that are missing.
+
+    A recording labelled ``_silence_`` may be silent; others may not.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records; ``duration`` may be missing.
+    skip_bad_files : bool
+        Leave bad recordings out, each with a warning that names it, instead
+        of raising.
+
+    Returns
+    -------
+    list of dict
+        The good records, each with a ``duration``.
+
+    Raises
+    ------
+    ValueError
+        When recordings are bad and may not be skipped, or all of them are
+        bad; the message names the first ten with the reason of each.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> path = str(getfixture("tmpdir") / "tone.wav")
+    >>> soundfile.write(path, np.sin(np.arange(8000)), 8000)
+    >>> check_records([{"ID": "tone", "wav": path}])[0]["duration"]
+    1.0
+    """
+    good, reasons = [], []
+    for record in tqdm(
+        list(records), desc="Checking audio", unit="file", disable=None
+    ):
+        try:
+            good.append({**record, "duration": _duration(record)})
+        except AudioError as error:
+            reasons.append(str(error))
+    if reasons and not (skip_bad_files and good):
+        raise ValueError(_describe_bad(reasons, len(good) + len(reasons)))
+    for reason in reasons:
+        logger.warning("Left out %s.", reason)
+    return good
+
+
+def _duration(record):
+    """Check a record's audio; its stated duration, else the measured one."""
+    measured = check_audio(
+        record["wav"],
+        record.get("start"),
+        record.get("stop"),
+        allow_silence=record.get("label") == SILENCE,
+    )
+    stated = record.get("duration")
+    return measured if stated is None else stated
+
+
+def _describe_bad(reasons, num_records):
+    """Say in one message which of the recordings cannot be used."""
+    named = "; ".join(reasons[:_NUM_NAMED])
+    rest = len(reasons) - _NUM_NAMED
+    more = f"; and {rest} more" if rest > 0 else ""
+    return (
+        f"{len(reasons)} of {num_records} recordings cannot be used: "
+        f"{named}{more}"
+    )

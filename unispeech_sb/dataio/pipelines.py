@@ -1,0 +1,164 @@
+"""Dynamic items for SpeechBrain datasets, for use in a recipe's
+``dataio_prep``: what they take and provide is named in each docstring.
+"""
+
+import functools
+
+import torch
+from speechbrain.utils.data_pipeline import provides, takes
+
+from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.manifest import SILENCE
+
+_SILENCE_CROP_S = 1.0
+
+
+def audio_pipeline(
+    sample_rate=16000, random_crop_s=None, gain_db=0.0, random_silence=False
+):
+    """Make the item that reads audio: takes wav, start, stop; provides sig.
+
+    Random places are drawn from torch's default generator, one draw per item
+    that is longer than the crop. Silence is let through: a stretch of a sound
+    recording may be silent, ``check_records`` judges whole ones.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Rate of the waveform in Hz.
+    random_crop_s : float, optional
+        Keep this many seconds of longer items, at a random place.
+    gain_db : float
+        Gain in dB; SUPERB's keyword spotting applies -3.
+    random_silence : bool
+        Keep one second, at a random place, of items labelled ``_silence_``
+        (SUPERB keyword spotting). The item then takes label too.
+
+    Returns
+    -------
+    speechbrain.utils.data_pipeline.DynamicItem
+        For ``add_dynamic_item``; sig is float32, [N].
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> path = str(getfixture("tmpdir") / "tone.wav")
+    >>> soundfile.write(path, np.sin(np.arange(32000)), 16000)
+    >>> audio_pipeline(random_crop_s=0.5)(path, "", "").shape
+    torch.Size([8000])
+    """
+    read = functools.partial(
+        _read_item,
+        sample_rate=sample_rate,
+        crop_s=random_crop_s,
+        gain=10 ** (gain_db / 20),
+    )
+    if random_silence:
+        read = functools.partial(_read_silence_or_item, read)
+        return provides("sig")(takes("wav", "start", "stop", "label")(read))
+    return provides("sig")(takes("wav", "start", "stop")(read))
+
+
+def _read_silence_or_item(read, wav, start, stop, label):
+    """Read an item, cropping it to a second when it is labelled silence."""
+    if label == SILENCE:
+        return read(wav, start, stop, crop_s=_SILENCE_CROP_S)
+    return read(wav, start, stop)
+
+
+def _read_item(wav, start, stop, sample_rate, crop_s, gain):
+    """Read an item's stretch, or a random crop of it."""
+    start, stop = _as_sample(start), _as_sample(stop)
+    if crop_s is not None:
+        start, stop = _crop(wav, start, stop, crop_s)
+    return gain * read_audio(wav, start, stop, sample_rate, allow_silence=True)
+
+
+def _as_sample(value):
+    """Turn a manifest's start or stop, str or int or empty, into a sample."""
+    return None if value in (None, "") else int(value)
+
+
+def _crop(wav, start, stop, crop_s):
+    """Choose a random crop within a stretch, before anything is decoded."""
+    num_samples, rate = read_header(wav)
+    start = 0 if start is None else start
+    stop = num_samples if stop is None else stop
+    crop = round(crop_s * rate)
+    if stop - start <= crop:
+        return start, stop
+    start += torch.randint(stop - start - crop + 1, ()).item()
+    return start, start + crop
+
+
+def label_pipeline(label_encoder):
+    """Make the item that encodes labels: takes label; provides label_encoded.
+
+    Arguments
+    ---------
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        A fitted encoder, see ``fit_label_encoder``.
+
+    Returns
+    -------
+    speechbrain.utils.data_pipeline.DynamicItem
+        For ``add_dynamic_item``; label_encoded is int64, [1].
+
+    Example
+    -------
+    >>> encoder = LabelEncoder.from_labels(["no", "yes"])
+    >>> label_pipeline(encoder)("yes")
+    tensor([1])
+    """
+    encode = label_encoder.encode_label_torch
+    return provides("label_encoded")(takes("label")(encode))
+
+
+def fit_label_encoder(datasets, key="label"):
+    """Build the encoder of the training labels, in sorted order.
+
+    Arguments
+    ---------
+    datasets : dict
+        Split name -> ``DynamicItemDataset``; "train" must be one of them.
+    key : str
+        The item to encode.
+
+    Returns
+    -------
+    LabelEncoder
+        With the labels in sorted order.
+
+    Raises
+    ------
+    ValueError
+        When an item has no label, or another split a label that train lacks.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.dataset import DynamicItemDataset
+    >>> train = DynamicItemDataset(
+    ...     {"a": {"label": "yes"}, "b": {"label": "no"}}
+    ... )
+    >>> fit_label_encoder({"train": train}).lab2ind
+    {'no': 0, 'yes': 1}
+    """
+    known = _labels(datasets["train"], key)
+    for split, dataset in datasets.items():
+        unknown = sorted(_labels(dataset, key) - known)
+        if unknown:
+            raise ValueError(
+                f"{split}: expected only the labels of train, got "
+                f"{', '.join(map(repr, unknown))} too"
+            )
+    return LabelEncoder.from_labels(sorted(known))
+
+
+def _labels(dataset, key):
+    """Collect the distinct values of a key, all of which must say something."""
+    with dataset.output_keys_as([key]):
+        labels = {item[key] for item in dataset}
+    if "" in labels:
+        raise ValueError(f"expected every item to have a {key}, got empty ones")
+    return labels

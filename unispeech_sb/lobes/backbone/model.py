@@ -1,0 +1,385 @@
+"""The backbone of UniSpeech and UniSpeech-SAT: waveforms to features.
+
+One class for both families and all sizes (Wang et al. 2021, section 3; Chen
+et al. 2021, section 3): convolutional features, span masks, transformer.
+"""
+
+import inspect
+
+import torch
+from torch import nn
+
+from unispeech_sb.lobes.backbone.encoder import build_encoder
+from unispeech_sb.lobes.backbone.loading import from_preset, from_pretrained
+from unispeech_sb.lobes.backbone.output import BackboneOutput
+from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.nnet.frontend import (
+    FeatureExtractor,
+    FeatureProjection,
+    normalize_wavs,
+)
+from unispeech_sb.nnet.lengths import (
+    absolute_lengths,
+    conv_lengths,
+    length_mask,
+    receptive_field,
+    sample_lengths,
+)
+from unispeech_sb.nnet.masking import span_mask
+from unispeech_sb.nnet.transformer import touch
+
+
+class Backbone(Lobe):
+    """Waveforms in, one feature vector every 20 ms out.
+
+    Padding changes nothing: an utterance gives the same features alone and
+    in any batch, as long as ``wav_lens`` is passed. Options that
+    transformers' ``UniSpeechConfig`` has keep their names and defaults,
+    except ``apply_spec_augment``, which SpeechBrain's lobes switch off.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Model size D (Base 768, Large 1024).
+    num_hidden_layers : int
+        Number of blocks L (12, 24).
+    num_attention_heads : int
+        Number of heads H (12, 16).
+    intermediate_size : int
+        Inner size of the feed-forward layers (3072, 4096).
+    hidden_act : str
+        Activation of the blocks: gelu, gelu_new, relu or selu.
+    hidden_dropout, activation_dropout, attention_dropout : float
+        Dropout on sub-layers' outputs, inside feed-forward layers, on
+        attention maps.
+    feat_proj_dropout : float
+        Dropout on the projected convolutional features.
+    layerdrop : float
+        Probability of skipping a block in training.
+    initializer_range : float
+        Standard deviation of the blocks' initial weights.
+    layer_norm_eps : float
+        Epsilon of the norms after the convolutions.
+    feat_extract_norm : str
+        ``group``: the first convolution is normalised over time (Base);
+        ``layer``: all are, over channels (Large).
+    feat_extract_activation : str
+        Activation of the convolutions.
+    conv_dim, conv_stride, conv_kernel : list of int
+        Channels, strides and kernel sizes of the convolutions.
+    conv_bias : bool
+        Whether the convolutions have a bias.
+    num_conv_pos_embeddings, num_conv_pos_embedding_groups : int
+        Kernel size and groups of the positional convolution.
+    pos_conv_weight_norm : bool
+        Weight normalisation of the positional convolution.
+    do_stable_layer_norm : bool
+        Pre-norm blocks (Large) instead of post-norm ones (Base).
+    apply_spec_augment : bool
+        Mask spans in training, by the six options below.
+    mask_time_prob, mask_feature_prob : float
+        Share of frames, of channels, to mask; in [0, 1].
+    mask_time_length, mask_feature_length : int
+        Length of a span, in frames and in channels.
+    mask_time_min_masks, mask_feature_min_masks : int
+        Fewest spans of an utterance.
+    normalize_wav : bool
+        Give each waveform zero mean and unit variance first.
+    normalize_eps : float
+        Added to that variance.
+    output_norm : bool
+        Normalise the output of each utterance over time and channels.
+    freeze : bool
+        Train nothing; the module stays in evaluation mode.
+    freeze_feature_extractor : bool
+        Do not train the convolutions.
+    output_all_hiddens : bool
+        ``forward`` returns all hidden states.
+    gradient_checkpointing : bool
+        Recompute activations in the backward pass to save memory.
+
+    Example
+    -------
+    >>> import torch
+    >>> backbone = Backbone.from_preset("tiny", output_all_hiddens=True)
+    >>> backbone(torch.randn(2, 1600), torch.tensor([1.0, 0.5])).shape
+    torch.Size([3, 2, 4, 16])
+    """
+
+    __module__ = "unispeech_sb.lobes.backbone"  # pretrained folders name it
+
+    def __init__(
+        self,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        hidden_act="gelu",
+        hidden_dropout=0.1,
+        activation_dropout=0.1,
+        attention_dropout=0.1,
+        feat_proj_dropout=0.0,
+        layerdrop=0.1,
+        initializer_range=0.02,
+        layer_norm_eps=1e-5,
+        feat_extract_norm="group",
+        feat_extract_activation="gelu",
+        conv_dim=(512, 512, 512, 512, 512, 512, 512),
+        conv_stride=(5, 2, 2, 2, 2, 2, 2),
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+        conv_bias=False,
+        num_conv_pos_embeddings=128,
+        num_conv_pos_embedding_groups=16,
+        pos_conv_weight_norm=True,
+        do_stable_layer_norm=False,
+        apply_spec_augment=False,
+        mask_time_prob=0.05,
+        mask_time_length=10,
+        mask_time_min_masks=2,
+        mask_feature_prob=0.0,
+        mask_feature_length=10,
+        mask_feature_min_masks=0,
+        normalize_wav=False,
+        normalize_eps=1e-5,
+        output_norm=False,
+        freeze=False,
+        freeze_feature_extractor=False,
+        output_all_hiddens=False,
+        gradient_checkpointing=False,
+    ):
+        arguments = dict(locals())
+        names = list(inspect.signature(Backbone).parameters)
+        super().__init__({name: arguments[name] for name in names})
+        for name in names[names.index("apply_spec_augment") :]:
+            setattr(self, name, arguments[name])  # those that steer a pass
+        self.dim, self.num_states = hidden_size, num_hidden_layers + 1
+        self.feature_extractor = FeatureExtractor(
+            conv_dim, conv_kernel, conv_stride, conv_bias,
+            feat_extract_norm, feat_extract_activation,
+        )  # fmt: skip
+        self.feature_projection = FeatureProjection(
+            conv_dim[-1], hidden_size, layer_norm_eps, feat_proj_dropout
+        )
+        self.masked_spec_embed = nn.Parameter(torch.rand(hidden_size))
+        self.encoder = build_encoder(self.config)
+        frozen = self if freeze else self.feature_extractor
+        frozen.requires_grad_(not (freeze or freeze_feature_extractor))
+        self.train()
+
+    from_preset = classmethod(from_preset)
+    from_pretrained = classmethod(from_pretrained)
+
+    def forward(self, wav, wav_lens=None):
+        """Extracts features.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B]. All of it when
+            omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Features [B, T, D]; with ``output_all_hiddens`` all hidden
+            states [L+1, B, T, D], the encoder's input first. Frames in the
+            padding hold anything.
+
+        Raises
+        ------
+        ValueError
+            When a waveform is shorter than one frame, or the shapes are not
+            as above.
+        """
+        if self.output_all_hiddens:
+            return torch.stack(list(self.iter_states(wav, wav_lens)))
+        for state in self.iter_states(wav, wav_lens):
+            last = state
+        return last
+
+    def iter_states(self, wav, wav_lens=None):
+        """Yields the hidden states one by one, as they are computed.
+
+        ``LayerMix`` sums them on the way: without gradients only one is held
+        at a time.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Yields
+        ------
+        torch.Tensor
+            The encoder's input, then the output of each block, [B, T, D].
+        """
+        feats, _, lengths = self._features(wav, wav_lens)
+        for state, _ in self._states(feats, lengths):
+            if self.output_norm:
+                counts = None if lengths is None else lengths * self.dim
+                state = normalize_wavs(state.flatten(1), counts).view_as(state)
+            yield state
+
+    def encode(
+        self,
+        wav,
+        wav_lens=None,
+        mask_time_indices=None,
+        output_hidden_states=False,
+        output_attentions=False,
+    ):
+        """Extracts features and what leads to them.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+        mask_time_indices : torch.Tensor, optional
+            Bool, True at frames to replace by the mask embedding, [B, T];
+            in any mode, and instead of drawn ones.
+        output_hidden_states : bool
+            Keep all hidden states.
+        output_attentions : bool
+            Compute attention maps, which takes more memory.
+
+        Returns
+        -------
+        BackboneOutput
+            See there. ``output_norm`` does not apply to it.
+        """
+        feats, normed, lengths = self._features(
+            wav, wav_lens, mask_time_indices
+        )
+        states, maps = [], []
+        for state, attention_map in self._states(
+            feats, lengths, output_attentions
+        ):
+            states = [*states, state] if output_hidden_states else [state]
+            maps.append(attention_map)
+        return BackboneOutput(
+            last_hidden_state=states[-1],
+            extract_features=normed,
+            lengths=lengths,
+            hidden_states=tuple(states) if output_hidden_states else (),
+            attentions=tuple(maps[1:]) if output_attentions else (),
+        )
+
+    def output_lengths(self, lengths):
+        """Counts frames by the convolutions' formula.
+
+        Arguments
+        ---------
+        lengths : torch.Tensor or int
+            Number of samples, [B] or a single one.
+
+        Returns
+        -------
+        torch.Tensor or int
+            Number of frames.
+
+        Example
+        -------
+        >>> Backbone.from_preset("tiny").output_lengths(16000)
+        49
+        """
+        extractor = self.feature_extractor
+        return conv_lengths(lengths, extractor.kernels, extractor.strides)
+
+    def frame_lens(self, num_samples, wav_lens):
+        """Relative lengths of the features, exact to the frame.
+
+        Arguments
+        ---------
+        num_samples : int
+            Padded length N of the waveforms.
+        wav_lens : torch.Tensor
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Valid share of each row of features, [B]: rounding its product
+            with T gives the row's own frame count.
+
+        Example
+        -------
+        >>> import torch
+        >>> backbone = Backbone.from_preset("tiny")
+        >>> 49 * backbone.frame_lens(16000, torch.tensor([1.0, 0.5]))
+        tensor([49., 24.])
+        """
+        frames = self.output_lengths(absolute_lengths(wav_lens, num_samples))
+        return frames / self.output_lengths(num_samples)
+
+    def train(self, mode=True):
+        """Sets the mode, except where frozen: ``Brain.fit`` would undo it.
+
+        Arguments
+        ---------
+        mode : bool
+            Training mode if True.
+
+        Returns
+        -------
+        Backbone
+            Itself.
+        """
+        super().train(mode and not self.freeze)
+        if self.freeze_feature_extractor:
+            self.feature_extractor.eval()
+        return self
+
+    def _features(self, wav, wav_lens=None, mask_time_indices=None):
+        """From waveforms to the encoder's masked input."""
+        extractor = self.feature_extractor
+        least = receptive_field(extractor.kernels, extractor.strides)
+        lengths = sample_lengths(wav, wav_lens, least)
+        if self.normalize_wav:
+            wav = normalize_wavs(wav, lengths, self.normalize_eps)
+        feats = extractor(wav, lengths, self._recomputes())
+        if lengths is not None:
+            lengths = self.output_lengths(lengths)
+        feats, normed = self.feature_projection(feats)
+        return self._masked(feats, lengths, mask_time_indices), normed, lengths
+
+    def _states(self, feats, lengths, need_maps=False):
+        """The encoder's hidden states, one by one."""
+        mask = None
+        if lengths is not None:
+            mask = length_mask(lengths, feats.shape[1])
+        return self.encoder(feats, mask, need_maps, self._recomputes())
+
+    def _recomputes(self):
+        """Whether the backward pass should compute activations again."""
+        return self.gradient_checkpointing and torch.is_grad_enabled()
+
+    def _masked(self, feats, lengths, mask_time_indices):
+        """Writes the mask embedding, and zeros over masked channels."""
+        batch, frames, dim = feats.shape
+        augment = self.apply_spec_augment and self.training
+        if mask_time_indices is None and augment and self.mask_time_prob > 0:
+            mask_time_indices = span_mask(
+                lengths if lengths is not None
+                else torch.full((batch,), frames, device=feats.device),
+                frames, self.mask_time_prob, self.mask_time_length,
+                self.mask_time_min_masks,
+            )  # fmt: skip
+        if mask_time_indices is not None:
+            embedding = self.masked_spec_embed.to(feats.dtype)
+            feats = torch.where(mask_time_indices[..., None], embedding, feats)
+        elif self.training and torch.is_grad_enabled():
+            feats = touch(feats, [self.masked_spec_embed])
+        if augment and self.mask_feature_prob > 0:
+            channels = span_mask(
+                torch.full((batch,), dim, device=feats.device),
+                dim, self.mask_feature_prob, self.mask_feature_length,
+                self.mask_feature_min_masks,
+            )  # fmt: skip
+            feats = feats.masked_fill(channels[:, None], 0.0)
+        return feats

@@ -1,0 +1,263 @@
+"""Heads: features in, scores or an embedding out."""
+
+import torch
+from torch import nn
+
+from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.losses import PROBLEM_TYPES
+from unispeech_sb.nnet.pooling import LayerMix, masked_mean
+
+
+class UtteranceHead(Lobe):
+    """Layer mix (optional), projector, mean over frames, classifier.
+
+    That is transformers' ``ForSequenceClassification`` and SUPERB's head for
+    keyword spotting, intents, speakers and emotions.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_classes : int
+        Number of classes C.
+    proj_size : int
+        Size of the projected features.
+    use_weighted_layer_sum : bool
+        Take all hidden states and learn how to mix them.
+    num_states : int, optional
+        Number of hidden states; needed for the layer mix only.
+
+    Example
+    -------
+    >>> head = UtteranceHead(input_size=16, num_classes=4)
+    >>> head(torch.randn(2, 10, 16), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        num_classes,
+        proj_size=256,
+        use_weighted_layer_sum=False,
+        num_states=None,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "proj_size": proj_size,
+                "use_weighted_layer_sum": use_weighted_layer_sum,
+                "num_states": num_states,
+            }
+        )
+        if use_weighted_layer_sum and num_states is None:
+            raise ValueError(
+                "UtteranceHead: expected num_states, which "
+                "use_weighted_layer_sum needs; got None"
+            )
+        self.layer_mix = (
+            LayerMix(num_states) if use_weighted_layer_sum else None
+        )
+        self.projector = nn.Linear(input_size, proj_size)
+        self.classifier = nn.Linear(proj_size, num_classes)
+
+    def forward(self, feats, lengths=None):
+        """Scores each utterance.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            Features, [B, T, D]; with the layer mix all hidden states,
+            [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, C].
+        """
+        return self.classifier(self.embed(feats, lengths))
+
+    def embed(self, feats, lengths=None):
+        """Pools each utterance to one vector.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            As in ``forward``.
+        lengths : torch.Tensor, optional
+            As in ``forward``.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, [B, proj_size].
+        """
+        if self.layer_mix is not None:
+            feats = self.layer_mix(feats)
+        # The projector is affine, so it may follow the mean: T times cheaper.
+        return self.projector(masked_mean(feats, lengths))
+
+
+class UtteranceEncoder(nn.Module):
+    """Waveforms to one vector each: the ``embedding_model`` of SpeechBrain's
+    ``EncoderClassifier``.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        Waveforms to features.
+    head : UtteranceHead
+        Features to a vector.
+    allow_silence : bool
+        Accept waveforms whose samples are all zero, for models that have a
+        class for it.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> head = UtteranceHead(input_size=16, num_classes=4, proj_size=8)
+    >>> encoder = UtteranceEncoder(Backbone.from_preset("tiny"), head)
+    >>> encoder(torch.randn(2, 1600)).shape
+    torch.Size([2, 1, 8])
+    """
+
+    def __init__(self, backbone, head, allow_silence=False):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.allow_silence = allow_silence
+
+    def forward(self, wav, wav_lens=None):
+        """Embeds waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, [B, 1, proj_size].
+
+        Raises
+        ------
+        ValueError
+            When a waveform is shorter than one frame, holds NaN or infinite
+            samples, or is silent.
+        """
+        _check_sound(wav, wav_lens, self.allow_silence)
+        feats = self.backbone.iter_states(wav, wav_lens)
+        if self.head.layer_mix is None:
+            for state in feats:
+                last = state
+            feats = last
+        lengths = None
+        if wav_lens is not None:
+            lengths = self.backbone.frame_lens(wav.shape[1], wav_lens)
+        return self.head.embed(feats, lengths)[:, None]
+
+
+class UtterancePosteriors(nn.Module):
+    """Vectors to log-posteriors: the ``classifier`` of SpeechBrain's
+    ``EncoderClassifier``.
+
+    Arguments
+    ---------
+    head : UtteranceHead
+        Its classifier is used.
+    problem_type : str
+        As for ``classification_loss``: log-softmax for a single label, the
+        log-probability of each class for several, values for regression.
+
+    Example
+    -------
+    >>> head = UtteranceHead(input_size=16, num_classes=4, proj_size=8)
+    >>> UtterancePosteriors(head)(torch.randn(2, 1, 8)).exp().sum(-1).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(self, head, problem_type=PROBLEM_TYPES[0]):
+        super().__init__()
+        if problem_type not in PROBLEM_TYPES:
+            raise ValueError(
+                f"problem_type: expected one of {', '.join(PROBLEM_TYPES)}; "
+                f"got {problem_type!r}"
+            )
+        self.head = head
+        self.problem_type = problem_type
+
+    def forward(self, embeddings):
+        """Scores embeddings.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``UtteranceEncoder``, [B, 1, proj_size].
+
+        Returns
+        -------
+        torch.Tensor
+            Log-posteriors in float32, [B, 1, C].
+        """
+        logits = self.head.classifier(embeddings).float()
+        if self.problem_type == "multi_label_classification":
+            return nn.functional.logsigmoid(logits)
+        if self.problem_type == "regression":
+            return logits
+        return torch.log_softmax(logits, -1)
+
+
+class PassThrough(nn.Module):
+    """Returns its input: for the steps of SpeechBrain's interfaces that the
+    backbone makes needless.
+
+    Example
+    -------
+    >>> PassThrough()(torch.ones(1))
+    tensor([1.])
+    """
+
+    def forward(self, x, lengths=None):
+        """Returns the input.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Anything.
+        lengths : torch.Tensor, optional
+            Not used.
+
+        Returns
+        -------
+        torch.Tensor
+            The input.
+        """
+        return x
+
+
+def _check_sound(wav, wav_lens, allow_silence):
+    """Refuses waveforms that hold no number or no sound."""
+    valid = wav
+    if wav_lens is not None:
+        lengths = absolute_lengths(wav_lens, wav.shape[1])
+        mask = length_mask(lengths, wav.shape[1])
+        valid = wav.masked_fill(~mask.to(wav.device), 0.0)
+    for row, peak in enumerate(valid.abs().amax(1).tolist()):
+        if not peak < float("inf"):  # NaN compares false
+            raise ValueError(
+                f"waveform {row} of the batch: expected finite samples; "
+                "got NaN or infinity"
+            )
+        if peak == 0 and not allow_silence:
+            raise ValueError(
+                f"waveform {row} of the batch: expected sound; all samples "
+                "are zero"
+            )

@@ -1,0 +1,82 @@
+"""What every lobe has in common: its own arguments, and strict files."""
+
+import json
+
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    mark_as_transfer,
+    register_checkpoint_hooks,
+)
+from torch import nn
+
+from unispeech_sb.checkpoints.files import (
+    load_strict,
+    read_tensors,
+    write_tensors,
+)
+
+
+@register_checkpoint_hooks
+class Lobe(nn.Module):
+    """A module that knows how it was built and loads strictly.
+
+    SpeechBrain's default transfer hook loads a file that does not match at
+    all and only logs a warning; the hooks here raise instead.
+
+    Arguments
+    ---------
+    config : dict
+        The constructor's arguments: plain numbers, texts, lists.
+
+    Example
+    -------
+    >>> Lobe({"input_size": 4}).config
+    {'input_size': 4}
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    @mark_as_saver
+    def save(self, path):
+        """Writes weights and constructor arguments to one file.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file, usually ``<name>.ckpt``.
+        """
+        name = f"{type(self).__module__}.{type(self).__name__}"
+        notes = {"class": name, "config": json.dumps(self.config)}
+        write_tensors(path, self.state_dict(), notes)
+
+    @mark_as_transfer
+    def load(self, path):
+        """Loads a file that must fit exactly.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            A file of ``save``, or any safetensors or PyTorch state dict.
+
+        Raises
+        ------
+        ValueError
+            Names every tensor that is missing, unexpected or misshapen.
+        """
+        load_strict(self, read_tensors(path), path)
+
+    @mark_as_loader
+    def recover(self, path, end_of_epoch):
+        """Loads a file of a training checkpoint.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file.
+        end_of_epoch : bool
+            Part of SpeechBrain's signature; not used.
+        """
+        self.load(path)

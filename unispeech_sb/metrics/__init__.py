@@ -1,0 +1,1 @@
+"""Metrics: what a model's predictions are worth."""

@@ -1,0 +1,264 @@
+"""Confusion matrix of a classifier: counts, a table per class, a picture."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import torch
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+CELL_INCHES = 0.42
+"""Side of a cell of the picture: room for a count of four digits."""
+
+
+class ConfusionMatrix:
+    """Counts how often each class was taken for which.
+
+    Rows are the truth, columns what was predicted.
+
+    Arguments
+    ---------
+    labels : list of str
+        Name of each class, in the order of its index.
+
+    Raises
+    ------
+    ValueError
+        When there is no label, or one occurs twice.
+
+    Example
+    -------
+    >>> matrix = ConfusionMatrix(["no", "yes"])
+    >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+    >>> matrix.counts.tolist()
+    [[1, 1], [0, 1]]
+    """
+
+    def __init__(self, labels):
+        self.labels = [str(label) for label in labels]
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"expected labels that differ, got {self.labels}")
+        self.counts = torch.zeros(
+            len(self.labels), len(self.labels), dtype=torch.long
+        )
+
+    def append(self, predictions, targets):
+        """Counts a batch.
+
+        Arguments
+        ---------
+        predictions : torch.Tensor
+            Index of the predicted class, [B].
+        targets : torch.Tensor
+            Index of the true class, [B].
+
+        Raises
+        ------
+        ValueError
+            When the shapes differ or are not [B], when the tensors do not
+            hold integers, or when an index belongs to no class.
+        """
+        num_classes = len(self.labels)
+        if predictions.dim() != 1 or predictions.shape != targets.shape:
+            raise ValueError(
+                "expected predictions and targets of one shape [B], got "
+                f"{list(predictions.shape)} and {list(targets.shape)}"
+            )
+        batch = {"predictions": predictions, "targets": targets}
+        for name, indices in batch.items():
+            if indices.is_floating_point() or indices.dtype == torch.bool:
+                raise ValueError(
+                    f"expected {name} as class indices, got {indices.dtype}"
+                )
+            wrong = indices[(indices < 0) | (indices >= num_classes)]
+            if wrong.numel() > 0:
+                raise ValueError(
+                    f"expected {name} in 0...{num_classes - 1}, "
+                    f"got {wrong[0].item()}"
+                )
+        cells = targets.cpu().long() * num_classes + predictions.cpu().long()
+        self.counts += torch.bincount(cells, minlength=num_classes**2).view(
+            num_classes, num_classes
+        )
+
+    @property
+    def accuracy(self):
+        """Share of right predictions, NaN before the first one.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        return (self.counts.diagonal().sum() / self.counts.sum()).item()
+
+    def table(self):
+        """Tells support, precision, recall and F1 of each class.
+
+        As in scikit-learn, a ratio without a denominator is 0, and the macro
+        average leaves out classes that neither occur nor were predicted.
+
+        Returns
+        -------
+        str
+            One aligned line per class, the macro average last.
+
+        Example
+        -------
+        >>> matrix = ConfusionMatrix(["no", "yes"])
+        >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+        >>> print(matrix.table())
+        class          clips  precision  recall     F1  most confused with
+        no                 2      1.000   0.500  0.667  yes (1)
+        yes                1      0.500   1.000  0.667
+        macro average      3      0.750   0.750  0.667
+        """
+        hits = self.counts.diagonal()
+        support, predicted = self.counts.sum(1), self.counts.sum(0)
+        scores = torch.stack(
+            [
+                hits / predicted.clamp(min=1),
+                hits / support.clamp(min=1),
+                2 * hits / (support + predicted).clamp(min=1),
+            ],
+            dim=1,
+        )  # [C, 3]
+        seen = support + predicted > 0
+        rows = zip(
+            [*self.labels, "macro average"],
+            [*support.tolist(), self.counts.sum().item()],
+            [*scores.tolist(), scores[seen].mean(0).tolist()],
+            [*self._confusions(), ""],
+            strict=True,
+        )
+        width = max(map(len, [*self.labels, "macro average"]))
+        header = f"{'class':<{width}}  clips  precision  recall     F1  "
+        lines = [header + "most confused with"]
+        for label, clips, (precision, recall, f1), confusion in rows:
+            line = f"{label:<{width}}  {clips:5d}  {precision:9.3f}  "
+            lines.append(line + f"{recall:6.3f}  {f1:5.3f}  {confusion}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def terminal(self):
+        """Draws the counts with characters; 15 classes fit 80 columns.
+
+        Returns
+        -------
+        str
+            One line per true class; a column is headed by its class's number.
+
+        Example
+        -------
+        >>> matrix = ConfusionMatrix(["no", "yes"])
+        >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+        >>> print(matrix.terminal())
+                0  1
+         0 no   1  1
+         1 yes  .  1
+        """
+        width = max(map(len, self.labels))
+        cell = max(len(str(self.counts.max().item())), 2)
+        numbers = "".join(f" {i:{cell}d}" for i in range(len(self.labels)))
+        lines = [" " * (width + 3) + numbers]
+        for i, label in enumerate(self.labels):
+            row = [str(n) if n else "." for n in self.counts[i].tolist()]
+            cells = "".join(f" {text:>{cell}}" for text in row)
+            lines.append(f"{i:2d} {label:<{width}}{cells}")
+        return "\n".join(lines)
+
+    def write(self, folder, stem="confusion"):
+        """Writes the counts, the table and the picture.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            Where ``<stem>.csv``, ``<stem>.txt`` and ``<stem>.png`` go.
+        stem : str
+            Their common name.
+
+        Example
+        -------
+        >>> matrix = ConfusionMatrix(["no", "yes"])
+        >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+        >>> matrix.write(getfixture("tmpdir"))
+        >>> print(getfixture("tmpdir").join("confusion.csv").read())
+        truth,no,yes
+        no,1,1
+        yes,0,1
+        <BLANKLINE>
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["truth", *self.labels])
+        for label, row in zip(self.labels, self.counts.tolist(), strict=True):
+            writer.writerow([label, *row])
+        picture = io.BytesIO()
+        self._figure().savefig(picture, format="png")
+        for suffix, content in (
+            ("csv", text.getvalue().encode()),
+            ("txt", (self.table() + "\n").encode()),
+            ("png", picture.getvalue()),
+        ):
+            _write_whole(Path(folder) / f"{stem}.{suffix}", content)
+
+    def _confusions(self):
+        """Per class, what it was most often taken for, and how often."""
+        wrong = self.counts - torch.diag(self.counts.diagonal())
+        return [
+            f"{self.labels[most]} ({count})" if count else ""
+            for count, most in zip(
+                *(column.tolist() for column in wrong.max(1)), strict=True
+            )
+        ]
+
+    def _figure(self):
+        """The picture: counts, coloured by their share of the true class."""
+        num_classes = len(self.labels)
+        shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1)
+        side = CELL_INCHES * num_classes
+        figure = Figure((side + 3, side + 2.4), 130, layout="constrained")
+        axes = figure.add_subplot()
+        # On a linear scale, a confusion of 5 % would be as white as none.
+        scale = PowerNorm(0.5, vmin=0, vmax=1)
+        image = axes.imshow(shares.numpy(), cmap="Blues", norm=scale)
+        bar = figure.colorbar(
+            image, shrink=0.6, aspect=2 * num_classes, pad=0.02
+        )
+        bar.set_label("share of the true class")
+        for i, j in self.counts.nonzero().tolist():
+            axes.text(
+                j,
+                i,
+                str(self.counts[i, j].item()),
+                color="white" if shares[i, j] > 0.35 else "black",
+                ha="center",
+                va="center",
+                fontsize=8,
+            )
+        ticks = range(num_classes)
+        axes.set_yticks(ticks, self.labels, parse_math=False)
+        axes.set_xticks(
+            ticks,
+            self.labels,
+            rotation=45,
+            ha="right",
+            rotation_mode="anchor",
+            parse_math=False,
+        )
+        axes.set_xticks([i - 0.5 for i in ticks][1:], minor=True)
+        axes.set_yticks([i - 0.5 for i in ticks][1:], minor=True)
+        axes.grid(which="minor", color="0.9", linewidth=0.6)
+        axes.tick_params(which="minor", length=0)
+        axes.set(xlabel="predicted", ylabel="true")
+        num_clips = self.counts.sum().item()
+        axes.set_title(f"accuracy {self.accuracy:.1%}, {num_clips} clips")
+        return figure
+
+
+def _write_whole(path, content):
+    """Puts a file in place only when all of it is on the disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

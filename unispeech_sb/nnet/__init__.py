@@ -1,0 +1,1 @@
+"""Layers, losses and length arithmetic: plain torch, no model."""

@@ -1,0 +1,316 @@
+"""The convolutional feature extractor: waveforms to 20 ms frames.
+
+Seven unpadded convolutions (wav2vec 2.0, section 2), normalised over time in
+the first layer only (``group``, the Base models) or over channels in every
+layer (``layer``, the Large models). Every statistic runs over an utterance's
+own frames, so that padding changes nothing.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from unispeech_sb.nnet.activations import activation
+from unispeech_sb.nnet.lengths import conv_lengths, length_mask
+
+
+def normalize_wavs(wavs, lengths=None, eps=1e-5):
+    """Gives each waveform zero mean and unit variance over its own samples.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Waveforms, [B, N].
+    lengths : torch.Tensor, optional
+        Number of valid samples of each, [B]. All of them when omitted.
+    eps : float
+        Added to the variance: 1e-5 in the authors' code, 1e-7 in
+        transformers' feature extractor.
+
+    Returns
+    -------
+    torch.Tensor
+        Normalised waveforms, zero in the padding, [B, N].
+
+    Example
+    -------
+    >>> wavs = normalize_wavs(3 + 2 * torch.randn(2, 1000))
+    >>> bool(wavs.mean().abs() < 1e-5)
+    True
+    """
+    if lengths is None:
+        return F.layer_norm(wavs, wavs.shape[1:], eps=eps)
+    mask = length_mask(lengths, wavs.shape[1])
+    mean = (wavs * mask).sum(1) / lengths  # [B]
+    centred = (wavs - mean[:, None]) * mask
+    variance = centred.square().sum(1) / lengths
+    return centred * torch.rsqrt(variance + eps)[:, None]
+
+
+class TimeNorm(nn.GroupNorm):
+    """GroupNorm with one group per channel, over the valid frames only.
+
+    Arguments
+    ---------
+    num_channels : int
+        Number of channels C.
+
+    Example
+    -------
+    >>> norm, feats = TimeNorm(4), torch.randn(2, 4, 10)
+    >>> padded = norm(feats, torch.tensor([10, 6]))
+    >>> torch.allclose(padded[1:, :, :6], norm(feats[1:, :, :6]), atol=1e-6)
+    True
+    """
+
+    def __init__(self, num_channels):
+        super().__init__(num_channels, num_channels)
+
+    def forward(self, feats, lengths=None):
+        """Normalises each channel over time.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Number of valid frames of each, [B]. All when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape; anything in the padding.
+        """
+        if lengths is None:
+            return super().forward(feats)
+        # Half precision cannot hold a sum over thousands of frames.
+        mask = length_mask(lengths, feats.shape[-1])[:, None]  # [B, 1, T]
+        frames = lengths[:, None, None]
+        wide = feats.float()
+        mean = wide.masked_fill(~mask, 0.0).sum(-1, keepdim=True) / frames
+        centred = (wide - mean).masked_fill(~mask, 0.0)
+        variance = centred.square().sum(-1, keepdim=True) / frames
+        scale = torch.rsqrt(variance + self.eps) * self.weight[:, None]
+        return (centred * scale + self.bias[:, None]).to(feats.dtype)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of ``[B, C, T]``.
+
+    Example
+    -------
+    >>> ChannelNorm(4)(torch.randn(2, 4, 10)).shape
+    torch.Size([2, 4, 10])
+    """
+
+    def forward(self, feats, lengths=None):
+        """Normalises every frame by itself, so lengths do not matter.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Not used; taken so that both norms are called alike.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape.
+        """
+        return super().forward(feats.transpose(1, 2)).transpose(1, 2)
+
+
+class ConvLayer(nn.Module):
+    """Convolution, optional normalisation, activation.
+
+    Arguments
+    ---------
+    in_channels : int
+        Input channels.
+    out_channels : int
+        Output channels.
+    kernel : int
+        Kernel size.
+    stride : int
+        Stride.
+    bias : bool
+        Whether the convolution has a bias.
+    norm : nn.Module, optional
+        ``TimeNorm`` or ``ChannelNorm``; none when omitted.
+    act : str
+        Name of the activation.
+
+    Example
+    -------
+    >>> layer = ConvLayer(1, 4, kernel=10, stride=5, norm=TimeNorm(4))
+    >>> layer(torch.randn(2, 1, 100)).shape
+    torch.Size([2, 4, 19])
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        bias=False,
+        norm=None,
+        act="gelu",
+    ):
+        super().__init__()
+        self.conv = nn.Conv1d(
+            in_channels, out_channels, kernel, stride, bias=bias
+        )
+        nn.init.kaiming_normal_(self.conv.weight)
+        self.layer_norm = norm
+        self.activation = activation(act)
+
+    def forward(self, feats, lengths=None):
+        """Runs the layer.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Valid frames *after* this layer, [B]. All when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C', T'].
+        """
+        feats = self.conv(feats)
+        if self.layer_norm is not None:
+            feats = self.layer_norm(feats, lengths)
+        return self.activation(feats)
+
+
+class FeatureExtractor(nn.Module):
+    """A stack of convolutions from waveform to frames.
+
+    Arguments
+    ---------
+    dims : list of int
+        Output channels of each layer.
+    kernels : list of int
+        Kernel size of each layer.
+    strides : list of int
+        Stride of each layer.
+    bias : bool
+        Whether the convolutions have a bias.
+    norm : str
+        ``group``: over time after the first layer only; ``layer``: over
+        channels after every layer.
+    act : str
+        Name of the activation.
+
+    Example
+    -------
+    >>> extractor = FeatureExtractor([8, 8], [10, 3], [5, 2], norm="layer")
+    >>> extractor(torch.randn(2, 1000)).shape
+    torch.Size([2, 99, 8])
+    """
+
+    def __init__(
+        self, dims, kernels, strides, bias=False, norm="group", act="gelu"
+    ):
+        super().__init__()
+        if not len(dims) == len(kernels) == len(strides) > 0:
+            raise ValueError(
+                "feature extractor: expected as many dims as kernels and "
+                f"strides; got {len(dims)}, {len(kernels)}, {len(strides)}"
+            )
+        if norm not in ("group", "layer"):
+            raise ValueError(
+                "feature extractor: expected norm 'group' or 'layer'; "
+                f"got {norm!r}"
+            )
+        self.kernels = list(kernels)
+        self.strides = list(strides)
+        norms = [ChannelNorm(dim) for dim in dims]
+        if norm == "group":
+            norms = [TimeNorm(dims[0])] + [None] * (len(dims) - 1)
+        shapes = zip([1, *dims[:-1]], dims, kernels, strides)
+        self.conv_layers = nn.ModuleList(
+            ConvLayer(*shape, bias=bias, norm=layer_norm, act=act)
+            for shape, layer_norm in zip(shapes, norms)
+        )
+
+    def forward(self, wavs, lengths=None, checkpointing=False):
+        """Turns waveforms into frames.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [B, N].
+        lengths : torch.Tensor, optional
+            Number of valid samples of each, [B]. All when omitted.
+        checkpointing : bool
+            Recompute activations in the backward pass to save memory.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames, [B, T, C].
+        """
+        feats = wavs[:, None]
+        for layer, kernel, stride in zip(
+            self.conv_layers, self.kernels, self.strides
+        ):
+            if lengths is not None:
+                lengths = conv_lengths(lengths, [kernel], [stride])
+            if checkpointing:
+                feats = checkpoint(layer, feats, lengths, use_reentrant=False)
+            else:
+                feats = layer(feats, lengths)
+        return feats.transpose(1, 2)
+
+
+class FeatureProjection(nn.Module):
+    """LayerNorm and projection of the frames to the model size.
+
+    Arguments
+    ---------
+    conv_dim : int
+        Size of the convolutional features C.
+    dim : int
+        Model size D.
+    eps : float
+        Epsilon of the norm.
+    dropout : float
+        Dropout on the projected features.
+
+    Example
+    -------
+    >>> projected, normed = FeatureProjection(4, 8)(torch.randn(2, 10, 4))
+    >>> projected.shape, normed.shape
+    (torch.Size([2, 10, 8]), torch.Size([2, 10, 4]))
+    """
+
+    def __init__(self, conv_dim, dim, eps=1e-5, dropout=0.0):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(conv_dim, eps=eps)
+        self.projection = nn.Linear(conv_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feats):
+        """Projects the frames.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Convolutional features, [B, T, C].
+
+        Returns
+        -------
+        projected : torch.Tensor
+            Input of the encoder, [B, T, D].
+        normed : torch.Tensor
+            The features after LayerNorm, which the quantizers of the
+            pre-training objectives take, [B, T, C].
+        """
+        normed = self.layer_norm(feats)
+        return self.dropout(self.projection(normed)), normed

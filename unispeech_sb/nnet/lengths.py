@@ -1,0 +1,167 @@
+"""Samples to frames, relative to absolute lengths, padding masks.
+
+The only place that knows how the three are related. SpeechBrain passes
+lengths relative to the longest row of a batch; the convolutional front end
+turns samples into frames by the formula below, which ``round(rel * T)``
+misses by one frame in a third of all cases.
+"""
+
+import torch
+
+
+def absolute_lengths(wav_lens, max_length):
+    """Turns relative lengths into counts.
+
+    Arguments
+    ---------
+    wav_lens : torch.Tensor
+        Valid share of each row, in (0, 1], [B].
+    max_length : int
+        Number of samples (or frames) of the padded batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Counts, int64, [B].
+
+    Example
+    -------
+    >>> absolute_lengths(torch.tensor([1.0, 0.5]), 16000)
+    tensor([16000,  8000])
+    """
+    return torch.round(wav_lens.double() * max_length).long()
+
+
+def conv_lengths(lengths, kernels, strides):
+    """Counts what a stack of unpadded convolutions leaves of each length.
+
+    One layer maps ``n`` to ``floor((n - kernel) / stride) + 1``.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor or int
+        Number of samples, [B] or a single one.
+    kernels : list of int
+        Kernel size of each layer.
+    strides : list of int
+        Stride of each layer.
+
+    Returns
+    -------
+    torch.Tensor or int
+        Number of frames, of the input's type and shape. Zero or less where
+        the input is shorter than one frame.
+
+    Example
+    -------
+    >>> conv_lengths(16000, [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2])
+    49
+    """
+    for kernel, stride in zip(kernels, strides):
+        lengths = (lengths - kernel) // stride + 1
+    return lengths
+
+
+def receptive_field(kernels, strides):
+    """Samples that one frame sees: the shortest input that gives a frame.
+
+    Arguments
+    ---------
+    kernels : list of int
+        Kernel size of each layer.
+    strides : list of int
+        Stride of each layer.
+
+    Returns
+    -------
+    int
+        Number of samples.
+
+    Example
+    -------
+    >>> receptive_field([10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2])
+    400
+    """
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides)):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def length_mask(lengths, max_length):
+    """Marks the valid positions of a padded batch.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Counts, [B].
+    max_length : int
+        Padded length T.
+
+    Returns
+    -------
+    torch.Tensor
+        Bool, True at valid positions, [B, T].
+
+    Example
+    -------
+    >>> length_mask(torch.tensor([1, 3]), 3)
+    tensor([[ True, False, False],
+            [ True,  True,  True]])
+    """
+    positions = torch.arange(max_length, device=lengths.device)
+    return positions < lengths[:, None]
+
+
+def sample_lengths(wavs, wav_lens, least):
+    """Checks a padded batch and counts the samples of each row.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Waveforms, [B, N].
+    wav_lens : torch.Tensor or None
+        Valid share of each, in (0, 1], [B]; None for all of it.
+    least : int
+        Fewest samples that a row must have.
+
+    Returns
+    -------
+    torch.Tensor or None
+        Number of samples, [B]; None when no row is padded.
+
+    Raises
+    ------
+    ValueError
+        When a shape is wrong or a row is too short.
+
+    Example
+    -------
+    >>> sample_lengths(torch.zeros(2, 800), torch.tensor([1.0, 0.6]), 400)
+    tensor([800, 480])
+    """
+    if wavs.dim() != 2:
+        raise ValueError(
+            f"waveforms: expected shape [B, N]; got {list(wavs.shape)}"
+        )
+    batch, samples = wavs.shape
+    lengths = torch.full((1,), samples)
+    if wav_lens is not None:
+        if wav_lens.shape != (batch,):
+            raise ValueError(
+                f"wav_lens: expected shape [{batch}]; "
+                f"got {list(wav_lens.shape)}"
+            )
+        lengths = absolute_lengths(wav_lens, samples).to(wavs.device)
+    shortest, longest = torch.stack(lengths.aminmax()).tolist()
+    if longest > samples:
+        raise ValueError(
+            "wav_lens: expected shares of the longest row, in (0, 1]; "
+            f"got {wav_lens.max().item():g}"
+        )
+    if shortest < least:
+        raise ValueError(
+            f"waveform {int(lengths.argmin())} of the batch: expected at "
+            f"least {least} samples, one frame; got {shortest}"
+        )
+    return None if shortest == samples else lengths

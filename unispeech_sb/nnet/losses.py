@@ -1,0 +1,64 @@
+"""Losses, each a function of logits and targets."""
+
+from torch.nn import functional as F
+
+PROBLEM_TYPES = (
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+)
+
+
+def classification_loss(
+    logits, targets, problem_type="single_label_classification"
+):
+    """Loss of an utterance head, as transformers' sequence classifiers.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Scores, [B, C].
+    targets : torch.Tensor
+        Class indices, [B], for single label; 0/1 for each class, [B, C], for
+        multi label; values, [B, C] (or [B] for C = 1), for regression.
+    problem_type : str
+        ``single_label_classification``: cross-entropy;
+        ``multi_label_classification``: binary cross-entropy;
+        ``regression``: mean squared error.
+
+    Returns
+    -------
+    torch.Tensor
+        The mean over the batch, a float32 scalar.
+
+    Raises
+    ------
+    ValueError
+        On another problem type, or targets of another shape.
+
+    Example
+    -------
+    >>> import torch
+    >>> classification_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
+    tensor(1.3863)
+    """
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(
+            f"problem_type: expected one of {', '.join(PROBLEM_TYPES)}; "
+            f"got {problem_type!r}"
+        )
+    logits = logits.float()
+    single = problem_type == PROBLEM_TYPES[0]
+    if not single and targets.dim() == 1:
+        targets = targets[:, None]
+    expected = logits.shape[:1] if single else logits.shape
+    if targets.shape != expected:
+        raise ValueError(
+            f"{problem_type}: expected targets of shape {list(expected)}; "
+            f"got {list(targets.shape)}"
+        )
+    if single:
+        return F.cross_entropy(logits, targets)
+    if problem_type == "regression":
+        return F.mse_loss(logits, targets.float())
+    return F.binary_cross_entropy_with_logits(logits, targets.float())

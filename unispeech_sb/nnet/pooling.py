@@ -1,0 +1,83 @@
+"""From frames to one vector: layer mix and masked mean."""
+
+import torch
+from torch import nn
+
+from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+
+
+class LayerMix(nn.Module):
+    """Softmax-weighted sum of hidden states (SUPERB; transformers'
+    ``use_weighted_layer_sum``).
+
+    Arguments
+    ---------
+    num_states : int
+        Number of hidden states: one more than there are layers.
+
+    Example
+    -------
+    >>> mix, states = LayerMix(3), torch.randn(3, 2, 10, 4)
+    >>> torch.allclose(mix(states), states.mean(0), atol=1e-6)
+    True
+    """
+
+    def __init__(self, num_states):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(num_states))
+
+    def forward(self, states):
+        """Sums the states.
+
+        They are added up one by one as they come: where no gradient is
+        needed, a state that its producer drops is freed at once.
+
+        Arguments
+        ---------
+        states : torch.Tensor or iterable of torch.Tensor
+            Hidden states, [L+1, B, T, D], or each of them, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Their weighted sum, [B, T, D].
+        """
+        weights = torch.softmax(self.weights, 0)
+        mixed, count = 0.0, 0
+        for state in states:
+            if count < len(weights):
+                mixed = mixed + weights[count] * state
+            count += 1
+        if count != len(weights):
+            raise ValueError(
+                f"layer mix: expected {len(weights)} hidden states; got {count}"
+            )
+        return mixed
+
+
+def masked_mean(feats, lengths=None):
+    """Mean over the valid frames.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    lengths : torch.Tensor, optional
+        Valid share of each row, in (0, 1], [B]. All of it when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Means, [B, D].
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [9.0], [9.0]]])
+    >>> masked_mean(feats, torch.tensor([0.5]))
+    tensor([[2.]])
+    """
+    if lengths is None:
+        return feats.mean(1)
+    frames = absolute_lengths(lengths, feats.shape[1])
+    mask = length_mask(frames, feats.shape[1])[..., None]
+    return feats.masked_fill(~mask, 0.0).sum(1) / frames[:, None]

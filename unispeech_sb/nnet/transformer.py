@@ -1,0 +1,385 @@
+"""The transformer encoder of both families.
+
+Convolutional positions, then post-norm blocks (the Base models) or pre-norm
+blocks with a final LayerNorm (``do_stable_layer_norm``, the Large models).
+Parameter names are those of transformers, so that conversion needs no table.
+"""
+
+import math
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
+
+from unispeech_sb.nnet.activations import activation
+
+
+def touch(tensor, parameters):
+    """Gives parameters a zero gradient without changing the tensor.
+
+    Distributed training waits for a gradient of every trainable parameter;
+    one that this step does not use would block it.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Any tensor that the loss depends on.
+    parameters : iterable of torch.nn.Parameter
+        Those without a part in this step.
+
+    Returns
+    -------
+    torch.Tensor
+        The tensor, tied to the parameters.
+
+    Example
+    -------
+    >>> unused = nn.Parameter(torch.ones(3))
+    >>> touch(torch.ones(2, requires_grad=True), [unused]).sum().backward()
+    >>> unused.grad
+    tensor([0., 0., 0.])
+    """
+    firsts = [p.view(-1)[0] for p in parameters if p.requires_grad]
+    return tensor + 0.0 * torch.stack(firsts).sum() if firsts else tensor
+
+
+class PositionalConv(nn.Module):
+    """Relative positions by a grouped convolution (wav2vec 2.0, section 2).
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    kernel : int
+        Kernel size, in frames.
+    groups : int
+        Number of groups.
+    act : str
+        Name of the activation.
+    use_weight_norm : bool
+        Weight normalisation over all but the kernel axis.
+
+    Example
+    -------
+    >>> PositionalConv(8, kernel=4, groups=2)(torch.randn(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
+    """
+
+    def __init__(self, dim, kernel, groups, act="gelu", use_weight_norm=True):
+        super().__init__()
+        self.conv = nn.Conv1d(
+            dim, dim, kernel, padding=kernel // 2, groups=groups
+        )
+        std = 2 * math.sqrt(1 / (kernel * dim))
+        nn.init.normal_(self.conv.weight, std=std)
+        nn.init.zeros_(self.conv.bias)
+        if use_weight_norm:
+            weight_norm(self.conv, dim=2)
+        self.activation = activation(act)
+
+    def forward(self, feats):
+        """Computes the position features.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, zero in the padding, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Position features to add, [B, T, D].
+        """
+        frames = feats.shape[1]
+        # An even kernel yields one frame too many: the last one is dropped.
+        positions = self.conv(feats.transpose(1, 2))[..., :frames]
+        return self.activation(positions).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    num_heads : int
+        Number of heads H; divides D.
+    dropout : float
+        Dropout on the attention map.
+
+    Example
+    -------
+    >>> context, attention_map = Attention(8, 2)(torch.randn(2, 10, 8))
+    >>> context.shape
+    torch.Size([2, 10, 8])
+    """
+
+    def __init__(self, dim, num_heads, dropout=0.0):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(
+                "attention: expected hidden_size divisible by "
+                f"num_attention_heads; got {dim} and {num_heads}"
+            )
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, feats, mask=None, need_map=False):
+        """Attends over the valid frames.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at frames that may be attended to, [B, 1, 1, T].
+        need_map : bool
+            Compute the attention map explicitly, and return it.
+
+        Returns
+        -------
+        context : torch.Tensor
+            [B, T, D].
+        attention_map : torch.Tensor or None
+            After softmax and dropout, [B, H, T, T].
+        """
+        batch, frames, dim = feats.shape
+        heads = (batch, frames, self.num_heads, dim // self.num_heads)
+        query, key, value = (
+            project(feats).view(heads).transpose(1, 2)  # [B, H, T, D/H]
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        dropout = self.dropout if self.training else 0.0
+        attention_map = None
+        if need_map:
+            scores = query @ key.transpose(2, 3) / math.sqrt(heads[-1])
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -torch.inf)
+            attention_map = F.dropout(scores.softmax(-1), dropout)
+            context = attention_map @ value
+        else:
+            context = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropout
+            )
+        context = context.transpose(1, 2).reshape(batch, frames, dim)
+        return self.out_proj(context), attention_map
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between.
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    inner_dim : int
+        Size of the inner layer.
+    act : str
+        Name of the activation.
+    activation_dropout : float
+        Dropout after the activation.
+    dropout : float
+        Dropout on the output.
+
+    Example
+    -------
+    >>> FeedForward(8, 32)(torch.randn(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
+    """
+
+    def __init__(
+        self, dim, inner_dim, act="gelu", activation_dropout=0.0, dropout=0.0
+    ):
+        super().__init__()
+        self.intermediate_dense = nn.Linear(dim, inner_dim)
+        self.activation = activation(act)
+        self.intermediate_dropout = nn.Dropout(activation_dropout)
+        self.output_dense = nn.Linear(inner_dim, dim)
+        self.output_dropout = nn.Dropout(dropout)
+
+    def forward(self, feats):
+        """Runs the layer.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, T, D].
+        """
+        inner = self.activation(self.intermediate_dense(feats))
+        inner = self.intermediate_dropout(inner)
+        return self.output_dropout(self.output_dense(inner))
+
+
+class EncoderLayer(nn.Module):
+    """One block, with its norms before or after the two sub-layers.
+
+    Arguments
+    ---------
+    attention : Attention
+        The first sub-layer.
+    feed_forward : FeedForward
+        The second one.
+    dim : int
+        Model size D.
+    dropout : float
+        Dropout on the attention's output.
+    eps : float
+        Epsilon of the norms.
+    normalize_before : bool
+        Pre-norm if True.
+
+    Example
+    -------
+    >>> layer = EncoderLayer(Attention(8, 2), FeedForward(8, 32), dim=8)
+    >>> layer(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
+
+    def __init__(
+        self,
+        attention,
+        feed_forward,
+        dim,
+        dropout=0.0,
+        eps=1e-5,
+        normalize_before=False,
+    ):
+        super().__init__()
+        self.attention = attention
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.feed_forward = feed_forward
+        self.final_layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.normalize_before = normalize_before
+
+    def forward(self, feats, mask=None, need_map=False):
+        """Runs the block.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at valid frames, [B, 1, 1, T].
+        need_map : bool
+            Return the attention map too.
+
+        Returns
+        -------
+        feats : torch.Tensor
+            [B, T, D].
+        attention_map : torch.Tensor or None
+            [B, H, T, T].
+        """
+        before = self.normalize_before
+        context, attention_map = self.attention(
+            self.layer_norm(feats) if before else feats, mask, need_map
+        )
+        feats = feats + self.dropout(context)
+        if before:
+            feats = feats + self.feed_forward(self.final_layer_norm(feats))
+        else:
+            feats = self.layer_norm(feats)
+            feats = self.final_layer_norm(feats + self.feed_forward(feats))
+        return feats, attention_map
+
+
+class Encoder(nn.Module):
+    """Positions and a stack of blocks.
+
+    Arguments
+    ---------
+    pos_conv_embed : PositionalConv
+        The positions.
+    layers : list of EncoderLayer
+        The blocks, all of one kind.
+    dim : int
+        Model size D.
+    dropout : float
+        Dropout on the blocks' input.
+    eps : float
+        Epsilon of the norm.
+    layerdrop : float
+        Probability of skipping a block in training.
+
+    Example
+    -------
+    >>> block = EncoderLayer(Attention(8, 2), FeedForward(8, 32), dim=8)
+    >>> encoder = Encoder(PositionalConv(8, 4, 2), [block], dim=8)
+    >>> [list(state.shape) for state, _ in encoder(torch.randn(2, 10, 8))]
+    [[2, 10, 8], [2, 10, 8]]
+    """
+
+    def __init__(
+        self, pos_conv_embed, layers, dim, dropout=0.0, eps=1e-5, layerdrop=0.0
+    ):
+        super().__init__()
+        self.pos_conv_embed = pos_conv_embed
+        self.layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(layers)
+        self.layerdrop = layerdrop
+        self.normalize_before = self.layers[0].normalize_before
+
+    def forward(self, feats, mask=None, need_maps=False, checkpointing=False):
+        """Yields the hidden states one by one, as they are computed.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Projected features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at valid frames, [B, T]. All when omitted.
+        need_maps : bool
+            Yield attention maps too.
+        checkpointing : bool
+            Recompute activations in the backward pass to save memory.
+
+        Yields
+        ------
+        state : torch.Tensor
+            The blocks' input, then the output of each block, the last one
+            after the final LayerNorm, [B, T, D].
+        attention_map : torch.Tensor or None
+            That of the block, [B, H, T, T]; None for the input, and for a
+            block that LayerDrop skips.
+        """
+        if mask is not None:
+            feats = feats.masked_fill(~mask[..., None], 0.0)
+            mask = mask[:, None, None]
+        feats = feats + self.pos_conv_embed(feats)
+        if not self.normalize_before:
+            feats = self.layer_norm(feats)
+        feats = self.dropout(feats)
+        yield feats, None
+        for index, layer in enumerate(self.layers):
+            attention_map = None
+            if self._drops_a_layer():
+                feats = touch(feats, layer.parameters())
+            else:
+                run = layer
+                if checkpointing:
+                    run = partial(checkpoint, layer, use_reentrant=False)
+                feats, attention_map = run(feats, mask, need_maps)
+            if self.normalize_before and index == len(self.layers) - 1:
+                feats = self.layer_norm(feats)
+            yield feats, attention_map
+
+    def _drops_a_layer(self):
+        """Draws LayerDrop's coin, in training only."""
+        if not self.training or self.layerdrop == 0:
+            return False
+        return torch.rand(()).item() < self.layerdrop
