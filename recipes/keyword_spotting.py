@@ -61,6 +61,11 @@ def read_corpus(hparams):
     folder = Path(hparams["data_folder"])
     if hparams["synthetic"]:
         return synthetic_keywords(folder, seed=hparams["seed"])
+    if not folder.exists():
+        raise ValueError(
+            f"{folder}: expected a Speech Commands folder, a folder with "
+            "manifest.csv, or a CSV; there is nothing"
+        )
     if folder.suffix == ".csv" or (folder / "manifest.csv").is_file():
         return table(folder, label_column=hparams["label_column"])
     return speech_commands(
@@ -151,15 +156,15 @@ def balance_classes(hparams, manifests):
     manifests : dict
         Split -> its manifest.
     """
-    for split, draws in (
-        ("train", hparams["draws_per_epoch"]),
-        ("valid", None),
-    ):
+    # The test set is scored as it is
+    hparams["test_dataloader_opts"] = dict(hparams["valid_dataloader_opts"])
+    draws = {"train": hparams["draws_per_epoch"], "valid": None}
+    for split, num_draws in draws.items():
         weights = class_balanced_weights(read_manifest(manifests[split]))
-        hparams[f"{split}_dataloader_opts"]["sampler"] = (
-            ReproducibleWeightedRandomSampler(
-                weights, draws or len(weights), True, seed=hparams["seed"]
-            )
+        options = hparams[f"{split}_dataloader_opts"]
+        options.pop("shuffle", None)
+        options["sampler"] = ReproducibleWeightedRandomSampler(
+            weights, num_draws or len(weights), True, seed=hparams["seed"]
         )
 
 

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 
 from unispeech_sb import __version__
 
@@ -13,17 +14,31 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
 
-def _recipe(argv):
+def recipe(argv):
     """Lists the recipes, or runs one: recipe [NAME [YAML] [--key=value ...]]
 
-    Without a YAML, the recipe reads the one of its name.
+    Arguments
+    ---------
+    argv : list of str
+        Name of the recipe; its yaml, a file or the name of an installed one,
+        that of the recipe's name when omitted; overrides.
+
+    Returns
+    -------
+    dict or None
+        The scores.
+
+    Example
+    -------
+    >>> recipe([])
+    keyword_spotting  Keyword spotting: ...
     """
     known = _recipes()
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, known), default=0)
         for name, summary in known.items():
             print(f"{name:<{width}}  {summary}")
-        return
+        return None
     name, *arguments = argv
     if name not in known:
         sys.stderr.write(
@@ -32,8 +47,11 @@ def _recipe(argv):
         )
         sys.exit(2)
     if not arguments or arguments[0].startswith("-"):
-        arguments.insert(0, str(files(_home("hparams")) / f"{name}.yaml"))
-    import_module(f"{_home('recipes')}.{name}").main(arguments)
+        arguments.insert(0, f"{name}.yaml")
+    installed = files(_home("hparams")) / arguments[0]
+    if not Path(arguments[0]).is_file() and installed.is_file():
+        arguments[0] = str(installed)
+    return import_module(f"{_home('recipes')}.{name}").main(arguments)
 
 
 def _convert(argv):
@@ -55,7 +73,7 @@ def _demo(argv):
     run_demo(argv)
 
 
-COMMANDS = {"recipe": _recipe, "convert": _convert, "demo": _demo}
+COMMANDS = {"recipe": recipe, "convert": _convert, "demo": _demo}
 """Name on the command line -> function of the arguments after it."""
 
 

@@ -47,20 +47,20 @@ class _ExactRunOptions(RunOptions):
 
     @staticmethod
     def _convert_to_yaml(overrides):
-        """``--key value`` and ``--key=value`` to lines of yaml."""
-        lines = []
+        """``--key value`` and ``--key=value`` to yaml; the last one counts."""
+        values, key = {}, None
         for argument in overrides:
             if argument.startswith("--"):
                 key, _, value = argument[2:].partition("=")
-                lines.append(f"{key}: {value}")
-            elif lines:
-                lines[-1] += f" {argument}"
+                values[key] = value
+            elif key is not None:
+                values[key] += f" {argument}"
             else:
                 raise ValueError(
                     "expected --key=value after the yaml file, got "
                     f"'{argument}'"
                 )
-        return "\n".join(lines)
+        return "\n".join(f"{key}: {value}" for key, value in values.items())
 
 
 def parse_arguments(argv=None):
@@ -96,19 +96,43 @@ def parse_arguments(argv=None):
     hparams_file, run_opts, overrides = _ExactRunOptions.from_command_line_args(
         argv
     )
-    with open(hparams_file, encoding="utf-8") as file:
-        document = yaml.compose(file)
+    try:
+        with open(hparams_file, encoding="utf-8") as file:
+            document = yaml.compose(file)
+        given = yaml.safe_load(overrides) or {}
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(
+            f"{hparams_file}: expected yaml, in it and on the command line "
+            f"({problem})"
+        ) from error
     if not isinstance(document, yaml.MappingNode):
         raise ValueError(f"{hparams_file} is not a mapping of yaml keys")
     keys = {key.value for key, _ in document.value}
-    for key in yaml.safe_load(overrides) or {}:
+    for key in given:
         if key not in keys:
             close = difflib.get_close_matches(
                 str(key), keys | set(run_opts.keys()), n=1
             )
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise ValueError(f"{hparams_file} has no key '{key}'{hint}")
+    for key, node in document.value:
+        if key.value in given:
+            _check_number(key.value, node, given[key.value])
     return hparams_file, run_opts, overrides
+
+
+def _check_number(key, node, value):
+    """Refuse a word where the yaml file has a number."""
+    if node.tag.rpartition(":")[2] not in ("int", "float"):
+        return
+    if isinstance(value, str):  # PyYAML takes 1e-3 for a word
+        try:
+            float(value)
+        except ValueError:
+            raise ValueError(
+                f"{key}: expected a number, as in the yaml file; got {value!r}"
+            ) from None
 
 
 def run(brain_class, dataio_prep, prepare=None, argv=None):

@@ -48,7 +48,7 @@ def read_tensors(path):
             return {name: tensors.get_tensor(name) for name in tensors.keys()}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{path}: expected a file of tensors; it is damaged or holds "
             f"other objects ({_first_line(error)})"

@@ -1,0 +1,38 @@
+"""A small spoken corpus and one trained recipe, shared by the tests."""
+
+import csv
+
+import pytest
+import soundfile
+
+from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
+
+WORDS = ("yes", "no", "seven")
+TINY = [
+    "--model=tiny",
+    "--num_classes=3",
+    "--noprogressbar",
+    "--device=cpu",
+]
+
+
+def write_corpus(folder):
+    """Speaks each word six times; the validation clips are among them."""
+    rows = []
+    for index in range(6):
+        voice = Voice(variant=f"m{index + 1}", pitch=40 + 5 * index)
+        for word in WORDS:
+            path = folder / f"{word}_{index}.wav"
+            speech = speak(word, voice)
+            soundfile.write(path, speech.samples.numpy(), SAMPLE_RATE)
+            splits = ("train", "valid") if index < 3 else ("train",)
+            rows += [(f"{s}_{path.stem}", path.name, s, word) for s in splits]
+    with open(folder / "manifest.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([("id", "path", "split", "label"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder with manifest.csv; not to be changed."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
