@@ -36,6 +36,11 @@ def tiny_config(family, **options):
     return cls(**{**sizes, **off, **options})
 
 
+def full_config(family, **options):
+    """A configuration of published size."""
+    return getattr(transformers, FAMILIES[family] + "Config")(**options)
+
+
 def tiny_model(family, head="Model", **options):
     """A random model in evaluation mode, its norms and biases random too."""
     config = tiny_config(family, **options)

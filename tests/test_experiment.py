@@ -125,7 +125,7 @@ def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path):
         "import json, toy\n"
         "from unispeech_sb.brains import UtteranceBrain\n"
         "class Brain(UtteranceBrain):\n"
-        "    def export(self, folder, scores):\n"
+        "    def export(self, folder, scores, split):\n"
         "        folder.mkdir()\n"
         "        (folder / 'scores.json').write_text(json.dumps(scores))\n"
         "        print('exported', len(scores))\n"

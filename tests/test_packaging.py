@@ -11,6 +11,7 @@ from zipfile import ZipFile
 
 import numpy
 import pytest
+import soundfile
 
 from unispeech_sb import __version__
 
@@ -136,3 +137,37 @@ def test_installed_recipe_reads_its_packaged_yaml(installed, tmp_path):
     assert line.startswith("unispeech-sb: ")
     assert line.endswith(f"{yaml} has no key 'no_such_key'")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_installed_command_does_what_the_script_of_the_clone_does(
+    root, installed, tmp_path
+):
+    generator = numpy.random.default_rng(0)
+    rows = ["id,path,split,label"]
+    for index in range(8):
+        path = tmp_path / f"{index}.wav"
+        noise = 0.1 * generator.standard_normal(4000)
+        soundfile.write(path, noise, 16000)
+        split, label = ("train", "valid")[index // 4], "ab"[index % 2]
+        rows.append(f"{index},{path.name},{split},{label}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    options = [
+        f"--data_folder={tmp_path}", "--num_classes=2", "--model=tiny",
+        "--number_of_epochs=1", "--device=cpu", "--noprogressbar",
+    ]  # fmt: skip
+    wheel_run = [installed / "unispeech-sb", "recipe", "keyword_spotting"]
+    clone_run = [
+        "env", f"PYTHONPATH={root}", sys.executable,
+        root / "recipes/keyword_spotting.py",
+        root / "hparams/keyword_spotting.yaml",
+    ]  # fmt: skip
+    scores = []
+    for command in (wheel_run, clone_run):
+        folder = tmp_path / f"run{len(scores)}"
+        folder.mkdir()
+        done = run(*command, *options, folder=folder)
+        assert done.returncode == 0, done.stderr
+        (output,) = folder.glob("results/keyword_spotting/*")
+        scores.append((output / "scores.json").read_text())
+        assert (output / "export" / "backbone.ckpt").is_file()
+    assert scores[0] == scores[1]

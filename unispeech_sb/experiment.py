@@ -146,8 +146,8 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
     Arguments
     ---------
     brain_class : type
-        Brain of the task. Its ``export(folder, scores)``, where it has one,
-        is called last.
+        Brain of the task. Its ``export(folder, scores, split)``, where it has
+        one, is called last.
     dataio_prep : callable
         hparams -> dict of the datasets ``train``, ``valid`` and, if there is
         one, ``test``.
@@ -210,19 +210,19 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
 def _evaluate_and_export(brain, datasets, hparams):
     """Scores of the best checkpoint, which is also exported."""
     loader_opts = hparams.get("valid_dataloader_opts", {})
-    if "test" in datasets:
-        dataset = datasets["test"]
+    split = "test"
+    if split in datasets:
         loader_opts = hparams.get("test_dataloader_opts", loader_opts)
     else:
         logger.info("There is no test set: evaluating on the validation set")
-        dataset = datasets["valid"]
-    brain.evaluate(dataset, test_loader_kwargs=loader_opts)
+        split = "valid"
+    brain.evaluate(datasets[split], test_loader_kwargs=loader_opts)
     if hasattr(brain, "export"):
         folder = Path(hparams["output_folder"])
         if brain.debug and not brain.debug_persistently:
             # As its checkpoints: a trial must not replace a trained model
             folder = Path(brain.checkpointer.checkpoints_dir)
-        run_on_main(brain.export, [folder / "export", brain.scores])
+        run_on_main(brain.export, [folder / "export", brain.scores, split])
     return brain.scores
 
 

@@ -5,10 +5,16 @@ from itertools import product
 
 import pytest
 import torch
+from transformers import AutoModel
 from transformers.activations import ACT2FN
 
-from tests.huggingface import attention_mask, save_folder, tiny_model
-from unispeech_sb.lobes.backbone import Backbone
+from tests.huggingface import (
+    attention_mask,
+    full_config,
+    save_folder,
+    tiny_model,
+)
+from unispeech_sb.lobes.backbone import PRESETS, Backbone
 
 VARIANTS = list(
     product(
@@ -183,3 +189,27 @@ def test_initial_weights_are_spread_as_transformers_spreads_them(family):
     for name in checked:
         found = ours.get_parameter(name).std() / reference[name].std()
         assert 0.8 < found < 1.25, name
+
+
+@pytest.mark.parametrize("name", ["unispeech_sat_base", "unispeech_large"])
+def test_full_sizes_equal_transformers(name):
+    options = PRESETS[name]
+    sizes = {k: v for k, v in options.items() if k != "normalize_wav"}
+    family = "unispeech" if name == "unispeech_large" else "unispeech-sat"
+    config = full_config(family, **sizes)
+    backbone = Backbone.from_preset(name, normalize_wav=False).eval()
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tensors = dict(backbone.state_dict())
+    model.load_state_dict(tensors, strict=True, assign=True)
+    wavs = draw(1, 16000)
+    with torch.no_grad():
+        theirs = model.eval()(wavs, output_hidden_states=True)
+        ours = backbone.encode(wavs, output_hidden_states=True)
+    expected = [*theirs.hidden_states[:-1], theirs.last_hidden_state]
+    assert len(expected) == backbone.num_states
+    for found, reference in zip(ours.hidden_states, expected):
+        scale = reference.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(
+            found / scale, reference / scale, rtol=1e-4, atol=1e-4
+        )

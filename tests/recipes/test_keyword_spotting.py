@@ -1,9 +1,12 @@
 """Keyword spotting from recordings to a folder that SpeechBrain loads."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import soundfile
@@ -190,6 +193,48 @@ def test_a_mistake_on_the_command_line_is_one_line(root, corpus, tmp_path):
     for report, message in zip(reports, MISTAKES.values(), strict=True):
         assert report.splitlines()[-1].startswith("unispeech-sb: ")
         assert message in report.splitlines()[-1]
+
+
+def test_a_killed_run_ends_with_the_same_weights(root, corpus, tmp_path):
+    def command(name):
+        return [
+            sys.executable, str(root / "recipes" / "keyword_spotting.py"),
+            str(root / YAML), f"--data_folder={corpus}", *TINY,
+            f"--output_folder={tmp_path / name}", "--number_of_epochs=4",
+            "--batch_size=4", "--ckpt_interval_steps=2",
+        ]  # fmt: skip
+
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    whole = subprocess.Popen(
+        command("whole"), env=env, stdout=subprocess.DEVNULL
+    )
+    for epoch in (1, 3):  # killed twice, each time inside an epoch
+        run = subprocess.Popen(
+            command("killed"), env=env, stdout=subprocess.DEVNULL
+        )
+        log = tmp_path / "killed" / "train_log.txt"
+        marks = f"epoch: {epoch}, "
+        while run.poll() is None:
+            if log.exists() and marks in log.read_text():
+                break
+            time.sleep(0.01)
+        time.sleep(0.3)
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+    subprocess.run(
+        command("killed"), env=env, check=True, stdout=subprocess.DEVNULL
+    )
+    assert whole.wait() == 0
+    for name in ("backbone.ckpt", "head.ckpt"):
+        first, second = (
+            tmp_path / run / "export" / name for run in ("whole", "killed")
+        )
+        assert first.read_bytes() == second.read_bytes()
+    scores = [
+        (tmp_path / run / "scores.json").read_text()
+        for run in ("whole", "killed")
+    ]
+    assert scores[0] == scores[1]
 
 
 def test_superb_runs_on_the_archives_layout(root, tmp_path):

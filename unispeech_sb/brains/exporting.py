@@ -16,7 +16,7 @@ classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
 log_posteriors, score, index, label = classifier.classify_file("a.wav")
 ```
 
-## Scores
+## Scores on the split "{scored_on}"
 
 {scores}
 
@@ -30,6 +30,8 @@ log_posteriors, score, index, label = classifier.classify_file("a.wav")
 """
 TOLD = (
     "data_folder",
+    "corpus_version",
+    "protocol",
     "model",
     "freeze",
     "freeze_backbone_updates",
@@ -42,7 +44,7 @@ TOLD = (
 """Keys of the yaml that the README tells, where the yaml has them."""
 
 
-def export_classifier(folder, hparams, scores, facts, table):
+def export_classifier(folder, hparams, scores, scored_on, facts, table):
     """Writes what ``EncoderClassifier`` loads, replacing an older export.
 
     Arguments
@@ -53,6 +55,8 @@ def export_classifier(folder, hparams, scores, facts, table):
         With ``backbone``, ``head``, ``label_encoder`` and ``problem_type``.
     scores : dict
         Name -> number.
+    scored_on : str
+        The split they are of.
     facts : dict
         What else the README tells of the training: name -> value.
     table : str
@@ -70,7 +74,7 @@ def export_classifier(folder, hparams, scores, facts, table):
     ...     label_encoder=LabelEncoder.from_labels(["no", "yes"]),
     ... )
     >>> path = getfixture("tmp_path") / "export"
-    >>> export_classifier(path, hparams, {"accuracy": 1.0}, {}, "")
+    >>> export_classifier(path, hparams, {"accuracy": 1.0}, "test", {}, "")
     >>> sorted(p.name for p in path.iterdir() if p.suffix == ".ckpt")
     ['backbone.ckpt', 'head.ckpt', 'label_encoder.ckpt']
     """
@@ -83,6 +87,7 @@ def export_classifier(folder, hparams, scores, facts, table):
         name=folder.parent.resolve().name,
         summary=f"One of {len(labels)} classes for each utterance: "
         + ", ".join(map(str, labels)),
+        scored_on=scored_on,
         scores=_rows(scores),
         training=_rows(told),
         table=table,

@@ -146,7 +146,7 @@ class UtteranceBrain(SSLBrain):
             print(self.confusion.terminal())
             self.confusion.write(folder, "confusion")
 
-    def export(self, folder, scores):
+    def export(self, folder, scores, scored_on):
         """Write the evaluated model as SpeechBrain's EncoderClassifier.
 
         Arguments
@@ -155,6 +155,8 @@ class UtteranceBrain(SSLBrain):
             The folder to make, or to replace.
         scores : dict
             What it scored: name -> number.
+        scored_on : str
+            The split: ``test``, or ``valid`` where there is no test set.
         """
         if self.confusion is None:
             return  # nothing to name the classes by
@@ -164,4 +166,4 @@ class UtteranceBrain(SSLBrain):
             "optimizer updates": self.optimizer_step,
         }
         table = self.confusion.table()
-        export_classifier(folder, self.hparams, scores, facts, table)
+        export_classifier(folder, self.hparams, scores, scored_on, facts, table)

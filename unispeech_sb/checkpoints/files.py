@@ -108,7 +108,10 @@ def write_tensors(path, tensors, metadata=None):
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    temporary.touch()
+    mode = temporary.stat().st_mode  # safetensors would let only us read it
     save_file(tensors, temporary, metadata=metadata)
+    temporary.chmod(mode)
     os.replace(temporary, path)
 
 

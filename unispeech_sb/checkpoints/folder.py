@@ -6,7 +6,7 @@ and a README. It names no path and no hub, so it can be moved and used offline.
 
 import os
 import shutil
-import tempfile
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,9 +85,9 @@ def new_folder(path, replace=False):
     if not old and not free:
         raise ValueError(f"{path}: expected a new folder; it exists already")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    temporary = path.parent / f".{path.name}-{uuid.uuid4().hex}"
+    temporary.mkdir()
     try:
-        temporary.chmod(0o755)
         yield temporary
         if old:
             shutil.rmtree(path)

@@ -1,0 +1,131 @@
+"""Every command and example of the README runs."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from tests.conftest import ROOT
+from tests.dataio.corpora.test_speech_commands import build_tree
+from tests.huggingface import save_folder, tiny_model
+from tests.recipes.conftest import TINY, WORDS, write_corpus
+from unispeech_sb import cli
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+YAMLS = [text for kind, text in BLOCKS if kind == "yaml"]
+COMMANDS = [
+    line
+    for kind, text in BLOCKS
+    if kind == "" and "unispeech_sb/nnet" not in text
+    for line in text.splitlines()
+]
+SHORT = [
+    *TINY[2:], "--model=tiny", "--number_of_epochs=1", "--augmentation=null",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory):
+    """A folder in which the demo ran, in short."""
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(["demo", *SHORT]) == 0
+    return folder
+
+
+def test_the_readme_holds_what_is_tested_here():
+    assert len(PYTHON) == 2
+    assert len(YAMLS) == 1
+    assert COMMANDS == [
+        "make demo",
+        "make test",
+        "unispeech-sb recipe",
+        "unispeech-sb recipe keyword_spotting "
+        "--data_folder=speech_commands_v0.02",
+        "python recipes/keyword_spotting.py hparams/keyword_spotting.yaml "
+        "--data_folder=my_clips --num_classes=10",
+        "unispeech-sb convert microsoft/unispeech-sat-base unispeech-sat-base",
+    ]
+
+
+@pytest.mark.parametrize("example", PYTHON)
+def test_the_python_examples_run(example, demonstrated, monkeypatch):
+    monkeypatch.chdir(demonstrated)
+    exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_yaml_example_builds_a_frozen_backbone(tmp_path):
+    hub = save_folder(tiny_model("unispeech-sat"), tmp_path / "hub")
+    text = YAMLS[0].replace("microsoft/unispeech-sat-base-plus", str(hub))
+    backbone = load_hyperpyyaml(text)["wav2vec2"]
+    assert not any(p.requires_grad for p in backbone.parameters())
+    assert backbone(torch.randn(1, 4000)).shape == (4, 1, 12, 16)
+
+
+def test_make_demo_runs_the_demo_and_make_test_the_suite():
+    for target, ran in (
+        ("demo", "python -m unispeech_sb.cli demo"),
+        ("test", "python -m pytest"),
+    ):
+        dry = ["make", "--dry-run", "--always-make", target]
+        done = subprocess.run(
+            dry, cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert ran in done.stdout
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_demo_says_what_was_done_and_what_to_type_next(
+    demonstrated, monkeypatch, capsys
+):
+    monkeypatch.chdir(demonstrated)
+    cli.main(["demo", *SHORT])  # a second time: nothing is left to train
+    said = capsys.readouterr().out.splitlines()
+    assert "What was done" in said[-14]
+    for command in ("recipe keyword_spotting", "make test"):
+        assert any(command in line for line in said[-7:])
+    for folder in ("corpus", "export", "confusion.png", "example.wav"):
+        assert (demonstrated / "results" / "demo" / folder).exists()
+
+
+def test_the_listing_command_runs(capsys):
+    assert cli.main(["recipe"]) == 0
+    assert "keyword_spotting" in capsys.readouterr().out
+
+
+def test_the_training_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_clips").mkdir()
+    write_corpus(tmp_path / "my_clips")
+    build_tree(tmp_path / "speech_commands_v0.02", "v0.02")
+    for number, line in enumerate(COMMANDS[3:5]):
+        words = line.replace("recipes/", f"{ROOT}/recipes/")
+        words = words.replace("hparams/", f"{ROOT}/hparams/")
+        words = words.replace("=10", f"={len(WORDS)}").split()
+        start = {
+            "unispeech-sb": [sys.executable, "-m", "unispeech_sb.cli"],
+            "python": [sys.executable],
+        }[words[0]]
+        output = tmp_path / str(number)
+        done = subprocess.run(
+            [*start, *words[1:], *SHORT, f"--output_folder={output}"],
+            env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (output / "export" / "hyperparams.yaml").is_file()
+
+
+def test_the_conversion_command_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model("unispeech-sat", "ForPreTraining")
+    save_folder(model, tmp_path / "microsoft" / "unispeech-sat-base")
+    words = COMMANDS[-1].split()[1:]
+    assert cli.main(words) == 0
+    assert "Wrote unispeech-sat-base" in capsys.readouterr().out
+    assert (tmp_path / "unispeech-sat-base" / "backbone.ckpt").is_file()
