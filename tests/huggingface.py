@@ -79,5 +79,5 @@ def write_preprocessor(folder, do_normalize):
 
 def attention_mask(lengths):
     """transformers' mask of a padded batch, [B, N]."""
-    lengths = torch.tensor(lengths)
+    lengths = torch.as_tensor(lengths)
     return (torch.arange(int(lengths.max())) < lengths[:, None]).long()

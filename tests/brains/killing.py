@@ -19,11 +19,11 @@ import torch._dynamo  # noqa: F401  else every attempt imports it
 import toy
 from speechbrain.utils import logger
 
-from unispeech_sb.brains import UtteranceBrain, checkpoints
+from unispeech_sb.brains import checkpoints
 from unispeech_sb.metrics.classification import ConfusionMatrix
 
 
-class MortalBrain(UtteranceBrain):
+class MortalBrain(toy.ToyBrain):
     """A Brain that is killed at a stated moment."""
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):

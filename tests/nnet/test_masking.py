@@ -1,5 +1,6 @@
 """Span masks: counts, lengths and places."""
 
+import numpy as np
 import pytest
 import torch
 from transformers.models.unispeech.modeling_unispeech import (
@@ -28,21 +29,22 @@ def test_masks_stay_within_the_valid_frames_and_come_in_whole_spans():
 
 @pytest.mark.parametrize("prob", [0.05, 0.3, 0.65])
 def test_share_of_masked_frames_equals_transformers(prob):
-    shape, attention = (400, 200), torch.ones(400, 200, dtype=torch.long)
-    attention[200:, 120:] = 0
+    np.random.seed(0)
+    shape, attention = (100, 200), torch.ones(100, 200, dtype=torch.long)
+    attention[50:, 120:] = 0
     theirs = torch.stack(
         [
             torch.from_numpy(
                 _compute_mask_indices(shape, prob, 10, attention, 2)
             )
-            for _ in range(10)
+            for _ in range(80)
         ]
     ).float()
     lengths = attention.sum(1)
     ours = torch.stack(
-        [span_mask(lengths, 200, prob, 10, 2) for _ in range(10)]
+        [span_mask(lengths, 200, prob, 10, 2) for _ in range(80)]
     ).float()
-    for rows in (slice(0, 200), slice(200, 400)):
+    for rows in (slice(0, 50), slice(50, 100)):
         difference = ours[:, rows].mean() - theirs[:, rows].mean()
         assert abs(difference) < 0.01
 

@@ -111,12 +111,13 @@ def read_backbone(source, save_path=None):
     path = folder / BACKBONE_FILE
     if path.is_file():
         notes = read_metadata(path)
-        if "config" not in notes:
+        if "lobe" not in notes:
             raise ValueError(
                 f"{path}: expected a file that this package wrote, with the "
                 "backbone's arguments in it"
             )
-        return json.loads(notes["config"]), read_tensors(path), path
+        options = json.loads(notes["lobe"])["config"]
+        return options, read_tensors(path), path
     if is_huggingface(folder):
         found = read_huggingface(folder)
         options = dict(

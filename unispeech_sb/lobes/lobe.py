@@ -49,7 +49,8 @@ class Lobe(nn.Module):
             The file, usually ``<name>.ckpt``.
         """
         name = f"{type(self).__module__}.{type(self).__name__}"
-        notes = {"class": name, "config": json.dumps(self.config)}
+        # One note: safetensors writes several in an order that varies
+        notes = {"lobe": json.dumps({"class": name, "config": self.config})}
         write_tensors(path, self.state_dict(), notes)
 
     @mark_as_transfer
