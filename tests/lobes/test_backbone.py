@@ -181,8 +181,10 @@ def test_layer_mix_is_the_softmax_weighted_sum():
     states = backbone(wavs)
     expected = torch.einsum("l,lbtd->btd", mix.weights.softmax(0), states)
     torch.testing.assert_close(mix(backbone.iter_states(wavs)), expected)
-    with pytest.raises(ValueError, match="expected 3 hidden states; got 2"):
-        mix(states[:2])
+    for wrong in (states[:2], torch.cat([states, states[:1]])):
+        message = f"expected 3 hidden states; got {len(wrong)}"
+        with pytest.raises(ValueError, match=message):
+            mix(wrong)
 
 
 @pytest.mark.parametrize("name", PRESETS)
