@@ -7,7 +7,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 
 from unispeech_sb.dataio.labels import LabelEncoder
 
-LABELS = ["no", "yes", "it's \"so\"", "_silence_"]
+LABELS = ["no", "yes", 'it\'s "so"', "_silence_"]
 
 
 def transfer(folder):

@@ -273,6 +273,7 @@ def _train_on_one_of_two(rank, store, options):
     totals = [torch.zeros(1), torch.zeros(1)]
     torch.distributed.all_gather(totals, total)
     assert torch.equal(*totals)
+    torch.distributed.barrier()  # the first to leave must not cut the other off
     torch.distributed.destroy_process_group()
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers import Wav2Vec2FeatureExtractor
 
-from unispeech_sb.nnet.frontend import TimeNorm, normalize_wavs
+from unispeech_sb.nnet.frontend import FeatureExtractor, normalize_wavs
 
 EPSILON = {"authors": 1e-5, "transformers": 1e-7}
 
@@ -36,21 +35,15 @@ def test_normalised_waveforms_do_not_see_the_padding():
     assert not normed[1, 300:].any()
 
 
-def test_time_norm_without_padding_is_group_norm():
-    norm, reference = TimeNorm(6), nn.GroupNorm(6, 6)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    reference.load_state_dict(norm.state_dict())
-    feats = torch.randn(3, 6, 50) * 4 + 2
-    torch.testing.assert_close(norm(feats), reference(feats))
-    full = norm(feats, torch.full((3,), 50))
-    torch.testing.assert_close(full, reference(feats))
-
-
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_time_norm_is_exact_for_signals_far_from_zero(offset):
-    norm, feats = TimeNorm(4), torch.randn(2, 4, 400) + offset
-    normed = norm(feats, torch.tensor([400, 100]))[1, :, :100]
-    torch.testing.assert_close(
-        normed, norm(feats[1:, :, :100])[0], rtol=1e-3, atol=1e-3
-    )
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_frames_do_not_see_the_padding(norm, checkpointing):
+    extractor = FeatureExtractor([8, 6], [10, 3], [5, 2], norm=norm)
+    lengths = torch.tensor([300, 999, 300, 1000, 57])
+    wavs = torch.randn(5, 1000)  # anything in the padding
+    feats = extractor(wavs, lengths, checkpointing)
+    assert feats.shape == (5, 99, 6)
+    for row, length in enumerate(lengths):
+        alone = extractor(wavs[row : row + 1, :length])[0]
+        torch.testing.assert_close(feats[row, : len(alone)], alone)
+        assert not feats[row, len(alone) :].any()

@@ -2,8 +2,7 @@
 
 Seven unpadded convolutions (wav2vec 2.0, section 2), normalised over time in
 the first layer only (``group``, the Base models) or over channels in every
-layer (``layer``, the Large models). Every statistic runs over an utterance's
-own frames, so that padding changes nothing.
+layer (``layer``, the Large models).
 """
 
 import torch
@@ -48,53 +47,6 @@ def normalize_wavs(wavs, lengths=None, eps=1e-5):
     return centred * torch.rsqrt(variance + eps)[:, None]
 
 
-class TimeNorm(nn.GroupNorm):
-    """GroupNorm with one group per channel, over the valid frames only.
-
-    Arguments
-    ---------
-    num_channels : int
-        Number of channels C.
-
-    Example
-    -------
-    >>> norm, feats = TimeNorm(4), torch.randn(2, 4, 10)
-    >>> padded = norm(feats, torch.tensor([10, 6]))
-    >>> torch.allclose(padded[1:, :, :6], norm(feats[1:, :, :6]), atol=1e-6)
-    True
-    """
-
-    def __init__(self, num_channels):
-        super().__init__(num_channels, num_channels)
-
-    def forward(self, feats, lengths=None):
-        """Normalises each channel over time.
-
-        Arguments
-        ---------
-        feats : torch.Tensor
-            Features, [B, C, T].
-        lengths : torch.Tensor, optional
-            Number of valid frames of each, [B]. All when omitted.
-
-        Returns
-        -------
-        torch.Tensor
-            Features of the same shape; anything in the padding.
-        """
-        if lengths is None:
-            return super().forward(feats)
-        # Half precision cannot hold a sum over thousands of frames.
-        mask = length_mask(lengths, feats.shape[-1])[:, None]  # [B, 1, T]
-        frames = lengths[:, None, None]
-        wide = feats.float()
-        mean = wide.masked_fill(~mask, 0.0).sum(-1, keepdim=True) / frames
-        centred = (wide - mean).masked_fill(~mask, 0.0)
-        variance = centred.square().sum(-1, keepdim=True) / frames
-        scale = torch.rsqrt(variance + self.eps) * self.weight[:, None]
-        return (centred * scale + self.bias[:, None]).to(feats.dtype)
-
-
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of ``[B, C, T]``.
 
@@ -104,15 +56,13 @@ class ChannelNorm(nn.LayerNorm):
     torch.Size([2, 4, 10])
     """
 
-    def forward(self, feats, lengths=None):
-        """Normalises every frame by itself, so lengths do not matter.
+    def forward(self, feats):
+        """Normalises every frame by itself.
 
         Arguments
         ---------
         feats : torch.Tensor
             Features, [B, C, T].
-        lengths : torch.Tensor, optional
-            Not used; taken so that both norms are called alike.
 
         Returns
         -------
@@ -138,13 +88,14 @@ class ConvLayer(nn.Module):
     bias : bool
         Whether the convolution has a bias.
     norm : nn.Module, optional
-        ``TimeNorm`` or ``ChannelNorm``; none when omitted.
+        Over time (``GroupNorm``) or channels (``ChannelNorm``); none when
+        omitted.
     act : str
         Name of the activation.
 
     Example
     -------
-    >>> layer = ConvLayer(1, 4, kernel=10, stride=5, norm=TimeNorm(4))
+    >>> layer = ConvLayer(1, 4, kernel=10, stride=5, norm=ChannelNorm(4))
     >>> layer(torch.randn(2, 1, 100)).shape
     torch.Size([2, 4, 19])
     """
@@ -167,15 +118,13 @@ class ConvLayer(nn.Module):
         self.layer_norm = norm
         self.activation = activation(act)
 
-    def forward(self, feats, lengths=None):
+    def forward(self, feats):
         """Runs the layer.
 
         Arguments
         ---------
         feats : torch.Tensor
             Features, [B, C, T].
-        lengths : torch.Tensor, optional
-            Valid frames *after* this layer, [B]. All when omitted.
 
         Returns
         -------
@@ -184,7 +133,7 @@ class ConvLayer(nn.Module):
         """
         feats = self.conv(feats)
         if self.layer_norm is not None:
-            feats = self.layer_norm(feats, lengths)
+            feats = self.layer_norm(feats)
         return self.activation(feats)
 
 
@@ -232,7 +181,8 @@ class FeatureExtractor(nn.Module):
         self.strides = list(strides)
         norms = [ChannelNorm(dim) for dim in dims]
         if norm == "group":
-            norms = [TimeNorm(dims[0])] + [None] * (len(dims) - 1)
+            over_time = nn.GroupNorm(dims[0], dims[0])
+            norms = [over_time] + [None] * (len(dims) - 1)
         shapes = zip([1, *dims[:-1]], dims, kernels, strides)
         self.conv_layers = nn.ModuleList(
             ConvLayer(*shape, bias=bias, norm=layer_norm, act=act)
@@ -241,6 +191,9 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, wavs, lengths=None, checkpointing=False):
         """Turns waveforms into frames.
+
+        Rows of one length go through together and no padding goes through
+        at all: it would cost time, and change the statistics over time.
 
         Arguments
         ---------
@@ -254,18 +207,27 @@ class FeatureExtractor(nn.Module):
         Returns
         -------
         torch.Tensor
-            Frames, [B, T, C].
+            Frames, zero in the padding, [B, T, C].
         """
+        if lengths is None:
+            return self._frames(wavs, checkpointing)
+        total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
+        channels = self.conv_layers[-1].conv.out_channels
+        feats = wavs.new_zeros(len(wavs), total, channels)
+        for length in sorted(set(lengths.tolist())):
+            rows = torch.nonzero(lengths == length)[:, 0]
+            frames = self._frames(wavs[rows, :length], checkpointing)
+            feats[rows, : frames.shape[1]] = frames.to(feats.dtype)
+        return feats
+
+    def _frames(self, wavs, checkpointing):
+        """Frames of waveforms of one length, [B, T, C]."""
         feats = wavs[:, None]
-        for layer, kernel, stride in zip(
-            self.conv_layers, self.kernels, self.strides
-        ):
-            if lengths is not None:
-                lengths = conv_lengths(lengths, [kernel], [stride])
+        for layer in self.conv_layers:
             if checkpointing:
-                feats = checkpoint(layer, feats, lengths, use_reentrant=False)
+                feats = checkpoint(layer, feats, use_reentrant=False)
             else:
-                feats = layer(feats, lengths)
+                feats = layer(feats)
         return feats.transpose(1, 2)
 
 
