@@ -13,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from unispeech_sb.nnet.activations import activation
 from unispeech_sb.nnet.lengths import conv_lengths, length_mask
 
+GROUP_SAMPLES = 160_000
+"""Ten seconds keep two cores busy, and a GPU's launches few."""
+
 
 def normalize_wavs(wavs, lengths=None, eps=1e-5):
     """Gives each waveform zero mean and unit variance over its own samples.
@@ -47,6 +50,51 @@ def normalize_wavs(wavs, lengths=None, eps=1e-5):
     return centred * torch.rsqrt(variance + eps)[:, None]
 
 
+class TimeNorm(nn.GroupNorm):
+    """GroupNorm with one group per channel, over the valid frames only.
+
+    Arguments
+    ---------
+    num_channels : int
+        Number of channels C.
+
+    Example
+    -------
+    >>> norm, feats = TimeNorm(4), torch.randn(2, 4, 10)
+    >>> padded = norm(feats, torch.tensor([10, 6]))
+    >>> torch.allclose(padded[1:, :, :6], norm(feats[1:, :, :6]), atol=1e-6)
+    True
+    """
+
+    def __init__(self, num_channels):
+        super().__init__(num_channels, num_channels)
+
+    def forward(self, feats, lengths=None):
+        """Normalises each channel over time.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Number of valid frames of each, [B]. All when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape, zero in the padding.
+        """
+        if lengths is None:
+            return super().forward(feats)
+        # Row by row: four times as fast as masked sums, and as exact.
+        frames = feats.shape[-1]
+        rows = [
+            F.pad(super(TimeNorm, self).forward(row[..., :n]), (0, frames - n))
+            for row, n in zip(feats.split(1), lengths.tolist())
+        ]
+        return torch.cat(rows)
+
+
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of ``[B, C, T]``.
 
@@ -56,13 +104,15 @@ class ChannelNorm(nn.LayerNorm):
     torch.Size([2, 4, 10])
     """
 
-    def forward(self, feats):
-        """Normalises every frame by itself.
+    def forward(self, feats, lengths=None):
+        """Normalises every frame by itself, so lengths do not matter.
 
         Arguments
         ---------
         feats : torch.Tensor
             Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Not used; taken so that both norms are called alike.
 
         Returns
         -------
@@ -88,14 +138,13 @@ class ConvLayer(nn.Module):
     bias : bool
         Whether the convolution has a bias.
     norm : nn.Module, optional
-        Over time (``GroupNorm``) or channels (``ChannelNorm``); none when
-        omitted.
+        ``TimeNorm`` or ``ChannelNorm``; none when omitted.
     act : str
         Name of the activation.
 
     Example
     -------
-    >>> layer = ConvLayer(1, 4, kernel=10, stride=5, norm=ChannelNorm(4))
+    >>> layer = ConvLayer(1, 4, kernel=10, stride=5, norm=TimeNorm(4))
     >>> layer(torch.randn(2, 1, 100)).shape
     torch.Size([2, 4, 19])
     """
@@ -118,13 +167,15 @@ class ConvLayer(nn.Module):
         self.layer_norm = norm
         self.activation = activation(act)
 
-    def forward(self, feats):
+    def forward(self, feats, lengths=None):
         """Runs the layer.
 
         Arguments
         ---------
         feats : torch.Tensor
             Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Valid frames *after* this layer, [B]. All when omitted.
 
         Returns
         -------
@@ -133,7 +184,7 @@ class ConvLayer(nn.Module):
         """
         feats = self.conv(feats)
         if self.layer_norm is not None:
-            feats = self.layer_norm(feats)
+            feats = self.layer_norm(feats, lengths)
         return self.activation(feats)
 
 
@@ -181,8 +232,7 @@ class FeatureExtractor(nn.Module):
         self.strides = list(strides)
         norms = [ChannelNorm(dim) for dim in dims]
         if norm == "group":
-            over_time = nn.GroupNorm(dims[0], dims[0])
-            norms = [over_time] + [None] * (len(dims) - 1)
+            norms = [TimeNorm(dims[0])] + [None] * (len(dims) - 1)
         shapes = zip([1, *dims[:-1]], dims, kernels, strides)
         self.conv_layers = nn.ModuleList(
             ConvLayer(*shape, bias=bias, norm=layer_norm, act=act)
@@ -192,8 +242,8 @@ class FeatureExtractor(nn.Module):
     def forward(self, wavs, lengths=None, checkpointing=False):
         """Turns waveforms into frames.
 
-        Rows of one length go through together and no padding goes through
-        at all: it would cost time, and change the statistics over time.
+        Rows of like lengths go through together, so that little time is
+        spent on padding.
 
         Arguments
         ---------
@@ -207,28 +257,66 @@ class FeatureExtractor(nn.Module):
         Returns
         -------
         torch.Tensor
-            Frames, zero in the padding, [B, T, C].
+            Frames, [B, T, C].
         """
         if lengths is None:
-            return self._frames(wavs, checkpointing)
+            return self._frames(wavs, None, checkpointing)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         channels = self.conv_layers[-1].conv.out_channels
         feats = wavs.new_zeros(len(wavs), total, channels)
-        for length in sorted(set(lengths.tolist())):
-            rows = torch.nonzero(lengths == length)[:, 0]
-            frames = self._frames(wavs[rows, :length], checkpointing)
+        for rows in groups_of_like_length(lengths.tolist(), GROUP_SAMPLES):
+            own = lengths[rows]  # the last row is the longest
+            longest = int(own[-1])
+            frames = self._frames(
+                wavs[rows, :longest],
+                None if bool((own == longest).all()) else own,
+                checkpointing,
+            )
             feats[rows, : frames.shape[1]] = frames.to(feats.dtype)
         return feats
 
-    def _frames(self, wavs, checkpointing):
-        """Frames of waveforms of one length, [B, T, C]."""
+    def _frames(self, wavs, lengths, checkpointing):
+        """Frames of one group of waveforms, [B, T, C]."""
         feats = wavs[:, None]
-        for layer in self.conv_layers:
+        for layer, kernel, stride in zip(
+            self.conv_layers, self.kernels, self.strides
+        ):
+            if lengths is not None:
+                lengths = conv_lengths(lengths, [kernel], [stride])
             if checkpointing:
-                feats = checkpoint(layer, feats, use_reentrant=False)
+                feats = checkpoint(layer, feats, lengths, use_reentrant=False)
             else:
-                feats = layer(feats)
+                feats = layer(feats, lengths)
         return feats.transpose(1, 2)
+
+
+def groups_of_like_length(lengths, least):
+    """Sorts the rows of a batch into groups that need little padding.
+
+    Arguments
+    ---------
+    lengths : list of int
+        Number of samples of each row.
+    least : int
+        Samples that make a group large enough to use the machine well.
+
+    Returns
+    -------
+    list of list of int
+        Rows of each group, by growing length.
+
+    Example
+    -------
+    >>> groups_of_like_length([300, 100, 301, 200], least=300)
+    [[1, 3], [0], [2]]
+    """
+    groups, samples = [[]], 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if samples >= least:
+            groups, samples = [*groups, []], 0
+        groups[-1].append(row)
+        samples += lengths[row]
+    return groups
 
 
 class FeatureProjection(nn.Module):
