@@ -34,6 +34,7 @@ OVERFIT = [
     "--lr_backbone=0.01",
     "--batch_size=8",
     "--augmentation=null",
+    "--tensorboard=True",
 ]
 
 
@@ -67,6 +68,7 @@ def test_the_run_leaves_its_report(trained):
     output, _ = trained
     for name in ("confusion.csv", "confusion.txt", "train_log.txt"):
         assert (output / name).read_text()
+    assert list((output / "tensorboard").rglob("events.out.tfevents.*"))
     assert (output / "confusion.png").read_bytes().startswith(b"\x89PNG")
     readme = (output / "export" / "README.md").read_text()
     for fact in ("| accuracy | 1 |", "| model | tiny |", *WORDS):
@@ -176,12 +178,23 @@ for arguments in json.load(sys.stdin):
 
 
 def test_a_mistake_on_the_command_line_is_one_line(root, corpus, tmp_path):
+    rows = (corpus / "manifest.csv").read_text().splitlines()
+    half = tmp_path / "half.csv"
+    rows = [
+        row.replace(",", f",{corpus}/", 1) for row in rows if "valid" not in row
+    ]
+    half.write_text("\n".join(rows).replace(f"{corpus}/path", "path"))
+    mistakes = {
+        **MISTAKES,
+        f"--data_folder={half}": f"{corpus}: expected records of the split "
+        "'valid', got none",
+    }
     commands = [
         [
             str(root / YAML), f"--data_folder={corpus}", *TINY,
             f"--output_folder={tmp_path / 'out'}", mistake,
         ]
-        for mistake in MISTAKES
+        for mistake in mistakes
     ]  # fmt: skip
     errors = subprocess.run(
         [sys.executable, "-c", MAKE_THEM], cwd=root, check=True,
@@ -189,8 +202,8 @@ def test_a_mistake_on_the_command_line_is_one_line(root, corpus, tmp_path):
     ).stderr  # fmt: skip
     assert "Traceback" not in errors
     reports = errors.split("code 1\n")[:-1]
-    assert len(reports) == len(MISTAKES), errors
-    for report, message in zip(reports, MISTAKES.values(), strict=True):
+    assert len(reports) == len(mistakes), errors
+    for report, message in zip(reports, mistakes.values(), strict=True):
         assert report.splitlines()[-1].startswith("unispeech-sb: ")
         assert message in report.splitlines()[-1]
 

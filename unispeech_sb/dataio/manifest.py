@@ -66,8 +66,10 @@ def write_manifests(records, folder, required_splits=("train", "valid")):
         by_split[record["split"]].append(record)
     for split in required_splits:
         if not by_split[split]:
+            paths = [r["wav"] for found in by_split.values() for r in found]
+            where = f"{os.path.commonpath(paths)}: " if paths else ""
             raise ValueError(
-                f"expected records of the split {split!r}, got none"
+                f"{where}expected records of the split {split!r}, got none"
             )
     os.makedirs(folder, exist_ok=True)
     paths = {s: os.path.join(folder, f"{s}.csv") for s in SPLITS if by_split[s]}
