@@ -5,6 +5,7 @@ the recipe shows only its data pipeline and its Brain.
 """
 
 import difflib
+import gc
 import inspect
 import logging
 import shutil
@@ -27,6 +28,7 @@ from speechbrain.utils.distributed import (  # noqa: E402
 from speechbrain.utils.logger import get_logger  # noqa: E402
 from speechbrain.utils.run_opts import RunOptions  # noqa: E402
 from speechbrain.utils.seed import seed_everything  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 logger = get_logger(__name__)
 
@@ -203,8 +205,21 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
     )
     scores = _evaluate_and_export(brain, datasets, hparams)
     if is_distributed_initialized():
-        torch.distributed.destroy_process_group()
+        _leave_process_group(brain)
     return scores
+
+
+def _leave_process_group(brain):
+    """Let go of the distributed wrappers, then of the group.
+
+    A wrapper that outlives its group aborts the process at its exit now and
+    then, after all work is done (torch 2.11, gloo).
+    """
+    for name, module in brain.modules.items():
+        if isinstance(module, DistributedDataParallel):
+            brain.modules[name] = module.module
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 def _evaluate_and_export(brain, datasets, hparams):

@@ -109,6 +109,7 @@ def test_posteriors_follow_the_problem_type():
             "waveform 1 .* finite",
         ),
         (torch.tensor([[1.0] * 800, [0.0] * 800]), "waveform 1 .* sound"),
+        (torch.ones(1, 0), "at least 400 samples, one frame; got 0"),
         (torch.ones(1, 399), "at least 400 samples, one frame; got 399"),
     ],
 )
