@@ -19,7 +19,7 @@ LAST_WORDS = """
 What was done, in {minutes:.1f} minutes:
   1. espeak-ng spoke 10 words with 100 voices       {folder}/corpus
   2. a small model learned them from 60 voices      {folder}/train_log.txt
-  3. {accuracy:6.1%} right on 20 voices it never heard       {folder}/confusion.png
+  3. {right} right on 20 voices it never heard       {folder}/confusion.png
   4. it was exported, and loaded by SpeechBrain     {folder}/export
   5. it hears "{label}" (probability {score:.2f}) in{space}{folder}/example.wav
 
@@ -65,7 +65,7 @@ def main(argv=None):
         LAST_WORDS.format(
             minutes=(time.monotonic() - start) / 60,
             folder=FOLDER,
-            accuracy=scores["accuracy"],
+            right=f"{scores['accuracy']:6.1%}",
             label=label[0],
             space=" " * (14 - len(label[0])),
             score=score.exp().item(),
