@@ -53,6 +53,50 @@ def backward(loss):
     loss.sum().backward()
 
 
+def padded_batch(batch, samples):
+    """Waveforms of falling length, relative lengths, transformers' mask."""
+    wav_lens = torch.linspace(1.0, 0.6, batch)
+    counts = torch.round(wav_lens * samples)[:, None]
+    mask = (torch.arange(samples) < counts).long()
+    return torch.randn(batch, samples) * mask, wav_lens, mask
+
+
+def cases(ours, theirs, wavs, wav_lens, mask):
+    """What is timed: name -> (this package, transformers)."""
+    mix = LayerMix(ours.num_states)
+
+    @torch.no_grad()
+    def mixed_theirs():
+        out = theirs(wavs, attention_mask=mask, output_hidden_states=True)
+        weights = mix.weights.softmax(0).view(-1, 1, 1)
+        (torch.stack(out.hidden_states, dim=1) * weights).sum(1)
+
+    def forward(model, *inputs, **options):
+        with torch.no_grad():
+            model(*inputs, **options)
+
+    return {
+        "forward, no padding": (
+            lambda: forward(ours, wavs),
+            lambda: forward(theirs, wavs),
+        ),
+        "forward, padded batch": (
+            lambda: forward(ours, wavs, wav_lens),
+            lambda: forward(theirs, wavs, attention_mask=mask),
+        ),
+        "weighted sum of all layers": (
+            torch.no_grad()(lambda: mix(ours.iter_states(wavs, wav_lens))),
+            mixed_theirs,
+        ),
+        "training step, padded batch": (
+            lambda: backward(ours(wavs, wav_lens)),
+            lambda: backward(
+                theirs(wavs, attention_mask=mask).last_hidden_state
+            ),
+        ),
+    }
+
+
 def main():
     """Prints the table."""
     parser = argparse.ArgumentParser()
@@ -62,51 +106,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    ours, theirs = models(arguments.model)
-    samples = int(16000 * arguments.seconds)
-    wavs = torch.randn(arguments.batch, samples)
-    wav_lens = torch.linspace(1.0, 0.6, arguments.batch)
-    full = torch.ones(arguments.batch)
-    counts = torch.round(wav_lens * samples)[:, None]
-    mask = (torch.arange(samples) < counts).long()
-    wavs = wavs * mask
-    mix = LayerMix(ours.num_states)
-
-    def mixed_ours():
-        with torch.no_grad():
-            mix(ours.iter_states(wavs, wav_lens))
-
-    def mixed_theirs():
-        with torch.no_grad():
-            out = theirs(
-                wavs, attention_mask=mask, output_hidden_states=True
-            ).hidden_states
-            weights = mix.weights.softmax(0).view(-1, 1, 1)
-            (torch.stack(out, dim=1) * weights).sum(1)
-
-    def forward(function):
-        with torch.no_grad():
-            function()
-
-    cases = {
-        "forward, no padding": (
-            lambda: forward(lambda: ours(wavs, full)),
-            lambda: forward(lambda: theirs(wavs)),
-        ),
-        "forward, padded batch": (
-            lambda: forward(lambda: ours(wavs, wav_lens)),
-            lambda: forward(lambda: theirs(wavs, attention_mask=mask)),
-        ),
-        "weighted sum of all layers": (mixed_ours, mixed_theirs),
-        "training step, padded batch": (
-            lambda: backward(ours(wavs, wav_lens)),
-            lambda: backward(
-                theirs(wavs, attention_mask=mask).last_hidden_state
-            ),
-        ),
-    }
-    for model in (ours, theirs):
-        model.eval()
+    ours, theirs = (model.eval() for model in models(arguments.model))
+    batch = padded_batch(arguments.batch, int(16000 * arguments.seconds))
     print(
         f"{arguments.model}, {arguments.batch} x {arguments.seconds:g} s, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
@@ -114,7 +115,7 @@ def main():
     )
     print("| case | unispeech_sb (s) | transformers (s) | ratio |")
     print("|---|---|---|---|")
-    for name, functions in cases.items():
+    for name, functions in cases(ours, theirs, *batch).items():
         mine, other = seconds(functions, arguments.rounds)
         print(f"| {name} | {mine:.3f} | {other:.3f} | {other / mine:.2f} |")
 

@@ -25,6 +25,12 @@ def tiny(**options):
     return Backbone.from_preset("tiny", **{**NO_DROPOUT, **options})
 
 
+def spread(feats):
+    """A scalar with a gradient: LayerNorm fixes the sum and the squares."""
+    generator = torch.Generator().manual_seed(3)
+    return (feats * torch.randn(feats.shape, generator=generator)).sum()
+
+
 VARIANTS = [
     {"feat_extract_norm": norm, "do_stable_layer_norm": stable, **extra}
     for norm in ("group", "layer")
@@ -58,10 +64,11 @@ def test_padding_changes_no_gradient(norm):
     backbone = tiny(feat_extract_norm=norm)
     wavs, wav_lens = torch.randn(2, 5000), torch.tensor([1.0, 0.5])
     frames = backbone.output_lengths(2500)
-    backbone(wavs, wav_lens)[1, :frames].square().sum().backward()
+    spread(backbone(wavs, wav_lens)[1, :frames]).backward()
     batched = {n: p.grad.clone() for n, p in backbone.named_parameters()}
     backbone.zero_grad()
-    backbone(wavs[1:, :2500]).square().sum().backward()
+    spread(backbone(wavs[1:, :2500])[0]).backward()
+    assert backbone.feature_projection.projection.weight.grad.norm() > 1.0
     for name, parameter in backbone.named_parameters():
         scale = parameter.grad.abs().max().clamp(min=1.0)
         torch.testing.assert_close(
@@ -119,6 +126,14 @@ def test_every_trained_parameter_gets_a_gradient_in_every_step(options):
     assert missing == []
 
 
+def test_positions_work_without_weight_norm():
+    backbone = tiny(pos_conv_weight_norm=False)
+    names = {n for n, _ in backbone.encoder.pos_conv_embed.named_parameters()}
+    assert names == {"conv.weight", "conv.bias"}
+    spread(backbone(torch.randn(1, 2000))).backward()
+    assert backbone.encoder.pos_conv_embed.conv.weight.grad.any()
+
+
 def test_layerdrop_skips_layers_in_training_only():
     backbone = tiny(layerdrop=1.0, output_all_hiddens=True)
     states = backbone(torch.randn(1, 2000))
@@ -127,14 +142,22 @@ def test_layerdrop_skips_layers_in_training_only():
     assert not torch.allclose(states[0], states[1])
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    grads = []
+def test_gradient_checkpointing_recomputes_and_changes_no_gradient():
+    grads, calls = [], []
     for recompute in (False, True):
         backbone = tiny(gradient_checkpointing=recompute, layerdrop=0.0)
+        layers = [
+            backbone.feature_extractor.conv_layers[0],
+            backbone.encoder.layers[0],
+        ]
+        for layer in layers:
+            layer.register_forward_pre_hook(lambda *_: calls.append(1))
         torch.manual_seed(1)
         wavs, lens = torch.randn(2, 3000), torch.tensor([1.0, 0.7])
-        backbone(wavs, lens)[:, :5].sum().backward()
+        spread(backbone(wavs, lens)[:, :5]).backward()
         grads.append([p.grad for p in backbone.parameters()])
+    assert len(calls) == 2 + 2 * 2
+    assert sum(g.norm() for g in grads[0]) > 1.0
     for plain, recomputed in zip(*grads):
         torch.testing.assert_close(plain, recomputed)
 
@@ -268,9 +291,10 @@ def _train_on_one_of_two(rank, store, options):
     backbone = DistributedDataParallel(tiny(**options).train())
     torch.manual_seed(rank)  # each rank drops and masks on its own
     for _ in range(3):
-        backbone(torch.randn(2, 4000)).sum().backward()
+        spread(backbone(torch.randn(2, 4000))).backward()
     trained = [p for p in backbone.parameters() if p.requires_grad]
-    total = sum(p.grad.sum() for p in trained).reshape(1)
+    total = sum(p.grad.abs().sum() for p in trained).reshape(1)
+    assert total > 1.0
     totals = [torch.zeros(1), torch.zeros(1)]
     torch.distributed.all_gather(totals, total)
     assert torch.equal(*totals)

@@ -264,14 +264,11 @@ class FeatureExtractor(nn.Module):
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         channels = self.conv_layers[-1].conv.out_channels
         feats = wavs.new_zeros(len(wavs), total, channels)
-        for rows in groups_of_like_length(lengths.tolist(), GROUP_SAMPLES):
-            own = lengths[rows]  # the last row is the longest
-            longest = int(own[-1])
-            frames = self._frames(
-                wavs[rows, :longest],
-                None if bool((own == longest).all()) else own,
-                checkpointing,
-            )
+        counts = lengths.tolist()
+        for rows in groups_of_like_length(counts, GROUP_SAMPLES):
+            shortest, longest = counts[rows[0]], counts[rows[-1]]
+            own = lengths[rows] if shortest < longest else None
+            frames = self._frames(wavs[rows, :longest], own, checkpointing)
             feats[rows, : frames.shape[1]] = frames.to(feats.dtype)
         return feats
 

@@ -1,6 +1,7 @@
 """Tests unispeech_sb.dataio.corpora.synthetic."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -164,9 +165,9 @@ def test_segments_overlap_but_never_with_their_own_speaker(mixtures):
         assert segments[-1]["stop"] <= record["duration"]
         for spk_id in speakers:
             own = [s for s in segments if s["spk_id"] == spk_id]
-            for before, after in zip(own, own[1:], strict=False):
+            for before, after in pairwise(own):
                 assert before["stop"] <= after["start"] + 1e-4
-        for before, after in zip(segments, segments[1:], strict=False):
+        for before, after in pairwise(segments):
             num_overlaps += after["start"] < before["stop"]
     assert num_overlaps >= 5
 
