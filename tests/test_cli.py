@@ -76,14 +76,16 @@ def test_an_unknown_recipe_is_one_sentence(recipe, capsys):
 
 
 def test_convert_prints_the_report(converter, capsys):
-    converter(lambda src, dst: f"{src} is now {dst}")
-    assert cli.main(["convert", "this", "that"]) == 0
-    assert capsys.readouterr().out == "this is now that\n"
+    converter(lambda src, dst, *_, **given: f"{src} is now {dst} {given}")
+    given = ["--set", "mask_rule=hf", "--set", "num_heads=4"]
+    assert cli.main(["convert", "this", "that", *given]) == 0
+    said = "this is now that {'mask_rule': 'hf', 'num_heads': 4}\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, ImportError])
 def test_errors_are_one_line_without_traceback(kind, converter, capsys):
-    def fail(src, dst):
+    def fail(*_):
         raise kind("expected a folder,\n  got nothing")
 
     converter(fail)
@@ -95,14 +97,21 @@ def test_errors_are_one_line_without_traceback(kind, converter, capsys):
         cli.main(["--traceback", "convert", "this", "that"])
 
 
+def test_what_a_file_says_cannot_steer_the_terminal(converter, capsys):
+    converter(lambda *_: "a\x1b[31mred\u202eb\ud800\nnext é")
+    assert cli.main(["convert", "this", "that"]) == 0
+    said = capsys.readouterr().out
+    assert said == "a\\x1b[31mred\\u202eb\\ud800\nnext é\n"
+
+
 def test_programming_errors_keep_their_traceback(converter):
-    converter(lambda src, dst: {}["missing"])
+    converter(lambda *_: {}["missing"])
     with pytest.raises(KeyError):
         cli.main(["convert", "this", "that"])
 
 
 def test_ctrl_c_is_130(converter):
-    def interrupt(src, dst):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     converter(interrupt)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 from hyperpyyaml import load_hyperpyyaml
 
 from tests.conftest import ROOT
@@ -51,6 +52,8 @@ def test_the_readme_holds_what_is_tested_here():
         "python recipes/keyword_spotting.py hparams/keyword_spotting.yaml "
         "--data_folder=my_clips --num_classes=10",
         "unispeech-sb convert microsoft/unispeech-sat-base unispeech-sat-base",
+        "unispeech-sb info unispeech-sat-base",
+        "unispeech-sb to-hf results/demo/export for-transformers",
     ]
 
 
@@ -121,11 +124,20 @@ def test_the_training_commands_run(tmp_path, monkeypatch):
         assert (output / "export" / "hyperparams.yaml").is_file()
 
 
-def test_the_conversion_command_runs(tmp_path, monkeypatch, capsys):
+def test_the_conversion_commands_run(
+    tmp_path, monkeypatch, capsys, demonstrated
+):
     monkeypatch.chdir(tmp_path)
     model = tiny_model("unispeech-sat", "ForPreTraining")
     save_folder(model, tmp_path / "microsoft" / "unispeech-sat-base")
-    words = COMMANDS[-1].split()[1:]
-    assert cli.main(words) == 0
+    convert, info, to_hf = (line.split()[1:] for line in COMMANDS[-3:])
+    assert cli.main(convert) == 0
     assert "Wrote unispeech-sat-base" in capsys.readouterr().out
     assert (tmp_path / "unispeech-sat-base" / "backbone.ckpt").is_file()
+    assert cli.main(info) == 0
+    assert "ForPreTraining" in capsys.readouterr().out
+    (tmp_path / "results").symlink_to(demonstrated / "results")
+    assert cli.main(to_hf) == 0
+    name = "UniSpeechSatForSequenceClassification"
+    assert f"transformers.{name}" in capsys.readouterr().out
+    assert getattr(transformers, name).from_pretrained("for-transformers")

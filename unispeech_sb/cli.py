@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import sys
 from importlib import import_module
 from importlib.resources import files
@@ -10,6 +11,10 @@ from pathlib import Path
 
 from unispeech_sb import __version__
 
+SOURCES = (
+    "Hugging Face folder or hub id; file of fairseq, of the authors' speaker "
+    "verification or diarization, or of s3prl"
+)
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
@@ -57,13 +62,94 @@ def recipe(argv):
 def _convert(argv):
     """Converts a checkpoint to a folder of this package: convert SRC DST"""
     parser = argparse.ArgumentParser("unispeech-sb convert")
-    parser.add_argument("src", help="Hugging Face folder or hub id")
+    parser.add_argument("src", help=SOURCES)
     parser.add_argument("dst", help="folder to write")
+    parser.add_argument(
+        "--backbone",
+        metavar="SOURCE",
+        help="for files that hold a head only: what it was trained on",
+    )
+    _add_set(parser)
     arguments = parser.parse_args(argv)
 
     from unispeech_sb.convert import convert_checkpoint
 
-    print(convert_checkpoint(arguments.src, arguments.dst))
+    report = convert_checkpoint(
+        arguments.src,
+        arguments.dst,
+        arguments.backbone,
+        **_options(arguments.set),
+    )
+    _say(report)
+
+
+def _to_hf(argv):
+    """Converts a folder of this package for transformers: to-hf FOLDER DST"""
+    parser = argparse.ArgumentParser("unispeech-sb to-hf")
+    parser.add_argument("folder", help="what a recipe or convert wrote")
+    parser.add_argument("dst", help="folder to write")
+    parser.add_argument(
+        "--family",
+        choices=("unispeech", "unispeech-sat"),
+        help="the folder's own when omitted, else unispeech-sat",
+    )
+    parser.add_argument(
+        "--backbone-only", action="store_true", help="leave the head out"
+    )
+    arguments = parser.parse_args(argv)
+
+    from unispeech_sb.convert import to_huggingface
+
+    _say(to_huggingface(**vars(arguments)))
+
+
+def _info(argv):
+    """Tells what a checkpoint is and where each fact is from: info PATH"""
+    parser = argparse.ArgumentParser("unispeech-sb info")
+    parser.add_argument("path", help=f"{SOURCES}; or a folder of this package")
+    _add_set(parser)
+    arguments = parser.parse_args(argv)
+
+    from unispeech_sb.convert import describe
+
+    _say(describe(arguments.path, **_options(arguments.set)))
+
+
+def _say(text, stream=None):
+    """Prints what may quote a file: control characters are escaped."""
+    shown = "".join(
+        char
+        if char.isprintable() or char == "\n"
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)
+    )
+    print(shown, file=stream or sys.stdout)
+
+
+def _add_set(parser):
+    """Adds the option that sets what a file does not say."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option in place of the file's, like num_attention_heads=12 "
+        "or mask_rule=hf; may be given several times",
+    )
+
+
+def _options(pairs):
+    """NAME=VALUE texts as a dict; values are JSON, else plain text."""
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set: expected NAME=VALUE; got {pair!r}")
+        try:
+            options[name] = json.loads(text)
+        except json.JSONDecodeError:
+            options[name] = text
+    return options
 
 
 def _demo(argv):
@@ -73,7 +159,13 @@ def _demo(argv):
     run_demo(argv)
 
 
-COMMANDS = {"recipe": recipe, "convert": _convert, "demo": _demo}
+COMMANDS = {
+    "recipe": recipe,
+    "convert": _convert,
+    "to-hf": _to_hf,
+    "info": _info,
+    "demo": _demo,
+}
 """Name on the command line -> function of the arguments after it."""
 
 
@@ -105,7 +197,7 @@ def main(argv=None):
         if arguments.traceback:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"unispeech-sb: {message}", file=sys.stderr)
+        _say(f"unispeech-sb: {message}", sys.stderr)
         return 1
     return 0
 

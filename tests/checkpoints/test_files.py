@@ -1,12 +1,16 @@
 """Tensor files: nothing is executed, half-written or loaded in part."""
 
+import json
 import pickle
+import struct
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from unispeech_sb.checkpoints.files import (
+    CHUNK,
+    check_finite,
     load_strict,
     read_metadata,
     read_tensors,
@@ -101,3 +105,66 @@ def test_half_precision_files_load_as_single_precision():
     for assign in (False, True):
         load_strict(module, half, "x.ckpt", assign)
         assert module.weight.dtype == torch.float32
+
+
+def header(content, data=b""):
+    """A safetensors file with any header."""
+    text = content if isinstance(content, bytes) else json.dumps(content)
+    text = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(shape=(2,), offsets=(0, 8), dtype="F32"):
+    """What a header says of one tensor."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+LIES = {
+    "more data than there is": header({"a": entry((4,), (0, 16))}, bytes(8)),
+    "less data than there is": header({"a": entry()}, bytes(16)),
+    "two tensors in one place": header({"a": entry(), "b": entry()}, bytes(8)),
+    "tensors that overlap": header(
+        {"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)
+    ),
+    "a gap": header({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)),
+    "one name twice": header(
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        b'"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}',
+        bytes(16),
+    ),
+    "a shape of another size": header({"a": entry((3,))}, bytes(8)),
+    "a shape that overflows": header({"a": entry((2**62, 8))}, bytes(8)),
+    "a negative shape": header({"a": entry((-2,))}, bytes(8)),
+    "an end before its start": header({"a": entry((2,), (8, 0))}, bytes(8)),
+    "an unknown type": header({"a": entry(dtype="OBJECT")}, bytes(8)),
+    "no JSON": header(b"{" * 100),
+    "a huge header": struct.pack("<Q", 2**62) + b"{}",
+    "a long header": struct.pack("<Q", 90 * 2**20) + b"{}",
+    "deep nesting": header(b'{"a":' * 10_000),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_safetensors_header_cannot_lie(name, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(header({"a": entry()}, struct.pack("<2f", 1, 2)))
+    assert read_tensors(path)["a"].tolist() == [1, 2]
+    path.write_bytes(LIES[name])
+    expected = f"{path}: expected a safetensors file"
+    with pytest.raises(ValueError, match=expected) as caught:
+        read_tensors(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_value_that_is_no_number_is_found(value, dtype):
+    tensors = {
+        "index": torch.arange(3),
+        "good": torch.randn(3, 5, dtype=dtype).T,
+        "bad": torch.zeros(CHUNK + 3, dtype=dtype),
+    }
+    check_finite(tensors, "x.pt")
+    tensors["bad"][-1] = value
+    with pytest.raises(ValueError, match=r"x\.pt: .*; bad has NaN or inf"):
+        check_finite(tensors, "x.pt")

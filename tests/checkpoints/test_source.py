@@ -5,13 +5,13 @@ import json
 import pytest
 
 from tests.huggingface import save_folder, tiny_model
-from unispeech_sb.checkpoints.source import find_folder, read_backbone
+from unispeech_sb.checkpoints.source import find_source, read_backbone
 from unispeech_sb.lobes.backbone import Backbone
 
 
 def test_a_hub_name_without_a_network_is_one_clear_error():
     with pytest.raises(ValueError, match="there is no such folder, and") as e:
-        find_folder("microsoft/unispeech-sat-base")
+        find_source("microsoft/unispeech-sat-base")
     assert "\n" not in str(e.value)
 
 
@@ -20,8 +20,8 @@ def test_a_mistyped_path_is_not_looked_up_on_the_hub(path, monkeypatch):
     monkeypatch.setattr(
         "unispeech_sb.checkpoints.source.snapshot_download", None
     )
-    with pytest.raises(ValueError, match=f"{path}: expected a folder or the"):
-        find_folder(path)
+    with pytest.raises(ValueError, match=f"{path}: expected a folder, a"):
+        find_source(path)
 
 
 def test_a_folder_without_a_checkpoint_is_described(tmp_path):

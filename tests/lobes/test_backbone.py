@@ -310,6 +310,13 @@ def _train_on_one_of_two(rank, store, options):
         {"layerdrop": 0.5},
         {"apply_spec_augment": True, "mask_time_prob": 0.01},
         {"freeze_feature_extractor": True, "gradient_checkpointing": True},
+        {
+            "do_stable_layer_norm": True,
+            "adapter_attn_dim": 4,
+            "last_state": "raw",
+            "output_all_hiddens": True,
+            "layerdrop": 0.5,
+        },
     ],
     ids=str,
 )

@@ -6,7 +6,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from unispeech_sb.nnet.losses import PROBLEM_TYPES, classification_loss
+from unispeech_sb.nnet.losses import (
+    PROBLEM_TYPES,
+    am_softmax_loss,
+    classification_loss,
+)
 
 
 def test_single_label_loss_by_hand():
@@ -53,3 +57,17 @@ def test_wrong_targets_and_types_are_refused():
         classification_loss(torch.zeros(2, 4), torch.zeros(2), PROBLEM_TYPES[1])
     with pytest.raises(ValueError, match="regression; got 'ranking'"):
         classification_loss(torch.zeros(2, 4), torch.zeros(2), "ranking")
+
+
+def test_am_softmax_loss_by_hand():
+    cosines = torch.tensor([[0.9, 0.5], [0.2, 0.2]]).bfloat16()
+    loss = am_softmax_loss(
+        cosines, torch.tensor([0, 1]), scale=10.0, margin=0.4
+    )
+    first, second = cosines.tolist()
+    rows = [
+        math.log(1 + math.exp(10 * (first[1] - first[0] + 0.4))),
+        math.log(1 + math.exp(10 * (second[0] - second[1] + 0.4))),
+    ]
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(sum(rows) / 2)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from unispeech_sb.checkpoints.limits import shown
+
 TASKS = (
     "Model",
     "ForPreTraining",
@@ -15,6 +17,10 @@ TASKS = (
 )
 """What stands on the backbone: transformers' classes without the family's
 name, then the authors' speaker verification and diarization."""
+
+
+TENSORS = "shapes of the tensors"
+"""Source of what cannot be set otherwise."""
 
 
 class Fact(NamedTuple):
@@ -92,3 +98,42 @@ class Checkpoint:
     facts: dict = field(default_factory=dict)
     dropped: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+
+
+def settle(facts, overrides, path):
+    """Puts the options that the user gave in place of what was found.
+
+    Arguments
+    ---------
+    facts : dict
+        Name -> ``Fact``.
+    overrides : dict
+        Name -> value.
+    path : str or pathlib.Path
+        The file, for the error.
+
+    Returns
+    -------
+    dict
+        Name -> ``Fact``.
+
+    Raises
+    ------
+    ValueError
+        When an option contradicts the tensors.
+
+    Example
+    -------
+    >>> settle({"relu": Fact(False, "assumed")}, {"relu": True}, "x.pt")
+    {'relu': Fact(value=True, source='given')}
+    """
+    settled = dict(facts)
+    for name, value in overrides.items():
+        fact = facts.get(name)
+        if fact and fact.source == TENSORS and fact.value != value:
+            raise ValueError(
+                f"{path}: expected {name} {fact.value} ({TENSORS}); "
+                f"got {shown(value)} (given)"
+            )
+        settled[name] = Fact(value, "given")
+    return settled

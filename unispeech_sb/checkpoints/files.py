@@ -5,21 +5,25 @@ class and constructor arguments, so that each can be built from its own file.
 """
 
 import os
-import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-ZIP_MAGIC = b"PK"
+from unispeech_sb.checkpoints.pickles import is_torch_file, read_objects
+
+CHUNK = 2**20
+"""Elements checked at a time, to need little memory."""
+FAULTS = (SafetensorError, OSError, RuntimeError, TypeError, ValueError)
+"""What reading a damaged safetensors file raises."""
 
 
 def read_tensors(path):
     """Reads every tensor of a safetensors or PyTorch file.
 
-    Safetensors are mapped, not copied. A PyTorch file is read with
-    ``weights_only=True``: nothing in it is executed.
+    Safetensors and zip files are mapped, not copied. Nothing in a PyTorch
+    file is executed: see ``read_objects``.
 
     Arguments
     ---------
@@ -43,21 +47,16 @@ def read_tensors(path):
     >>> read_tensors(path)
     {'a': tensor([1., 1.])}
     """
-    if not _is_torch_file(path):
+    if not is_torch_file(path):
         with _opened(path) as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path}: expected a file of tensors; it is damaged or holds "
-            f"other objects ({_first_line(error)})"
-        ) from error
+            return _read_all(tensors, path)
+    state = read_objects(path)
     if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
+        isinstance(name, str) and isinstance(value, torch.Tensor)
+        for name, value in state.items()
     ):
         raise ValueError(f"{path}: expected named tensors only")
-    return state
+    return {name: value.detach() for name, value in state.items()}
 
 
 def read_metadata(path):
@@ -80,7 +79,7 @@ def read_metadata(path):
     >>> read_metadata(path)
     {'why': 'test'}
     """
-    if _is_torch_file(path):
+    if is_torch_file(path):
         return {}
     with _opened(path) as tensors:
         return tensors.metadata() or {}
@@ -115,7 +114,7 @@ def write_tensors(path, tensors, metadata=None):
     os.replace(temporary, path)
 
 
-def load_strict(module, tensors, source, assign=False):
+def load_strict(module, tensors, source, assign=False, dtype=torch.float32):
     """Loads a state dict that must fit exactly.
 
     Arguments
@@ -127,7 +126,9 @@ def load_strict(module, tensors, source, assign=False):
     source : str or pathlib.Path
         Where they are from, for the error.
     assign : bool
-        Take the tensors over, as float32, instead of copying them.
+        Take the tensors over instead of copying them.
+    dtype : torch.dtype or None
+        What tensors that are taken over become; as they are when None.
 
     Raises
     ------
@@ -162,34 +163,71 @@ def load_strict(module, tensors, source, assign=False):
             f"{source} does not fit {type(module).__name__}: "
             + "; ".join(found)
         )
-    if assign:
-        tensors = {name: value.float() for name, value in tensors.items()}
+    if assign and dtype is not None:
+        tensors = {name: value.to(dtype) for name, value in tensors.items()}
     module.load_state_dict(tensors, strict=True, assign=assign)
 
 
-def _is_torch_file(path):
-    """Tells a PyTorch file (zip, or a bare pickle) from safetensors."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    with open(path, "rb") as stream:
-        start = stream.read(2)
-    return start == ZIP_MAGIC or start[:1] == b"\x80"
+def check_finite(tensors, path):
+    """Refuses tensors with values that are no numbers.
+
+    Arguments
+    ---------
+    tensors : dict
+        Name -> tensor.
+    path : str or pathlib.Path
+        Where they are from, for the error.
+
+    Raises
+    ------
+    ValueError
+        Names the first tensor with a NaN or an infinite value.
+
+    Example
+    -------
+    >>> check_finite({"weight": torch.tensor([0.0, torch.nan])}, "x.pt")
+    Traceback (most recent call last):
+    ...
+    ValueError: x.pt: expected finite numbers; weight has NaN or infinite ...
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        chunks = tensor.flatten().split(CHUNK)
+        if not all(bool(chunk.isfinite().all()) for chunk in chunks):
+            raise ValueError(
+                f"{path}: expected finite numbers; {name} has NaN or "
+                "infinite values"
+            )
+
+
+def _read_all(tensors, path):
+    """All tensors of an open safetensors file."""
+    try:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}
+    except FAULTS as error:
+        raise _damaged(path, error) from error
 
 
 def _opened(path):
     """Opens a safetensors file, or says that it is none."""
     try:
         return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: expected a safetensors file; it is damaged or "
-            f"something else ({_first_line(error)})"
-        ) from error
+    except FAULTS as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    """The error for a file that is no safetensors."""
+    return ValueError(
+        f"{path}: expected a safetensors file; it is damaged or "
+        f"something else ({_first_line(error)})"
+    )
 
 
 def _first_line(error):
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The start of the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def _shortened(names, most=5):

@@ -25,16 +25,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
 """
 
-INTERFACES = {
-    # speechbrain.inference.encoders.WaveformEncoder
-    "WaveformEncoder": """
-modules:
-    encoder: !ref <backbone>
-""",
-    # speechbrain.inference.classifiers.EncoderClassifier
-    "EncoderClassifier": """
-label_encoder: !new:unispeech_sb.dataio.labels.LabelEncoder
-
+SERVED = """
 modules:
     compute_features: !new:unispeech_sb.lobes.heads.PassThrough
     mean_var_norm: !new:unispeech_sb.lobes.heads.PassThrough
@@ -42,12 +33,29 @@ modules:
         backbone: !ref <backbone>
         head: !ref <head>
         allow_silence: {allow_silence}
+"""
+INTERFACES = {
+    # speechbrain.inference.encoders.WaveformEncoder
+    "WaveformEncoder": """
+modules:
+    encoder: !ref <backbone>
+{others}""",
+    # speechbrain.inference.classifiers.EncoderClassifier
+    "EncoderClassifier": SERVED
+    + """\
     classifier: !new:unispeech_sb.lobes.heads.UtterancePosteriors
         head: !ref <head>
         problem_type: {problem_type}
 """,
+    # speechbrain.inference.speaker.SpeakerRecognition
+    "SpeakerRecognition": SERVED + "{others}",
 }
-"""Interface -> the part of ``hyperparams.yaml`` that wires it."""
+"""Interface -> the part of ``hyperparams.yaml`` that wires it. Lobes that it
+does not use are modules under their own names."""
+
+LABELS = """
+label_encoder: !new:unispeech_sb.dataio.labels.LabelEncoder
+"""
 
 
 @contextmanager
@@ -104,6 +112,7 @@ def write_pretrained(
     readme,
     labels=None,
     replace=False,
+    files=None,
     **interface_options,
 ):
     """Writes a pretrained folder.
@@ -122,6 +131,8 @@ def write_pretrained(
         Written as ``label_encoder.ckpt``.
     replace : bool
         Take the place of a pretrained folder that is there.
+    files : dict, optional
+        Name in the folder -> text, or path of a file to copy.
     **interface_options
         Values for the interface's part of the yaml.
 
@@ -135,8 +146,13 @@ def write_pretrained(
     ['README.md', 'backbone.ckpt', 'hyperparams.yaml']
     """
     loadables = [*lobes, *(["label_encoder"] if labels else [])]
+    others = "".join(
+        f"    {name}: !ref <{name}>\n" for name in lobes if name != "backbone"
+    )
+    options = {"allow_silence": False, **interface_options}
     text = HEADER + "\n".join(_entry(*item) for item in lobes.items())
-    text += INTERFACES[interface].format(**interface_options)
+    text += LABELS if labels else ""
+    text += INTERFACES[interface].format(others=others, **options)
     text += PRETRAINER
     text += "".join(f"        {name}: !ref <{name}>\n" for name in loadables)
     with new_folder(path, replace) as folder:
@@ -144,8 +160,19 @@ def write_pretrained(
             lobe.save(folder / f"{name}.ckpt")
         if labels:
             labels.save(folder / "label_encoder.ckpt")
-        (folder / "hyperparams.yaml").write_text(text)
-        (folder / "README.md").write_text(readme)
+        for name, content in (files or {}).items():
+            _write(folder / name, content)
+        (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _write(path, content):
+    """Writes a text, or copies a file."""
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        path.write_text(content, encoding="utf-8")
 
 
 def _entry(name, lobe):

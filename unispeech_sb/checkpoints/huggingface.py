@@ -1,13 +1,26 @@
 """Hugging Face folders of both families, read without transformers."""
 
-import json
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
+from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.files import read_tensors
-from unispeech_sb.checkpoints.keys import FAMILIES, split_backbone
+from unispeech_sb.checkpoints.keys import (
+    CLASSES,
+    FAMILIES,
+    WEIGHT_NORM,
+    split_backbone,
+)
+from unispeech_sb.checkpoints.limits import check_config, shown
+from unispeech_sb.checkpoints.options import (
+    BACKBONE,
+    HEADS,
+    NUM_LABELS,
+    SWITCHES,
+    WAV_NORM_EPS,
+)
+from unispeech_sb.checkpoints.texts import read_json, read_tokens
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -15,37 +28,27 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-WAV_NORM_EPS = 1e-7
-"""Epsilon that transformers' feature extractor adds to the variance."""
+KEPT_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "vocab.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Texts that go along, for the way back."""
 
+LONGEST_NAME = 200
+"""Characters of a shard's name; file systems end at 255 bytes."""
 
-class HuggingFaceCheckpoint(NamedTuple):
-    """What a folder holds.
-
-    Arguments
-    ---------
-    config : dict
-        ``config.json``.
-    backbone : dict
-        Name in ``Backbone`` -> tensor.
-    top : dict
-        Name in the file -> tensor, for what stands on the backbone.
-    normalize_wav : bool
-        ``do_normalize`` of ``preprocessor_config.json``.
-    notes : list of str
-        What was added or changed on the way.
-
-    Example
-    -------
-    >>> HuggingFaceCheckpoint({}, {}, {}, False, []).notes
-    []
-    """
-
-    config: dict
-    backbone: dict
-    top: dict
-    normalize_wav: bool
-    notes: list
+MARKS = {
+    "lm_head.": "ForCTC",
+    "tdnn.": "ForXVector",
+    "project_hid.": "ForPreTraining",
+    "projector.": "ForSequenceClassification",
+    "classifier.": "ForAudioFrameClassification",
+}
+"""Start of a tensor's name -> class, where the configuration names none."""
 
 
 def is_huggingface(folder):
@@ -69,7 +72,7 @@ def is_huggingface(folder):
     return (Path(folder) / "config.json").is_file()
 
 
-def read_huggingface(folder):
+def read_huggingface(folder, overrides=None):
     """Reads configuration and weights of a UniSpeech(-SAT) checkpoint.
 
     Arguments
@@ -77,10 +80,12 @@ def read_huggingface(folder):
     folder : str or pathlib.Path
         With ``config.json``, ``preprocessor_config.json`` and
         ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards.
+    overrides : dict, optional
+        Options to set in place of what the files say.
 
     Returns
     -------
-    HuggingFaceCheckpoint
+    Checkpoint
         Its content under this package's names.
 
     Raises
@@ -95,39 +100,173 @@ def read_huggingface(folder):
     ...
     ValueError: ...: expected config.json of a Hugging Face checkpoint
     """
-    folder = Path(folder)
+    folder, overrides = Path(folder), overrides or {}
+    path = folder / "config.json"
     if not is_huggingface(folder):
         raise ValueError(
             f"{folder}: expected config.json of a Hugging Face checkpoint"
         )
-    config = _read_json(folder / "config.json")
-    model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    written = read_json(path)
+    family = written.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(
-            f"{folder / 'config.json'}: expected model_type "
-            f"{' or '.join(FAMILIES)}; got {model_type!r}"
+            f"{path}: expected model_type {' or '.join(FAMILIES)}; "
+            f"got {shown(family)}"
         )
-    preprocessor = folder / "preprocessor_config.json"
-    if not preprocessor.is_file():
+    check_config({**BACKBONE, **HEADS, **written, **overrides}, path)
+    tensors = _read_weights(folder)
+    backbone, top = split_backbone(tensors, family)
+    task = _task(written, top, path)
+    facts = _facts(written, overrides)
+    facts["family"] = Fact(family, "config.json: model_type")
+    facts["task"] = Fact(task, "config.json: architectures")
+    facts["weight_norm"] = _weight_norm(tensors)
+    if "normalize_wav" not in overrides:
+        facts["normalize_wav"] = Fact(
+            _normalizes(folder), "preprocessor_config.json: do_normalize"
+        )
+    facts["last_state"] = _last_state(written, task, overrides)
+    config = {name: fact.value for name, fact in facts.items()}
+    checkpoint = Checkpoint(
+        "Hugging Face", family, task, config, backbone, top, facts=facts
+    )
+    _add_texts(checkpoint, folder, written)
+    _complete(checkpoint)
+    return checkpoint
+
+
+def _task(written, top, path):
+    """The class of a checkpoint, without its family's name."""
+    names = written.get("architectures")
+    if not names:
+        found = (MARKS[m] for m in MARKS if any(k.startswith(m) for k in top))
+        return next(found, "Model")
+    name = names[0] if isinstance(names, list) else names
+    known = CLASSES.get(name) if isinstance(name, str) else None
+    if known is None or known[0] != written["model_type"]:
+        ours = [n for n, c in CLASSES.items() if c[0] == written["model_type"]]
+        raise ValueError(
+            f"{path}: expected architectures to name one of "
+            f"{', '.join(ours)}; got {shown(name)}"
+        )
+    return known[1]
+
+
+def _facts(written, overrides):
+    """Every option and where it is from."""
+    switches = {**SWITCHES, "normalize_eps": WAV_NORM_EPS}
+    facts = {}
+    for name, default in {**BACKBONE, **HEADS, **switches}.items():
+        if name in written:
+            facts[name] = Fact(written[name], f"config.json: {name}")
+        else:
+            source = "default of transformers"
+            if name in switches:
+                source = "as the publisher's code does"
+            facts[name] = Fact(default, source)
+    facts["sampling_rate"] = Fact(16000, "both families")
+    for name, value in overrides.items():
+        facts[name] = Fact(value, "given")
+    return facts
+
+
+def _last_state(written, task, overrides):
+    """Which last state a layer mix was trained with.
+
+    transformers 5 hands the state before the final LayerNorm to a weighted
+    sum; transformers 4, s3prl and the authors' code the one after it.
+    """
+    for place, values in (("given", overrides), ("config.json", written)):
+        if "last_state" in values:
+            return Fact(values["last_state"], place)
+    version = str(written.get("transformers_version", ""))
+    mixes = written.get("use_weighted_layer_sum") and task != "ForCTC"
+    if mixes and version.split(".")[0].isdecimal():
+        raw = int(version.split(".")[0]) >= 5
+        return Fact(
+            "raw" if raw else "normed",
+            f"layer mix saved by transformers {version[:12]}",
+        )
+    return Fact(SWITCHES["last_state"], "as the publisher's code does")
+
+
+def _weight_norm(tensors):
+    """Which spelling of weight normalisation a file has."""
+    old = any(name.endswith(tuple(WEIGHT_NORM)) for name in tensors)
+    return Fact("old" if old else "new", "names of the tensors")
+
+
+def _normalizes(folder):
+    """Whether waveforms are normalised."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
         raise ValueError(
             f"{folder}: expected preprocessor_config.json, whose "
             "do_normalize says whether waveforms are normalised"
         )
-    normalize_wav = _read_json(preprocessor).get("do_normalize")
-    if not isinstance(normalize_wav, bool):
+    found = read_json(path)
+    rate = found.get("sampling_rate", 16000)
+    if rate != 16000:
         raise ValueError(
-            f"{preprocessor}: expected do_normalize to be true or false; "
-            f"got {normalize_wav!r}"
+            f"{path}: expected a sampling_rate of 16000; got {shown(rate)}"
         )
-    backbone, top = split_backbone(_read_weights(folder), model_type)
-    notes = []
-    if "masked_spec_embed" not in backbone and "hidden_size" in config:
-        backbone["masked_spec_embed"] = torch.rand(config["hidden_size"])
-        notes.append(
-            "masked_spec_embed: not in the file (masking was off when it "
-            "was saved); drawn anew"
+    normalizes = found.get("do_normalize")
+    if not isinstance(normalizes, bool):
+        raise ValueError(
+            f"{path}: expected do_normalize to be true or false; "
+            f"got {shown(normalizes)}"
         )
-    return HuggingFaceCheckpoint(config, backbone, top, normalize_wav, notes)
+    return normalizes
+
+
+def _add_texts(checkpoint, folder, written):
+    """Adds labels, vocabulary and the files that go along."""
+    facts, config = checkpoint.facts, checkpoint.config
+    if checkpoint.task == "ForCTC":
+        lang = config.get("target_lang", written.get("target_lang"))
+        checkpoint.tokens = read_tokens(folder, config["vocab_size"], lang)
+        checkpoint.blank_index = config["pad_token_id"]
+        facts["blank_index"] = Fact(
+            checkpoint.blank_index, facts["pad_token_id"].source
+        )
+    elif checkpoint.task not in ("Model", "ForPreTraining"):
+        checkpoint.labels = _labels(written, folder / "config.json")
+        facts["num_labels"] = Fact(
+            len(checkpoint.labels), "config.json: id2label"
+        )
+    for name in KEPT_FILES:
+        if (folder / name).is_file():
+            read_json(folder / name)
+            checkpoint.files[name] = (folder / name).read_text("utf-8")
+
+
+def _labels(written, path):
+    """Names of the classes by index."""
+    names = written.get("id2label")
+    if not names:
+        count = written.get("num_labels", NUM_LABELS)
+        return [f"LABEL_{index}" for index in range(count)]
+    if not isinstance(names, dict) or set(names) != {
+        str(index) for index in range(len(names))
+    }:
+        raise ValueError(
+            f"{path}: expected id2label to map 0, 1, ... to names; "
+            f"got {shown(names)}"
+        )
+    return [str(names[str(index)]) for index in range(len(names))]
+
+
+def _complete(checkpoint):
+    """Adds the mask embedding, which a file may leave out."""
+    if "masked_spec_embed" in checkpoint.backbone:
+        return
+    checkpoint.backbone["masked_spec_embed"] = torch.rand(
+        checkpoint.config["hidden_size"]
+    )
+    checkpoint.notes.append(
+        "masked_spec_embed: not in the file (masking was off when it was "
+        "saved); drawn anew"
+    )
 
 
 def _read_weights(folder):
@@ -138,26 +277,27 @@ def _read_weights(folder):
             continue
         if path.suffix != ".json":
             return read_tensors(path)
-        shards = sorted(set(_read_json(path).get("weight_map", {}).values()))
-        tensors = {}
-        for shard in shards:
-            if Path(shard).name != shard:
-                raise ValueError(
-                    f"{path}: expected plain names of shards; got {shard!r}"
-                )
-            tensors.update(read_tensors(folder / shard))
-        return tensors
+        weight_map = read_json(path).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(
+                f"{path}: expected weight_map to map tensors to shards; "
+                f"got {shown(weight_map)}"
+            )
+        return _read_shards(folder, weight_map.values(), path)
     raise ValueError(
         f"{folder}: expected one of {', '.join(WEIGHT_FILES)}; there is none"
     )
 
 
-def _read_json(path):
-    """Reads a JSON object, or says what is wrong with the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return content
+def _read_shards(folder, shards, path):
+    """All tensors of a checkpoint in several files."""
+    for shard in shards:
+        plain = isinstance(shard, str) and Path(shard).name == shard
+        if not plain or len(shard) > LONGEST_NAME:
+            raise ValueError(
+                f"{path}: expected plain names of shards; got {shown(shard)}"
+            )
+    tensors = {}
+    for shard in sorted(set(shards)):
+        tensors.update(read_tensors(folder / shard))
+    return tensors

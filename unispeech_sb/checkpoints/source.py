@@ -1,57 +1,73 @@
-"""Where a model comes from: a folder of ours, of Hugging Face, or the hub."""
+"""Where a model comes from: a folder, a file, or the hub."""
 
-import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from unispeech_sb.checkpoints.files import read_metadata, read_tensors
+from unispeech_sb.checkpoints.downstream import (
+    is_diarization,
+    is_speaker_verification,
+    read_diarization,
+    read_speaker_verification,
+)
+from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
+from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
-    WAV_NORM_EPS,
     is_huggingface,
     read_huggingface,
 )
+from unispeech_sb.checkpoints.limits import check_config, check_overrides
+from unispeech_sb.checkpoints.pickles import read_objects
+from unispeech_sb.checkpoints.pretrained import BACKBONE_FILE, read_lobe
+from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 
-BACKBONE_FILE = "backbone.ckpt"
-SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt"]
+SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt", "adapter.*"]
 WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin"])
+READERS = (
+    (is_fairseq, read_fairseq),
+    (is_s3prl, read_s3prl),
+    (is_speaker_verification, read_speaker_verification),
+    (is_diarization, read_diarization),
+)
+"""Kinds of single files: how to tell one, how to read it."""
 
 
-def find_folder(source, save_path=None):
-    """Finds the local folder of a source, downloading it if need be.
+def find_source(source, save_path=None):
+    """Finds the local folder or file of a source, downloading if need be.
 
     Arguments
     ---------
     source : str or pathlib.Path
-        A folder, or the name of a model on the Hugging Face hub.
+        A folder, a file, or the name of a model on the Hugging Face hub.
     save_path : str, optional
         Where downloads are kept; the hub's own cache when omitted.
 
     Returns
     -------
     pathlib.Path
-        A folder that exists.
+        A folder or a file that exists.
 
     Raises
     ------
     ValueError
-        When there is no such folder and the hub has no such model, or
-        cannot be reached.
+        When there is no such folder or file and the hub has no such model,
+        or cannot be reached.
 
     Example
     -------
-    >>> find_folder(getfixture("tmp_path")).is_dir()
+    >>> find_source(getfixture("tmp_path")).is_dir()
     True
     """
     path = Path(source)
-    if path.is_dir():
+    if path.exists():
         return path
     name = str(source)
-    if path.exists() or name[:1] in "./~" or name.count("/") != 1:
+    if name[:1] in "./~" or name.count("/") != 1:
         raise ValueError(
-            f"{source}: expected a folder or the hub name of a model, like "
-            "microsoft/unispeech-sat-base; there is no such folder"
+            f"{source}: expected a folder, a checkpoint file, or the hub "
+            "name of a model, like microsoft/unispeech-sat-base; there is no "
+            "such folder or file"
         )
     return _download(name, save_path)
 
@@ -76,13 +92,71 @@ def _download(name, save_path):
     return Path(folder)
 
 
+def read_checkpoint(source, save_path=None, overrides=None):
+    """Reads a checkpoint of another framework.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        A Hugging Face folder or hub name; a file of the authors' fairseq,
+        of their speaker verification or diarization, or of s3prl.
+    save_path : str, optional
+        Where downloads are kept.
+    overrides : dict, optional
+        Options to set in place of what the files say or leave open.
+
+    Returns
+    -------
+    Checkpoint
+        What it holds.
+
+    Raises
+    ------
+    ValueError
+        When it is none of these, or a damaged one.
+
+    Example
+    -------
+    >>> read_checkpoint(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    ValueError: ...: expected a checkpoint, ...; it is empty
+    """
+    path, overrides = find_source(source, save_path), overrides or {}
+    check_overrides(overrides)
+    if path.is_dir():
+        if not is_huggingface(path):
+            raise ValueError(
+                f"{path}: expected a checkpoint, with {BACKBONE_FILE} (a "
+                "pretrained folder) or config.json (a Hugging Face folder); "
+                f"it {_contents(path)}"
+            )
+        return read_huggingface(path, overrides)
+    objects = _read_file(path)
+    for recognises, read in READERS:
+        if recognises(objects):
+            return read(objects, path, overrides)
+    raise ValueError(
+        f"{path}: expected a checkpoint of fairseq, of the authors' speaker "
+        "verification or diarization, or of s3prl; it holds "
+        f"{_names(objects)}"
+    )
+
+
+def _read_file(path):
+    """Everything in a file, whatever its format."""
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    return read_objects(path)
+
+
 def read_backbone(source, save_path=None):
     """Reads what it takes to build a backbone.
 
     Arguments
     ---------
     source : str or pathlib.Path
-        A pretrained folder, a Hugging Face folder, or a hub name.
+        A pretrained folder, or any source of ``read_checkpoint``.
     save_path : str, optional
         Where downloads are kept.
 
@@ -98,7 +172,7 @@ def read_backbone(source, save_path=None):
     Raises
     ------
     ValueError
-        When it is no checkpoint, or a damaged one.
+        When it is no checkpoint, a damaged one, or one without a backbone.
 
     Example
     -------
@@ -107,36 +181,29 @@ def read_backbone(source, save_path=None):
     ...
     ValueError: ...: expected a checkpoint, ...; it is empty
     """
-    folder = find_folder(source, save_path)
-    path = folder / BACKBONE_FILE
-    if path.is_file():
-        notes = read_metadata(path)
-        if "lobe" not in notes:
-            raise ValueError(
-                f"{path}: expected a file that this package wrote, with the "
-                "backbone's arguments in it"
-            )
-        options = json.loads(notes["lobe"])["config"]
-        return options, read_tensors(path), path
-    if is_huggingface(folder):
-        found = read_huggingface(folder)
-        options = dict(
-            found.config,
-            normalize_wav=found.normalize_wav,
-            normalize_eps=WAV_NORM_EPS,
+    path = find_source(source, save_path)
+    if (path / BACKBONE_FILE).is_file():
+        lobe = read_lobe(path / BACKBONE_FILE)
+        check_config(lobe.config, path / BACKBONE_FILE)
+        return lobe.config, lobe.tensors, path / BACKBONE_FILE
+    found = read_checkpoint(path)
+    if not found.backbone:
+        raise ValueError(
+            f"{path}: expected a backbone; it holds a head of "
+            f"{found.origin} only"
         )
-        return options, found.backbone, folder
-    raise ValueError(
-        f"{folder}: expected a checkpoint, with {BACKBONE_FILE} (a pretrained "
-        "folder) or config.json (a Hugging Face folder); it "
-        f"{_contents(folder)}"
-    )
+    return found.config, found.backbone, path
 
 
-def _contents(folder, most=5):
+def _contents(folder):
     """Says in a few words what a folder holds."""
     names = sorted(path.name for path in folder.iterdir())
-    if not names:
-        return "is empty"
-    more = ", ..." if len(names) > most else ""
-    return f"holds {', '.join(names[:most])}{more}"
+    return f"holds {_names(names)}" if names else "is empty"
+
+
+def _names(objects, most=5):
+    """Names for a sentence: the first few."""
+    if not isinstance(objects, (dict, list)):
+        return f"one {type(objects).__name__}"
+    names = [str(name)[:40] for name in list(objects)[:most]]
+    return ", ".join(names) + (", ..." if len(objects) > most else "")

@@ -1,8 +1,15 @@
-"""Checkpoints of other frameworks to pretrained folders."""
+"""Checkpoints of other frameworks to pretrained folders, and the way back."""
 
-from unispeech_sb.convert.huggingface import (
+from unispeech_sb.convert.info import describe
+from unispeech_sb.convert.pretrained import (
     ConversionReport,
     convert_checkpoint,
 )
+from unispeech_sb.convert.to_huggingface import to_huggingface
 
-__all__ = ["ConversionReport", "convert_checkpoint"]
+__all__ = [
+    "ConversionReport",
+    "convert_checkpoint",
+    "describe",
+    "to_huggingface",
+]

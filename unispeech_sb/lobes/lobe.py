@@ -1,7 +1,9 @@
 """What every lobe has in common: its own arguments, and strict files."""
 
 import json
+from contextlib import contextmanager
 
+import torch
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -9,12 +11,48 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from unispeech_sb.checkpoints.files import (
     load_strict,
     read_tensors,
     write_tensors,
 )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Skips drawing weights and their norms.
+
+    On the meta device these two import torch's compiler, for seconds.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Runs everything else."""
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, torch.Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.norm_except_dim:
+            weight, _, kept = args
+            sizes = enumerate(weight.shape)
+            return weight.new_empty([n if i == kept else 1 for i, n in sizes])
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_weights():
+    """Builds modules whose weights will come from a file.
+
+    Their parameters have shapes but no memory, and nothing is drawn.
+
+    Example
+    -------
+    >>> with without_weights():
+    ...     layer = nn.Linear(2, 1)
+    >>> layer.weight.device
+    device(type='meta')
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 @register_checkpoint_hooks

@@ -6,15 +6,29 @@ setup.cfg lists the same classes in the entry-point group
 
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
+    AMSoftmax,
+    ECAPAHead,
+    EENDVCHead,
+    FrameHead,
     PassThrough,
+    SpeakerHead,
+    UniSpeechHead,
+    UniSpeechSATHead,
     UtteranceEncoder,
     UtteranceHead,
     UtterancePosteriors,
 )
 
 __all__ = [
+    "AMSoftmax",
     "Backbone",
+    "ECAPAHead",
+    "EENDVCHead",
+    "FrameHead",
     "PassThrough",
+    "SpeakerHead",
+    "UniSpeechHead",
+    "UniSpeechSATHead",
     "UtteranceEncoder",
     "UtteranceHead",
     "UtterancePosteriors",

@@ -239,7 +239,9 @@ class FeatureExtractor(nn.Module):
             for shape, layer_norm in zip(shapes, norms)
         )
 
-    def forward(self, wavs, lengths=None, checkpointing=False):
+    def forward(
+        self, wavs, lengths=None, checkpointing=False, into_padding=False
+    ):
         """Turns waveforms into frames.
 
         Rows of like lengths go through together, so that little time is
@@ -253,14 +255,16 @@ class FeatureExtractor(nn.Module):
             Number of valid samples of each, [B]. All when omitted.
         checkpointing : bool
             Recompute activations in the backward pass to save memory.
+        into_padding : bool
+            Compute the frames that see padding too, which costs more.
 
         Returns
         -------
         torch.Tensor
             Frames, [B, T, C].
         """
-        if lengths is None:
-            return self._frames(wavs, None, checkpointing)
+        if lengths is None or into_padding:
+            return self._frames(wavs, lengths, checkpointing)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         channels = self.conv_layers[-1].conv.out_channels
         feats = wavs.new_zeros(len(wavs), total, channels)

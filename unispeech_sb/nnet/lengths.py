@@ -62,6 +62,37 @@ def conv_lengths(lengths, kernels, strides):
     return lengths
 
 
+def chunk_lengths(lengths, max_length, num_frames):
+    """Counts the valid frames of each row by fairseq's rule.
+
+    A row of N samples is cut into T chunks of ``N // T`` samples, its tail
+    dropped, and a frame is valid if any sample of its chunk is: the count
+    depends on the batch's longest row. For the published convolutions it is
+    mostly one or two above that of ``conv_lengths``.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Number of valid samples of each row, [B].
+    max_length : int
+        Padded length N.
+    num_frames : int
+        Frames T that the convolutions leave of it.
+
+    Returns
+    -------
+    torch.Tensor
+        Number of frames, [B].
+
+    Example
+    -------
+    >>> chunk_lengths(torch.tensor([16000, 12345, 9000]), 16000, 49)
+    tensor([49, 38, 28])
+    """
+    chunk = max_length // num_frames
+    return ((lengths + chunk - 1) // chunk).clamp(max=num_frames)
+
+
 def receptive_field(kernels, strides):
     """Samples that one frame sees: the shortest input that gives a frame.
 

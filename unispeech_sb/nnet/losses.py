@@ -62,3 +62,36 @@ def classification_loss(
     if problem_type == "regression":
         return F.mse_loss(logits, targets.float())
     return F.binary_cross_entropy_with_logits(logits, targets.float())
+
+
+def am_softmax_loss(cosines, labels, scale=30.0, margin=0.4):
+    """Additive-margin softmax (Wang et al. 2018): cross-entropy
+    of ``scale * (cosine - margin)`` for the right class among
+    ``scale * cosine`` for the others.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosine of each vector with that of each class, [B, C].
+    labels : torch.Tensor
+        Index of the right class, [B].
+    scale : float
+        Factor of the cosines.
+    margin : float
+        How much closer the right class has to be.
+
+    Returns
+    -------
+    torch.Tensor
+        The mean over the batch, a float32 scalar.
+
+    Example
+    -------
+    >>> import torch
+    >>> cosines = torch.tensor([[0.9, 0.5]])
+    >>> am_softmax_loss(cosines, torch.tensor([0]), scale=1.0, margin=0.4)
+    tensor(0.6931)
+    """
+    cosines = cosines.float()
+    right = F.one_hot(labels, cosines.shape[1])
+    return F.cross_entropy(scale * (cosines - margin * right), labels)

@@ -1,4 +1,4 @@
-"""From frames to one vector: layer mix and masked mean."""
+"""From frames to one vector: layer mix, masked mean and statistics."""
 
 import torch
 from torch import nn
@@ -81,3 +81,42 @@ def masked_mean(feats, lengths=None):
     frames = absolute_lengths(lengths, feats.shape[1])
     mask = length_mask(frames, feats.shape[1])[..., None]
     return feats.masked_fill(~mask, 0.0).sum(1) / frames[:, None]
+
+
+def masked_statistics(feats, counts=None):
+    """Mean and standard deviation over the valid frames (Snyder et al. 2018).
+
+    The deviation is the unbiased one, so a row needs two valid frames. They
+    are computed in float32 at least.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    counts : torch.Tensor, optional
+        Valid frames of each row, [B]. All of them when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Means, then deviations, [B, 2 * D].
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [9.0], [9.0]]])
+    >>> masked_statistics(feats, torch.tensor([2]))
+    tensor([[2.0000, 1.4142]])
+    """
+    feats = feats.to(torch.promote_types(feats.dtype, torch.float32))
+    batch, frames, _ = feats.shape
+    if counts is None:
+        counts = torch.full((batch,), frames, device=feats.device)
+    mask = length_mask(counts, frames)[..., None]
+    counts = counts[:, None]
+    mean = feats.masked_fill(~mask, 0.0).sum(1) / counts
+    centred = (feats - mean[:, None]).masked_fill(~mask, 0.0)
+    variance = centred.square().sum(1) / (counts - 1)
+    # The root has no slope at zero, where a channel that ReLU shut stands
+    still = variance == 0
+    deviation = variance.masked_fill(still, 1.0).sqrt().masked_fill(still, 0.0)
+    return torch.cat([mean, deviation], 1)

@@ -15,35 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.activations import activation
-
-
-def touch(tensor, parameters):
-    """Gives parameters a zero gradient without changing the tensor.
-
-    Distributed training waits for a gradient of every trainable parameter;
-    one that this step does not use would block it.
-
-    Arguments
-    ---------
-    tensor : torch.Tensor
-        Any tensor that the loss depends on.
-    parameters : iterable of torch.nn.Parameter
-        Those without a part in this step.
-
-    Returns
-    -------
-    torch.Tensor
-        The tensor, tied to the parameters.
-
-    Example
-    -------
-    >>> unused = nn.Parameter(torch.ones(3))
-    >>> touch(torch.ones(2, requires_grad=True), [unused]).sum().backward()
-    >>> unused.grad
-    tensor([0., 0., 0.])
-    """
-    firsts = [p.view(-1)[0] for p in parameters if p.requires_grad]
-    return tensor + 0.0 * torch.stack(firsts).sum() if firsts else tensor
+from unispeech_sb.nnet.gradients import touch
 
 
 class PositionalConv(nn.Module):
@@ -240,6 +212,8 @@ class EncoderLayer(nn.Module):
         Epsilon of the norms.
     normalize_before : bool
         Pre-norm if True.
+    adapter : AttentionAdapter, optional
+        Added to the block's output.
 
     Example
     -------
@@ -256,6 +230,7 @@ class EncoderLayer(nn.Module):
         dropout=0.0,
         eps=1e-5,
         normalize_before=False,
+        adapter=None,
     ):
         super().__init__()
         self.attention = attention
@@ -264,6 +239,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = feed_forward
         self.final_layer_norm = nn.LayerNorm(dim, eps=eps)
         self.normalize_before = normalize_before
+        self.adapter_layer = adapter
 
     def forward(self, feats, mask=None, need_map=False):
         """Runs the block.
@@ -294,6 +270,8 @@ class EncoderLayer(nn.Module):
         else:
             feats = self.layer_norm(feats)
             feats = self.final_layer_norm(feats + self.feed_forward(feats))
+        if self.adapter_layer is not None:
+            feats = feats + self.adapter_layer(feats)
         return feats, attention_map
 
 
@@ -334,7 +312,14 @@ class Encoder(nn.Module):
         self.layerdrop = layerdrop
         self.normalize_before = self.layers[0].normalize_before
 
-    def forward(self, feats, mask=None, need_maps=False, checkpointing=False):
+    def forward(
+        self,
+        feats,
+        mask=None,
+        need_maps=False,
+        checkpointing=False,
+        raw_last=False,
+    ):
         """Yields the hidden states one by one, as they are computed.
 
         Arguments
@@ -347,12 +332,14 @@ class Encoder(nn.Module):
             Yield attention maps too.
         checkpointing : bool
             Recompute activations in the backward pass to save memory.
+        raw_last : bool
+            Yield the last state before ``final_norm`` instead of after it.
 
         Yields
         ------
         state : torch.Tensor
             The blocks' input, then the output of each block, the last one
-            after the final LayerNorm, [B, T, D].
+            after ``final_norm``, [B, T, D].
         attention_map : torch.Tensor or None
             That of the block, [B, H, T, T]; None for the input, and for a
             block that LayerDrop skips.
@@ -365,6 +352,7 @@ class Encoder(nn.Module):
             feats = self.layer_norm(feats)
         feats = self.dropout(feats)
         yield feats, None
+        end = self._left_raw if raw_last else self.final_norm
         for index, layer in enumerate(self.layers):
             attention_map = None
             if self._drops_a_layer():
@@ -374,9 +362,30 @@ class Encoder(nn.Module):
                 if checkpointing:
                     run = partial(checkpoint, layer, use_reentrant=False)
                 feats, attention_map = run(feats, mask, need_maps)
-            if self.normalize_before and index == len(self.layers) - 1:
-                feats = self.layer_norm(feats)
+            if index == len(self.layers) - 1:
+                feats = end(feats)
             yield feats, attention_map
+
+    def final_norm(self, feats):
+        """Normalises the last block's output, where the blocks are pre-norm.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Output of the last block, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            The encoder's output, [B, T, D].
+        """
+        return self.layer_norm(feats) if self.normalize_before else feats
+
+    def _left_raw(self, feats):
+        """The last block's output, with the final norm tied to it."""
+        if self.normalize_before and self.training and torch.is_grad_enabled():
+            feats = touch(feats, self.layer_norm.parameters())
+        return feats
 
     def _drops_a_layer(self):
         """Draws LayerDrop's coin, in training only."""

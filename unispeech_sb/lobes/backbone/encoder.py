@@ -1,7 +1,9 @@
-"""Builds the backbone's encoder from its options."""
+"""Builds the backbone's parts from its options."""
 
 from torch import nn
 
+from unispeech_sb.nnet.adapter import AttentionAdapter
+from unispeech_sb.nnet.frontend import FeatureExtractor, FeatureProjection
 from unispeech_sb.nnet.transformer import (
     Attention,
     Encoder,
@@ -9,6 +11,45 @@ from unispeech_sb.nnet.transformer import (
     FeedForward,
     PositionalConv,
 )
+
+
+def build_front_end(options):
+    """Convolutions, and the projection of what they give.
+
+    Arguments
+    ---------
+    options : dict
+        The arguments of ``Backbone``.
+
+    Returns
+    -------
+    extractor : FeatureExtractor
+        Waveforms to convolutional features.
+    projection : FeatureProjection
+        Those to the encoder's input.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> extractor, _ = build_front_end(Backbone.from_preset("tiny").config)
+    >>> len(extractor.conv_layers)
+    7
+    """
+    extractor = FeatureExtractor(
+        options["conv_dim"],
+        options["conv_kernel"],
+        options["conv_stride"],
+        options["conv_bias"],
+        options["feat_extract_norm"],
+        options["feat_extract_activation"],
+    )
+    projection = FeatureProjection(
+        options["conv_dim"][-1],
+        options["hidden_size"],
+        options["layer_norm_eps"],
+        options["feat_proj_dropout"],
+    )
+    return extractor, projection
 
 
 def build_encoder(options):
@@ -24,6 +65,11 @@ def build_encoder(options):
     Encoder
         With the blocks' weights drawn as transformers draws them.
 
+    Raises
+    ------
+    ValueError
+        When adapters are asked for in post-norm blocks.
+
     Example
     -------
     >>> from unispeech_sb.lobes.backbone import Backbone
@@ -32,6 +78,12 @@ def build_encoder(options):
     2
     """
     dim, eps = options["hidden_size"], options["layer_norm_eps"]
+    stable, inner = options["do_stable_layer_norm"], options["adapter_attn_dim"]
+    if inner is not None and not stable:
+        raise ValueError(
+            "adapter_attn_dim: expected None without do_stable_layer_norm, as "
+            f"only pre-norm blocks have adapters; got {inner}"
+        )
     dropout = options["hidden_dropout"]
     blocks = [
         EncoderLayer(
@@ -43,7 +95,8 @@ def build_encoder(options):
                 dim, options["intermediate_size"], options["hidden_act"],
                 options["activation_dropout"], dropout,
             ),
-            dim, dropout, eps, options["do_stable_layer_norm"],
+            dim, dropout, eps, stable,
+            None if inner is None else AttentionAdapter(dim, inner),
         )
         for _ in range(options["num_hidden_layers"])
     ]  # fmt: skip

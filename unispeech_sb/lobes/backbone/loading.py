@@ -7,11 +7,10 @@ import difflib
 import inspect
 from pathlib import Path
 
-import torch
-
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.source import read_backbone
 from unispeech_sb.lobes.backbone.presets import PRESETS
+from unispeech_sb.lobes.lobe import without_weights
 
 
 def from_preset(cls, name, **overrides):
@@ -115,7 +114,7 @@ def from_pretrained(
         apply_spec_augment=apply_spec_augment,
         output_all_hiddens=output_all_hiddens,
     )
-    with torch.device("meta"):  # the file's tensors take their places
+    with without_weights():  # the file's tensors take their places
         backbone = cls(**options)
     load_strict(backbone, tensors, path, assign=True)
     return backbone

@@ -9,33 +9,31 @@ import inspect
 import torch
 from torch import nn
 
-from unispeech_sb.lobes.backbone.encoder import build_encoder
+from unispeech_sb.lobes.backbone.encoder import build_encoder, build_front_end
 from unispeech_sb.lobes.backbone.loading import from_preset, from_pretrained
+from unispeech_sb.lobes.backbone.masking import masked
 from unispeech_sb.lobes.backbone.output import BackboneOutput
+from unispeech_sb.lobes.backbone.switches import check_switch
 from unispeech_sb.lobes.lobe import Lobe
-from unispeech_sb.nnet.frontend import (
-    FeatureExtractor,
-    FeatureProjection,
-    normalize_wavs,
-)
+from unispeech_sb.nnet.frontend import normalize_wavs
 from unispeech_sb.nnet.lengths import (
     absolute_lengths,
+    chunk_lengths,
     conv_lengths,
     length_mask,
     receptive_field,
     sample_lengths,
 )
-from unispeech_sb.nnet.masking import span_mask
-from unispeech_sb.nnet.transformer import touch
 
 
 class Backbone(Lobe):
     """Waveforms in, one feature vector every 20 ms out.
 
     Padding changes nothing: an utterance gives the same features alone and
-    in any batch, as long as ``wav_lens`` is passed. Options that
-    transformers' ``UniSpeechConfig`` has keep their names and defaults,
-    except ``apply_spec_augment``, which SpeechBrain's lobes switch off.
+    in any batch, as long as ``wav_lens`` is passed (not under fairseq's
+    ``mask_rule``, which looks at the whole batch). Options that transformers'
+    ``UniSpeechConfig`` has keep their names and defaults, except
+    ``apply_spec_augment``, which SpeechBrain's lobes switch off.
 
     Arguments
     ---------
@@ -75,6 +73,9 @@ class Backbone(Lobe):
         Weight normalisation of the positional convolution.
     do_stable_layer_norm : bool
         Pre-norm blocks (Large) instead of post-norm ones (Base).
+    adapter_attn_dim : int, optional
+        Inner size of per-language adapters in the blocks, which have to be
+        pre-norm; no adapters when omitted. See ``lobes.adapters``.
     apply_spec_augment : bool
         Mask spans in training, by the six options below.
     mask_time_prob, mask_feature_prob : float
@@ -97,6 +98,13 @@ class Backbone(Lobe):
         ``forward`` returns all hidden states.
     gradient_checkpointing : bool
         Recompute activations in the backward pass to save memory.
+    last_state : str
+        What all hidden states end with in a pre-norm model: ``normed``, the
+        features (authors, s3prl, transformers 4), or ``raw``, the same before
+        the final LayerNorm (transformers 5). Features are always normed.
+    mask_rule : str
+        Valid frames of a padded batch: ``hf``, those that see no padding, or
+        ``fairseq``, mostly one or two more: see ``chunk_lengths``.
 
     Example
     -------
@@ -132,6 +140,7 @@ class Backbone(Lobe):
         num_conv_pos_embedding_groups=16,
         pos_conv_weight_norm=True,
         do_stable_layer_norm=False,
+        adapter_attn_dim=None,
         apply_spec_augment=False,
         mask_time_prob=0.05,
         mask_time_length=10,
@@ -146,20 +155,19 @@ class Backbone(Lobe):
         freeze_feature_extractor=False,
         output_all_hiddens=False,
         gradient_checkpointing=False,
+        last_state="normed",
+        mask_rule="hf",
     ):
         arguments = dict(locals())
         names = list(inspect.signature(Backbone).parameters)
         super().__init__({name: arguments[name] for name in names})
         for name in names[names.index("apply_spec_augment") :]:
             setattr(self, name, arguments[name])  # those that steer a pass
+        check_switch("last_state", last_state)
+        check_switch("mask_rule", mask_rule)
         self.dim, self.num_states = hidden_size, num_hidden_layers + 1
-        self.feature_extractor = FeatureExtractor(
-            conv_dim, conv_kernel, conv_stride, conv_bias,
-            feat_extract_norm, feat_extract_activation,
-        )  # fmt: skip
-        self.feature_projection = FeatureProjection(
-            conv_dim[-1], hidden_size, layer_norm_eps, feat_proj_dropout
-        )
+        front_end = build_front_end(self.config)
+        self.feature_extractor, self.feature_projection = front_end
         self.masked_spec_embed = nn.Parameter(torch.rand(hidden_size))
         self.encoder = build_encoder(self.config)
         frozen = self if freeze else self.feature_extractor
@@ -195,11 +203,11 @@ class Backbone(Lobe):
         """
         if self.output_all_hiddens:
             return torch.stack(list(self.iter_states(wav, wav_lens)))
-        for state in self.iter_states(wav, wav_lens):
+        for state in self.iter_states(wav, wav_lens, last_state="normed"):
             last = state
         return last
 
-    def iter_states(self, wav, wav_lens=None):
+    def iter_states(self, wav, wav_lens=None, last_state=None):
         """Yields the hidden states one by one, as they are computed.
 
         ``LayerMix`` sums them on the way: without gradients only one is held
@@ -211,14 +219,18 @@ class Backbone(Lobe):
             Waveforms at 16 kHz, [B, N].
         wav_lens : torch.Tensor, optional
             Valid share of each waveform, in (0, 1], [B].
+        last_state : str, optional
+            Instead of the option of that name.
 
         Yields
         ------
         torch.Tensor
             The encoder's input, then the output of each block, [B, T, D].
         """
+        last_state = check_switch("last_state", last_state or self.last_state)
         feats, _, lengths = self._features(wav, wav_lens)
-        for state, _ in self._states(feats, lengths):
+        raw = last_state == "raw"
+        for state, _ in self._states(feats, lengths, raw_last=raw):
             if self.output_norm:
                 counts = None if lengths is None else lengths * self.dim
                 state = normalize_wavs(state.flatten(1), counts).view_as(state)
@@ -256,14 +268,16 @@ class Backbone(Lobe):
         feats, normed, lengths = self._features(
             wav, wav_lens, mask_time_indices
         )
+        raw = self.last_state == "raw"
         states, maps = [], []
         for state, attention_map in self._states(
-            feats, lengths, output_attentions
+            feats, lengths, output_attentions, raw
         ):
             states = [*states, state] if output_hidden_states else [state]
             maps.append(attention_map)
+        last = self.encoder.final_norm(states[-1]) if raw else states[-1]
         return BackboneOutput(
-            last_hidden_state=states[-1],
+            last_hidden_state=last,
             extract_features=normed,
             lengths=lengths,
             hidden_states=tuple(states) if output_hidden_states else (),
@@ -271,7 +285,7 @@ class Backbone(Lobe):
         )
 
     def output_lengths(self, lengths):
-        """Counts frames by the convolutions' formula.
+        """Counts frames by the convolutions' formula, whatever ``mask_rule``.
 
         Arguments
         ---------
@@ -305,7 +319,7 @@ class Backbone(Lobe):
         -------
         torch.Tensor
             Valid share of each row of features, [B]: rounding its product
-            with T gives the row's own frame count.
+            with T gives the row's own frame count by ``mask_rule``.
 
         Example
         -------
@@ -314,7 +328,8 @@ class Backbone(Lobe):
         >>> 49 * backbone.frame_lens(16000, torch.tensor([1.0, 0.5]))
         tensor([49., 24.])
         """
-        frames = self.output_lengths(absolute_lengths(wav_lens, num_samples))
+        lengths = absolute_lengths(wav_lens, num_samples)
+        frames = self._valid_frames(lengths, num_samples)
         return frames / self.output_lengths(num_samples)
 
     def train(self, mode=True):
@@ -342,44 +357,34 @@ class Backbone(Lobe):
         lengths = sample_lengths(wav, wav_lens, least)
         if self.normalize_wav:
             wav = normalize_wavs(wav, lengths, self.normalize_eps)
-        feats = extractor(wav, lengths, self._recomputes())
+        # fairseq's valid frames reach into the padding, zeros there. Its group
+        # norm also counts them, which would change all frames: ours does not.
+        reaches = self.mask_rule == "fairseq" and lengths is not None
+        if reaches:
+            mask = length_mask(lengths, wav.shape[1])
+            wav = wav.masked_fill(~mask, 0.0)
+        feats = extractor(wav, lengths, self._recomputes(), reaches)
         if lengths is not None:
-            lengths = self.output_lengths(lengths)
+            lengths = self._valid_frames(lengths, wav.shape[1])
         feats, normed = self.feature_projection(feats)
-        return self._masked(feats, lengths, mask_time_indices), normed, lengths
+        feats = masked(self, feats, lengths, mask_time_indices)
+        return feats, normed, lengths
 
-    def _states(self, feats, lengths, need_maps=False):
+    def _valid_frames(self, lengths, num_samples):
+        """Counts the valid frames of each row of a padded batch."""
+        if self.mask_rule == "hf":
+            return self.output_lengths(lengths)
+        total = self.output_lengths(num_samples)
+        return chunk_lengths(lengths, num_samples, total)
+
+    def _states(self, feats, lengths, need_maps=False, raw_last=False):
         """The encoder's hidden states, one by one."""
         mask = None
         if lengths is not None:
             mask = length_mask(lengths, feats.shape[1])
-        return self.encoder(feats, mask, need_maps, self._recomputes())
+        recompute = self._recomputes()
+        return self.encoder(feats, mask, need_maps, recompute, raw_last)
 
     def _recomputes(self):
         """Whether the backward pass should compute activations again."""
         return self.gradient_checkpointing and torch.is_grad_enabled()
-
-    def _masked(self, feats, lengths, mask_time_indices):
-        """Writes the mask embedding, and zeros over masked channels."""
-        batch, frames, dim = feats.shape
-        augment = self.apply_spec_augment and self.training
-        if mask_time_indices is None and augment and self.mask_time_prob > 0:
-            mask_time_indices = span_mask(
-                lengths if lengths is not None
-                else torch.full((batch,), frames, device=feats.device),
-                frames, self.mask_time_prob, self.mask_time_length,
-                self.mask_time_min_masks,
-            )  # fmt: skip
-        if mask_time_indices is not None:
-            embedding = self.masked_spec_embed.to(feats.dtype)
-            feats = torch.where(mask_time_indices[..., None], embedding, feats)
-        elif self.training and torch.is_grad_enabled():
-            feats = touch(feats, [self.masked_spec_embed])
-        if augment and self.mask_feature_prob > 0:
-            channels = span_mask(
-                torch.full((batch,), dim, device=feats.device),
-                dim, self.mask_feature_prob, self.mask_feature_length,
-                self.mask_feature_min_masks,
-            )  # fmt: skip
-            feats = feats.masked_fill(channels[:, None], 0.0)
-        return feats

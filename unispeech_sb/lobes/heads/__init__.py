@@ -1,14 +1,27 @@
 """Heads: features in, scores or an embedding out."""
 
+from unispeech_sb.lobes.heads.diarization import EENDVCHead
+from unispeech_sb.lobes.heads.ecapa import ECAPAHead
+from unispeech_sb.lobes.heads.frame import FrameHead
+from unispeech_sb.lobes.heads.pretraining import UniSpeechHead
+from unispeech_sb.lobes.heads.pretraining_sat import UniSpeechSATHead
 from unispeech_sb.lobes.heads.serving import (
     PassThrough,
     UtteranceEncoder,
     UtterancePosteriors,
 )
+from unispeech_sb.lobes.heads.speaker import AMSoftmax, SpeakerHead
 from unispeech_sb.lobes.heads.utterance import UtteranceHead
 
 __all__ = [
+    "AMSoftmax",
+    "ECAPAHead",
+    "EENDVCHead",
+    "FrameHead",
     "PassThrough",
+    "SpeakerHead",
+    "UniSpeechHead",
+    "UniSpeechSATHead",
     "UtteranceEncoder",
     "UtteranceHead",
     "UtterancePosteriors",

@@ -62,11 +62,11 @@ class UtteranceEncoder(nn.Module):
             samples, or is silent.
         """
         _check_sound(wav, wav_lens, self.allow_silence)
-        feats = self.backbone.iter_states(wav, wav_lens)
         if self.head.layer_mix is None:
-            for state in feats:
-                last = state
-            feats = last
+            for state in self.backbone.iter_states(wav, wav_lens, "normed"):
+                feats = state
+        else:
+            feats = self.backbone.iter_states(wav, wav_lens)
         lengths = None
         if wav_lens is not None:
             lengths = self.backbone.frame_lens(wav.shape[1], wav_lens)

@@ -1,0 +1,72 @@
+"""Both layouts of fairseq's dictionaries, and files they are made of."""
+
+import json
+
+import pytest
+
+from unispeech_sb.checkpoints.fairseq.dictionary import (
+    FIRST,
+    LAST,
+    SPECIALS,
+    read_dictionary,
+    read_vocabulary,
+)
+from unispeech_sb.checkpoints.stubs import STUBS
+
+
+def pickled(symbols, **state):
+    """A dictionary as a checkpoint holds it."""
+    stub = STUBS["fairseq.data.dictionary.Dictionary"]()
+    stub.__setstate__({"symbols": symbols, **state})
+    return stub
+
+
+def test_the_places_of_the_specials_tell_the_layout():
+    units = ["a", "", "|", "(en)b"]
+    found = read_dictionary(pickled(units + SPECIALS, bos_index=4), "x")
+    assert found == (units + SPECIALS, 4, LAST)
+    found = read_dictionary(pickled(SPECIALS + units, bos_index=0), "x")
+    assert found == (SPECIALS + units, 0, FIRST)
+
+
+@pytest.mark.parametrize(
+    "stub",
+    [
+        None,
+        pickled(None),
+        pickled(["a", 3]),
+        pickled(["a", *SPECIALS, "b"]),
+        pickled(["a", *SPECIALS], bos_index=0),
+        STUBS["argparse.Namespace"](),
+    ],
+)
+def test_damaged_dictionaries_are_refused(stub):
+    with pytest.raises(ValueError, match="x.pt: dictionary: expected"):
+        read_dictionary(stub, "x.pt: dictionary")
+
+
+def test_vocabulary_files_give_the_same_as_the_pickle(tmp_path):
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps({"b": 1, "a": 0, "": 2}))
+    assert read_vocabulary(path) == (["a", "b", "", *SPECIALS], 3, LAST)
+    path = tmp_path / "dict.ltr.txt"
+    path.write_text("| 94802\nE 51860 #fairseq:overwrite\n")
+    assert read_vocabulary(path) == ([*SPECIALS, "|", "E"], 0, FIRST)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("v.json", '{"a": 0, "b": 5}'),
+        ("v.json", '{"a": 0, "b": 0}'),
+        ("v.json", '{"a": "0"}'),
+        ("v.json", "[]"),
+        ("v.txt", "no count\n"),
+        ("v.txt", "a 1\n\nb 2\n"),
+    ],
+)
+def test_other_files_are_refused(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}: expected") as caught:
+        read_vocabulary(tmp_path / name)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,107 @@
+"""``unispeech-sb info``: what a checkpoint is, and how that is known."""
+
+import json
+
+import pytest
+import torch
+
+from tests.huggingface import save_folder, tiny_model
+from unispeech_sb.cli import main
+from unispeech_sb.convert import convert_checkpoint, describe
+from unispeech_sb.lobes.lobe import Lobe
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Fails a test that builds a module."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a module was built")
+
+    monkeypatch.setattr(Lobe, "__init__", refuse)
+
+
+def rows_of(text):
+    """First column -> the other two."""
+    rows = {}
+    for line in text.splitlines():
+        name, *rest = [part.strip() for part in line.split("  ") if part]
+        rows[name] = rest
+    return rows
+
+
+@pytest.fixture
+def speech_folder(tmp_path):
+    """A CTC model with a vocabulary."""
+    model = tiny_model("unispeech", "ForCTC", vocab_size=4, pad_token_id=3)
+    folder = save_folder(model, tmp_path / "hf", do_normalize=True)
+    vocab = {"a": 0, "b": 1, "|": 2, "<pad>": 3}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    return folder
+
+
+def test_a_hugging_face_folder_is_told(speech_folder, no_models, capsys):
+    assert main(["info", str(speech_folder)]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert rows["what"][0] == "Hugging Face: UniSpeechForCTC"
+    assert rows["family"] == ["unispeech", "config.json: model_type"]
+    assert rows["size"][0] == "other (3 x 16)"
+    assert rows["vocabulary"][0] == "a, b, |, <pad>"
+    assert rows["blank"] == ["3 '<pad>'", "config.json: pad_token_id"]
+    assert rows["normalize_wav"] == [
+        "True", "preprocessor_config.json: do_normalize",
+    ]  # fmt: skip
+    assert rows["sampling_rate"][0] == "16000"
+    assert rows["tensors"][0].endswith("float32")
+    assert "would not convert: nothing" in rows
+
+
+def test_what_is_given_is_told_as_given(speech_folder, capsys):
+    main(["info", str(speech_folder), "--set", "mask_rule=fairseq"])
+    rows = rows_of(capsys.readouterr().out)
+    assert rows["mask_rule"] == ["fairseq", "given"]
+
+
+def test_parameters_are_counted(tmp_path, no_models):
+    model = tiny_model("unispeech-sat", "ForXVector")
+    folder = save_folder(model, tmp_path / "hf")
+    count = sum(p.numel() for p in model.parameters())
+    head = count - sum(p.numel() for p in model.unispeech_sat.parameters())
+    found = describe(folder).facts["parameters"].value
+    assert found.startswith(f"{count:,} (backbone ")
+    assert found.endswith(f"head {head:,})")
+
+
+def test_an_export_is_told(speech_folder, tmp_path, capsys):
+    convert_checkpoint(speech_folder, tmp_path / "sb")
+    main(["info", str(tmp_path / "sb")])
+    rows = rows_of(capsys.readouterr().out)
+    assert rows["what"][0] == "pretrained folder of unispeech_sb"
+    assert rows["converted from"][0] == "Hugging Face, ForCTC"
+    assert rows["head"] == ["FrameHead", "head.ckpt"]
+    assert rows["mask_rule"] == ["hf", "backbone.ckpt"]
+    assert rows["labels"][0] == "a, b, |, <pad>"
+
+
+def test_what_would_not_convert_is_told_once_with_its_reason():
+    from unispeech_sb.convert.info import Description
+
+    dropped = dict.fromkeys(["q.a", "q.b"], "not part of the model")
+    text = str(Description({}, dropped, ["assumed"]))
+    assert text.splitlines() == [
+        "would not convert: q.a, q.b (not part of the model)",
+        "note: assumed",
+    ]
+
+
+def test_a_file_of_something_else_is_one_sentence(tmp_path, capsys):
+    torch.save({"weights": torch.ones(1)}, tmp_path / "a.pt")
+    assert main(["info", str(tmp_path / "a.pt")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "it holds weights" in error
+
+
+def test_a_setting_without_a_value_is_one_sentence(tmp_path, capsys):
+    assert main(["info", str(tmp_path), "--set", "mask_rule"]) == 1
+    assert "expected NAME=VALUE" in capsys.readouterr().err

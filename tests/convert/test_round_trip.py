@@ -1,0 +1,359 @@
+"""All ten classes of transformers: here, in SpeechBrain, and back again."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from speechbrain.inference.encoders import WaveformEncoder
+from torch.nn import functional as F
+
+from tests.huggingface import save_folder, tiny_config, tiny_model
+from unispeech_sb.checkpoints.keys import CLASSES, FAMILIES, join_heads
+from unispeech_sb.convert import convert_checkpoint, to_huggingface
+
+STYLES = {
+    "group": {},
+    "layer": {
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "use_weighted_layer_sum": True,
+        "conv_bias": True,
+    },
+}
+TDNN = {
+    "tdnn_dim": [12, 12, 14],
+    "tdnn_kernel": [3, 2, 1],
+    "tdnn_dilation": [1, 2, 1],
+    "xvector_output_dim": 10,
+}
+SMALL = {
+    "codevector_dim": 8,
+    "num_codevectors_per_group": 6,
+    "num_clusters": 9,
+    "num_ctc_classes": 11,
+    "vocab_size": 7,
+    "mask_time_prob": 0.05,
+    **TDNN,
+}
+all_classes = pytest.mark.parametrize("name", CLASSES)
+
+
+def make(name, style, folder, weight_norm="new", **options):
+    """A tiny model of a class, and its folder."""
+    family, head = CLASSES[name]
+    model = tiny_model(family, head, **{**SMALL, **STYLES[style], **options})
+    return model, save_folder(
+        model, folder, do_normalize=style == "layer", weight_norm=weight_norm
+    )
+
+
+def wavs_of(style, batch=2, samples=7000):
+    """Waveforms, normalised where the folder says that they are to be."""
+    wavs = torch.randn(batch, samples)
+    if style != "layer":
+        return wavs, wavs
+    centred = wavs - wavs.mean(1, keepdim=True)
+    spread = wavs.var(1, correction=0, keepdim=True)
+    return wavs, centred / torch.sqrt(spread + 1e-7)
+
+
+def outputs_of(model, wavs):
+    """Every tensor that a model of transformers gives, without chance."""
+    torch.manual_seed(5)  # UniSpeechForPreTraining replaces frames at random
+    outputs = model(wavs)
+    return {
+        name: value
+        for name, value in outputs.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+@all_classes
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("weight_norm", ["old", "new"])
+def test_there_and_back_gives_the_same_bits(name, style, weight_norm, tmp_path):
+    model, hf = make(name, style, tmp_path / "hf", weight_norm)
+    report = convert_checkpoint(hf, tmp_path / "sb")
+    assert report.dropped == {}
+    text = to_huggingface(tmp_path / "sb", tmp_path / "back")
+    assert f"transformers.{name}" in text
+    before = load_file(hf / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for key, tensor in before.items():
+        assert tensor.dtype == after[key].dtype
+        assert torch.equal(tensor, after[key]), key
+    again, info = getattr(transformers, name).from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(info.values()), info
+    _, wavs = wavs_of(style)
+    expected = outputs_of(model, wavs)
+    found = outputs_of(again.eval(), wavs)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert torch.equal(value, found[key])
+
+
+def reference(name, model, wavs):
+    """What transformers computes, by the names used here."""
+    hidden = getattr(model, model.base_model_prefix, model)(wavs)
+    torch.manual_seed(5)
+    outputs = model(wavs)
+    task = CLASSES[name][1]
+    if task == "Model":
+        return {"features": hidden.last_hidden_state}
+    if task == "ForXVector":
+        return {"embeddings": outputs.embeddings, "logits": outputs.logits}
+    if task == "ForPreTraining" and name.startswith("UniSpeechSat"):
+        return {"logits": outputs.logits}
+    if task == "ForPreTraining":
+        return {"projected": outputs.projected_quantized_states}
+    return {"logits": outputs.logits}
+
+
+def ours(name, mods, wavs):
+    """The same from the modules of a pretrained folder."""
+    backbone = mods.encoder
+    out = backbone.encode(wavs, output_hidden_states=True)
+    task = CLASSES[name][1]
+    feats = out.last_hidden_state
+    if getattr(mods, "head", None) is not None:
+        mix = getattr(mods.head, "layer_mix", None)
+        feats = feats if mix is None else out.hidden_states
+    if task == "Model":
+        return {"features": feats}
+    if task == "ForXVector":
+        return {
+            "embeddings": mods.head.embed(feats),
+            "logits": mods.head(feats),
+        }
+    if task == "ForPreTraining" and name.startswith("UniSpeechSat"):
+        return {"logits": out.extract_features}
+    if task == "ForPreTraining":
+        found = mods.head(feats, out.extract_features)
+        return {"projected": found.projected_quantized_states}
+    return {"logits": mods.head(feats)}
+
+
+def modules_of(folder):
+    """Every module of a pretrained folder, whatever its interface."""
+    text = (folder / "hyperparams.yaml").read_text()
+    if " encoder: !ref <backbone>" in text:
+        return WaveformEncoder.from_hparams(source=str(folder)).mods
+    from hyperpyyaml import load_hyperpyyaml
+
+    hparams = load_hyperpyyaml(text)
+    hparams["pretrainer"].set_collect_in(str(folder))
+    hparams["pretrainer"].collect_files(default_source=str(folder))
+    hparams["pretrainer"].load_collected()
+    found = {"encoder": hparams["backbone"], "head": hparams["head"]}
+    if "objective" in hparams:
+        found["objective"] = hparams["objective"]
+    return torch.nn.ModuleDict(found).eval()
+
+
+def gradients(outputs, parameters):
+    """Gradients of a random projection of all outputs, by parameter."""
+    generator = torch.Generator().manual_seed(3)
+    total = 0.0
+    for key in sorted(outputs):
+        weights = torch.randn(outputs[key].numel(), generator=generator)
+        total = total + (outputs[key].flatten() * weights).sum()
+    total.backward()
+    return {k: p.grad for k, p in parameters.items() if p.grad is not None}
+
+
+def parameters_of(name, mods):
+    """Parameters of a folder's modules under transformers' names."""
+    family, task = CLASSES[name]
+    prefix = "" if task == "Model" else FAMILIES[family]
+    found = {
+        prefix + key: value for key, value in mods.encoder.named_parameters()
+    }
+    heads = {
+        lobe: dict(getattr(mods, lobe).named_parameters())
+        for lobe in ("head", "objective")
+        if hasattr(mods, lobe)
+    }
+    return found | join_heads(heads, task)
+
+
+@all_classes
+@pytest.mark.parametrize("style", STYLES)
+def test_a_folder_gives_what_transformers_gives(name, style, tmp_path):
+    model, hf = make(name, style, tmp_path / "hf")
+    convert_checkpoint(hf, tmp_path / "sb")
+    mods = modules_of(tmp_path / "sb").requires_grad_(True)
+    wavs, normed = wavs_of(style)
+    expected = reference(name, model, normed)
+    found = ours(name, mods, wavs)
+    for key, value in expected.items():
+        found[key] = found[key].reshape(value.shape)
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5)
+    found = gradients(found, parameters_of(name, mods))
+    expected = gradients(expected, dict(model.named_parameters()))
+    assert expected.keys() <= found.keys()
+    largest = max(1.0, *(float(g.abs().max()) for g in expected.values()))
+    for key, value in found.items():
+        wanted = expected.get(key, torch.zeros(()))
+        error = float((value - wanted).abs().max())
+        assert error <= 1e-5 * largest, key
+
+
+@pytest.mark.parametrize("version", ["4.57.6", "5.23.0", None])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_last_state_follows_who_trained_the_layer_mix(
+    version, mixed, tmp_path
+):
+    _, hf = make(
+        "UniSpeechSatForXVector", "layer", tmp_path / "hf",
+        use_weighted_layer_sum=mixed,
+    )  # fmt: skip
+    config = json.loads((hf / "config.json").read_text())
+    config["transformers_version"] = version
+    (hf / "config.json").write_text(json.dumps(config))
+    convert_checkpoint(hf, tmp_path / "sb")
+    yaml = (tmp_path / "sb" / "hyperparams.yaml").read_text()
+    raw = mixed and version == "5.23.0"
+    assert f"last_state: {'raw' if raw else 'normed'}" in yaml
+    readme = (tmp_path / "sb" / "README.md").read_text()
+    assert f"| last_state | {'raw' if raw else 'normed'} |" in readme
+
+
+def test_half_precision_stays_half(tmp_path):
+    _, hf = make("UniSpeechForCTC", "group", tmp_path / "hf")
+    tensors = load_file(hf / "model.safetensors")
+    half = {key: tensor.half() for key, tensor in tensors.items()}
+    save_file(half, hf / "model.safetensors", metadata={"format": "pt"})
+    convert_checkpoint(hf, tmp_path / "sb")
+    to_huggingface(tmp_path / "sb", tmp_path / "back")
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    for key, tensor in half.items():
+        assert torch.equal(tensor, back[key])
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config.get("dtype", config.get("torch_dtype")) == "float16"
+
+
+def test_a_bare_unispeech_without_masks_gets_no_mask_embedding(tmp_path):
+    model, hf = make("UniSpeechModel", "group", tmp_path / "hf",
+                     mask_time_prob=0.0)  # fmt: skip
+    assert "masked_spec_embed" not in model.state_dict()
+    report = convert_checkpoint(hf, tmp_path / "sb")
+    assert "drawn anew" in str(report)
+    to_huggingface(tmp_path / "sb", tmp_path / "back")
+    _, info = transformers.UniSpeechModel.from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(info.values()), info
+
+
+def test_a_tokenizer_goes_there_and_back(tmp_path):
+    _, hf = make("UniSpeechForCTC", "group", tmp_path / "hf", pad_token_id=6)
+    tokens = ["a", "b", "|", "<s>", "</s>", "<unk>", "<pad>"]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    (hf / "vocab.json").write_text(json.dumps(vocab))
+    (hf / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Wav2Vec2CTCTokenizer"})
+    )
+    convert_checkpoint(hf, tmp_path / "sb")
+    to_huggingface(tmp_path / "sb", tmp_path / "back")
+    for file in ("vocab.json", "tokenizer_config.json"):
+        there = (tmp_path / "back" / file).read_bytes()
+        assert there == (hf / file).read_bytes()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    ids = [0, 0, 6, 0, 2, 1, 6]
+    assert tokenizer.decode(ids) == "aa b"
+
+
+def test_an_adapted_config_says_what_is_true_here(tmp_path):
+    _, hf = make("UniSpeechSatForSequenceClassification", "layer",
+                 tmp_path / "hf")  # fmt: skip
+    convert_checkpoint(hf, tmp_path / "sb", layerdrop=0.25)
+    to_huggingface(tmp_path / "sb", tmp_path / "back")
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["layerdrop"] == 0.25
+    assert config["last_state"] == "raw"
+
+
+def test_the_loss_of_x_vectors_is_transformers(tmp_path):
+    model, hf = make("UniSpeechSatForXVector", "layer", tmp_path / "hf")
+    convert_checkpoint(hf, tmp_path / "sb")
+    mods = modules_of(tmp_path / "sb")
+    wavs, normed = wavs_of("layer")
+    labels = torch.tensor([0, 3])
+    expected = model(normed, labels=labels).loss
+    logits = ours("UniSpeechSatForXVector", mods, wavs)["logits"]
+    found = mods["objective"](logits, labels)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_loss_of_ctc_is_transformers(tmp_path):
+    model, hf = make("UniSpeechForCTC", "layer", tmp_path / "hf",
+                     ctc_loss_reduction="sum")  # fmt: skip
+    convert_checkpoint(hf, tmp_path / "sb")
+    mods = modules_of(tmp_path / "sb")
+    wavs, normed = wavs_of("layer")
+    labels = torch.tensor([[1, 2], [3, 4]])
+    logits = ours("UniSpeechForCTC", mods, wavs)["logits"]
+    found = F.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1), labels,
+        torch.full((2,), logits.shape[1]), torch.full((2,), 2),
+        blank=0, reduction="sum",
+    )  # fmt: skip
+    expected = model(normed, labels=labels).loss
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"family": "unispeech"}, "--family unispeech-sat"),
+        ({}, None),
+        ({"family": "unispeech", "backbone_only": True}, None),
+    ],
+)
+def test_x_vectors_exist_in_one_family_only(arguments, said, tmp_path):
+    _, hf = make("UniSpeechSatForXVector", "group", tmp_path / "hf")
+    convert_checkpoint(hf, tmp_path / "sb")
+    if said:
+        with pytest.raises(ValueError, match=said):
+            to_huggingface(tmp_path / "sb", tmp_path / "back", **arguments)
+        assert not (tmp_path / "back").exists()
+        return
+    to_huggingface(tmp_path / "sb", tmp_path / "back", **arguments)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "back")
+    name = config.architectures[0]
+    _, info = getattr(transformers, name).from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(info.values()), info
+
+
+def test_the_defaults_here_are_those_of_transformers():
+    from unispeech_sb.checkpoints.options import BACKBONE, HEADS, NUM_LABELS
+    from unispeech_sb.lobes.backbone import Backbone
+
+    for family in ("UniSpeech", "UniSpeechSat"):
+        config = getattr(transformers, f"{family}Config")()
+        assert config.num_labels == NUM_LABELS
+        written = config.to_dict()
+        for name, value in {**BACKBONE, **HEADS}.items():
+            if name in written:
+                assert written[name] == value, name
+    config = Backbone(num_hidden_layers=1).config
+    known = {name: config[name] for name in BACKBONE}
+    plain = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in known.items()
+    }
+    assert plain == {**BACKBONE, "num_hidden_layers": 1}
+
+
+def test_tiny_models_cover_what_is_converted():
+    assert len(CLASSES) == 10
+    for name, (family, head) in CLASSES.items():
+        assert getattr(transformers, name)
+        assert tiny_config(family).model_type == family
+        assert name.endswith(head)

@@ -1,0 +1,169 @@
+"""Pretrained folders of this package, read without building a module."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from unispeech_sb.checkpoints.files import read_metadata, read_tensors
+from unispeech_sb.checkpoints.texts import read_json
+
+BACKBONE_FILE = "backbone.ckpt"
+LABELS_FILE = "label_encoder.ckpt"
+ORIGIN_FILE = "origin.json"
+TEXTS_FOLDER = "transformers"
+"""Sub-folder with the texts of a Hugging Face checkpoint, as they were."""
+
+
+class LobeFile(NamedTuple):
+    """What the file of one lobe holds.
+
+    Arguments
+    ---------
+    cls : str
+        Name of the class, with its module.
+    config : dict
+        Arguments of its constructor.
+    tensors : dict
+        Name -> tensor.
+
+    Example
+    -------
+    >>> LobeFile("unispeech_sb.lobes.heads.FrameHead", {}, {}).config
+    {}
+    """
+
+    cls: str
+    config: dict
+    tensors: dict
+
+
+class Pretrained(NamedTuple):
+    """What a pretrained folder holds.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder.
+    lobes : dict
+        Name -> ``LobeFile``.
+    origin : dict
+        ``origin.json``: what it was converted from; empty where it was
+        trained here.
+    texts : dict
+        Name -> text of the files in ``transformers/``.
+
+    Example
+    -------
+    >>> Pretrained(Path("a"), {}, {}, {}).lobes
+    {}
+    """
+
+    folder: Path
+    lobes: dict
+    origin: dict
+    texts: dict
+
+
+def is_pretrained(folder):
+    """Tells whether a folder is one that this package wrote.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    bool
+        Whether it has a backbone of ours.
+
+    Example
+    -------
+    >>> is_pretrained(getfixture("tmp_path"))
+    False
+    """
+    return (Path(folder) / BACKBONE_FILE).is_file()
+
+
+def read_lobe(path):
+    """Reads the file of one lobe.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A ``.ckpt`` that ``Lobe.save`` wrote.
+
+    Returns
+    -------
+    LobeFile
+        Class, arguments, and tensors.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged, or another one.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> path = getfixture("tmp_path") / "backbone.ckpt"
+    >>> Backbone.from_preset("tiny").save(path)
+    >>> read_lobe(path).cls
+    'unispeech_sb.lobes.backbone.Backbone'
+    """
+    try:
+        note = json.loads(read_metadata(path)["lobe"])
+        cls, config = str(note["class"]), dict(note["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise  # the file itself is damaged
+        raise ValueError(
+            f"{path}: expected a file that this package wrote, with the "
+            "module's class and arguments in it"
+        ) from error
+    return LobeFile(cls, config, read_tensors(path))
+
+
+def read_pretrained(folder):
+    """Reads all lobes of a pretrained folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        A folder that a recipe exported or ``convert`` wrote.
+
+    Returns
+    -------
+    Pretrained
+        What it holds.
+
+    Raises
+    ------
+    ValueError
+        When it is no such folder, or damaged.
+
+    Example
+    -------
+    >>> read_pretrained(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    ...
+    ValueError: ...: expected a pretrained folder, with backbone.ckpt
+    """
+    folder = Path(folder)
+    if not is_pretrained(folder):
+        raise ValueError(
+            f"{folder}: expected a pretrained folder, with {BACKBONE_FILE}"
+        )
+    lobes = {
+        path.stem: read_lobe(path)
+        for path in sorted(folder.glob("*.ckpt"))
+        if path.name != LABELS_FILE
+    }
+    origin = folder / ORIGIN_FILE
+    texts = (folder / TEXTS_FOLDER).glob("*.json")
+    return Pretrained(
+        folder,
+        lobes,
+        read_json(origin) if origin.is_file() else {},
+        {path.name: path.read_text("utf-8") for path in sorted(texts)},
+    )

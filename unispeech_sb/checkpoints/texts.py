@@ -1,0 +1,196 @@
+"""Small JSON files of a checkpoint folder, and the vocabularies in them."""
+
+import json
+from pathlib import Path
+
+from unispeech_sb.checkpoints.limits import shown
+
+MOST_BYTES = 64 * 2**20
+"""Largest JSON file that is read: no vocabulary comes near it."""
+
+
+def read_json(path):
+    """Reads a JSON object.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        When the file is too large, or no JSON object.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.json"
+    >>> _ = path.write_text('{"a": 1}')
+    >>> read_json(path)
+    {'a': 1}
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{path}: expected at most {MOST_BYTES} bytes of JSON; got {size}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{path}: expected JSON ({first})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_tokens(folder, size, lang=None):
+    """Reads the vocabulary of a Hugging Face CTC tokenizer.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        With ``vocab.json``, and perhaps ``added_tokens.json`` and
+        ``tokenizer_config.json``.
+    size : int
+        Number of outputs of the model: the tokens of higher index go, and an
+        index without a token gets the name ``<unused INDEX>``.
+    lang : str, optional
+        Which vocabulary, where there is one for each language.
+
+    Returns
+    -------
+    list of str or None
+        The tokens by index; None where there is no ``vocab.json``.
+
+    Raises
+    ------
+    ValueError
+        When the files are damaged, or the language is unknown.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "vocab.json").write_text('{"<pad>": 0, "a": 1}')
+    >>> read_tokens(folder, 3)
+    ['<pad>', 'a', '<unused 2>']
+    """
+    folder = Path(folder)
+    path = folder / "vocab.json"
+    if not path.is_file():
+        return None
+    vocabulary = pick_language(read_json(path), lang, path)
+    added = folder / "added_tokens.json"
+    if added.is_file():
+        vocabulary = vocabulary | read_json(added)
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        extra = read_json(settings).get("added_tokens_decoder")
+        vocabulary = vocabulary | _decoder_tokens(extra, settings)
+    return order_tokens(vocabulary, size, path)
+
+
+def pick_language(vocabulary, lang, path):
+    """Picks one language of a vocabulary that may be nested.
+
+    Arguments
+    ---------
+    vocabulary : dict
+        Token -> index, or language -> token -> index.
+    lang : str or None
+        The language; the first one when None.
+    path : str or pathlib.Path
+        Where it is from, for the error.
+
+    Returns
+    -------
+    dict
+        Token -> index.
+
+    Raises
+    ------
+    ValueError
+        When there is no such language.
+
+    Example
+    -------
+    >>> pick_language({"eng": {"a": 0}, "fra": {"b": 0}}, "fra", "vocab.json")
+    {'b': 0}
+    """
+    if not any(isinstance(value, dict) for value in vocabulary.values()):
+        return vocabulary
+    lang = lang or next(iter(vocabulary))
+    if not isinstance(vocabulary.get(lang), dict):
+        raise ValueError(
+            f"{path}: expected one of the languages "
+            f"{shown(', '.join(sorted(vocabulary)))}; got {shown(lang)}"
+        )
+    return vocabulary[lang]
+
+
+def order_tokens(vocabulary, size, path):
+    """Orders a vocabulary by index.
+
+    Arguments
+    ---------
+    vocabulary : dict
+        Token -> index.
+    size : int
+        Number of outputs of the model.
+    path : str or pathlib.Path
+        Where it is from, for the error.
+
+    Returns
+    -------
+    list of str
+        ``size`` tokens.
+
+    Raises
+    ------
+    ValueError
+        When an index is no number, negative, or given twice.
+
+    Example
+    -------
+    >>> order_tokens({"b": 1, "a": 0}, 2, "vocab.json")
+    ['a', 'b']
+    """
+    by_index = {}
+    for token, index in vocabulary.items():
+        if type(index) is not int or index < 0:
+            raise ValueError(
+                f"{path}: expected token -> index; got {shown(token)} -> "
+                f"{shown(index)}"
+            )
+        if by_index.setdefault(index, token) != token:
+            raise ValueError(
+                f"{path}: expected one token for each index; got "
+                f"{shown(by_index[index])} and {shown(token)} for {index}"
+            )
+    return [by_index.get(index, f"<unused {index}>") for index in range(size)]
+
+
+def _decoder_tokens(decoder, path):
+    """Token -> index of ``added_tokens_decoder``."""
+    if decoder is None:
+        return {}
+    if not isinstance(decoder, dict):
+        raise ValueError(
+            f"{path}: expected added_tokens_decoder to map indices to tokens; "
+            f"got {shown(decoder)}"
+        )
+    tokens = {}
+    for index, entry in decoder.items():
+        if not index.isdecimal() or not isinstance(entry, dict):
+            raise ValueError(
+                f"{path}: expected added_tokens_decoder to map an index to "
+                f"a token; got {shown(index)}"
+            )
+        tokens[str(entry.get("content"))] = int(index)
+    return tokens

@@ -1,0 +1,261 @@
+"""Checkpoints of others to folders that SpeechBrain's interfaces load."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from unispeech_sb.checkpoints.checkpoint import Fact
+from unispeech_sb.checkpoints.files import check_finite
+from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.options import SWITCHES
+from unispeech_sb.checkpoints.pretrained import (
+    ORIGIN_FILE,
+    TEXTS_FOLDER,
+)
+from unispeech_sb.checkpoints.source import (
+    find_source,
+    read_backbone,
+    read_checkpoint,
+)
+from unispeech_sb.checkpoints.texts import read_tokens
+from unispeech_sb.convert.lobes import build_lobes
+from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.lobes.adapters import load_adapter
+from unispeech_sb.nnet.losses import PROBLEM_TYPES
+
+README = """\
+# {model}
+
+Converted by unispeech_sb from `{source}`: {origin}, {family}, {task}. It
+loads offline and from anywhere:
+
+```python
+{usage}
+```
+
+## Where publishers' codes differ
+
+| switch | here | because |
+|---|---|---|
+{switches}
+
+Each is an argument in `hyperparams.yaml`. `last_state`: hidden states end
+after the final LayerNorm (`normed`) or before it (`raw`). `mask_rule`: valid
+frames of a padded row by the convolutions' formula (`hf`) or by fairseq's
+chunks (`fairseq`, where padding changes results). `tdnn_lengths`: valid
+frames after dilated layers (`exact`) or as transformers counts them (`hf`).
+
+## Report
+
+```
+{report}
+```
+"""
+USAGE = {
+    "EncoderClassifier": """\
+from speechbrain.inference.classifiers import EncoderClassifier
+
+classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
+log_posteriors, score, index, label = classifier.classify_file("a.wav")""",
+    "SpeakerRecognition": """\
+from speechbrain.inference.speaker import SpeakerRecognition
+
+recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
+cosine, _ = recognizer.verify_files("a.wav", "b.wav")  # choose a threshold""",
+    "WaveformEncoder": """\
+from speechbrain.inference.encoders import WaveformEncoder
+
+encoder = WaveformEncoder.from_hparams(source="PATH/TO/THIS/FOLDER")
+features = encoder.encode_batch(wavs, wav_lens)  # [B, T, D]
+modules = encoder.mods  # the heads too, by name""",
+}
+SERVED_BY = {
+    "ForSequenceClassification": "EncoderClassifier",
+    "ForXVector": "SpeakerRecognition",
+    "ForECAPA": "SpeakerRecognition",
+}
+"""Task -> SpeechBrain's interface; ``WaveformEncoder`` for all others."""
+
+
+class ConversionReport(NamedTuple):
+    """What became of every tensor.
+
+    Arguments
+    ---------
+    destination : str
+        The folder that was written.
+    interface : str
+        SpeechBrain's interface that loads it.
+    used : dict
+        Module -> number of tensors.
+    dropped : dict
+        Name of a tensor that was left out -> why.
+    notes : list of str
+        What else is good to know.
+
+    Example
+    -------
+    >>> print(ConversionReport("d", "WaveformEncoder", {"backbone": 2}, {}, []))
+    Wrote d for WaveformEncoder
+    used    backbone: 2 tensors
+    dropped nothing
+    """
+
+    destination: str
+    interface: str
+    used: dict
+    dropped: dict
+    notes: list
+
+    def __str__(self):
+        """The report as lines of text."""
+        lines = [f"Wrote {self.destination} for {self.interface}"]
+        lines += [f"used    {k}: {n} tensors" for k, n in self.used.items()]
+        lines += [f"dropped {k}: {why}" for k, why in self.dropped.items()]
+        lines += [] if self.dropped else ["dropped nothing"]
+        lines += [f"note    {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def convert_checkpoint(src, dst, backbone=None, **overrides):
+    """Converts a checkpoint to a pretrained folder.
+
+    Every module of the checkpoint becomes a ``.ckpt``; each tensor is used
+    or dropped for a stated reason. Precision stays that of the file.
+
+    Arguments
+    ---------
+    src : str or pathlib.Path
+        A Hugging Face folder or hub name; a file of the authors' fairseq, of
+        their speaker verification or diarization, or of s3prl.
+    dst : str or pathlib.Path
+        The folder to make; must not hold anything yet.
+    backbone : str or pathlib.Path, optional
+        For files that hold a head only: any source of a backbone.
+    **overrides
+        Options to set in place of what the files say or leave open, such as
+        ``num_attention_heads``, ``mask_rule``, or ``target_lang`` for a model
+        with adapters.
+
+    Returns
+    -------
+    ConversionReport
+        Its ``str()`` is the report for the terminal.
+
+    Raises
+    ------
+    ValueError
+        When ``src`` is no such checkpoint, a tensor is missing, unexpected,
+        misshapen or not finite, or ``dst`` exists. Nothing is written then.
+
+    Example
+    -------
+    >>> convert_checkpoint(getfixture("tmp_path"), "unused")
+    Traceback (most recent call last):
+    ...
+    ValueError: ...: expected a checkpoint, ...; it is empty
+    """
+    path = find_source(src)
+    found = read_checkpoint(path, overrides=overrides)
+    if backbone is not None:
+        _take_backbone(found, backbone, overrides)
+    lobes = build_lobes(found, path)
+    if "target_lang" in overrides:
+        _set_language(found, lobes, path, overrides["target_lang"])
+    for lobe in lobes.values():
+        check_finite(lobe.state_dict(), path)
+    interface = SERVED_BY.get(found.task, "WaveformEncoder")
+    used = {name: len(lobe.state_dict()) for name, lobe in lobes.items()}
+    report = ConversionReport(
+        str(dst), interface, used, found.dropped, found.notes
+    )
+    names = found.tokens or found.labels
+    options = {}
+    if interface == "EncoderClassifier":
+        kind = found.config["problem_type"] or PROBLEM_TYPES[0]
+        options["problem_type"] = kind
+    write_pretrained(
+        dst,
+        lobes,
+        interface,
+        _readme(found, lobes, src, report),
+        LabelEncoder.from_labels(names) if names else None,
+        files=_files(found, path),
+        **options,
+    )
+    return report
+
+
+def _set_language(found, lobes, path, lang):
+    """Puts one language's adapters and vocabulary in place."""
+    if found.task != "ForCTC" or not path.is_dir():
+        raise ValueError(
+            f"{path}: expected a CTC model with adapters for target_lang; "
+            f"got {found.task}"
+        )
+    load_adapter(path, str(lang), lobes["backbone"], lobes["head"])
+    size = lobes["head"].config["num_classes"]
+    found.tokens = read_tokens(path, size, str(lang))
+    found.notes.append(f"language: {lang}")
+
+
+def _take_backbone(found, backbone, overrides):
+    """Puts a head on a backbone from elsewhere."""
+    if found.backbone:
+        raise ValueError(
+            f"{backbone}: expected no other backbone; the checkpoint has one"
+        )
+    options, tensors, path = read_backbone(backbone)
+    expected = found.config.get("hidden_size")
+    if expected not in (None, options["hidden_size"]):
+        raise ValueError(
+            f"{path}: expected a backbone of {expected} features for this "
+            f"head; got {options['hidden_size']}"
+        )
+    found.backbone = tensors
+    found.config = {**options, **found.config, **overrides}
+    found.notes.append(f"backbone: from {backbone}")
+    given = {n: Fact(v, str(backbone)) for n, v in options.items()}
+    found.facts = {**given, **found.facts}
+
+
+def _files(found, path):
+    """Texts and adapters that go along."""
+    files = {f"{TEXTS_FOLDER}/{n}": text for n, text in found.files.items()}
+    origin = {
+        "origin": found.origin,
+        "source": path.resolve().name,
+        "family": found.family,
+        "task": found.task,
+        "weight_norm": found.config.get("weight_norm", "new"),
+        "blank_index": found.blank_index,
+        "labels": found.labels is not None,
+        "facts": {
+            name: {"value": fact.value, "source": fact.source}
+            for name, fact in sorted(found.facts.items())
+        },
+    }
+    files[ORIGIN_FILE] = json.dumps(origin, indent=1, ensure_ascii=False)
+    if path.is_dir():
+        files |= {adapter.name: adapter for adapter in path.glob("adapter.*")}
+    return files
+
+
+def _readme(found, lobes, src, report):
+    """The folder's README."""
+    rows = []
+    for name in SWITCHES:
+        for lobe in lobes.values():
+            if name in lobe.config:
+                why = found.facts[name].source
+                rows.append(f"| {name} | {lobe.config[name]} | {why} |")
+    return README.format(
+        model=Path(src).name,
+        source=Path(src).name if Path(src).exists() else src,
+        origin=found.origin,
+        family=found.family,
+        task=found.task,
+        usage=USAGE[report.interface],
+        switches="\n".join(rows),
+        report=str(report).partition("\n")[2],  # without the path
+    )

@@ -1,0 +1,337 @@
+"""Pretrained folders back to Hugging Face, for transformers to load."""
+
+import json
+import shutil
+
+import torch
+
+from unispeech_sb.checkpoints.files import write_tensors
+from unispeech_sb.checkpoints.folder import new_folder
+from unispeech_sb.checkpoints.keys import (
+    CLASSES,
+    CONV,
+    FAMILIES,
+    WEIGHT_NORM,
+    join_heads,
+)
+from unispeech_sb.checkpoints.options import BACKBONE, SWITCHES, WAV_NORM_EPS
+from unispeech_sb.checkpoints.pretrained import LABELS_FILE, read_pretrained
+from unispeech_sb.convert.lobes import check_lobe
+from unispeech_sb.convert.vocabulary import tokenizer_files
+from unispeech_sb.dataio.labels import LabelEncoder
+
+DEFAULT_FAMILY = "unispeech-sat"
+"""For folders that do not say: the one that has every class. The backbone is
+the same for both."""
+
+TASKS = {
+    "UtteranceHead": "ForSequenceClassification",
+    "FrameHead": "ForAudioFrameClassification",
+    "SpeakerHead": "ForXVector",
+    "UniSpeechHead": "ForPreTraining",
+    "UniSpeechSATHead": "ForPreTraining",
+}
+"""Class of the head -> task, for folders that do not say."""
+
+MASK = "masked_spec_embed"
+
+
+def to_huggingface(folder, dst, family=None, backbone_only=False):
+    """Writes a folder that transformers loads without a missing key.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        A folder that a recipe exported or ``convert_checkpoint`` wrote.
+    dst : str or pathlib.Path
+        The folder to make; must not hold anything yet.
+    family : str, optional
+        ``unispeech`` or ``unispeech-sat``; that of the folder's origin when
+        omitted, else ``unispeech-sat``.
+    backbone_only : bool
+        Leave the head out.
+
+    Returns
+    -------
+    str
+        The report for the terminal.
+
+    Raises
+    ------
+    ValueError
+        When transformers has no class for the folder's modules. Nothing is
+        written then.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> folder = getfixture("tmp_path")
+    >>> Backbone.from_preset("tiny").save(folder / "backbone.ckpt")
+    >>> print(to_huggingface(folder, folder / "hf"))
+    Wrote ... for transformers.UniSpeechSatModel
+    ...
+    """
+    found = read_pretrained(folder)
+    for name, lobe in found.lobes.items():
+        check_lobe(lobe, found.folder / f"{name}.ckpt")
+    family = family or found.origin.get("family") or DEFAULT_FAMILY
+    task = "Model" if backbone_only else _task(found)
+    name = _class_name(found, family, task)
+    labels = _labels(found) if task != "Model" else None
+    config = _config(found, family, name, labels)
+    tensors = _tensors(found, family, task, config)
+    notes = _notes(found, config)
+    texts = dict(found.texts)
+    if task == "ForCTC" and labels and "vocab.json" not in texts:
+        texts |= tokenizer_files(labels, config["pad_token_id"])
+    texts["config.json"] = _json(config)
+    texts["preprocessor_config.json"] = _preprocessor(found, config)
+    with new_folder(dst) as temporary:
+        path = temporary / "model.safetensors"
+        write_tensors(path, tensors, {"format": "pt"})
+        for file, text in texts.items():
+            (temporary / file).write_text(text, encoding="utf-8")
+        for adapter in found.folder.glob("adapter.*"):
+            shutil.copyfile(adapter, temporary / adapter.name)
+    lines = [
+        f"Wrote {dst} for transformers.{name}",
+        f"used    {len(tensors)} tensors, files: {', '.join(sorted(texts))}",
+    ]
+    return "\n".join(lines + [f"note    {note}" for note in notes])
+
+
+def _task(found):
+    """What stands on the backbone, in transformers' terms."""
+    if "head" not in found.lobes:
+        return "Model"
+    head = found.lobes["head"].cls.rpartition(".")[2]
+    if head not in TASKS:
+        raise ValueError(
+            f"{found.folder}: transformers has no class for {head}; "
+            "--backbone-only writes the backbone"
+        )
+    if head == "FrameHead" and found.origin.get("blank_index") is not None:
+        return "ForCTC"
+    return TASKS[head]
+
+
+def _class_name(found, family, task):
+    """transformers' class of a family and a task."""
+    names = {known: name for name, known in CLASSES.items()}
+    if (family, task) not in names:
+        raise ValueError(
+            f"{found.folder}: transformers has no {task} of {family!r}; "
+            f"--family {DEFAULT_FAMILY} has one, and the backbone is the "
+            "same (or --backbone-only)"
+        )
+    if task == "ForPreTraining":
+        _check_pretraining(found, family)
+    return names[family, task]
+
+
+def _check_pretraining(found, family):
+    """Refuses objectives that transformers' classes cannot hold."""
+    head = found.lobes["head"]
+    fits = head.cls.endswith("UniSpeechHead") == (family == "unispeech")
+    if family == "unispeech":
+        needed = ["ctc_proj.weight", "quantizer.codevectors"]
+        fits = fits and head.config["project_up"]
+    else:
+        needed = ["quantizer.codevectors", "speaker_proj.weight"]
+        label_dim = head.config["label_dim"]
+        sizes = head.config["codevectors"]
+        fits = fits and sizes and label_dim in (None, sizes[-1])
+    if not fits or any(name not in head.tensors for name in needed):
+        raise ValueError(
+            f"{found.folder}: transformers' class for {family} has no place "
+            "for this objective (its parts or their sizes differ); "
+            "--backbone-only writes the backbone"
+        )
+
+
+def _labels(found):
+    """Classes or tokens by index, where the folder has them."""
+    path = found.folder / LABELS_FILE
+    if not path.is_file():
+        return None
+    encoder = LabelEncoder()
+    encoder.load_strict(path)
+    return [encoder.ind2lab[index] for index in range(len(encoder))]
+
+
+def _config(found, family, name, labels):
+    """``config.json``: the one that came, with what is true here."""
+    backbone = found.lobes["backbone"].config
+    config = json.loads(found.texts.get("config.json", "{}"))
+    config.setdefault("apply_spec_augment", True)
+    config |= {key: backbone[key] for key in BACKBONE if key in backbone}
+    config |= {"model_type": family, "architectures": [name]}
+    config |= {key: backbone[key] for key in SWITCHES if key in backbone}
+    config["normalize_eps"] = backbone["normalize_eps"]
+    config["num_feat_extract_layers"] = len(backbone["conv_dim"])
+    precision = found.lobes["backbone"].tensors[MASK].dtype
+    key = "torch_dtype" if "torch_dtype" in config else "dtype"
+    config[key] = str(precision).removeprefix("torch.")
+    task = CLASSES[name][1]
+    if task == "Model":
+        return config
+    options = HEAD_OPTIONS[task](found.lobes["head"].config)
+    config |= {
+        key: value for key, value in options.items() if value is not None
+    }
+    if task == "ForCTC":
+        blank = found.origin["blank_index"]
+        config["pad_token_id"] = blank
+        if "vocab.json" not in found.texts and labels:
+            # fairseq's order: blank, padding (here <s>), end, unknown
+            config |= {"bos_token_id": blank + 1, "eos_token_id": blank + 2}
+    elif task != "ForPreTraining" and labels:
+        config["id2label"] = {str(i): name for i, name in enumerate(labels)}
+        config["label2id"] = {name: i for i, name in enumerate(labels)}
+    return config
+
+
+def _ctc_options(head):
+    """Options of ``ForCTC``."""
+    return {"vocab_size": head["num_classes"], "final_dropout": head["dropout"]}
+
+
+def _utterance_options(head):
+    """Options of ``ForSequenceClassification``."""
+    return {
+        "classifier_proj_size": head["proj_size"],
+        "use_weighted_layer_sum": head["use_weighted_layer_sum"],
+    }
+
+
+def _frame_options(head):
+    """Options of ``ForAudioFrameClassification``."""
+    return {"use_weighted_layer_sum": head["num_states"] is not None}
+
+
+def _speaker_options(head):
+    """Options of ``ForXVector``."""
+    same = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation", "xvector_output_dim")
+    return {
+        **{name: head[name] for name in (*same, "tdnn_lengths")},
+        "use_weighted_layer_sum": head["num_states"] is not None,
+    }
+
+
+def _pretraining_options(head):
+    """Options of ``ForPreTraining``, of either family."""
+    groups, entries, size = head["codevectors"]
+    quantizer_dropout, final_dropout = head.get("dropouts", (None, None))
+    return {
+        "num_codevector_groups": groups,
+        "num_codevectors_per_group": entries,
+        "codevector_dim": size,
+        "proj_codevector_dim": head["proj_codevector_dim"],
+        "num_ctc_classes": head.get("num_ctc_classes"),
+        "replace_prob": head.get("replace_prob"),
+        "feat_quantizer_dropout": quantizer_dropout,
+        "final_dropout": final_dropout,
+        "num_clusters": head.get("num_clusters"),
+        "contrastive_logits_temperature": head.get("logit_temp"),
+    }
+
+
+HEAD_OPTIONS = {
+    "ForCTC": _ctc_options,
+    "ForSequenceClassification": _utterance_options,
+    "ForAudioFrameClassification": _frame_options,
+    "ForXVector": _speaker_options,
+    "ForPreTraining": _pretraining_options,
+}
+"""Task -> function from the head's arguments to transformers' options."""
+
+
+def _tensors(found, family, task, config):
+    """Every tensor under the name that transformers gives it."""
+    prefix = "" if task == "Model" else FAMILIES[family]
+    backbone = dict(found.lobes["backbone"].tensors)
+    if CONV + "weight" in backbone:
+        weight = backbone.pop(CONV + "weight")
+        norm = weight.float().norm(dim=(0, 1), keepdim=True).to(weight.dtype)
+        original = CONV + "parametrizations.weight.original"
+        backbone |= {original + "0": norm, original + "1": weight}
+    if found.origin.get("weight_norm") == "old":
+        for old, new in WEIGHT_NORM.items():
+            backbone[old] = backbone.pop(new)
+    masks = config["mask_time_prob"] > 0 or config["mask_feature_prob"] > 0
+    if family == "unispeech" and not masks:
+        del backbone[MASK]  # transformers makes none then
+    tensors = {prefix + name: tensor for name, tensor in backbone.items()}
+    if task == "Model":
+        return tensors
+    heads = {
+        name: lobe.tensors
+        for name, lobe in found.lobes.items()
+        if name != "backbone"
+    }
+    tensors |= join_heads(heads, task)
+    norm = "layer_norm_for_extract."
+    if family == "unispeech-sat" and task == "ForPreTraining":
+        size = config["hidden_size"]  # published Base models have none
+        tensors.setdefault(norm + "weight", torch.ones(size))
+        tensors.setdefault(norm + "bias", torch.zeros(size))
+    if task == "ForXVector" and "objective.weight" not in tensors:
+        raise ValueError(
+            f"{found.folder}: expected objective.ckpt, which transformers' "
+            "x-vector class needs; --backbone-only writes the backbone"
+        )
+    return tensors
+
+
+def _preprocessor(found, config):
+    """``preprocessor_config.json``: the one that came, or a new one."""
+    new = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        # the group-norm models were trained without one
+        "return_attention_mask": config["feat_extract_norm"] == "layer",
+        "sampling_rate": 16000,
+    }
+    came = found.texts.get("preprocessor_config.json")
+    settings = json.loads(came) if came else new
+    normalizes = found.lobes["backbone"].config["normalize_wav"]
+    if came and settings.get("do_normalize") == normalizes:
+        return came
+    return _json({**settings, "do_normalize": normalizes})
+
+
+def _json(content):
+    """JSON as transformers lays it out."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _notes(found, config):
+    """Where transformers will not do what this package does."""
+    backbone = found.lobes["backbone"].config
+    if backbone["output_norm"]:
+        raise ValueError(
+            f"{found.folder}: expected output_norm False; transformers has "
+            "no such step"
+        )
+    notes = []
+    mixes = config.get("use_weighted_layer_sum") and len(found.lobes) > 1
+    stable = config["do_stable_layer_norm"] and mixes
+    if stable and backbone.get("last_state") == "normed":
+        notes.append(
+            "the layer mix was trained with the last state after the final "
+            "LayerNorm: transformers 4 gives that, transformers 5 the one "
+            "before it"
+        )
+    if backbone["normalize_wav"] and backbone["normalize_eps"] != WAV_NORM_EPS:
+        notes.append(
+            f"waveforms are normalised with epsilon {WAV_NORM_EPS:g} there, "
+            f"{backbone['normalize_eps']:g} here"
+        )
+    if config["feat_extract_norm"] == "group":
+        notes.append(
+            "in transformers, results of a group-norm model depend on the "
+            "padding; here they do not"
+        )
+    return notes

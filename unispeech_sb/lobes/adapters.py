@@ -1,0 +1,337 @@
+"""One CTC model, many languages: adapters that are switched at run time.
+
+Files and names are those of transformers' Wav2Vec2 (MMS): beside the model,
+``adapter.<language>.safetensors`` (or ``.bin``) holds the adapters of all
+blocks and the classifier of the language's own vocabulary.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unispeech_sb.checkpoints.files import (
+    load_strict,
+    read_tensors,
+    write_tensors,
+)
+from unispeech_sb.checkpoints.keys import FAMILIES
+from unispeech_sb.checkpoints.texts import order_tokens, pick_language
+from unispeech_sb.nnet.adapter import AttentionAdapter
+
+SUFFIXES = (".safetensors", ".bin")
+"""Kinds of files, the preferred one first."""
+PLAIN = re.compile(r"\w[\w.-]*")
+"""A language, such as ``eng`` or ``zho-script_simplified``."""
+CLASSIFIER = "lm_head."
+
+
+class Adapters(nn.ModuleDict):
+    """Modules under the names that an adapter file gives them.
+
+    Example
+    -------
+    >>> names = Adapters({"lm_head": nn.Linear(2, 1)}).state_dict()
+    >>> list(names)
+    ['lm_head.weight', 'lm_head.bias']
+    """
+
+
+def adapter_languages(folder):
+    """Lists the languages of a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        With files ``adapter.<language>.safetensors`` or ``.bin``.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "adapter.eng.bin").touch()
+    >>> adapter_languages(folder)
+    ['eng']
+    """
+    names = [
+        path.name[len("adapter.") : -len(suffix)]
+        for suffix in SUFFIXES
+        for path in Path(folder).glob(f"adapter.*{suffix}")
+    ]
+    return sorted({name for name in names if PLAIN.fullmatch(name)})
+
+
+def load_adapter(folder, lang, backbone, head):
+    """Switches a model to a language.
+
+    Both modules are changed in place, or not at all where the file does not
+    fit. The adapters' parameters stay the same objects; the classifier's are
+    new ones where the vocabulary's size differs, which an optimizer would
+    have to be told. Type, device and ``requires_grad`` stay.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        With the language's file.
+    lang : str
+        The language.
+    backbone : Backbone
+        With ``adapter_attn_dim``.
+    head : FrameHead
+        Its ``classifier`` takes over ``lm_head``.
+
+    Raises
+    ------
+    ValueError
+        When there is no such language, or its file does not fit exactly.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> load_adapter(".", "eng", Backbone.from_preset("tiny"), None)
+    Traceback (most recent call last):
+    ...
+    ValueError: adapters: expected a backbone with adapter_attn_dim; ...
+    """
+    adapters = _adapters(backbone)
+    path = _find(folder, lang)
+    tensors = read_tensors(path)
+    family = _family(tensors)
+    weight = tensors.get(CLASSIFIER + "weight", head.classifier.weight)
+    num_classes = max(1, len(weight)) if weight.dim() else 1
+    with torch.device("meta"):  # the file's tensors take their places
+        found = {
+            index: AttentionAdapter(*reversed(adapter.linear_1.weight.shape))
+            for index, adapter in adapters.items()
+        }
+        classifier = nn.Linear(head.classifier.in_features, num_classes)
+    file = _under_file_names(found, classifier, family)
+    load_strict(file, tensors, path, assign=True)
+    _resize(head, num_classes)
+    with torch.no_grad():
+        target = _under_file_names(adapters, head.classifier, family)
+        for own, new in zip(target.parameters(), file.parameters()):
+            own.copy_(new)
+
+
+def save_adapter(folder, lang, backbone, head, family):
+    """Writes the current adapters and classifier as one language.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where; its file of that language is replaced.
+    lang : str
+        The language.
+    backbone : Backbone
+        With ``adapter_attn_dim``.
+    head : FrameHead
+        Its ``classifier`` becomes ``lm_head``.
+    family : str
+        ``unispeech`` or ``unispeech-sat``, which names the tensors.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        When the language is no plain name or there is no such family.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads.frame import FrameHead
+    >>> backbone = Backbone.from_preset(
+    ...     "tiny", do_stable_layer_norm=True, adapter_attn_dim=4
+    ... )
+    >>> folder, head = getfixture("tmp_path"), FrameHead(16, 30)
+    >>> save_adapter(folder, "eng", backbone, head, "unispeech").name
+    'adapter.eng.safetensors'
+    >>> load_adapter(folder, "eng", backbone, head)
+    """
+    if family not in FAMILIES:
+        raise ValueError(
+            f"family: expected {' or '.join(FAMILIES)}; got {family!r}"
+        )
+    path = Path(folder) / f"adapter.{_plain(lang)}{SUFFIXES[0]}"
+    file = _under_file_names(_adapters(backbone), head.classifier, family)
+    write_tensors(path, file.state_dict(), {"format": "pt"})
+    return path
+
+
+def init_adapters(backbone, generator=None):
+    """Draws new adapters, the start of a new language.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        With ``adapter_attn_dim``.
+    generator : torch.Generator, optional
+        Source of randomness; torch's default one when omitted.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> backbone = Backbone.from_preset(
+    ...     "tiny", do_stable_layer_norm=True, adapter_attn_dim=4
+    ... )
+    >>> init_adapters(backbone, torch.Generator().manual_seed(1))
+    """
+    for adapter in _adapters(backbone).values():
+        adapter.reset_parameters(
+            backbone.config["initializer_range"], generator
+        )
+
+
+def train_adapters_only(backbone):
+    """Freezes all of a backbone but its adapters, as MMS is fine-tuned.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        With ``adapter_attn_dim``.
+
+    Returns
+    -------
+    list of torch.nn.Parameter
+        Those that train.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> backbone = Backbone.from_preset(
+    ...     "tiny", do_stable_layer_norm=True, adapter_attn_dim=4
+    ... )
+    >>> len(train_adapters_only(backbone))
+    12
+    """
+    adapters = nn.ModuleList(_adapters(backbone).values())
+    backbone.requires_grad_(False)
+    adapters.requires_grad_(True)
+    return list(adapters.parameters())
+
+
+def language_vocabulary(vocabulary, lang):
+    """Picks a language's tokens from a ``vocab.json`` of several.
+
+    Arguments
+    ---------
+    vocabulary : dict
+        Language -> token -> index.
+    lang : str
+        The language.
+
+    Returns
+    -------
+    list of str
+        The tokens by index.
+
+    Raises
+    ------
+    ValueError
+        When there is no such language, or an index is missing or double.
+
+    Example
+    -------
+    >>> nested = {"eng": {"a": 1, "<pad>": 0}, "fra": {"<pad>": 0}}
+    >>> language_vocabulary(nested, "eng")
+    ['<pad>', 'a']
+    """
+    tokens = pick_language(vocabulary, lang, "vocab.json")
+    if tokens is vocabulary:
+        raise ValueError(
+            "vocab.json: expected one vocabulary for each language; it has "
+            "a single one"
+        )
+    ordered = order_tokens(tokens, len(tokens), "vocab.json")
+    if set(ordered) != tokens.keys():
+        raise ValueError(
+            f"vocab.json: expected the indices 0 to {len(tokens) - 1} for "
+            f"{lang!r}; some are missing"
+        )
+    return ordered
+
+
+def _adapters(backbone):
+    """Index of a block -> its adapter."""
+    adapters = {
+        str(index): layer.adapter_layer
+        for index, layer in enumerate(backbone.encoder.layers)
+    }
+    if None in adapters.values():
+        raise ValueError(
+            "adapters: expected a backbone with adapter_attn_dim; this one "
+            "has no adapters"
+        )
+    return adapters
+
+
+def _under_file_names(adapters, classifier, family):
+    """The modules under the names of a file."""
+    layers = {
+        index: nn.ModuleDict({"adapter_layer": adapter})
+        for index, adapter in adapters.items()
+    }
+    encoder = nn.ModuleDict({"layers": nn.ModuleDict(layers)})
+    prefix = FAMILIES[family].rstrip(".")
+    return Adapters(
+        {
+            prefix: nn.ModuleDict({"encoder": encoder}),
+            CLASSIFIER.rstrip("."): classifier,
+        }
+    )
+
+
+def _family(tensors):
+    """The family that a file's names tell; the first one if they do not."""
+    for family, prefix in FAMILIES.items():
+        if any(name.startswith(prefix) for name in tensors):
+            return family
+    return next(iter(FAMILIES))
+
+
+def _find(folder, lang):
+    """The file of a language."""
+    for suffix in SUFFIXES:
+        path = Path(folder) / f"adapter.{_plain(lang)}{suffix}"
+        if path.is_file():
+            return path
+    languages = adapter_languages(folder)
+    raise ValueError(
+        f"{folder}: expected an adapter for one of the languages "
+        f"{', '.join(languages) or '(none there)'}; got {lang!r}"
+    )
+
+
+def _plain(lang):
+    """Refuses a language that could name a file elsewhere."""
+    if not PLAIN.fullmatch(lang):
+        raise ValueError(
+            f"language: expected letters, digits, _, - and dots; got {lang!r}"
+        )
+    return lang
+
+
+def _resize(head, num_classes):
+    """Gives a classifier new parameters where its size changes."""
+    classifier = head.classifier
+    if num_classes == classifier.out_features:
+        return
+    new = {
+        name: nn.Parameter(
+            old.new_empty(num_classes, *old.shape[1:]), old.requires_grad
+        )
+        for name, old in classifier.named_parameters()
+    }
+    for name, parameter in new.items():
+        setattr(classifier, name, parameter)
+    classifier.out_features = num_classes
+    head.config["num_classes"] = num_classes

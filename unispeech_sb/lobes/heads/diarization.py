@@ -1,0 +1,189 @@
+"""The head of the authors' diarization models: EEND with vector clustering."""
+
+import torch
+from torch import nn
+
+from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.nnet.eend import (
+    EENDLayer,
+    interpolate_frames,
+    speaker_means,
+)
+from unispeech_sb.nnet.instance_norm import instance_norm
+from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.pooling import LayerMix
+
+INNER_SIZE, DROPOUT = 2048, 0.1
+"""Of every model that the authors published."""
+
+
+class EENDVCHead(Lobe):
+    """Hidden states in; who speaks when, and what their voices are, out.
+
+    Layer mix, normalisation over time, a frame every 40 ms, transformer, one
+    layer for the activities of the local speakers and one for the voice of
+    each (Kinoshita et al. 2021, section 3). The authors feed chunks of 30 s
+    of 8 kHz speech through ``torchaudio.transforms.Resample(8000, 16000)``.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_states : int
+        Number of hidden states: one more than the backbone has blocks.
+    num_speakers : int
+        Number of local speakers S: those of one chunk.
+    num_known_speakers : int
+        Number of speakers of the training corpus, for the speaker loss.
+    model_size : int
+        Size of the encoder.
+    num_layers : int
+        Number of its blocks.
+    num_heads : int
+        Number of its attention heads; divides the model size.
+    speaker_size : int
+        Size of the speaker vectors E.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import EENDVCHead
+    >>> head = EENDVCHead(16, 4, model_size=32, num_layers=1)
+    >>> logits, vectors = head(torch.randn(4, 2, 9, 16))
+    >>> logits.shape, vectors.shape
+    (torch.Size([2, 5, 3]), torch.Size([2, 5, 3, 256]))
+    """
+
+    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
+
+    def __init__(
+        self,
+        input_size,
+        num_states,
+        num_speakers=3,
+        num_known_speakers=1,
+        model_size=256,
+        num_layers=6,
+        num_heads=8,
+        speaker_size=256,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_states": num_states,
+                "num_speakers": num_speakers,
+                "num_known_speakers": num_known_speakers,
+                "model_size": model_size,
+                "num_layers": num_layers,
+                "num_heads": num_heads,
+                "speaker_size": speaker_size,
+            }
+        )
+        self.layer_mix = LayerMix(num_states)
+        self.projection = nn.Linear(input_size, model_size)
+        self.layers = nn.ModuleList(
+            EENDLayer(model_size, num_heads, INNER_SIZE, DROPOUT)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(model_size)
+        self.activities = nn.Linear(model_size, num_speakers)
+        self.voices = nn.ModuleList(
+            nn.Linear(model_size, speaker_size) for _ in range(num_speakers)
+        )
+        self.embed = nn.Embedding(num_known_speakers, speaker_size)
+        self.alpha = nn.Parameter(torch.rand(()) + 0.5)
+        self.beta = nn.Parameter(torch.rand(()) + 0.5)
+
+    def forward(self, feats, lengths=None, num_frames=None):
+        """Finds the local speakers of each chunk.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            All hidden states, [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+        num_frames : torch.Tensor, optional
+            Number of 40 ms frames of each chunk, [B]: the authors' is one
+            for every whole 640 samples at 16 kHz. ``output_lengths`` when
+            omitted.
+
+        Returns
+        -------
+        logits : torch.Tensor
+            Activities before the sigmoid, [B, T', S].
+        vectors : torch.Tensor
+            Speaker vectors, [B, T', S, E]. Frames in the padding hold
+            anything, in both.
+        """
+        encoded, _ = self._encoded(feats, lengths, num_frames)
+        return self._outputs(encoded)
+
+    def estimate(self, feats, lengths=None, num_frames=None):
+        """Gives what clustering over a recording needs of each chunk.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            As in ``forward``.
+        lengths : torch.Tensor, optional
+            As in ``forward``.
+        num_frames : torch.Tensor, optional
+            As in ``forward``.
+
+        Returns
+        -------
+        activities : torch.Tensor
+            Probability that a local speaker is active, [B, T', S].
+        speakers : torch.Tensor
+            A unit vector for each local speaker, [B, S, E].
+        """
+        encoded, num_frames = self._encoded(feats, lengths, num_frames)
+        logits, vectors = self._outputs(encoded)
+        return logits.sigmoid(), speaker_means(logits, vectors, num_frames)
+
+    def output_lengths(self, frames):
+        """Counts 40 ms frames.
+
+        Exact for whole chunks: a waveform of ``640 n`` samples has
+        ``2n - 1`` frames of 20 ms.
+
+        Arguments
+        ---------
+        frames : torch.Tensor or int
+            Number of 20 ms frames, [B] or a single one.
+
+        Returns
+        -------
+        torch.Tensor or int
+            Number of 40 ms frames.
+
+        Example
+        -------
+        >>> from unispeech_sb.lobes.heads import EENDVCHead
+        >>> EENDVCHead(4, 2, model_size=8, num_layers=1).output_lengths(1499)
+        750
+        """
+        return (frames + 1) // 2
+
+    def _encoded(self, feats, lengths, num_frames):
+        """The encoder's output, and the number of its valid frames."""
+        feats = instance_norm(self.layer_mix(feats), lengths)
+        batch, frames, _ = feats.shape
+        counts = torch.full((batch,), frames, device=feats.device)
+        if lengths is not None:
+            counts = absolute_lengths(lengths, frames)
+        if num_frames is None:
+            num_frames = self.output_lengths(counts)
+        feats = interpolate_frames(feats, counts, num_frames)
+        mask = length_mask(num_frames, feats.shape[1])[:, None, None]
+        feats = self.projection(feats)
+        for layer in self.layers:
+            feats = layer(feats, mask)
+        return self.norm(feats), num_frames
+
+    def _outputs(self, encoded):
+        """Activities and speaker vectors of each frame."""
+        vectors = torch.stack([voice(encoded) for voice in self.voices], 2)
+        return self.activities(encoded), vectors

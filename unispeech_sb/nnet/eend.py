@@ -1,0 +1,219 @@
+"""Parts of end-to-end diarization with vector clustering (Kinoshita et al.
+2021, section 3): encoder, time grid, speaker vectors, and the two losses.
+"""
+
+from itertools import permutations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unispeech_sb.nnet.lengths import length_mask
+from unispeech_sb.nnet.transformer import Attention, FeedForward
+
+
+class EENDLayer(nn.Module):
+    """A transformer block that adds to its *normalised* input.
+
+    Neither post-norm nor pre-norm: the residual starts after the LayerNorm,
+    as in the authors' code.
+
+    Arguments
+    ---------
+    dim : int
+        Model size.
+    num_heads : int
+        Number of attention heads; divides the model size.
+    inner_size : int
+        Inner size of the feed-forward layer.
+    dropout : float
+        Dropout on both sub-layers, inside and after.
+
+    Example
+    -------
+    >>> EENDLayer(8, 2, inner_size=16, dropout=0.0)(torch.ones(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, dim, num_heads, inner_size, dropout):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = Attention(dim, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(
+            dim, inner_size, "relu", dropout, dropout
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feats, mask=None):
+        """Runs the block.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at frames that may be attended to, [B, 1, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, T, D].
+        """
+        feats = self.norm1(feats)
+        feats = self.norm2(feats + self.dropout(self.attention(feats, mask)[0]))
+        return feats + self.feed_forward(feats)
+
+
+def interpolate_frames(feats, counts, wanted):
+    """Brings each utterance from one number of frames to another, linearly.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    counts : torch.Tensor
+        Number of valid frames of each, [B].
+    wanted : torch.Tensor
+        Number of frames to make of them, [B].
+
+    Returns
+    -------
+    torch.Tensor
+        Features, zero in the padding, [B, T', D] with T' the most wanted.
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [5.0], [7.0]]])
+    >>> counts, wanted = torch.tensor([4]), torch.tensor([2])
+    >>> interpolate_frames(feats, counts, wanted)[0, :, 0]
+    tensor([2., 6.])
+    """
+    feats, most = feats.transpose(1, 2), int(wanted.max())
+    # Row by row: each has its own step, and its own last frame to stop at.
+    rows = [
+        F.interpolate(row[..., :count], size=size, mode="linear")
+        for row, count, size in zip(
+            feats.split(1), counts.tolist(), wanted.tolist()
+        )
+    ]
+    rows = [F.pad(row, (0, most - row.shape[2])) for row in rows]
+    return torch.cat(rows).transpose(1, 2)
+
+
+def speaker_means(logits, vectors, num_frames=None):
+    """One unit vector for each local speaker of a chunk.
+
+    The mean of the speaker's vectors, each of unit length, weighted by the
+    speaker's activity.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Activities before the sigmoid, [B, T, S].
+    vectors : torch.Tensor
+        Speaker vectors, [B, T, S, E].
+    num_frames : torch.Tensor, optional
+        Number of valid frames of each chunk, [B]. All when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Unit vectors, [B, S, E].
+
+    Example
+    -------
+    >>> logits = torch.zeros(1, 2, 1)
+    >>> speaker_means(logits, torch.tensor([[[[3.0, 0.0]], [[0.0, 2.0]]]]))
+    tensor([[[0.7071, 0.7071]]])
+    """
+    weights = logits.sigmoid()
+    if num_frames is not None:
+        mask = length_mask(num_frames, logits.shape[1])
+        weights = weights.masked_fill(~mask[..., None], 0.0)
+    directions = F.normalize(vectors, dim=-1)
+    return F.normalize(
+        torch.einsum("bts,btse->bse", weights, directions), dim=-1
+    )
+
+
+def pit_loss(logits, labels, num_frames=None):
+    """Binary cross-entropy under the best assignment of speakers.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Activities before the sigmoid, [B, T, S].
+    labels : torch.Tensor
+        1 where a speaker is active, else 0, [B, T, S].
+    num_frames : torch.Tensor, optional
+        Number of valid frames of each chunk, [B]. All when omitted.
+
+    Returns
+    -------
+    loss : torch.Tensor
+        Mean over the speakers and frames of a chunk, then over chunks; a
+        scalar.
+    order : torch.Tensor
+        Which speaker of the labels each output was taken for, [B, S].
+
+    Example
+    -------
+    >>> labels = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    >>> logits = 100 * (labels.flip(2) - 0.5)
+    >>> pit_loss(logits, labels)
+    (tensor(0.), tensor([[1, 0]]))
+    """
+    batch, frames, speakers = logits.shape
+    if num_frames is None:
+        num_frames = torch.full((batch,), frames, device=logits.device)
+    mask = length_mask(num_frames, frames)[..., None]
+    labels = labels.to(logits.dtype)
+    # Cross-entropy of x with label y is softplus(x) - xy: so the cost of
+    # taking output i for speaker j needs the products x_i y_j alone.
+    constant = F.softplus(logits).masked_fill(~mask, 0.0).sum(1)  # [B, S]
+    products = logits.masked_fill(~mask, 0.0).transpose(1, 2) @ labels
+    costs = (constant[..., None] - products) / num_frames[:, None, None]
+    orders = torch.tensor(
+        list(permutations(range(speakers))), device=logits.device
+    )  # [S!, S]
+    totals = costs[:, torch.arange(speakers), orders].mean(2)  # [B, S!]
+    least = totals.min(1)
+    return least.values.mean(), orders[least.indices]
+
+
+def speaker_loss(speakers, targets, known, scale, offset):
+    """Cross-entropy of the local speakers against all speakers of a corpus.
+
+    Arguments
+    ---------
+    speakers : torch.Tensor
+        Unit vectors of the local speakers, [B, S, E].
+    targets : torch.Tensor
+        Index of each among the known speakers, -1 where nobody speaks,
+        [B, S].
+    known : torch.Tensor
+        Vectors of all known speakers, [K, E].
+    scale : torch.Tensor
+        Factor of the squared distance, a scalar.
+    offset : torch.Tensor
+        Added to it, a scalar.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean over the local speakers who speak, a scalar; zero without any.
+
+    Example
+    -------
+    >>> known = torch.eye(2)
+    >>> speaker_loss(known[None], torch.tensor([[0, -1]]), known, 1.0, 0.0)
+    tensor(0.1269)
+    """
+    distances = torch.cdist(speakers, F.normalize(known, dim=-1)[None])
+    logits = -(scale * distances.square() + offset)  # [B, S, K]
+    total = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(),
+        ignore_index=-1, reduction="sum",
+    )  # fmt: skip
+    return total / (targets >= 0).sum().clamp(min=1)
