@@ -62,3 +62,7 @@ head: !new:{NAME}.UtteranceHead
 
 def test_other_names_are_left_alone():
     assert pydoc.locate("speechbrain.lobes.models.unispeech_sat") is None
+
+
+def test_the_import_system_keeps_working():
+    importlib.invalidate_caches()  # what pip, pytest and notebooks call

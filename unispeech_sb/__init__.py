@@ -19,12 +19,11 @@ class _LobesFinder(MetaPathFinder):
     name = "speechbrain.lobes.models.unispeech"
     file = Path(__file__).parent / "lobes" / "unispeech.py"
 
-    @classmethod
-    def find_spec(cls, fullname, path=None, target=None):
+    def find_spec(self, fullname, path=None, target=None):
         """Answers for one name and leaves every other to the next finder."""
-        if fullname == cls.name:
-            return spec_from_file_location(fullname, cls.file)
+        if fullname == self.name:
+            return spec_from_file_location(fullname, self.file)
         return None
 
 
-sys.meta_path.append(_LobesFinder)
+sys.meta_path.append(_LobesFinder())

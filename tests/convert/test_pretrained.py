@@ -211,3 +211,12 @@ def test_numbers_that_are_none_are_refused(bad, tmp_path):
     with pytest.raises(ValueError, match=r"projector\.weight"):
         convert_checkpoint(hf, tmp_path / "sb")
     assert not (tmp_path / "sb").exists()
+
+
+def test_what_a_constructor_refuses_is_told_with_the_file(tmp_path):
+    hf = save_folder(tiny_model("unispeech", "ForPreTraining"), tmp_path / "hf")
+    tensors = load_file(hf / "model.safetensors")
+    tensors["project_hid.weight"] = tensors["project_hid.weight"].T.contiguous()
+    save_file(tensors, hf / "model.safetensors")
+    with pytest.raises(ValueError, match="hf: UniSpeechHead: expected"):
+        convert_checkpoint(hf, tmp_path / "sb")

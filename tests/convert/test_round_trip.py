@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tests.huggingface import save_folder, tiny_config, tiny_model
 from unispeech_sb.checkpoints.keys import CLASSES, FAMILIES, join_heads
 from unispeech_sb.convert import convert_checkpoint, to_huggingface
+from unispeech_sb.nnet.losses import classification_loss
 
 STYLES = {
     "group": {},
@@ -155,15 +156,14 @@ def modules_of(folder):
     return torch.nn.ModuleDict(found).eval()
 
 
-def gradients(outputs, parameters):
-    """Gradients of a random projection of all outputs, by parameter."""
+def projected(outputs):
+    """A random projection of all outputs to one number."""
     generator = torch.Generator().manual_seed(3)
     total = 0.0
     for key in sorted(outputs):
         weights = torch.randn(outputs[key].numel(), generator=generator)
         total = total + (outputs[key].flatten() * weights).sum()
-    total.backward()
-    return {k: p.grad for k, p in parameters.items() if p.grad is not None}
+    return total
 
 
 def parameters_of(name, mods):
@@ -181,6 +181,28 @@ def parameters_of(name, mods):
     return found | join_heads(heads, task)
 
 
+def compare_gradients(name, mods, model):
+    """Every parameter's gradient is that of transformers, relative to 1 or
+    to the largest entry of all.
+    """
+    found = {
+        key: parameter.grad
+        for key, parameter in parameters_of(name, mods).items()
+        if parameter.grad is not None
+    }
+    expected = {
+        key: parameter.grad
+        for key, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    assert expected.keys() <= found.keys()
+    largest = max(1.0, *(float(g.abs().max()) for g in expected.values()))
+    for key, value in found.items():
+        wanted = expected.get(key, torch.zeros(()))
+        error = float((value - wanted).abs().max())
+        assert error <= 1e-5 * largest, key
+
+
 @all_classes
 @pytest.mark.parametrize("style", STYLES)
 def test_a_folder_gives_what_transformers_gives(name, style, tmp_path):
@@ -193,14 +215,9 @@ def test_a_folder_gives_what_transformers_gives(name, style, tmp_path):
     for key, value in expected.items():
         found[key] = found[key].reshape(value.shape)
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-5)
-    found = gradients(found, parameters_of(name, mods))
-    expected = gradients(expected, dict(model.named_parameters()))
-    assert expected.keys() <= found.keys()
-    largest = max(1.0, *(float(g.abs().max()) for g in expected.values()))
-    for key, value in found.items():
-        wanted = expected.get(key, torch.zeros(()))
-        error = float((value - wanted).abs().max())
-        assert error <= 1e-5 * largest, key
+    projected(found).backward()
+    projected(expected).backward()
+    compare_gradients(name, mods, model)
 
 
 @pytest.mark.parametrize("version", ["4.57.6", "5.23.0", None])
@@ -278,33 +295,51 @@ def test_an_adapted_config_says_what_is_true_here(tmp_path):
     assert config["last_state"] == "raw"
 
 
-def test_the_loss_of_x_vectors_is_transformers(tmp_path):
-    model, hf = make("UniSpeechSatForXVector", "layer", tmp_path / "hf")
-    convert_checkpoint(hf, tmp_path / "sb")
-    mods = modules_of(tmp_path / "sb")
-    wavs, normed = wavs_of("layer")
-    labels = torch.tensor([0, 3])
-    expected = model(normed, labels=labels).loss
-    logits = ours("UniSpeechSatForXVector", mods, wavs)["logits"]
-    found = mods["objective"](logits, labels)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_the_loss_of_ctc_is_transformers(tmp_path):
-    model, hf = make("UniSpeechForCTC", "layer", tmp_path / "hf",
-                     ctc_loss_reduction="sum")  # fmt: skip
-    convert_checkpoint(hf, tmp_path / "sb")
-    mods = modules_of(tmp_path / "sb")
-    wavs, normed = wavs_of("layer")
-    labels = torch.tensor([[1, 2], [3, 4]])
-    logits = ours("UniSpeechForCTC", mods, wavs)["logits"]
-    found = F.ctc_loss(
+def ctc_loss(mods, logits, labels):
+    """Sum over the batch."""
+    return F.ctc_loss(
         logits.log_softmax(-1).transpose(0, 1), labels,
         torch.full((2,), logits.shape[1]), torch.full((2,), 2),
         blank=0, reduction="sum",
     )  # fmt: skip
+
+
+LOSSES = {
+    "ForCTC": (torch.tensor([[1, 2], [3, 4]]), ctc_loss),
+    "ForSequenceClassification": (
+        torch.tensor([0, 3]),
+        lambda mods, logits, labels: classification_loss(logits, labels),
+    ),
+    "ForAudioFrameClassification": (
+        F.one_hot(torch.arange(42) % 5, 5).view(2, 21, 5),
+        lambda mods, logits, labels: F.cross_entropy(
+            logits.transpose(1, 2), labels.argmax(-1)
+        ),
+    ),
+    "ForXVector": (
+        torch.tensor([0, 3]),
+        lambda mods, logits, labels: mods.objective(logits, labels),
+    ),
+}
+"""Task -> labels, and the loss as this package computes it."""
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    "name", [name for name, known in CLASSES.items() if known[1] in LOSSES]
+)
+def test_losses_and_their_gradients_are_transformers(name, style, tmp_path):
+    model, hf = make(name, style, tmp_path / "hf", ctc_loss_reduction="sum")
+    convert_checkpoint(hf, tmp_path / "sb")
+    mods = modules_of(tmp_path / "sb").requires_grad_(True)
+    wavs, normed = wavs_of(style)
+    labels, loss = LOSSES[CLASSES[name][1]]
     expected = model(normed, labels=labels).loss
+    found = loss(mods, ours(name, mods, wavs)["logits"], labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    found.backward()
+    expected.backward()
+    compare_gradients(name, mods, model)
 
 
 @pytest.mark.parametrize(

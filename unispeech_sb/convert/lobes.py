@@ -85,7 +85,7 @@ def build_lobes(checkpoint, path):
             f"{path}: unexpected {', '.join(sorted(unknown)[:5])}, which "
             f"{checkpoint.task} does not have"
         )
-    with without_weights():
+    with without_weights(path):
         lobes = {"backbone": _from_options(Backbone, checkpoint.config)}
         lobes |= _heads(checkpoint)
     tensors = {"backbone": checkpoint.backbone, **tensors}
@@ -135,9 +135,9 @@ def check_lobe(file, path):
             f"got {shown(max(numbers))}"
         )
     try:
-        with without_weights():
+        with without_weights(path):
             lobe = cls(**file.config)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except (TypeError, RuntimeError, ArithmeticError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{path}: expected the arguments of {cls.__name__} ({first})"

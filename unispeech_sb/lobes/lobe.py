@@ -39,20 +39,29 @@ class _Undrawn(TorchFunctionMode):
 
 
 @contextmanager
-def without_weights():
+def without_weights(source):
     """Builds modules whose weights will come from a file.
 
-    Their parameters have shapes but no memory, and nothing is drawn.
+    Their parameters have shapes but no memory, and nothing is drawn. What a
+    constructor refuses is told with the name of the file.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The file or folder that the modules' options are from.
 
     Example
     -------
-    >>> with without_weights():
+    >>> with without_weights("x.ckpt"):
     ...     layer = nn.Linear(2, 1)
     >>> layer.weight.device
     device(type='meta')
     """
-    with torch.device("meta"), _Undrawn():
-        yield
+    try:
+        with torch.device("meta"), _Undrawn():
+            yield
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 @register_checkpoint_hooks

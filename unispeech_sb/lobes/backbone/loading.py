@@ -114,7 +114,7 @@ def from_pretrained(
         apply_spec_augment=apply_spec_augment,
         output_all_hiddens=output_all_hiddens,
     )
-    with without_weights():  # the file's tensors take their places
+    with without_weights(path):  # the file's tensors take their places
         backbone = cls(**options)
     load_strict(backbone, tensors, path, assign=True)
     return backbone
