@@ -85,6 +85,7 @@ def test_a_ctc_vocabulary_reaches_transformers(authors_folder, tmp_path):
     assert tokenizer.bos_token_id == 42
     config = transformers.AutoConfig.from_pretrained(tmp_path / "hf")
     assert (config.pad_token_id, config.vocab_size) == (41, 45)
+    assert config.ctc_zero_infinity
     # t, blank, e, e (one unit), blank, n
     assert tokenizer.decode([0, 41, 1, 1, 41, 2]) == "t e n"
     back = convert_checkpoint(tmp_path / "hf", tmp_path / "again")

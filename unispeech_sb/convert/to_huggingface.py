@@ -14,7 +14,12 @@ from unispeech_sb.checkpoints.keys import (
     WEIGHT_NORM,
     join_heads,
 )
-from unispeech_sb.checkpoints.options import BACKBONE, SWITCHES, WAV_NORM_EPS
+from unispeech_sb.checkpoints.options import (
+    BACKBONE,
+    HEADS,
+    SWITCHES,
+    WAV_NORM_EPS,
+)
 from unispeech_sb.checkpoints.pretrained import LABELS_FILE, read_pretrained
 from unispeech_sb.convert.lobes import check_lobe
 from unispeech_sb.convert.vocabulary import tokenizer_files
@@ -162,7 +167,7 @@ def _labels(found):
 def _config(found, family, name, labels):
     """``config.json``: the one that came, with what is true here."""
     backbone = found.lobes["backbone"].config
-    config = json.loads(found.texts.get("config.json", "{}"))
+    config = _came_with(found)
     config.setdefault("apply_spec_augment", True)
     config |= {key: backbone[key] for key in BACKBONE if key in backbone}
     config |= {"model_type": family, "architectures": [name]}
@@ -189,6 +194,14 @@ def _config(found, family, name, labels):
         config["id2label"] = {str(i): name for i, name in enumerate(labels)}
         config["label2id"] = {name: i for i, name in enumerate(labels)}
     return config
+
+
+def _came_with(found):
+    """The options that the folder's origin had."""
+    if "config.json" in found.texts:
+        return json.loads(found.texts["config.json"])
+    facts = found.origin.get("facts", {})
+    return {name: facts[name]["value"] for name in HEADS if name in facts}
 
 
 def _ctc_options(head):

@@ -127,6 +127,7 @@ def test_fine_tuned_ctc_model(ctc):
     assert found.config["conv_bias"] is False  # lost by the second stage
     assert found.config["normalize_wav"] is True
     assert found.config["mask_time_prob"] == 0.75
+    assert found.config["ctc_zero_infinity"] is True
     assert set(found.top) == {"lm_head.weight", "lm_head.bias"}
     source = found.facts["num_attention_heads"].source
     assert source == "assumed: groups of the positional convolution"

@@ -114,6 +114,8 @@ class Options(NamedTuple):
         them out.
     place : str
         ``cfg`` or ``args``.
+    criterion : dict
+        Those of the loss.
 
     Example
     -------
@@ -126,6 +128,7 @@ class Options(NamedTuple):
     task: dict
     upstream: dict
     place: str
+    criterion: dict = {}
 
     @property
     def kind(self):
@@ -185,7 +188,9 @@ def read_options(objects, path):
             f"{path}: expected the options of a fairseq model in cfg or args; "
             "there are none"
         )
-    model, task = (_section(found, name, place) for name in ("model", "task"))
+    model, task, criterion = (
+        _section(found, name, place) for name in ("model", "task", "criterion")
+    )
     name = model.get("_name") or model.get("arch")
     if not isinstance(name, str) or name not in KINDS:
         *names, last = KINDS
@@ -193,7 +198,7 @@ def read_options(objects, path):
             f"{path}: expected a model named {', '.join(names)} or {last}; "
             f"got {shown(name)}"
         )
-    options = Options(name, model, task, _upstream(model), place)
+    options = Options(name, model, task, _upstream(model), place, criterion)
     return _check_upstream(options, path)
 
 
@@ -273,6 +278,10 @@ def known_training(options):
         for theirs, ours in table.items():
             if model.get(theirs) is not None:
                 facts[ours] = Fact(model[theirs], f"{where}.{theirs}")
+    infinity = options.criterion.get("zero_infinity")
+    if infinity is not None:
+        where = f"{options.where('criterion')}.zero_infinity"
+        facts["ctc_zero_infinity"] = Fact(infinity, where)
     return facts
 
 
