@@ -168,3 +168,9 @@ def test_a_value_that_is_no_number_is_found(value, dtype):
     tensors["bad"][-1] = value
     with pytest.raises(ValueError, match=r"x\.pt: .*; bad has NaN or inf"):
         check_finite(tensors, "x.pt")
+
+
+def test_long_names_are_shortened_in_errors():
+    with pytest.raises(ValueError, match="missing bias, weight") as caught:
+        load_strict(torch.nn.Linear(2, 1), {"a" * 9999: torch.ones(1)}, "x")
+    assert len(str(caught.value)) < 300

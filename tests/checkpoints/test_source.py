@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from tests.huggingface import save_folder, tiny_model
+from unispeech_sb.checkpoints.files import write_tensors
 from unispeech_sb.checkpoints.source import find_source, read_backbone
 from unispeech_sb.lobes.backbone import Backbone
 
@@ -102,3 +104,19 @@ def test_a_damaged_checkpoint_gets_one_clear_error(broken, damage, message):
         Backbone.from_pretrained(broken)
     assert "\n" not in str(caught.value)
     assert str(broken) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "[" * 100_000,
+        json.dumps({"class": "a.B"}),
+        json.dumps({"class": "a.B", "config": {"hidden_size": [1]}}),
+    ],
+)
+def test_a_damaged_note_on_a_lobe_is_one_clear_error(note, tmp_path):
+    path = tmp_path / "backbone.ckpt"
+    write_tensors(path, {"a": torch.ones(1)}, {"lobe": note})
+    with pytest.raises(ValueError, match=r"backbone\.ckpt: expected") as caught:
+        read_backbone(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -105,6 +105,17 @@ def test_speaker_verification_gives_the_recorded_embeddings(
     )
 
 
+def test_a_batch_of_speakers_equals_its_utterances(authors_folder, tmp_path):
+    path, _ = state_of(authors_folder / "sv_ecapa.safetensors", tmp_path)
+    convert_checkpoint(path, tmp_path / "sb")
+    recognizer = SpeakerRecognition.from_hparams(source=str(tmp_path / "sb"))
+    wavs, lengths = torch.randn(3, 8000), torch.tensor([0.7, 1.0, 0.52])
+    batch = recognizer.encode_batch(wavs, lengths)
+    for row, length in enumerate((5600, 8000, 4160)):
+        alone = recognizer.encode_batch(wavs[row : row + 1, :length])
+        torch.testing.assert_close(batch[row], alone[0], rtol=1e-5, atol=1e-5)
+
+
 def test_diarization_gives_the_recorded_activities(authors_folder, tmp_path):
     path, recorded = state_of(
         authors_folder / "sd_eend_vc.safetensors", tmp_path

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from unispeech_sb.checkpoints.pickles import is_torch_file, read_objects
 
+LONGEST = 120
+"""Characters of a tensor's name that an error shows."""
 CHUNK = 2**20
 """Elements checked at a time, to need little memory."""
 FAULTS = (SafetensorError, OSError, RuntimeError, TypeError, ValueError)
@@ -233,4 +235,4 @@ def _first_line(error):
 def _shortened(names, most=5):
     """Names for a sentence: the first few and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(name[:LONGEST] for name in names[:most]) + more

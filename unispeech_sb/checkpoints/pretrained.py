@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unispeech_sb.checkpoints.files import read_metadata, read_tensors
+from unispeech_sb.checkpoints.limits import check_config
 from unispeech_sb.checkpoints.texts import read_json
 
 BACKBONE_FILE = "backbone.ckpt"
@@ -101,7 +102,7 @@ def read_lobe(path):
     Raises
     ------
     ValueError
-        When the file is damaged, or another one.
+        When the file is damaged, or another one, or an argument cannot be.
 
     Example
     -------
@@ -114,13 +115,14 @@ def read_lobe(path):
     try:
         note = json.loads(read_metadata(path)["lobe"])
         cls, config = str(note["class"]), dict(note["config"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise  # the file itself is damaged
         raise ValueError(
             f"{path}: expected a file that this package wrote, with the "
             "module's class and arguments in it"
         ) from error
+    check_config(config, path)
     return LobeFile(cls, config, read_tensors(path))
 
 

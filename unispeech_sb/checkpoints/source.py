@@ -17,7 +17,7 @@ from unispeech_sb.checkpoints.huggingface import (
     is_huggingface,
     read_huggingface,
 )
-from unispeech_sb.checkpoints.limits import check_config, check_overrides
+from unispeech_sb.checkpoints.limits import check_overrides
 from unispeech_sb.checkpoints.pickles import read_objects
 from unispeech_sb.checkpoints.pretrained import BACKBONE_FILE, read_lobe
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
@@ -184,7 +184,6 @@ def read_backbone(source, save_path=None):
     path = find_source(source, save_path)
     if (path / BACKBONE_FILE).is_file():
         lobe = read_lobe(path / BACKBONE_FILE)
-        check_config(lobe.config, path / BACKBONE_FILE)
         return lobe.config, lobe.tensors, path / BACKBONE_FILE
     found = read_checkpoint(path)
     if not found.backbone:
