@@ -120,3 +120,11 @@ def test_a_damaged_note_on_a_lobe_is_one_clear_error(note, tmp_path):
     with pytest.raises(ValueError, match=r"backbone\.ckpt: expected") as caught:
         read_backbone(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_weight_file_stands_for_its_folder(folder):
+    weights = folder / "model.safetensors"
+    assert find_source(weights) == folder
+    found = Backbone.from_pretrained(weights).state_dict()
+    for name, tensor in Backbone.from_pretrained(folder).state_dict().items():
+        assert torch.equal(found[name], tensor)

@@ -14,6 +14,7 @@ from unispeech_sb.checkpoints.downstream import (
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
+    WEIGHT_FILES,
     is_huggingface,
     read_huggingface,
 )
@@ -39,7 +40,8 @@ def find_source(source, save_path=None):
     Arguments
     ---------
     source : str or pathlib.Path
-        A folder, a file, or the name of a model on the Hugging Face hub.
+        A folder, a file, or the name of a model on the Hugging Face hub. A
+        weight file of a Hugging Face folder stands for the folder.
     save_path : str, optional
         Where downloads are kept; the hub's own cache when omitted.
 
@@ -60,6 +62,8 @@ def find_source(source, save_path=None):
     True
     """
     path = Path(source)
+    if path.name in WEIGHT_FILES and is_huggingface(path.parent):
+        path = path.parent
     if path.exists():
         return path
     name = str(source)
