@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unispeech_sb.checkpoints.files import read_metadata, read_tensors
-from unispeech_sb.checkpoints.limits import check_config
+from unispeech_sb.checkpoints.limits import check_config, shown
 from unispeech_sb.checkpoints.texts import read_json
 
 BACKBONE_FILE = "backbone.ckpt"
@@ -13,6 +13,19 @@ LABELS_FILE = "label_encoder.ckpt"
 ORIGIN_FILE = "origin.json"
 TEXTS_FOLDER = "transformers"
 """Sub-folder with the texts of a Hugging Face checkpoint, as they were."""
+
+
+ORIGIN_KINDS = {
+    "origin": str,
+    "source": str,
+    "family": str,
+    "task": str,
+    "weight_norm": str,
+    "blank_index": int,
+    "labels": bool,
+    "facts": dict,
+}
+"""Entries of ``origin.json``; any may be missing or null."""
 
 
 class LobeFile(NamedTuple):
@@ -161,11 +174,34 @@ def read_pretrained(folder):
         for path in sorted(folder.glob("*.ckpt"))
         if path.name != LABELS_FILE
     }
-    origin = folder / ORIGIN_FILE
     texts = (folder / TEXTS_FOLDER).glob("*.json")
     return Pretrained(
         folder,
         lobes,
-        read_json(origin) if origin.is_file() else {},
+        _read_origin(folder / ORIGIN_FILE),
         {path.name: path.read_text("utf-8") for path in sorted(texts)},
     )
+
+
+def _read_origin(path):
+    """What a folder was converted from; empty where it was trained here."""
+    if not path.is_file():
+        return {}
+    origin = read_json(path)
+    for name, kind in ORIGIN_KINDS.items():
+        value = origin.get(name)
+        if value is not None and type(value) is not kind:
+            raise ValueError(
+                f"{path}: expected {name} to be of the type {kind.__name__}; "
+                f"got {shown(value)}"
+            )
+    check_config(
+        {"pad_token_id": origin.get("blank_index")}, f"{path}: blank_index"
+    )
+    facts = origin.get("facts") or {}
+    if not all(
+        isinstance(fact, dict) and {"value", "source"} <= fact.keys()
+        for fact in facts.values()
+    ):
+        raise ValueError(f"{path}: expected facts with a value and a source")
+    return origin
