@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from unispeech_sb.checkpoints.limits import shown
+from unispeech_sb.checkpoints.safety.limits import shown
 
 TASKS = (
     "Model",

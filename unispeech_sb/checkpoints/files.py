@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unispeech_sb.checkpoints.pickles import is_torch_file, read_objects
+from unispeech_sb.checkpoints.safety.pickles import is_torch_file, read_objects
 
 LONGEST = 120
 """Characters of a tensor's name that an error shows."""

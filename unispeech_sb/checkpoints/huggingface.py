@@ -12,7 +12,6 @@ from unispeech_sb.checkpoints.keys import (
     WEIGHT_NORM,
     split_backbone,
 )
-from unispeech_sb.checkpoints.limits import check_config, shown
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
@@ -20,6 +19,7 @@ from unispeech_sb.checkpoints.options import (
     SWITCHES,
     WAV_NORM_EPS,
 )
+from unispeech_sb.checkpoints.safety.limits import check_config, shown
 from unispeech_sb.checkpoints.texts import read_json, read_tokens
 
 WEIGHT_FILES = (

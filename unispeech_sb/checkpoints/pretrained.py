@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unispeech_sb.checkpoints.files import read_metadata, read_tensors
-from unispeech_sb.checkpoints.limits import check_config, shown
+from unispeech_sb.checkpoints.safety.limits import check_config, shown
 from unispeech_sb.checkpoints.texts import read_json
 
 BACKBONE_FILE = "backbone.ckpt"

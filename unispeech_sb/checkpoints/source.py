@@ -5,12 +5,13 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from unispeech_sb.checkpoints.downstream import (
+from unispeech_sb.checkpoints.downstream.authors import (
     is_diarization,
     is_speaker_verification,
     read_diarization,
     read_speaker_verification,
 )
+from unispeech_sb.checkpoints.downstream.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
@@ -18,10 +19,9 @@ from unispeech_sb.checkpoints.huggingface import (
     is_huggingface,
     read_huggingface,
 )
-from unispeech_sb.checkpoints.limits import check_overrides
-from unispeech_sb.checkpoints.pickles import read_objects
 from unispeech_sb.checkpoints.pretrained import BACKBONE_FILE, read_lobe
-from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
+from unispeech_sb.checkpoints.safety.limits import check_overrides
+from unispeech_sb.checkpoints.safety.pickles import read_objects
 
 SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt", "adapter.*"]
 WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin"])

@@ -4,7 +4,7 @@ import inspect
 
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.keys import split_heads
-from unispeech_sb.checkpoints.limits import shown
+from unispeech_sb.checkpoints.safety.limits import shown
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AMSoftmax,

@@ -21,6 +21,7 @@ from unispeech_sb.checkpoints.options import (
     WAV_NORM_EPS,
 )
 from unispeech_sb.checkpoints.pretrained import LABELS_FILE, read_pretrained
+from unispeech_sb.checkpoints.safety.limits import check_config
 from unispeech_sb.convert.lobes import check_lobe
 from unispeech_sb.convert.vocabulary import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
@@ -84,6 +85,7 @@ def to_huggingface(folder, dst, family=None, backbone_only=False):
     name = _class_name(found, family, task)
     labels = _labels(found) if task != "Model" else None
     config = _config(found, family, name, labels)
+    check_config(config, found.folder)
     tensors = _tensors(found, family, task, config)
     notes = _notes(found, config)
     texts = dict(found.texts)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.checkpoints.fairseq.comparing import CTC, SAT, STAGE1
-from unispeech_sb.checkpoints.pickles import read_objects
+from unispeech_sb.checkpoints.safety.pickles import read_objects
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from unispeech_sb.checkpoints.fairseq.dictionary import (
     read_dictionary,
     read_vocabulary,
 )
-from unispeech_sb.checkpoints.stubs import STUBS
+from unispeech_sb.checkpoints.safety.stubs import STUBS
 
 
 def pickled(symbols, **state):

@@ -11,11 +11,11 @@ from tests.checkpoints.fairseq.comparing import (
     restored,
     same_states,
 )
-from tests.checkpoints.planted import foreign_class
+from tests.checkpoints.safety.planted import foreign_class
 from unispeech_sb.checkpoints.fairseq import (
     read_fairseq,
 )
-from unispeech_sb.checkpoints.pickles import read_objects
+from unispeech_sb.checkpoints.safety.pickles import read_objects
 
 
 def named(content, name):

@@ -25,8 +25,8 @@ from unispeech_sb.checkpoints.fairseq import (
 )
 from unispeech_sb.checkpoints.fairseq.dictionary import SPECIALS
 from unispeech_sb.checkpoints.options import BACKBONE
-from unispeech_sb.checkpoints.pickles import read_objects
-from unispeech_sb.checkpoints.stubs import STUBS
+from unispeech_sb.checkpoints.safety.pickles import read_objects
+from unispeech_sb.checkpoints.safety.stubs import STUBS
 from unispeech_sb.lobes.backbone import Backbone
 
 HEADS = {"num_attention_heads": 4}

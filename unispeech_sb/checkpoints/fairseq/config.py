@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.fairseq.literals import read_layers
-from unispeech_sb.checkpoints.limits import shown
-from unispeech_sb.checkpoints.stubs import plain
+from unispeech_sb.checkpoints.safety.limits import shown
+from unispeech_sb.checkpoints.safety.stubs import plain
 
 
 class Kind(NamedTuple):

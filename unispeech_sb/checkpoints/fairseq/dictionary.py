@@ -7,8 +7,8 @@ text files give the specials first. CTC's blank is ``<s>`` in both.
 from pathlib import Path
 from typing import NamedTuple
 
-from unispeech_sb.checkpoints.limits import shown
-from unispeech_sb.checkpoints.stubs import Stub
+from unispeech_sb.checkpoints.safety.limits import shown
+from unispeech_sb.checkpoints.safety.stubs import Stub
 from unispeech_sb.checkpoints.texts import order_tokens, read_json
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]

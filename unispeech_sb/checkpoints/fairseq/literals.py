@@ -2,7 +2,7 @@
 
 import ast
 
-from unispeech_sb.checkpoints.limits import shown
+from unispeech_sb.checkpoints.safety.limits import shown
 
 MOST_TEXT, MOST_LAYERS = 1000, 64
 

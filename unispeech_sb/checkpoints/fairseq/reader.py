@@ -28,8 +28,8 @@ from unispeech_sb.checkpoints.fairseq.sizes import (
     backbone_options,
     complete_backbone,
 )
-from unispeech_sb.checkpoints.limits import check_config, shown
 from unispeech_sb.checkpoints.options import BACKBONE, HEADS, SWITCHES
+from unispeech_sb.checkpoints.safety.limits import check_config, shown
 
 RATE = 16000
 NO_OPTIONS = {"family", "task", "vocabulary", "blank_index", "sampling_rate"}

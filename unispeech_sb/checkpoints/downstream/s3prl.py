@@ -5,17 +5,17 @@ where that was trained too. The heads are those that transformers has.
 """
 
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact, settle
-from unispeech_sb.checkpoints.keys import rename
-from unispeech_sb.checkpoints.limits import check_config, shown
-from unispeech_sb.checkpoints.options import HEADS as DEFAULTS
-from unispeech_sb.checkpoints.stubs import plain
-from unispeech_sb.checkpoints.upstream import (
+from unispeech_sb.checkpoints.downstream.upstream import (
     check_agreement,
     measured,
     named_tensors,
     read_upstream,
     shape_of,
 )
+from unispeech_sb.checkpoints.keys import rename
+from unispeech_sb.checkpoints.options import HEADS as DEFAULTS
+from unispeech_sb.checkpoints.safety.limits import check_config, shown
+from unispeech_sb.checkpoints.safety.stubs import plain
 
 PREFIX = "model."
 TDNN = "model.framelevel_feature_extractor.module."

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.checkpoints.planted import (
+from tests.checkpoints.safety.planted import (
     Planted,
     bare,
     foreign_class,
@@ -20,8 +20,8 @@ from tests.checkpoints.planted import (
     tensor_program,
     torch_zip,
 )
-from unispeech_sb.checkpoints.pickles import LEGACY, read_objects
-from unispeech_sb.checkpoints.stubs import Stub, plain
+from unispeech_sb.checkpoints.safety.pickles import LEGACY, read_objects
+from unispeech_sb.checkpoints.safety.stubs import Stub, plain
 
 FORMATS = ("zip", "legacy", "bare")
 

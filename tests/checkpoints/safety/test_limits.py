@@ -5,12 +5,12 @@ import math
 import pytest
 
 from tests.huggingface import FAMILIES, full_config
-from unispeech_sb.checkpoints.limits import (
+from unispeech_sb.checkpoints.options import BACKBONE, HEADS, SWITCHES
+from unispeech_sb.checkpoints.safety.limits import (
     OPTIONS,
     check_config,
     check_overrides,
 )
-from unispeech_sb.checkpoints.options import BACKBONE, HEADS, SWITCHES
 
 LARGE = {
     "hidden_size": 1024,

@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file
 from torchaudio.transforms import Resample
 
-from unispeech_sb.checkpoints.downstream import (
+from unispeech_sb.checkpoints.downstream.authors import (
     is_diarization,
     is_speaker_verification,
     read_diarization,
     read_speaker_verification,
 )
 from unispeech_sb.checkpoints.files import load_strict
-from unispeech_sb.checkpoints.pickles import read_objects
+from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import ECAPAHead, EENDVCHead
 from unispeech_sb.nnet.eend import pit_loss, speaker_loss

@@ -2,8 +2,8 @@
 
 import torch
 
-from unispeech_sb.checkpoints.opcodes import ALLOWED
-from unispeech_sb.checkpoints.stubs import (
+from unispeech_sb.checkpoints.safety.opcodes import ALLOWED
+from unispeech_sb.checkpoints.safety.stubs import (
     DATA_CLASSES,
     MAPPINGS,
     STUBS,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from unispeech_sb.checkpoints.archives import open_archive
-from unispeech_sb.checkpoints.opcodes import Refusal, Simulation
-from unispeech_sb.checkpoints.stubs import MAPPINGS, STUBS, empty_mapping
+from unispeech_sb.checkpoints.safety.archives import open_archive
+from unispeech_sb.checkpoints.safety.opcodes import Refusal, Simulation
+from unispeech_sb.checkpoints.safety.stubs import MAPPINGS, STUBS, empty_mapping
 
 ZIP = b"PK"
 PICKLE = b"\x80"

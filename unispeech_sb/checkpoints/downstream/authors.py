@@ -10,14 +10,14 @@ import torch
 from torchaudio.transforms import Resample
 
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact, settle
-from unispeech_sb.checkpoints.limits import check_config
-from unispeech_sb.checkpoints.upstream import (
+from unispeech_sb.checkpoints.downstream.upstream import (
     check_agreement,
     measured,
     named_tensors,
     read_upstream,
     shape_of,
 )
+from unispeech_sb.checkpoints.safety.limits import check_config
 
 PREFIX = "feature_extract.model."
 FAMILY = Fact("unispeech-sat", "the authors' code")

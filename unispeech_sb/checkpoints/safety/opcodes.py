@@ -10,7 +10,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from math import prod
 from typing import NamedTuple
 
-from unispeech_sb.checkpoints.stubs import MAPPINGS, STUBS
+from unispeech_sb.checkpoints.safety.stubs import MAPPINGS, STUBS
 
 STORAGES = {
     "torch.BoolStorage": 1,
@@ -127,7 +127,7 @@ class Simulation:
     >>> Simulation(size=100).run(program)
     Traceback (most recent call last):
     ...
-    unispeech_sb.checkpoints.opcodes.Refusal: it names builtins.print, ...
+    unispeech_sb.checkpoints.safety.opcodes.Refusal: it names builtins.print...
     """
 
     def __init__(self, size, records=None):

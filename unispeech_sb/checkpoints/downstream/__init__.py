@@ -1,0 +1,1 @@
+"""Files of downstream models: the authors' and s3prl's."""
