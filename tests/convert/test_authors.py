@@ -12,6 +12,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from torchaudio.functional import resample
 
 from tests.huggingface import tiny_model
+from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.convert import convert_checkpoint, to_huggingface
 from unispeech_sb.lobes.backbone import Backbone
 
@@ -90,6 +91,18 @@ def test_a_ctc_vocabulary_reaches_transformers(authors_folder, tmp_path):
     assert tokenizer.decode([0, 41, 1, 1, 41, 2]) == "t e n"
     back = convert_checkpoint(tmp_path / "hf", tmp_path / "again")
     assert back.used == {"backbone": 63, "head": 2}
+
+
+def test_a_ctc_model_without_its_dictionary_stays_here(
+    authors_folder, tmp_path
+):
+    content = read_objects(authors_folder / "fairseq_unispeech_ctc.pt")
+    content["task_state"] = {}
+    torch.save(content, tmp_path / "bare.pt")
+    report = convert_checkpoint(tmp_path / "bare.pt", tmp_path / "sb")
+    assert any("blank" in note for note in report.notes)
+    with pytest.raises(ValueError, match="--set dictionary=PATH"):
+        to_huggingface(tmp_path / "sb", tmp_path / "hf")
 
 
 def test_speaker_verification_gives_the_recorded_embeddings(

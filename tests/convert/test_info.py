@@ -10,6 +10,8 @@ from unispeech_sb.cli import main
 from unispeech_sb.convert import convert_checkpoint, describe
 from unispeech_sb.lobes.lobe import Lobe
 
+LOBE_INIT = Lobe.__init__
+
 
 @pytest.fixture
 def no_models(monkeypatch):
@@ -81,6 +83,15 @@ def test_an_export_is_told(speech_folder, tmp_path, capsys):
     assert rows["head"] == ["FrameHead", "head.ckpt"]
     assert rows["mask_rule"] == ["hf", "backbone.ckpt"]
     assert rows["labels"][0] == "a, b, |, <pad>"
+
+
+def test_one_module_of_an_export_is_told(speech_folder, tmp_path, no_models):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lobe, "__init__", LOBE_INIT)
+        convert_checkpoint(speech_folder, tmp_path / "sb")
+    rows = rows_of(str(describe(tmp_path / "sb" / "head.ckpt")))
+    assert rows["what"][0] == "FrameHead of unispeech_sb"
+    assert rows["parameters"][0] == "68 (head 68)"
 
 
 def test_what_would_not_convert_is_told_once_with_its_reason():

@@ -8,8 +8,10 @@ from unispeech_sb.checkpoints.keys import CLASSES
 from unispeech_sb.checkpoints.pretrained import (
     LABELS_FILE,
     is_pretrained,
+    read_lobe,
     read_pretrained,
 )
+from unispeech_sb.checkpoints.safety.pickles import is_torch_file
 from unispeech_sb.checkpoints.source import find_source, read_checkpoint
 from unispeech_sb.convert.pretrained import SERVED_BY
 from unispeech_sb.dataio.labels import LabelEncoder
@@ -120,6 +122,8 @@ def describe(source, save_path=None, **overrides):
         return _describe_ours(path)
     if path.is_file() and path.name.startswith("adapter."):
         return _describe_adapter(path)
+    if path.suffix == ".ckpt" and not is_torch_file(path):
+        return _describe_lobe(path)
     found = read_checkpoint(path, overrides=overrides)
     facts = {"what": _what(found)}
     facts |= _told(found.facts)
@@ -208,6 +212,20 @@ def _describe_adapter(path):
         ),
     }
     return Description(facts, {}, ["goes beside the model that it is for"])
+
+
+def _describe_lobe(path):
+    """The facts of one module of a pretrained folder."""
+    lobe = read_lobe(path)
+    text = f"{lobe.cls.rpartition('.')[2]} of unispeech_sb"
+    facts = {"what": Fact(text, "note in the file")}
+    facts |= _told(
+        {k: Fact(v, "note in the file") for k, v in lobe.config.items()}
+    )
+    facts["tensors"] = _tensor_fact([lobe.tensors])
+    count = _num_parameters({path.stem: lobe.tensors})
+    facts["parameters"] = Fact(count, "shapes of the tensors")
+    return Description(facts, {}, [])
 
 
 def _describe_ours(folder):

@@ -117,9 +117,14 @@ def _task(found):
             f"{found.folder}: transformers has no class for {head}; "
             "--backbone-only writes the backbone"
         )
-    if head == "FrameHead" and found.origin.get("blank_index") is not None:
-        return "ForCTC"
-    return TASKS[head]
+    if head != "FrameHead" or found.origin.get("task") != "ForCTC":
+        return TASKS[head]
+    if found.origin.get("blank_index") is None:
+        raise ValueError(
+            f"{found.folder}: expected to know CTC's blank, which "
+            "transformers needs; convert with --set dictionary=PATH"
+        )
+    return "ForCTC"
 
 
 def _class_name(found, family, task):

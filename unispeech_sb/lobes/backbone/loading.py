@@ -68,8 +68,9 @@ def from_pretrained(
     ---------
     source : str or pathlib.Path
         A pretrained folder (with ``backbone.ckpt``), a Hugging Face
-        folder of any UniSpeech or UniSpeech-SAT class, or the name of
-        one on the hub.
+        folder of any UniSpeech or UniSpeech-SAT class, the name of one
+        on the hub, or a file of the authors' (fairseq, speaker
+        verification, diarization).
     save_path : str, optional
         Where downloads are kept; the hub's own cache when omitted.
     output_norm : bool
