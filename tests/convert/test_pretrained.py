@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.encoders import WaveformEncoder
+from speechbrain.inference.speaker import SpeakerRecognition
 
 from tests.huggingface import (
     FAMILIES,
@@ -220,3 +222,27 @@ def test_what_a_constructor_refuses_is_told_with_the_file(tmp_path):
     save_file(tensors, hf / "model.safetensors")
     with pytest.raises(ValueError, match="hf: UniSpeechHead: expected"):
         convert_checkpoint(hf, tmp_path / "sb")
+
+
+def test_speaker_recognition_gives_transformers_embeddings(tmp_path):
+    model = tiny_model(
+        "unispeech-sat", "ForXVector", use_weighted_layer_sum=True,
+        tdnn_dim=[12, 14], tdnn_kernel=[3, 1], tdnn_dilation=[1, 1],
+        xvector_output_dim=10,
+    )  # fmt: skip
+    hf = save_folder(model, tmp_path / "hf")
+    report = convert_checkpoint(hf, tmp_path / "sb")
+    assert report.interface == "SpeakerRecognition"
+    recognizer = SpeakerRecognition.from_hparams(source=str(tmp_path / "sb"))
+    wavs = torch.randn(2, 7000)
+    expected = model(wavs).embeddings
+    found = recognizer.encode_batch(wavs)[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for name, wav in zip("ab", 0.1 * wavs):
+        soundfile.write(tmp_path / f"{name}.wav", wav.numpy(), 16000, "FLOAT")
+    cosine, _ = recognizer.verify_files(
+        str(tmp_path / "a.wav"), str(tmp_path / "b.wav")
+    )
+    one, other = model(0.1 * wavs).embeddings
+    wanted = torch.cosine_similarity(one, other, dim=0)
+    assert abs(float(cosine) - float(wanted)) < 1e-4

@@ -31,17 +31,39 @@ SHOWN = (
     "sampling_rate",
     "normalize_wav",
     "normalize_eps",
-    "use_weighted_layer_sum",
     "weight_norm",
-    "gumbel_temperature",
-    "num_updates",
     "last_state",
     "mask_rule",
-    "tdnn_lengths",
 )
-"""Facts that are told, in this order."""
+"""Facts that are told of every backbone, in this order."""
 
-MOST_NAMES = 8
+SHOWN_OF = {
+    "ForPreTraining": (
+        "num_codevector_groups",
+        "num_codevectors_per_group",
+        "codevector_dim",
+        "proj_codevector_dim",
+        "gumbel_temperature",
+    ),
+    "ForCTC": ("final_dropout", "ctc_loss_reduction", "ctc_zero_infinity"),
+    "ForSequenceClassification": (
+        "use_weighted_layer_sum",
+        "classifier_proj_size",
+    ),
+    "ForAudioFrameClassification": ("use_weighted_layer_sum",),
+    "ForXVector": (
+        "use_weighted_layer_sum",
+        "tdnn_dim",
+        "xvector_output_dim",
+        "tdnn_lengths",
+        "relu",
+    ),
+    "ForECAPA": ("channels", "embedding_size"),
+    "ForEENDVC": ("num_speakers", "num_layers", "num_heads", "speaker_size"),
+}
+"""Task -> facts that are told of its head."""
+
+MOST_NAMES = 4
 """Names of a vocabulary or a list that are told before the rest is counted."""
 
 
@@ -126,7 +148,7 @@ def describe(source, save_path=None, **overrides):
         return _describe_lobe(path)
     found = read_checkpoint(path, overrides=overrides)
     facts = {"what": _what(found)}
-    facts |= _told(found.facts)
+    facts |= _told(found.facts, found.task)
     facts |= _names_facts(found)
     facts["tensors"] = _tensor_fact([found.backbone, found.top])
     facts["parameters"] = Fact(
@@ -149,9 +171,9 @@ def _what(found):
     return Fact(f"{found.origin}: {name}", source.source if source else "")
 
 
-def _told(facts):
+def _told(facts, task=None):
     """Size, then those facts that matter, in order."""
-    told = {}
+    told, names = {}, (*SHOWN, *SHOWN_OF.get(task, ()))
     if "family" in facts:
         told["family"] = facts["family"]
     if "hidden_size" in facts and "num_hidden_layers" in facts:
@@ -159,8 +181,10 @@ def _told(facts):
         dim = facts["hidden_size"].value
         size = SIZES.get((layers, dim), "other")
         told["size"] = Fact(f"{size} ({layers} x {dim})", "the next two")
-    told |= {name: facts[name] for name in SHOWN if name in facts}
-    return told
+    known = {name: facts[name] for name in names if name in facts}
+    return told | {
+        n: fact for n, fact in known.items() if fact.value is not None
+    }
 
 
 def _names_facts(found):
@@ -243,7 +267,7 @@ def _describe_ours(folder):
         for name, value in file.config.items()
     }
     config["sampling_rate"] = Fact(16000, "both families")
-    facts |= _told(config)
+    facts |= _told(config, origin.get("task"))
     for name, lobe in found.lobes.items():
         facts[name] = Fact(lobe.cls.rpartition(".")[2], f"{name}.ckpt")
     if (folder / LABELS_FILE).is_file():
