@@ -238,6 +238,9 @@ def test_speaker_recognition_gives_transformers_embeddings(tmp_path):
     expected = model(wavs).embeddings
     found = recognizer.encode_batch(wavs)[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(
+        recognizer.encode_batch(wavs, normalize=True)[:, 0], found
+    )
     for name, wav in zip("ab", 0.1 * wavs):
         soundfile.write(tmp_path / f"{name}.wav", wav.numpy(), 16000, "FLOAT")
     cosine, _ = recognizer.verify_files(

@@ -47,3 +47,8 @@ def test_a_missing_file_is_an_error(tmp_path):
 def test_repeated_labels_are_refused():
     with pytest.raises(ValueError, match="got 3 with 2 different ones"):
         LabelEncoder.from_labels(["a", "b", "a"])
+
+
+def test_labels_that_a_file_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match="labels without ' => '"):
+        LabelEncoder.from_labels(["a => b"])

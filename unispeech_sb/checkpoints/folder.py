@@ -48,7 +48,12 @@ modules:
         problem_type: {problem_type}
 """,
     # speechbrain.inference.speaker.SpeakerRecognition
-    "SpeakerRecognition": SERVED + "{others}",
+    "SpeakerRecognition": """
+# for encode_batch(normalize=True)
+mean_var_norm_emb: !new:unispeech_sb.lobes.heads.PassThrough
+"""
+    + SERVED
+    + "{others}",
 }
 """Interface -> the part of ``hyperparams.yaml`` that wires it. Lobes that it
 does not use are modules under their own names."""

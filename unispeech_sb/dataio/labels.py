@@ -7,6 +7,10 @@ from speechbrain.utils.checkpoints import (
 )
 
 
+ARROW = " => "
+"""Between label and index in the files of SpeechBrain's encoders."""
+
+
 @register_checkpoint_hooks
 class LabelEncoder(CategoricalEncoder):
     """SpeechBrain's encoder, for pretrained folders.
@@ -36,6 +40,12 @@ class LabelEncoder(CategoricalEncoder):
         LabelEncoder
             With one index for each label.
         """
+        for label in labels:
+            if ARROW in label:
+                raise ValueError(
+                    f"label encoder: expected labels without {ARROW!r}, which "
+                    f"SpeechBrain's file format cannot hold; got {label[:60]!r}"
+                )
         encoder = cls()
         encoder.update_from_iterable(labels)
         if len(encoder) != len(list(labels)):
