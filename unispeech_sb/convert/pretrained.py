@@ -179,7 +179,7 @@ def convert_checkpoint(src, dst, backbone=None, **overrides):
         lobes,
         interface,
         _readme(found, lobes, src, report),
-        LabelEncoder.from_labels(names) if names else None,
+        _label_encoder(names, path) if names else None,
         files=_files(found, path),
         **options,
     )
@@ -217,6 +217,14 @@ def _take_backbone(found, backbone, overrides):
     found.notes.append(f"backbone: from {backbone}")
     given = {n: Fact(v, str(backbone)) for n, v in options.items()}
     found.facts = {**given, **found.facts}
+
+
+def _label_encoder(names, path):
+    """Classes or tokens in SpeechBrain's encoder."""
+    try:
+        return LabelEncoder.from_labels(names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _files(found, path):

@@ -6,7 +6,6 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-
 ARROW = " => "
 """Between label and index in the files of SpeechBrain's encoders."""
 
@@ -41,10 +40,10 @@ class LabelEncoder(CategoricalEncoder):
             With one index for each label.
         """
         for label in labels:
-            if ARROW in label:
+            if ARROW in str(label):
                 raise ValueError(
                     f"label encoder: expected labels without {ARROW!r}, which "
-                    f"SpeechBrain's file format cannot hold; got {label[:60]!r}"
+                    f"SpeechBrain's file format cannot hold; got {str(label)[:60]!r}"
                 )
         encoder = cls()
         encoder.update_from_iterable(labels)
