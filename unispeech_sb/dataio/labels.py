@@ -43,7 +43,8 @@ class LabelEncoder(CategoricalEncoder):
             if ARROW in str(label):
                 raise ValueError(
                     f"label encoder: expected labels without {ARROW!r}, which "
-                    f"SpeechBrain's file format cannot hold; got {str(label)[:60]!r}"
+                    "SpeechBrain's file format cannot hold; got "
+                    f"{str(label)[:60]!r}"
                 )
         encoder = cls()
         encoder.update_from_iterable(labels)
