@@ -137,6 +137,7 @@ KINDS = {
     "adapter": Kind((files.adapter,), ("adapter.eng.safetensors",), switch),
     "own-backbone": Kind((*OWN, files.own_backbone), ("backbone.ckpt",), serve),
     "own-head": Kind(OWN, ("head.ckpt",), serve),
-    "own-labels": Kind(OWN, ("label_encoder.ckpt",), serve),
+    "own-labels": Kind(OWN[:1], ("label_encoder.ckpt",), serve),
+    "own-tokenizer": Kind(OWN[1:], ("tokenizer.ckpt",), serve),
     "own-origin": Kind(OWN, ("origin.json",), serve),
 }

@@ -36,6 +36,7 @@ def recipe(argv):
     Example
     -------
     >>> recipe([])
+    asr               Speech recognition by CTC: ...
     keyword_spotting  Keyword spotting: ...
     """
     known = _recipes()
@@ -152,6 +153,13 @@ def _options(pairs):
     return options
 
 
+def _transcribe(argv):
+    """Writes down what is said in files: transcribe FOLDER FILES..."""
+    from unispeech_sb.inference.transcribe import main as run_transcribe
+
+    run_transcribe(argv)
+
+
 def _demo(argv):
     """Trains, scores and exports a small model on spoken test words: demo"""
     from unispeech_sb.demo import main as run_demo
@@ -164,6 +172,7 @@ COMMANDS = {
     "convert": _convert,
     "to-hf": _to_hf,
     "info": _info,
+    "transcribe": _transcribe,
     "demo": _demo,
 }
 """Name on the command line -> function of the arguments after it."""

@@ -14,6 +14,7 @@ from torchaudio.functional import resample
 from tests.huggingface import tiny_model
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.convert import convert_checkpoint, to_huggingface
+from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.backbone import Backbone
 
 FILES = {
@@ -72,9 +73,11 @@ def test_fairseq_files_reach_transformers(file, authors_folder, tmp_path):
     origin = json.loads((tmp_path / "sb" / "origin.json").read_text())
     assert origin["blank_index"] == blank
     if size:
-        encoder = WaveformEncoder.from_hparams(source=str(tmp_path / "sb"))
-        assert len(encoder.hparams.label_encoder) == size
-        assert encoder.hparams.label_encoder.decode_ndim(blank) == "<s>"
+        asr = name.endswith("ForCTC")
+        label_file = "tokenizer.ckpt" if asr else "label_encoder.ckpt"
+        labels = LabelEncoder.read_labels(tmp_path / "sb" / label_file)
+        assert len(labels) == size
+        assert labels[blank] == "<s>"
 
 
 def test_a_ctc_vocabulary_reaches_transformers(authors_folder, tmp_path):
@@ -103,6 +106,16 @@ def test_a_ctc_model_without_its_dictionary_stays_here(
     assert any("blank" in note for note in report.notes)
     with pytest.raises(ValueError, match="--set dictionary=PATH"):
         to_huggingface(tmp_path / "sb", tmp_path / "hf")
+
+
+def test_a_tokenizer_alone_tells_the_blank(authors_folder, tmp_path):
+    convert_checkpoint(authors_folder / "fairseq_unispeech_ctc.pt",
+                       tmp_path / "sb")  # fmt: skip
+    (tmp_path / "sb" / "origin.json").unlink()  # as of a folder trained here
+    to_huggingface(tmp_path / "sb", tmp_path / "hf", family="unispeech")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "hf")
+    assert config.architectures == ["UniSpeechForCTC"]
+    assert (config.pad_token_id, config.vocab_size) == (41, 45)
 
 
 def test_speaker_verification_gives_the_recorded_embeddings(

@@ -6,9 +6,10 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
+from speechbrain.inference.ASR import EncoderASR
 from speechbrain.inference.classifiers import EncoderClassifier
-from speechbrain.inference.encoders import WaveformEncoder
 from speechbrain.inference.speaker import SpeakerRecognition
+from transformers import UniSpeechForCTC
 
 from tests.huggingface import (
     FAMILIES,
@@ -148,6 +149,8 @@ def many_languages(tmp_path):
         "unispeech", "ForCTC", feat_extract_norm="layer", vocab_size=4,
         do_stable_layer_norm=True, adapter_attn_dim=4,
     )  # fmt: skip
+    with torch.no_grad():  # letters, so that there is text
+        model.lm_head.bias[[0, 3]] -= 10.0
     folder = save_folder(model, tmp_path / "hf")
     vocabulary = {
         "eng": {"<pad>": 0, "a": 1, "b": 2, "|": 3},
@@ -172,17 +175,17 @@ def test_a_language_is_chosen_at_conversion(many_languages, tmp_path):
     convert_checkpoint(folder, tmp_path / "eng")
     report = convert_checkpoint(folder, tmp_path / "fra", target_lang="fra")
     assert "language: fra" in report.notes
-    eng = WaveformEncoder.from_hparams(source=str(tmp_path / "eng"))
-    fra = WaveformEncoder.from_hparams(source=str(tmp_path / "fra"))
-    assert len(eng.hparams.label_encoder) == 4
-    assert fra.hparams.label_encoder.decode_ndim([2, 4]) == ["é", "|"]
+    eng = EncoderASR.from_hparams(source=str(tmp_path / "eng"))
+    fra = EncoderASR.from_hparams(source=str(tmp_path / "fra"))
+    assert len(eng.tokenizer) == 4
+    assert fra.tokenizer.decode([2, 4, 3]) == "é b"
     assert torch.equal(
-        fra.mods.head.classifier.weight, adapters["lm_head.weight"]
+        fra.mods.encoder.head.classifier.weight, adapters["lm_head.weight"]
     )
     key = "encoder.layers.1.adapter_layer.norm.weight"
-    found = fra.mods.encoder.state_dict()[key]
+    found = fra.mods.encoder.backbone.state_dict()[key]
     assert torch.equal(found, adapters["unispeech." + key])
-    assert not torch.equal(found, eng.mods.encoder.state_dict()[key])
+    assert not torch.equal(found, eng.mods.encoder.backbone.state_dict()[key])
     # the file that was read stays as it was
     before = load_file(folder / "model.safetensors")["unispeech." + key]
     assert not torch.equal(before, found)
@@ -191,12 +194,11 @@ def test_a_language_is_chosen_at_conversion(many_languages, tmp_path):
 def test_languages_can_be_switched_after_conversion(many_languages, tmp_path):
     folder, adapters = many_languages
     convert_checkpoint(folder, tmp_path / "sb")
-    encoder = WaveformEncoder.from_hparams(source=str(tmp_path / "sb"))
+    asr = EncoderASR.from_hparams(source=str(tmp_path / "sb"))
     assert adapter_languages(tmp_path / "sb") == ["fra"]
-    load_adapter(
-        tmp_path / "sb", "fra", encoder.mods.encoder, encoder.mods.head
-    )
-    assert encoder.mods.head(torch.zeros(1, 2, 16)).shape[-1] == 5
+    model = asr.mods.encoder
+    load_adapter(tmp_path / "sb", "fra", model.backbone, model.head)
+    assert asr.encode_batch(torch.randn(1, 4000), torch.ones(1)).shape[-1] == 5
     with pytest.raises(ValueError, match="one of the languages .*; got 'xx'"):
         convert_checkpoint(folder, tmp_path / "other", target_lang="xx")
     assert not (tmp_path / "other").exists()
@@ -246,6 +248,26 @@ def test_speaker_recognition_gives_transformers_embeddings(tmp_path):
     cosine, _ = recognizer.verify_files(
         str(tmp_path / "a.wav"), str(tmp_path / "b.wav")
     )
-    one, other = model(0.1 * wavs).embeddings
+    one, other = model(0.1 * wavs).embeddings.detach()
     wanted = torch.cosine_similarity(one, other, dim=0)
     assert abs(float(cosine) - float(wanted)) < 1e-4
+
+
+def test_speech_recognition_gives_transformers_text(many_languages, tmp_path):
+    folder, _ = many_languages
+    convert_checkpoint(folder, tmp_path / "sb")
+    asr = EncoderASR.from_hparams(source=str(tmp_path / "sb"))
+    model = UniSpeechForCTC.from_pretrained(folder).eval()
+    wavs = torch.randn(2, 20000)
+    expected = model(wavs).logits.log_softmax(-1)
+    lengths = torch.tensor([1.0, 1.0])
+    torch.testing.assert_close(
+        asr.encode_batch(wavs, lengths), expected, rtol=1e-5, atol=1e-5
+    )
+    texts, _ = asr.transcribe_batch(wavs, lengths)
+    indices = expected.argmax(-1).tolist()
+    assert texts == [asr.tokenizer.decode_frames(row) for row in indices]
+    assert all(set(text) & set("ab") for text in texts)
+    alone, _ = asr.transcribe_batch(wavs[1:, :9000], torch.ones(1))
+    batch, _ = asr.transcribe_batch(wavs, torch.tensor([1.0, 0.45]))
+    assert batch == [texts[0], alone[0]]

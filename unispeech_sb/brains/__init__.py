@@ -5,7 +5,8 @@ from unispeech_sb.environment import require_torchaudio
 require_torchaudio()
 
 from unispeech_sb.brains.base import SSLBrain  # noqa: E402
+from unispeech_sb.brains.ctc import CTCBrain  # noqa: E402
 from unispeech_sb.brains.schedules import tri_stage  # noqa: E402
 from unispeech_sb.brains.utterance import UtteranceBrain  # noqa: E402
 
-__all__ = ["SSLBrain", "UtteranceBrain", "tri_stage"]
+__all__ = ["CTCBrain", "SSLBrain", "UtteranceBrain", "tri_stage"]

@@ -47,6 +47,18 @@ modules:
         head: !ref <head>
         problem_type: {problem_type}
 """,
+    # speechbrain.inference.ASR.EncoderASR
+    "EncoderASR": """
+blank_index: {blank_index}
+decoding_function: !name:speechbrain.decoders.ctc_greedy_decode
+    blank_id: !ref <blank_index>
+
+modules:
+    encoder: !new:unispeech_sb.lobes.heads.FramePosteriors
+        backbone: !ref <backbone>
+        head: !ref <head>
+        blank_index: !ref <blank_index>
+""",
     # speechbrain.inference.speaker.SpeakerRecognition
     "SpeakerRecognition": """
 # for encode_batch(normalize=True)
@@ -58,9 +70,8 @@ mean_var_norm_emb: !new:unispeech_sb.lobes.heads.PassThrough
 """Interface -> the part of ``hyperparams.yaml`` that wires it. Lobes that it
 does not use are modules under their own names."""
 
-LABELS = """
-label_encoder: !new:unispeech_sb.dataio.labels.LabelEncoder
-"""
+ENCODERS = {"EncoderASR": "tokenizer"}
+"""Interface -> what it calls its labels; ``label_encoder`` for all others."""
 
 
 @contextmanager
@@ -133,7 +144,8 @@ def write_pretrained(
     readme : str
         Text of ``README.md``.
     labels : speechbrain.dataio.encoder.CategoricalEncoder, optional
-        Written as ``label_encoder.ckpt``.
+        Written as ``label_encoder.ckpt``, or ``tokenizer.ckpt`` for
+        ``EncoderASR``.
     replace : bool
         Take the place of a pretrained folder that is there.
     files : dict, optional
@@ -150,13 +162,15 @@ def write_pretrained(
     >>> sorted(p.name for p in path.iterdir())
     ['README.md', 'backbone.ckpt', 'hyperparams.yaml']
     """
-    loadables = [*lobes, *(["label_encoder"] if labels else [])]
+    encoder = ENCODERS.get(interface, "label_encoder")
+    loadables = [*lobes, *([encoder] if labels else [])]
     others = "".join(
         f"    {name}: !ref <{name}>\n" for name in lobes if name != "backbone"
     )
     options = {"allow_silence": False, **interface_options}
     text = HEADER + "\n".join(_entry(*item) for item in lobes.items())
-    text += LABELS if labels else ""
+    if labels:
+        text += f"\n{encoder}: !new:{_name(labels)}\n"
     text += INTERFACES[interface].format(others=others, **options)
     text += PRETRAINER
     text += "".join(f"        {name}: !ref <{name}>\n" for name in loadables)
@@ -164,7 +178,7 @@ def write_pretrained(
         for name, lobe in lobes.items():
             lobe.save(folder / f"{name}.ckpt")
         if labels:
-            labels.save(folder / "label_encoder.ckpt")
+            labels.save(folder / f"{encoder}.ckpt")
         for name, content in (files or {}).items():
             _write(folder / name, content)
         (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
@@ -180,10 +194,14 @@ def _write(path, content):
         path.write_text(content, encoding="utf-8")
 
 
+def _name(built):
+    """Full name of an object's class."""
+    return f"{type(built).__module__}.{type(built).__name__}"
+
+
 def _entry(name, lobe):
     """The yaml lines that build one lobe."""
-    cls = type(lobe)
-    lines = [f"{name}: !new:{cls.__module__}.{cls.__name__}"]
+    lines = [f"{name}: !new:{_name(lobe)}"]
     for key, value in lobe.config.items():
         plain = list(value) if isinstance(value, tuple) else value
         flow = yaml.safe_dump({key: plain}, default_flow_style=True, width=999)

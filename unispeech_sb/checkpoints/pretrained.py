@@ -9,7 +9,8 @@ from unispeech_sb.checkpoints.safety.limits import check_config, shown
 from unispeech_sb.checkpoints.texts import read_json
 
 BACKBONE_FILE = "backbone.ckpt"
-LABELS_FILE = "label_encoder.ckpt"
+TOKENIZER_FILE = "tokenizer.ckpt"
+LABEL_FILES = ("label_encoder.ckpt", TOKENIZER_FILE)
 ORIGIN_FILE = "origin.json"
 TEXTS_FOLDER = "transformers"
 """Sub-folder with the texts of a Hugging Face checkpoint, as they were."""
@@ -172,7 +173,7 @@ def read_pretrained(folder):
     lobes = {
         path.stem: read_lobe(path)
         for path in sorted(folder.glob("*.ckpt"))
-        if path.name != LABELS_FILE
+        if path.name not in LABEL_FILES
     }
     texts = (folder / TEXTS_FOLDER).glob("*.json")
     return Pretrained(

@@ -6,14 +6,14 @@ from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.keys import CLASSES
 from unispeech_sb.checkpoints.pretrained import (
-    LABELS_FILE,
+    LABEL_FILES,
     is_pretrained,
     read_lobe,
     read_pretrained,
 )
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file
 from unispeech_sb.checkpoints.source import find_source, read_checkpoint
-from unispeech_sb.convert.pretrained import SERVED_BY
+from unispeech_sb.convert.pretrained import interface_of
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.adapters import adapter_languages
 
@@ -158,8 +158,7 @@ def describe(source, save_path=None, **overrides):
     if path.is_dir() and adapter_languages(path):
         languages = adapter_languages(path)
         facts["languages"] = Fact(languages, "adapter files")
-    interface = SERVED_BY.get(found.task, "WaveformEncoder")
-    facts["converts for"] = Fact(interface, "the task")
+    facts["converts for"] = Fact(interface_of(found), "the task")
     return Description(facts, found.dropped, found.notes)
 
 
@@ -270,11 +269,10 @@ def _describe_ours(folder):
     facts |= _told(config, origin.get("task"))
     for name, lobe in found.lobes.items():
         facts[name] = Fact(lobe.cls.rpartition(".")[2], f"{name}.ckpt")
-    if (folder / LABELS_FILE).is_file():
-        encoder = LabelEncoder()
-        encoder.load_strict(folder / LABELS_FILE)
-        names = [encoder.ind2lab[index] for index in range(len(encoder))]
-        facts["labels"] = Fact(names, LABELS_FILE)
+    for name in LABEL_FILES:
+        if (folder / name).is_file():
+            labels = LabelEncoder.read_labels(folder / name)
+            facts["labels"] = Fact(labels, name)
     if origin.get("blank_index") is not None:
         facts["blank"] = Fact(origin["blank_index"], "origin.json")
     lobes = {name: lobe.tensors for name, lobe in found.lobes.items()}

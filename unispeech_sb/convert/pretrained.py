@@ -19,7 +19,9 @@ from unispeech_sb.checkpoints.source import (
 )
 from unispeech_sb.checkpoints.texts import read_tokens
 from unispeech_sb.convert.lobes import build_lobes
+from unispeech_sb.convert.vocabulary import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.adapters import load_adapter
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
 
@@ -57,6 +59,11 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
 log_posteriors, score, index, label = classifier.classify_file("a.wav")""",
+    "EncoderASR": """\
+from speechbrain.inference.ASR import EncoderASR
+
+recognizer = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
+text = recognizer.transcribe_file("a.wav")""",
     "SpeakerRecognition": """\
 from speechbrain.inference.speaker import SpeakerRecognition
 
@@ -117,6 +124,30 @@ class ConversionReport(NamedTuple):
         return "\n".join(lines)
 
 
+def interface_of(checkpoint):
+    """SpeechBrain's interface for a checkpoint.
+
+    Arguments
+    ---------
+    checkpoint : Checkpoint
+        What was read.
+
+    Returns
+    -------
+    str
+        A key of ``checkpoints.folder.INTERFACES``.
+
+    Example
+    -------
+    >>> from unispeech_sb.checkpoints.checkpoint import Checkpoint
+    >>> interface_of(Checkpoint("test", "unispeech", "Model", {}, {}))
+    'WaveformEncoder'
+    """
+    if checkpoint.task == "ForCTC" and checkpoint.tokens:
+        return "EncoderASR"
+    return SERVED_BY.get(checkpoint.task, "WaveformEncoder")
+
+
 def convert_checkpoint(src, dst, backbone=None, **overrides):
     """Converts a checkpoint to a pretrained folder.
 
@@ -164,22 +195,23 @@ def convert_checkpoint(src, dst, backbone=None, **overrides):
         _set_language(found, lobes, path, overrides["target_lang"])
     for lobe in lobes.values():
         check_finite(lobe.state_dict(), path)
-    interface = SERVED_BY.get(found.task, "WaveformEncoder")
+    interface = interface_of(found)
     used = {name: len(lobe.state_dict()) for name, lobe in lobes.items()}
     report = ConversionReport(
         str(dst), interface, used, found.dropped, found.notes
     )
-    names = found.tokens or found.labels
     options = {}
     if interface == "EncoderClassifier":
         kind = found.config["problem_type"] or PROBLEM_TYPES[0]
         options["problem_type"] = kind
+    if interface == "EncoderASR":
+        options["blank_index"] = found.blank_index
     write_pretrained(
         dst,
         lobes,
         interface,
         _readme(found, lobes, src, report),
-        _label_encoder(names, path) if names else None,
+        _label_encoder(found, path),
         files=_files(found, path),
         **options,
     )
@@ -219,12 +251,28 @@ def _take_backbone(found, backbone, overrides):
     found.facts = {**given, **found.facts}
 
 
-def _label_encoder(names, path):
-    """Classes or tokens in SpeechBrain's encoder."""
+def _label_encoder(found, path):
+    """Classes or tokens in SpeechBrain's encoder; None where there are none."""
     try:
-        return LabelEncoder.from_labels(names)
+        if interface_of(found) == "EncoderASR":
+            return _tokenizer(found)
+        names = found.tokens or found.labels
+        return LabelEncoder.from_labels(names) if names else None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _tokenizer(found):
+    """The tokenizer of a CTC model."""
+    if "vocab.json" in found.files:
+        return CTCTokenizer.from_huggingface(
+            found.files, found.tokens, found.blank_index
+        )
+    phones = tokenizer_files(found.tokens, found.blank_index)
+    separator = " " if "Phoneme" in phones["tokenizer_config.json"] else ""
+    return CTCTokenizer.from_tokens(
+        found.tokens, found.blank_index, separator=separator
+    )
 
 
 def _files(found, path):

@@ -20,11 +20,16 @@ from unispeech_sb.checkpoints.options import (
     SWITCHES,
     WAV_NORM_EPS,
 )
-from unispeech_sb.checkpoints.pretrained import LABELS_FILE, read_pretrained
+from unispeech_sb.checkpoints.pretrained import (
+    LABEL_FILES,
+    TOKENIZER_FILE,
+    read_pretrained,
+)
 from unispeech_sb.checkpoints.safety.limits import check_config
 from unispeech_sb.convert.lobes import check_lobe
 from unispeech_sb.convert.vocabulary import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
 DEFAULT_FAMILY = "unispeech-sat"
 """For folders that do not say: the one that has every class. The backbone is
@@ -117,14 +122,30 @@ def _task(found):
             f"{found.folder}: transformers has no class for {head}; "
             "--backbone-only writes the backbone"
         )
-    if head != "FrameHead" or found.origin.get("task") != "ForCTC":
+    if head != "FrameHead" or not _is_ctc(found):
         return TASKS[head]
-    if found.origin.get("blank_index") is None:
+    if _blank_index(found) is None:
         raise ValueError(
             f"{found.folder}: expected to know CTC's blank, which "
             "transformers needs; convert with --set dictionary=PATH"
         )
     return "ForCTC"
+
+
+def _is_ctc(found):
+    """Whether a frame head's outputs are tokens of CTC."""
+    tokenizer = found.folder / TOKENIZER_FILE
+    return found.origin.get("task") == "ForCTC" or tokenizer.is_file()
+
+
+def _blank_index(found):
+    """Index of CTC's blank; None where nothing tells."""
+    path = found.folder / TOKENIZER_FILE
+    if not path.is_file():
+        return found.origin.get("blank_index")
+    tokenizer = CTCTokenizer()
+    tokenizer.load_strict(path)
+    return tokenizer.blank_index
 
 
 def _class_name(found, family, task):
@@ -163,12 +184,10 @@ def _check_pretraining(found, family):
 
 def _labels(found):
     """Classes or tokens by index, where the folder has them."""
-    path = found.folder / LABELS_FILE
-    if not path.is_file():
-        return None
-    encoder = LabelEncoder()
-    encoder.load_strict(path)
-    return [encoder.ind2lab[index] for index in range(len(encoder))]
+    for name in LABEL_FILES:
+        if (found.folder / name).is_file():
+            return LabelEncoder.read_labels(found.folder / name)
+    return None
 
 
 def _config(found, family, name, labels):
@@ -192,7 +211,7 @@ def _config(found, family, name, labels):
         key: value for key, value in options.items() if value is not None
     }
     if task == "ForCTC":
-        blank = found.origin["blank_index"]
+        blank = _blank_index(found)
         config["pad_token_id"] = blank
         if "vocab.json" not in found.texts and labels:
             # fairseq's order: blank, padding (here <s>), end, unknown

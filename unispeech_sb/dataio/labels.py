@@ -56,6 +56,24 @@ class LabelEncoder(CategoricalEncoder):
         encoder.expect_len(len(encoder))
         return encoder
 
+    @classmethod
+    def read_labels(cls, path):
+        """Reads the labels of a file by index.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            A file that ``save`` wrote.
+
+        Returns
+        -------
+        list of str
+            The label of index 0, 1, ...
+        """
+        encoder = cls()
+        encoder.load_strict(path)
+        return [encoder.ind2lab[index] for index in range(len(encoder))]
+
     @mark_as_transfer
     def load_strict(self, path):
         """Loads a file that must be there and whole.
@@ -72,7 +90,13 @@ class LabelEncoder(CategoricalEncoder):
         """
         try:
             self.load(path)
-        except (OSError, ValueError, SyntaxError, KeyError) as error:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            KeyError,
+            TypeError,
+        ) as error:
             raise ValueError(
                 f"{path}: expected labels as a label encoder saves them "
                 f"({type(error).__name__})"

@@ -5,7 +5,12 @@ from unispeech_sb.lobes.heads.ecapa import ECAPAHead
 from unispeech_sb.lobes.heads.frame import FrameHead
 from unispeech_sb.lobes.heads.pretraining import UniSpeechHead
 from unispeech_sb.lobes.heads.pretraining_sat import UniSpeechSATHead
+from unispeech_sb.lobes.heads.recurrent import (
+    ProjectedFrameHead,
+    RecurrentHead,
+)
 from unispeech_sb.lobes.heads.serving import (
+    FramePosteriors,
     PassThrough,
     UtteranceEncoder,
     UtterancePosteriors,
@@ -18,7 +23,10 @@ __all__ = [
     "ECAPAHead",
     "EENDVCHead",
     "FrameHead",
+    "FramePosteriors",
     "PassThrough",
+    "ProjectedFrameHead",
+    "RecurrentHead",
     "SpeakerHead",
     "UniSpeechHead",
     "UniSpeechSATHead",

@@ -2,9 +2,92 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
+
+
+class FramePosteriors(nn.Module):
+    """Waveforms to log-posteriors of every frame: the ``encoder`` of
+    SpeechBrain's ``EncoderASR``.
+
+    An utterance decodes to the same alone and in any batch. SpeechBrain's
+    decoders take a waveform's share of the batch for that of its frames, and
+    so may miss a frame at its end or read several of the padding: here the
+    padding is certain to be the blank, and long enough for none to be missed.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        Waveforms to features.
+    head : FrameHead
+        Features to logits, or another head with a ``classifier``.
+    blank_index : int
+        Index of the blank.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import FrameHead
+    >>> head = FrameHead(input_size=16, num_classes=5)
+    >>> encoder = FramePosteriors(Backbone.from_preset("tiny"), head)
+    >>> encoder(torch.randn(2, 1600)).shape
+    torch.Size([2, 4, 5])
+    """
+
+    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
+
+    def __init__(self, backbone, head, blank_index=0):
+        super().__init__()
+        num_classes = head.classifier.out_features
+        if not 0 <= blank_index < num_classes:
+            raise ValueError(
+                f"blank_index: expected 0 to {num_classes - 1}; "
+                f"got {blank_index}"
+            )
+        self.backbone = backbone
+        self.head = head
+        self.blank_index = blank_index
+
+    def forward(self, wav, wav_lens=None):
+        """Scores the frames of waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Log-posteriors in float32, [B, T, V]. ``wav_lens * T`` is never
+            less than a row's own frames, for which a padded batch may get
+            more frames than its longest row has.
+
+        Raises
+        ------
+        ValueError
+            When a waveform is shorter than one frame or holds NaN or infinite
+            samples.
+        """
+        _check_sound(wav, wav_lens, allow_silence=True)
+        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
+        log_probs = self.head(feats, lengths).float().log_softmax(-1)
+        if lengths is None:
+            return log_probs
+        frames = log_probs.shape[1]
+        counts = absolute_lengths(lengths, frames)
+        padded = _frames_to_hold(counts, wav_lens, frames)
+        log_probs = F.pad(log_probs, (0, 0, 0, padded - frames))
+        # Not -inf, which sums of a decoder may turn into NaN
+        blank = torch.full_like(log_probs[0, 0], torch.finfo().min)
+        blank[self.blank_index] = 0.0
+        mask = length_mask(counts.to(wav.device), padded)
+        return torch.where(mask[..., None], log_probs, blank)
 
 
 class UtteranceEncoder(nn.Module):
@@ -62,14 +145,7 @@ class UtteranceEncoder(nn.Module):
             samples, or is silent.
         """
         _check_sound(wav, wav_lens, self.allow_silence)
-        if self.head.layer_mix is None:
-            for state in self.backbone.iter_states(wav, wav_lens, "normed"):
-                feats = state
-        else:
-            feats = self.backbone.iter_states(wav, wav_lens)
-        lengths = None
-        if wav_lens is not None:
-            lengths = self.backbone.frame_lens(wav.shape[1], wav_lens)
+        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
         return self.head.embed(feats, lengths)[:, None]
 
 
@@ -121,7 +197,7 @@ class UtterancePosteriors(nn.Module):
         """
         logits = self.head.classifier(embeddings).float()
         if self.problem_type == "multi_label_classification":
-            return nn.functional.logsigmoid(logits)
+            return F.logsigmoid(logits)
         if self.problem_type == "regression":
             return logits
         return torch.log_softmax(logits, -1)
@@ -156,6 +232,29 @@ class PassThrough(nn.Module):
             The input.
         """
         return x
+
+
+def _features(backbone, head, wav, wav_lens):
+    """What a head takes: features or all states, and their lengths."""
+    if head.layer_mix is None:
+        for state in backbone.iter_states(wav, wav_lens, "normed"):
+            feats = state
+    else:
+        feats = backbone.iter_states(wav, wav_lens)
+    lengths = None
+    if wav_lens is not None:
+        lengths = backbone.frame_lens(wav.shape[1], wav_lens)
+    return feats, lengths
+
+
+def _frames_to_hold(counts, wav_lens, frames):
+    """Frames of a batch of which each row's share holds all of its own.
+
+    SpeechBrain's greedy search rounds the product, its beam search cuts it.
+    """
+    while ((frames * wav_lens).long() < counts.to(wav_lens.device)).any():
+        frames += 1
+    return frames
 
 
 def _check_sound(wav, wav_lens, allow_silence):

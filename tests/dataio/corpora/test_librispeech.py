@@ -1,0 +1,66 @@
+"""LibriSpeech's tree to records."""
+
+import pytest
+
+from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two utterances for training, one for validation."""
+    for subset, reader, texts in (
+        ("train-mini", "19", ("SO IT IS", "IT'S  NOT")),
+        ("dev-clean", "26", ("NO",)),
+    ):
+        chapter = tmp_path / subset / reader / "1"
+        chapter.mkdir(parents=True)
+        lines = []
+        for number, text in enumerate(texts):
+            (chapter / f"{reader}-1-{number:04d}.flac").touch()
+            lines.append(f"{reader}-1-{number:04d} {text}\n")
+        (chapter / f"{reader}-1.trans.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def test_every_utterance_has_its_text_reader_and_split(tree):
+    found = {
+        record["ID"]: (record["split"], record["spk_id"], record["wrd"])
+        for record in librispeech(tree)
+    }
+    assert found == {
+        "26-1-0000": ("valid", "26", "NO"),
+        "19-1-0000": ("train", "19", "SO IT IS"),
+        "19-1-0001": ("train", "19", "IT'S  NOT"),
+    }
+
+
+def test_only_the_chosen_subsets_are_read(tree):
+    records = list(librispeech(tree, ["train-mini"]))
+    assert [record["split"] for record in records] == ["train", "train"]
+
+
+def test_a_tree_is_known_by_its_transcripts(tree, tmp_path):
+    assert is_librispeech(tree)
+    assert not is_librispeech(tmp_path / "train-mini")
+
+
+@pytest.mark.parametrize("subset", ["train-nothing", "other"])
+def test_a_subset_that_is_none_is_named(tree, subset):
+    with pytest.raises(ValueError, match=f"{subset}: expected "):
+        list(librispeech(tree, [subset]))
+
+
+@pytest.mark.parametrize("line", ["19-1-0000", "19-1-0009 NO SUCH FILE", ""])
+def test_a_bad_line_is_named(tree, line):
+    file = tree / "train-mini" / "19" / "1" / "19-1.trans.txt"
+    file.write_text(f"19-1-0001 GOOD\n{line}\n")
+    with pytest.raises(ValueError, match=f"{file}, line 2: expected the name"):
+        list(librispeech(tree))
+
+
+@pytest.mark.real_data
+def test_the_real_excerpt_is_whole(data_folder):
+    records = list(librispeech(data_folder / "LibriSpeech"))
+    counts = {"train": 132, "valid": 27, "test": 50}
+    for split, count in counts.items():
+        assert sum(r["split"] == split for r in records) == count

@@ -1,0 +1,126 @@
+"""Each format against examples that were written by hand."""
+
+import json
+
+import pytest
+
+from unispeech_sb.inference.formats import FORMATS
+from unispeech_sb.inference.words import Transcript, Word
+
+TALK = Transcript(
+    "so <it> is & was",
+    (
+        Word("so", 0.1, 0.36, 0.98765),
+        Word("<it>", 0.4, 0.5, 0.5),
+        Word("is", 59.98, 60.0, 1.0),
+        Word("&", 3599.9996, 3600.5, 0.25),
+        Word("was", 360000.0, 360000.04, 0.125),
+    ),
+    360001.0,
+)
+EXPECTED = {
+    "text": "so <it> is & was\n",
+    "json": '{"name": "a b/my talk.flac", "duration": 360001.0, "text": '
+    '"so <it> is & was", "words": ['
+    '{"word": "so", "start": 0.1, "end": 0.36, "confidence": 0.98765}, '
+    '{"word": "<it>", "start": 0.4, "end": 0.5, "confidence": 0.5}, '
+    '{"word": "is", "start": 59.98, "end": 60.0, "confidence": 1.0}, '
+    '{"word": "&", "start": 3599.9996, "end": 3600.5, "confidence": 0.25}, '
+    '{"word": "was", "start": 360000.0, "end": 360000.04, '
+    '"confidence": 0.125}]}\n',
+    "srt": """\
+1
+00:00:00,100 --> 00:00:00,500
+so <it>
+
+2
+00:00:59,980 --> 00:01:00,000
+is
+
+3
+01:00:00,000 --> 01:00:00,500
+&
+
+4
+100:00:00,000 --> 100:00:00,040
+was
+
+""",
+    "vtt": """\
+WEBVTT
+
+00:00:00.100 --> 00:00:00.500
+so &lt;it&gt;
+
+00:00:59.980 --> 00:01:00.000
+is
+
+01:00:00.000 --> 01:00:00.500
+&amp;
+
+100:00:00.000 --> 100:00:00.040
+was
+""",
+    "ctm": """\
+my_talk 1 0.100 0.260 so 0.988
+my_talk 1 0.400 0.100 <it> 0.500
+my_talk 1 59.980 0.020 is 1.000
+my_talk 1 3600.000 0.500 & 0.250
+my_talk 1 360000.000 0.040 was 0.125
+""",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_transcript_is_written_to_the_letter(name):
+    _, write = FORMATS[name]
+    assert write(TALK, "a b/my talk.flac") == EXPECTED[name]
+
+
+def test_every_format_is_expected():
+    assert set(EXPECTED) == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [("text", "\n"), ("srt", ""), ("vtt", "WEBVTT\n"), ("ctm", "")],
+)
+def test_silence_is_a_file_too(name, empty):
+    _, write = FORMATS[name]
+    assert write(Transcript("", (), 1.0), "a.wav") == empty
+
+
+def test_json_keeps_every_letter_and_is_one_line():
+    _, write = FORMATS["json"]
+    word = Word('a"é\u2028', 0.0, 0.1, 1.0)
+    line = write(Transcript(word.text, (word,), 1.0), "a.wav")
+    assert line.count("\n") == 1
+    assert json.loads(line)["words"][0]["word"] == word.text
+
+
+def words_of(texts, length=0.2, gap=0.05):
+    """Words one after the other."""
+    return tuple(
+        Word(text, n * (length + gap), n * (length + gap) + length, 1.0)
+        for n, text in enumerate(texts)
+    )
+
+
+def cues_of(words):
+    """Subtitles as lists of lines, without number and times."""
+    _, write = FORMATS["srt"]
+    text = write(Transcript("", words, 0.0), "a.wav")
+    return [cue.split("\n")[2:] for cue in text.split("\n\n") if cue]
+
+
+def test_a_subtitle_has_two_lines_of_42_characters():
+    texts = ["abcdef"] * 14  # six to a line: 6 * 6 + 5 = 41
+    line = " ".join(texts[:6])
+    assert cues_of(words_of(texts)) == [[line, line], ["abcdef abcdef"]]
+    assert cues_of(words_of(["a" * 50, "b"])) == [["a" * 50, "b"]]
+
+
+def test_a_subtitle_lasts_seven_seconds_and_ends_at_pauses():
+    assert len(cues_of(words_of("abcdefgh", length=1.0, gap=0.5))) == 2
+    assert len(cues_of(words_of("ab", gap=0.99))) == 1
+    assert len(cues_of(words_of("ab", gap=1.01))) == 2

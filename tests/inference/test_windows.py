@@ -1,0 +1,129 @@
+"""Windows cover a waveform, line up with its frames and stitch to it."""
+
+import pytest
+import torch
+
+from unispeech_sb.inference.windows import cut_windows, plan_windows, stitch
+from unispeech_sb.nnet.frontend import FeatureExtractor
+from unispeech_sb.nnet.lengths import conv_lengths
+
+KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
+lengths = pytest.mark.parametrize(
+    "num_samples",
+    [400, 719, 720, 15919, 16000, 16320, 16321, 39999, 64000, 100001],
+)
+shapes = pytest.mark.parametrize(
+    ("frames", "context"), [(49, 0), (49, 5), (20, 9)]
+)
+
+
+@lengths
+@shapes
+def test_every_frame_is_kept_once_from_a_window_that_has_it(
+    num_samples, frames, context
+):
+    windows = plan_windows(num_samples, frames, context)
+    total = conv_lengths(num_samples, KERNELS, STRIDES)
+    kept = [k for w in windows for k in range(w.first, w.last)]
+    assert kept == list(range(total))
+    for window in windows:
+        own = conv_lengths(window.stop - window.start, KERNELS, STRIDES)
+        assert window.start == 320 * window.offset
+        assert 0 <= window.kept.start < window.kept.stop <= own
+    assert windows[0].start == 0
+    assert windows[-1].stop == num_samples
+
+
+@lengths
+@shapes
+def test_there_are_no_more_windows_than_needed(num_samples, frames, context):
+    windows = plan_windows(num_samples, frames, context)
+    total = conv_lengths(num_samples, KERNELS, STRIDES)
+    if total <= frames:
+        assert len(windows) == 1
+    else:
+        fewer = len(windows) - 1
+        assert frames + (fewer - 1) * (frames - 2 * context) < total
+        assert {w.stop - w.start for w in windows[:-1]} == {
+            (frames - 1) * 320 + 400
+        }
+
+
+@lengths
+@shapes
+def test_a_frame_is_from_the_window_where_it_is_farthest_from_an_edge(
+    num_samples, frames, context
+):
+    windows = plan_windows(num_samples, frames, context)
+    if len(windows) == 1:
+        return
+    for window in windows:
+        for k in range(window.first, window.last):
+            own = margin(k, window, windows, frames)
+            assert own >= context
+            assert own >= max(margin(k, w, windows, frames) for w in windows)
+
+
+def margin(frame, window, windows, frames):
+    """Frames between one and the nearer cut; negative outside."""
+    before = frame - window.offset
+    after = window.offset + frames - 1 - frame
+    if window is windows[0] and after >= 0:
+        return after
+    if window is windows[-1] and before >= 0:
+        return before
+    return min(before, after)
+
+
+def test_frame_k_of_the_whole_is_frame_j_of_its_window():
+    extractor = FeatureExtractor([4] * 7, KERNELS, STRIDES, norm="layer")
+    wav = torch.randn(40123)
+    with torch.no_grad():
+        whole = extractor(wav[None])[0]
+        windows = plan_windows(len(wav), num_frames=30, context=4)
+        parts = [extractor(wav[None, w.start : w.stop])[0] for w in windows]
+    assert len(windows) == 6
+    for window, part in zip(windows, parts):
+        torch.testing.assert_close(
+            part, whole[window.offset : window.offset + len(part)]
+        )
+    torch.testing.assert_close(stitch(windows, parts), whole)
+
+
+def test_a_model_that_hears_less_than_the_context_gives_the_same():
+    conv = torch.nn.Conv1d(1, 3, kernel_size=11, padding=5)  # hears 5 around
+    frames = torch.randn(1, 97)
+    windows = plan_windows(400 + 96 * 320, num_frames=30, context=5)
+    with torch.no_grad():
+        whole = conv(frames).T
+        parts = [conv(frames[:, w.offset : w.offset + 30]).T for w in windows]
+    torch.testing.assert_close(stitch(windows, parts), whole)
+    closer = plan_windows(400 + 96 * 320, num_frames=30, context=1)
+    with torch.no_grad():
+        parts = [conv(frames[:, w.offset : w.offset + 30]).T for w in closer]
+    assert not torch.allclose(stitch(closer, parts), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("block", [1, 700, 6000, 100000])
+def test_blocks_of_any_length_give_the_windows(block):
+    wav = torch.randn(16000 if block == 1 else 64123)
+    windows = plan_windows(len(wav), num_frames=25, context=3)
+    cut = list(cut_windows(windows, wav.split(block)))
+    assert [window for window, _ in cut] == windows
+    for window, samples in cut:
+        assert torch.equal(samples, wav[window.start : window.stop])
+        held = samples.untyped_storage().nbytes() / samples.element_size()
+        assert held <= 2 * (24 * 320 + 400) + block
+
+
+def test_a_waveform_that_ends_early_is_an_error():
+    windows = plan_windows(64000, num_frames=25, context=3)
+    with pytest.raises(ValueError, match="expected 64000 samples; got 1000"):
+        list(cut_windows(windows, torch.randn(63000).split(5000)))
+
+
+def test_too_little_is_refused():
+    with pytest.raises(ValueError, match="at least 400 samples.*got 399"):
+        plan_windows(399, num_frames=25, context=3)
+    with pytest.raises(ValueError, match="more frames than the context"):
+        plan_windows(64000, num_frames=6, context=3)

@@ -1,0 +1,104 @@
+"""LibriSpeech and corpora laid out like it: <split>/<reader>/<chapter>/ with
+recordings and one ``.trans.txt`` (Panayotov et al. 2015, section 4).
+"""
+
+from pathlib import Path
+
+# How a folder of the corpus begins -> the split it belongs to.
+_PREFIXES = {"train": "train", "dev": "valid", "test": "test"}
+_SUFFIXES = (".flac", ".wav")
+
+
+def is_librispeech(folder):
+    """Tells whether a folder is laid out as LibriSpeech.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Any path.
+
+    Returns
+    -------
+    bool
+        Whether there are transcripts where LibriSpeech has them.
+
+    Example
+    -------
+    >>> is_librispeech(getfixture("tmpdir"))
+    False
+    """
+    return next(Path(folder).glob("*/*/*/*.trans.txt"), None) is not None
+
+
+def librispeech(folder, subsets=None):
+    """Reads the records of a LibriSpeech tree.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The folder that holds ``train-clean-100`` and so on.
+    subsets : list of str, optional
+        The folders to read; all of them when omitted. One whose name begins
+        with train, dev or test belongs to train, valid or test.
+
+    Yields
+    ------
+    dict
+        Record with ID, wav, split, spk_id and wrd (the text), in the order
+        of the paths; without ``duration``, which the tree does not tell.
+
+    Raises
+    ------
+    ValueError
+        When a folder has no transcripts or another name, or a transcript
+        names no recording; the message names file and line.
+
+    Example
+    -------
+    >>> chapter = getfixture("tmp_path") / "dev-mini" / "19" / "198"
+    >>> chapter.mkdir(parents=True)
+    >>> (chapter / "19-198-0000.flac").touch()
+    >>> _ = (chapter / "19-198.trans.txt").write_text("19-198-0000 SO IT IS\\n")
+    >>> [(r["split"], r["wrd"]) for r in librispeech(chapter.parents[2])]
+    [('valid', 'SO IT IS')]
+    """
+    folder = Path(folder).absolute()
+    if subsets is None:
+        found = folder.glob("*/*/*/*.trans.txt")
+        subsets = sorted({path.parents[2].name for path in found})
+    for subset in subsets:
+        split = _PREFIXES.get(subset.partition("-")[0])
+        if split is None:
+            raise ValueError(
+                f"{folder / subset}: expected a folder named train-..., "
+                "dev-... or test-..."
+            )
+        files = sorted((folder / subset).glob("*/*/*.trans.txt"))
+        if not files:
+            raise ValueError(
+                f"{folder / subset}: expected <reader>/<chapter>/*.trans.txt, "
+                "got none"
+            )
+        for file in files:
+            yield from _chapter(file, split)
+
+
+def _chapter(file, split):
+    """Yields the records of one transcript file."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        name, _, text = line.strip().partition(" ")
+        paths = [file.with_name(name + suffix) for suffix in _SUFFIXES]
+        wav = next((path for path in paths if path.is_file()), None)
+        if wav is None or not text.strip():
+            raise ValueError(
+                f"{file}, line {number}: expected the name of a recording "
+                f"beside it and its text, got {line[:60]!r}"
+            )
+        yield {
+            "ID": name,
+            "wav": str(wav),
+            "split": split,
+            "spk_id": file.parent.parent.name,
+            "wrd": text.strip(),
+        }

@@ -1,0 +1,1 @@
+"""Inference beyond SpeechBrain's interfaces: long recordings, many files."""

@@ -1,0 +1,193 @@
+"""Statistics of a whole recording for models that normalise over time.
+
+A window's own mean and variance differ from the whole recording's, so what
+such a model says would depend on the cuts. A first pass over the samples
+gathers what both normalisations need, in constant memory: mean and variance
+of the waveform, and those of the first convolution's outputs. As that
+convolution is linear, its mean is ``w . m`` and its variance ``w' C w`` for
+the mean m and covariance C of the patches it sees, 10 x 10 for the published
+models.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from unispeech_sb.nnet.frontend import TimeNorm
+
+
+class Moments:
+    """Running mean and covariance of a waveform's patches, in float64.
+
+    Arguments
+    ---------
+    kernel : int
+        Samples of a patch.
+    stride : int
+        Samples from one patch to the next, at most ``kernel``.
+
+    Example
+    -------
+    >>> moments = Moments(kernel=3, stride=2)
+    >>> for block in torch.arange(10.0).split(4):
+    ...     moments.add(block)
+    >>> moments.num_samples, moments.mean, moments.patch_mean
+    (10, 4.5, tensor([3., 4., 5.], dtype=torch.float64))
+    """
+
+    def __init__(self, kernel, stride):
+        self.kernel, self.stride = kernel, stride
+        self.num_samples = self._num_patches = 0
+        self._sum = self._squares = 0.0
+        self._patch_sum = torch.zeros(kernel, dtype=torch.float64)
+        self._products = torch.zeros(kernel, kernel, dtype=torch.float64)
+        self._rest = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, block):
+        """Counts the next samples.
+
+        Arguments
+        ---------
+        block : torch.Tensor
+            Samples that follow those of the last call, [N].
+        """
+        block = block.double()
+        self.num_samples += len(block)
+        self._sum += block.sum().item()
+        self._squares += block.square().sum().item()
+        self._rest = torch.cat([self._rest, block])
+        if len(self._rest) < self.kernel:
+            return
+        patches = self._rest.unfold(0, self.kernel, self.stride)
+        self._num_patches += len(patches)
+        self._patch_sum += patches.sum(0)
+        self._products += patches.T @ patches
+        self._rest = self._rest[len(patches) * self.stride :]
+
+    @property
+    def mean(self):
+        """Mean of the samples."""
+        return self._sum / self.num_samples
+
+    @property
+    def variance(self):
+        """Variance of the samples."""
+        return max(self._squares / self.num_samples - self.mean**2, 0.0)
+
+    @property
+    def patch_mean(self):
+        """Mean of the patches, [kernel]."""
+        return self._patch_sum / self._num_patches
+
+    @property
+    def patch_covariance(self):
+        """Covariance of the patches, [kernel, kernel]."""
+        mean = self.patch_mean
+        return self._products / self._num_patches - torch.outer(mean, mean)
+
+
+class FixedNorm(nn.Module):
+    """Stands for a norm over time whose statistics are known.
+
+    Arguments
+    ---------
+    norm : TimeNorm
+        The norm, with its weight, bias and epsilon.
+    mean, variance : torch.Tensor
+        Statistics of each channel, [C].
+
+    Example
+    -------
+    >>> norm, feats = TimeNorm(4), torch.randn(1, 4, 10)
+    >>> fixed = FixedNorm(norm, feats[0].mean(1), feats[0].var(1, False))
+    >>> torch.allclose(fixed(feats), norm(feats), atol=1e-6)
+    True
+    """
+
+    def __init__(self, norm, mean, variance):
+        super().__init__()
+        scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
+        shift = norm.bias.double() - mean * scale
+        self.register_buffer("scale", scale.to(norm.weight.dtype)[:, None])
+        self.register_buffer("shift", shift.to(norm.weight.dtype)[:, None])
+
+    def forward(self, feats, lengths=None):
+        """Normalises each channel.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Not used: padding has no share in the statistics.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape.
+        """
+        return torch.addcmul(self.shift, feats, self.scale)
+
+
+@contextmanager
+def statistics_of_whole(backbone, moments):
+    """Lets a backbone normalise windows as it would the whole recording.
+
+    The backbone is as before when the block ends; others must not use it
+    meanwhile.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        What the windows go through.
+    moments : Moments
+        Of the whole recording.
+
+    Yields
+    ------
+    callable
+        Prepares a waveform, [N], for the backbone.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> backbone, wav = Backbone.from_preset("tiny").eval(), torch.randn(800)
+    >>> moments = Moments(10, 5)
+    >>> moments.add(wav)
+    >>> with statistics_of_whole(backbone, moments) as prepare:
+    ...     feats = backbone(prepare(wav)[None])
+    >>> torch.allclose(feats, backbone(wav[None]), atol=1e-4)
+    True
+    """
+    first, normalizes = (
+        backbone.feature_extractor.conv_layers[0],
+        backbone.normalize_wav,
+    )
+    norm = first.layer_norm
+    mean, scale = 0.0, 1.0
+    if normalizes:
+        mean = moments.mean
+        scale = (moments.variance + backbone.normalize_eps) ** -0.5
+    if isinstance(norm, TimeNorm):
+        first.layer_norm = _fixed(first, moments, mean, scale)
+    backbone.normalize_wav = False
+    try:
+        yield lambda wav: (wav - mean) * scale
+    finally:
+        first.layer_norm, backbone.normalize_wav = norm, normalizes
+
+
+def _fixed(layer, moments, mean, scale):
+    """The norm of the first convolution by the whole recording's statistics.
+
+    The convolution will see ``(wav - mean) * scale``.
+    """
+    weight = layer.conv.weight.detach()[:, 0].double()  # [C, kernel]
+    patch_mean = scale * (moments.patch_mean - mean).to(weight.device)
+    covariance = scale**2 * moments.patch_covariance.to(weight.device)
+    means = weight @ patch_mean
+    if layer.conv.bias is not None:
+        means = means + layer.conv.bias.detach().double()
+    variances = ((weight @ covariance) * weight).sum(1).clamp(min=0)
+    return FixedNorm(layer.layer_norm, means, variances)

@@ -1,0 +1,171 @@
+"""The command that transcribes files: ``unispeech-sb transcribe``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from speechbrain.utils.fetching import FetchConfig
+from tqdm import tqdm
+
+from unispeech_sb.inference.asr import LongFormASR
+from unispeech_sb.inference.formats import FORMATS
+from unispeech_sb.inference.recordings import RecordingError, duration_s
+
+
+def main(argv=None):
+    """Transcribes files: transcribe FOLDER FILES... [--format srt] ...
+
+    Files that cannot be used are passed over and named at the end.
+
+    Arguments
+    ---------
+    argv : list of str, optional
+        Arguments of the command; those of the process when omitted.
+
+    Raises
+    ------
+    SystemExit
+        With 1 when a file could not be transcribed, with 2 when the command
+        line makes no sense.
+    ValueError
+        When the folder is none, or outputs would get in each other's way.
+
+    Example
+    -------
+    >>> try:
+    ...     main(["no/such/folder", "a.wav"])
+    ... except ValueError as error:
+    ...     print(error)
+    no/such/folder: expected a folder with hyperparams.yaml
+    """
+    arguments = _parse(argv)
+    files = arguments.files
+    targets = _targets(files, arguments.format, arguments.output_dir)
+    if not (Path(arguments.folder) / "hyperparams.yaml").is_file():
+        raise ValueError(
+            f"{arguments.folder}: expected a folder with hyperparams.yaml"
+        )
+    asr = LongFormASR.from_hparams(
+        arguments.folder,
+        fetch_config=FetchConfig(allow_network=False),
+        run_opts={"device": arguments.device} if arguments.device else None,
+    )
+    errors, ready = {}, _Ordered(files)
+    with tqdm(
+        total=round(sum(map(_seconds, files)), 1),
+        unit="s",
+        unit_scale=True,
+        desc="transcribe",
+        file=sys.stderr,
+    ) as bar:
+        for path, result in asr.transcribe_files(
+            files, arguments.batch_seconds, bar.update
+        ):
+            if isinstance(result, RecordingError):
+                errors[path] = result
+                text = ""
+            else:
+                text = _written(result, path, arguments.format, targets)
+            if text and len(files) > 1 and arguments.format == "text":
+                text = f"{path}\t{text}"
+            with bar.external_write_mode(sys.stdout):
+                sys.stdout.write(ready.take(path, text))
+    if errors:
+        sys.stderr.write(
+            f"transcribe: {len(errors)} of {len(files)} files failed:\n"
+        )
+        for path in files:
+            if path in errors:
+                sys.stderr.write(f"  {errors[path]}\n")
+        raise SystemExit(1)
+
+
+def _parse(argv):
+    """Reads the command line."""
+    parser = argparse.ArgumentParser("unispeech-sb transcribe")
+    parser.add_argument(
+        "folder", help="what convert or a recipe wrote for EncoderASR"
+    )
+    parser.add_argument("files", nargs="+", help="what soundfile reads")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="D",
+        help="write a file for each recording, not the standard output",
+    )
+    parser.add_argument(
+        "--batch-seconds",
+        type=_positive,
+        default=60.0,
+        metavar="S",
+        help="most seconds of audio that go through the model together",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    return parser.parse_args(argv)
+
+
+def _positive(text):
+    """A number above zero."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
+    return number
+
+
+def _targets(files, format_name, folder):
+    """File -> where its transcript goes; empty for the standard output."""
+    if len(set(files)) < len(files):
+        raise ValueError("files: expected each of them once")
+    several = len(files) > 1
+    if several and folder is None and format_name in ("srt", "vtt"):
+        raise ValueError(
+            f"--format {format_name}: a stream holds one recording; "
+            f"got {len(files)}, give --output-dir"
+        )
+    named = folder is not None or format_name == "ctm"
+    if named and len({Path(file).stem for file in files}) < len(files):
+        raise ValueError(
+            "files: expected different names; transcripts of files that "
+            "differ in folder or suffix only cannot be told apart"
+        )
+    if folder is None:
+        return {}
+    suffix, _ = FORMATS[format_name]
+    folder.mkdir(parents=True, exist_ok=True)
+    return {file: folder / f"{Path(file).stem}.{suffix}" for file in files}
+
+
+def _seconds(path):
+    """Length for the progress bar; what has none shown is told later."""
+    try:
+        return duration_s(path)
+    except RecordingError:
+        return 0.0
+
+
+def _written(transcript, path, format_name, targets):
+    """Writes a transcript's file, or returns what to print."""
+    _, write = FORMATS[format_name]
+    text = write(transcript, path)
+    if targets:
+        part = targets[path].with_name(f".{targets[path].name}.part")
+        part.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(part, targets[path])
+        return ""
+    return text
+
+
+class _Ordered:
+    """Gives results back in the order of the command line."""
+
+    def __init__(self, files):
+        self.waiting, self.texts = list(files), {}
+
+    def take(self, path, text):
+        """Takes one result; returns those that are next in line."""
+        self.texts[path], ready = text, ""
+        while self.waiting and self.waiting[0] in self.texts:
+            ready += self.texts.pop(self.waiting.pop(0))
+        return ready

@@ -1,0 +1,178 @@
+"""SUPERB's heads for speech and phoneme recognition (Yang et al. 2021,
+section 3): scores of every frame for CTC, index 0 the blank.
+"""
+
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.nnet.lengths import absolute_lengths
+from unispeech_sb.nnet.pooling import LayerMix
+
+
+class RecurrentHead(Lobe):
+    """Layer mix (optional), projector, bidirectional LSTMs, classifier.
+
+    That is SUPERB's head for speech recognition, with a dropout after each
+    LSTM. An utterance scores the same alone and in any batch.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_classes : int
+        Number of classes C: entries of the vocabulary.
+    proj_size : int
+        Size of the projected features.
+    hidden_size : int
+        Size of an LSTM in each direction.
+    num_layers : int
+        Number of LSTMs.
+    dropout : float
+        Dropout on the output of each.
+    num_states : int, optional
+        Number of hidden states to mix; without it the head takes one.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import RecurrentHead
+    >>> head = RecurrentHead(16, 4, proj_size=8, hidden_size=6)
+    >>> head(torch.randn(2, 10, 16), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 10, 4])
+    """
+
+    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
+
+    def __init__(
+        self,
+        input_size,
+        num_classes,
+        proj_size=1024,
+        hidden_size=1024,
+        num_layers=2,
+        dropout=0.2,
+        num_states=None,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "proj_size": proj_size,
+                "hidden_size": hidden_size,
+                "num_layers": num_layers,
+                "dropout": dropout,
+                "num_states": num_states,
+            }
+        )
+        self.layer_mix = None if num_states is None else LayerMix(num_states)
+        self.projector = nn.Linear(input_size, proj_size)
+        # One by one, for torch's stack has no dropout after its last layer
+        sizes = [proj_size] + [2 * hidden_size] * num_layers
+        self.layers = nn.ModuleList(
+            nn.LSTM(size, hidden_size, batch_first=True, bidirectional=True)
+            for size in sizes[:-1]
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(sizes[-1], num_classes)
+
+    def forward(self, feats, lengths=None):
+        """Scores each frame.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            Features, [B, T, D]; with the layer mix all hidden states,
+            [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, T, C]. Frames in the padding hold anything.
+        """
+        if self.layer_mix is not None:
+            feats = self.layer_mix(feats)
+        hidden = self.projector(feats)
+        frames = None
+        if lengths is not None:
+            frames = absolute_lengths(lengths, hidden.shape[1]).cpu()
+        for layer in self.layers:
+            hidden = self.dropout(_run(layer, hidden, frames))
+        return self.classifier(hidden)
+
+
+class ProjectedFrameHead(Lobe):
+    """Layer mix (optional), projector, classifier; both are affine.
+
+    That is SUPERB's head for phoneme recognition.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_classes : int
+        Number of classes C: entries of the vocabulary.
+    proj_size : int
+        Size of the projected features.
+    num_states : int, optional
+        Number of hidden states to mix; without it the head takes one.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import ProjectedFrameHead
+    >>> head = ProjectedFrameHead(input_size=16, num_classes=74)
+    >>> head(torch.randn(2, 10, 16)).shape
+    torch.Size([2, 10, 74])
+    """
+
+    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
+
+    def __init__(self, input_size, num_classes, proj_size=256, num_states=None):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "proj_size": proj_size,
+                "num_states": num_states,
+            }
+        )
+        self.layer_mix = None if num_states is None else LayerMix(num_states)
+        self.projector = nn.Linear(input_size, proj_size)
+        self.classifier = nn.Linear(proj_size, num_classes)
+
+    def forward(self, feats, lengths=None):
+        """Scores each frame.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            Features, [B, T, D]; with the layer mix all hidden states,
+            [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Not used: frames are scored one by one, padding like the others.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, T, C].
+        """
+        if self.layer_mix is not None:
+            feats = self.layer_mix(feats)
+        return self.classifier(self.projector(feats))
+
+
+def _run(layer, feats, frames):
+    """One LSTM over a padded batch, its way back from each row's end."""
+    if frames is None:
+        return layer(feats)[0]
+    packed = pack_padded_sequence(
+        feats, frames, batch_first=True, enforce_sorted=False
+    )
+    hidden, _ = pad_packed_sequence(
+        layer(packed)[0], batch_first=True, total_length=feats.shape[1]
+    )
+    return hidden
