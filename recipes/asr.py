@@ -12,6 +12,7 @@ Each run ends with the scores, wer.txt and cer.txt with the alignments, and
 export/, a folder that SpeechBrain's EncoderASR loads.
 """
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,9 +24,8 @@ from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
 from unispeech_sb.dataio.corpora.synthetic import synthetic_sentences
 from unispeech_sb.dataio.corpora.table import table
 from unispeech_sb.dataio.manifest import (
-    check_records,
-    filter_by_duration,
     read_manifest,
+    usable_records,
     write_manifests,
 )
 from unispeech_sb.dataio.pipelines import (
@@ -42,19 +42,8 @@ logger = get_logger(__name__)
 _NUM_NAMED = 10  # utterances that an error names before it only counts
 
 
-def read_corpus(hparams):
-    """Chooses the corpus by what the data folder holds.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    iterable of dict
-        Utterance records.
-    """
+def _corpus(hparams):
+    """Utterance records of what the data folder holds."""
     folder = Path(hparams["data_folder"])
     if hparams["synthetic"]:
         return synthetic_sentences(
@@ -84,7 +73,7 @@ def prepare(hparams):
     if hparams["skip_prep"]:
         _fit_tokenizer(read_manifest(manifests / "train.csv"), hparams)
         return
-    records = list(read_corpus(hparams))
+    records = list(_corpus(hparams))
     column = hparams["text_column"]
     for record in records:
         if not record.get(column, "").strip():
@@ -92,14 +81,9 @@ def prepare(hparams):
                 f"{hparams['data_folder']}: expected a text in the column "
                 f"{column!r} of {record['wav']}, got none"
             )
-    records = check_records(records, hparams["skip_bad_files"])
-    longest = hparams["max_duration_s"]
-    records, dropped = filter_by_duration(records, max_s=longest)
-    if dropped:
-        hours = sum(record["duration"] for record in dropped) / 3600
-        logger.info(
-            f"Left out {len(dropped)} files ({hours:.2f} h) over {longest} s"
-        )
+    records = usable_records(
+        records, hparams["max_duration_s"], hparams["skip_bad_files"]
+    )
     tokenizer = _fit_tokenizer(
         [record for record in records if record["split"] == "train"], hparams
     )
@@ -200,21 +184,8 @@ def dataio_prep(hparams):
     return datasets
 
 
-def main(argv=None):
-    """Runs the recipe.
-
-    Arguments
-    ---------
-    argv : list of str, optional
-        Yaml file and overrides; the process's when omitted.
-
-    Returns
-    -------
-    dict
-        The scores.
-    """
-    return run(CTCBrain, dataio_prep, prepare, argv)
-
+main = partial(run, CTCBrain, dataio_prep, prepare)
+"""Runs the recipe on a list of arguments, or on the process's."""
 
 if __name__ == "__main__":
     script(main)

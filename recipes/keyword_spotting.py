@@ -15,11 +15,11 @@ ends with the scores, confusion.{csv,txt,png}, and export/, a folder that
 SpeechBrain's EncoderClassifier loads. README.md says what to expect.
 """
 
+from functools import partial
 from pathlib import Path
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
-from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.brains import UtteranceBrain
 from unispeech_sb.dataio.corpora.speech_commands import (
@@ -29,9 +29,8 @@ from unispeech_sb.dataio.corpora.speech_commands import (
 from unispeech_sb.dataio.corpora.synthetic import synthetic_keywords
 from unispeech_sb.dataio.corpora.table import table
 from unispeech_sb.dataio.manifest import (
-    check_records,
-    filter_by_duration,
     read_manifest,
+    usable_records,
     write_manifests,
 )
 from unispeech_sb.dataio.pipelines import (
@@ -41,8 +40,6 @@ from unispeech_sb.dataio.pipelines import (
 )
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
-
-logger = get_logger(__name__)
 
 
 def read_corpus(hparams):
@@ -87,16 +84,11 @@ def prepare(hparams):
     """
     if hparams["skip_prep"]:
         return
-    records = check_records(
-        read_corpus(hparams), skip_bad_files=hparams["skip_bad_files"]
+    records = usable_records(
+        read_corpus(hparams),
+        hparams["max_duration_s"],
+        hparams["skip_bad_files"],
     )
-    longest = hparams["max_duration_s"]
-    records, dropped = filter_by_duration(records, max_s=longest)
-    if dropped:
-        hours = sum(record["duration"] for record in dropped) / 3600
-        logger.info(
-            f"Left out {len(dropped)} clips ({hours:.2f} h) over {longest} s"
-        )
     write_manifests(records, hparams["manifest_folder"])
 
 
@@ -168,21 +160,8 @@ def balance_classes(hparams, manifests):
         )
 
 
-def main(argv=None):
-    """Runs the recipe.
-
-    Arguments
-    ---------
-    argv : list of str, optional
-        Yaml file and overrides; the process's when omitted.
-
-    Returns
-    -------
-    dict
-        The scores.
-    """
-    return run(UtteranceBrain, dataio_prep, prepare, argv)
-
+main = partial(run, UtteranceBrain, dataio_prep, prepare)
+"""Runs the recipe on a list of arguments, or on the process's."""
 
 if __name__ == "__main__":
     script(main)

@@ -284,3 +284,35 @@ def _describe_bad(reasons, num_records):
         f"{len(reasons)} of {num_records} recordings cannot be used: "
         f"{named}{more}"
     )
+
+
+def usable_records(records, max_s, skip_bad_files=False):
+    """Checks recordings and leaves out the long ones, saying how many.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records.
+    max_s : float
+        Longest duration to keep, in seconds.
+    skip_bad_files : bool
+        As for ``check_records``.
+
+    Returns
+    -------
+    list of dict
+        The records to use.
+
+    Example
+    -------
+    >>> usable_records([], max_s=10.0)
+    []
+    """
+    records = check_records(records, skip_bad_files)
+    kept, dropped = filter_by_duration(records, max_s=max_s)
+    if dropped:
+        hours = sum(record["duration"] for record in dropped) / 3600
+        logger.info(
+            f"Left out {len(dropped)} files ({hours:.2f} h) over {max_s} s"
+        )
+    return kept
