@@ -181,7 +181,8 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
         overrides=overrides,
     )
     # SpeechBrain has put a copy of its caller there: this file
-    run_on_main(shutil.copy, [inspect.getsourcefile(dataio_prep), folder])
+    for function in filter(None, (dataio_prep, prepare)):
+        run_on_main(shutil.copy, [inspect.getsourcefile(function), folder])
     if prepare is not None:
         run_on_main(prepare, [hparams])
     datasets = dataio_prep(hparams)
