@@ -7,18 +7,22 @@ from tests.conftest import ROOT
 from unispeech_sb.lobes.backbone import Backbone
 
 YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
-PLACEHOLDERS = {"data_folder": "data", "test_folder": "test"}
-FITTED = {"asr": {"head"}}
+PLACEHOLDERS = {
+    name: name for name in ("data_folder", "test_folder", "lexicon")
+}
+FITTED = {
+    **dict.fromkeys(("asr", "phoneme_recognition"), {"head"}),
+}
 """Yaml -> modules that the recipe builds when it knows the corpus."""
 
 
 def test_there_are_as_many_as_expected():
-    assert len(YAMLS) == 3
+    assert len(YAMLS) == 6
 
 
 def test_every_recipe_has_the_yaml_of_its_name():
     recipes = {p.stem for p in (ROOT / "recipes").glob("[!_]*.py")}
-    assert recipes == {"asr", "keyword_spotting"}
+    assert recipes == {"asr", "keyword_spotting", "phoneme_recognition"}
     assert recipes <= {path.stem for path in YAMLS}
 
 
@@ -32,7 +36,8 @@ def test_the_yaml_builds_its_modules(path, tmp_path):
     }
     hparams = load_hyperpyyaml(text, overrides)
     assert isinstance(hparams["backbone"], Backbone)
-    modules = {"backbone", "head"} - FITTED.get(path.stem, set())
+    recipe = path.stem.removesuffix("_superb")
+    modules = {"backbone", "head"} - FITTED.get(recipe, set())
     assert set(hparams["modules"]) == modules
     recovered = set(hparams["checkpointer"].recoverables)
     assert modules | {"epoch_counter"} <= recovered

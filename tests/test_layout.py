@@ -13,8 +13,11 @@ MAY_IMPORT = {
     "dataio": set(),
     "metrics": set(),
     "experiment": set(),
+    "decoding": set(),
     "lobes": {"nnet", "checkpoints"},
-    "inference": {"nnet", "checkpoints"},
+    "inference": {
+        *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
+    },
     "brains": {"nnet", "metrics", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "cli": {"convert", "inference", "lobes", "demo"},

@@ -36,8 +36,9 @@ def recipe(argv):
     Example
     -------
     >>> recipe([])
-    asr               Speech recognition by CTC: ...
-    keyword_spotting  Keyword spotting: ...
+    asr                  Speech recognition by CTC: ...
+    keyword_spotting     Keyword spotting: ...
+    phoneme_recognition  Phoneme recognition by CTC: ...
     """
     known = _recipes()
     if not argv or argv[0] in ("-h", "--help"):
@@ -160,6 +161,34 @@ def _transcribe(argv):
     run_transcribe(argv)
 
 
+def _tune_lm(argv):
+    """Fits the weights of a language model: tune-lm FOLDER CSV --lm FILE"""
+    from unispeech_sb.inference.tune_lm import main as run_tune_lm
+
+    run_tune_lm(argv)
+
+
+def _embed(argv):
+    """Writes the voices of files: embed FOLDER FILES... -o FILE"""
+    from unispeech_sb.inference.embed import main as run_embed
+
+    run_embed(argv)
+
+
+def _verify(argv):
+    """Tells whether two recordings are of one speaker: verify FOLDER A B"""
+    from unispeech_sb.inference.verify import main as run_verify
+
+    run_verify(argv)
+
+
+def _score(argv):
+    """Scores a trial list: score FOLDER --trials T --audio-root R"""
+    from unispeech_sb.inference.score import main as run_score
+
+    run_score(argv)
+
+
 def _demo(argv):
     """Trains, scores and exports a small model on spoken test words: demo"""
     from unispeech_sb.demo import main as run_demo
@@ -173,6 +202,10 @@ COMMANDS = {
     "to-hf": _to_hf,
     "info": _info,
     "transcribe": _transcribe,
+    "tune-lm": _tune_lm,
+    "embed": _embed,
+    "verify": _verify,
+    "score": _score,
     "demo": _demo,
 }
 """Name on the command line -> function of the arguments after it."""

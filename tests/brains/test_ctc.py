@@ -105,3 +105,80 @@ def test_the_lowest_error_rate_is_the_best():
     ]
     checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
     assert max(checkpoints, key=brain.importance).meta == metas[2]
+
+
+class Doubling(torch.nn.Module):
+    """An augmentation that keeps the batch above its own copies."""
+
+    def replicate_multiple_labels(self, *labels):
+        return [torch.cat([label, label]) for label in labels]
+
+
+def short_batch():
+    """An utterance that fits in two frames, and one that needs three."""
+    return PaddedBatch(
+        [
+            {"id": i, "text": t, "tokens": torch.tensor(tokens)}
+            for i, t, tokens in (("fits", "ab", [2, 3]), ("long", "aa", [2, 2]))
+        ]
+    )
+
+
+def test_utterances_too_short_for_their_text_are_named_once(caplog):
+    brain = brain_for(CTCTokenizer.from_texts(["ab"]))
+    brain.hparams.compute_cost = partial(ctc_loss, zero_infinity=True)
+    predictions = torch.randn(2, 2, 4), torch.ones(2)
+    for _ in range(2):
+        brain.compute_objectives(predictions, short_batch(), Stage.TRAIN)
+    named = [r.message for r in caplog.records if "too short" in r.message]
+    assert len(named) == 1
+    assert named[0].startswith("long is too short for its text: 2 frames")
+    assert named[0].endswith("where 3 are needed")
+
+
+def test_copies_that_an_augmentation_made_too_short_are_named(caplog):
+    brain = brain_for(CTCTokenizer.from_texts(["ab"]))
+    brain.hparams.compute_cost = partial(ctc_loss, zero_infinity=True)
+    brain.hparams.augmentation = Doubling()
+    lens = torch.tensor([1.0, 1.0, 1 / 3, 1.0])
+    predictions = torch.randn(4, 3, 4), lens
+    brain.compute_objectives(predictions, short_batch(), Stage.TRAIN)
+    (named,) = [r.message for r in caplog.records if "too short" in r.message]
+    assert named.startswith("fits is too short for its text: 1 frames")
+
+
+class Oracle:
+    """A searcher that finds one text, and notes what it was given."""
+
+    def __init__(self, tokenizer, vocab_list):
+        assert vocab_list == [*tokenizer.lab2ind]
+
+    def __call__(self, log_probs, wav_lens):
+        sums = log_probs.exp().sum(-1)
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+        hypothesis = SimpleNamespace(text="ab ba")
+        return [[hypothesis] for _ in wav_lens]
+
+
+def test_a_searcher_decodes_the_test_set_only():
+    tokenizer = CTCTokenizer.from_texts(["ab ba"])
+    brain = brain_for(tokenizer)
+    brain.hparams.test_searcher, brain.hparams.beam_search = Oracle, True
+    heard = frames_of(tokenizer, tokenizer.encode("b"))
+    batch = SimpleNamespace(id=["x"], text=["ab ba"])
+    rates = {}
+    for stage in (Stage.VALID, Stage.TEST):
+        brain.on_stage_start(stage)
+        brain.score(heard, torch.ones(1), batch)
+        rates[stage] = brain.stage_scores(stage)["WER"]
+    assert rates == {Stage.VALID: 100.0, Stage.TEST: 0.0}
+
+
+def test_endings_of_targets_are_not_scored():
+    tokenizer = CTCTokenizer.superb_letters()
+    brain = brain_for(tokenizer)
+    heard = frames_of(tokenizer, tokenizer.targets("IT IS"))
+    batch = SimpleNamespace(id=["x"], text=["IT IS"])
+    brain.score(heard, torch.ones(1), batch)
+    scores = brain.stage_scores(Stage.VALID)
+    assert scores == {"WER": 0.0, "CER": 0.0, "blanks": 0.0}

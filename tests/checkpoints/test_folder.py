@@ -1,10 +1,15 @@
 """Pretrained folders appear whole or not at all."""
 
 import pytest
+import torch
 import yaml
+from speechbrain.inference.speaker import SpeakerRecognition
 
 from unispeech_sb.checkpoints.folder import new_folder, write_pretrained
+from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads import AMSoftmax, SpeakerHead
+from unispeech_sb.metrics.calibration import Calibration
 
 
 def test_a_failure_leaves_nothing(tmp_path):
@@ -48,3 +53,52 @@ def test_the_yaml_holds_every_option_and_no_path(tmp_path):
     assert values["backbone"].tag == "!new:unispeech_sb.lobes.backbone.Backbone"
     options = {key.value for key, _ in values["backbone"].value}
     assert options == set(backbone.config)
+
+
+def speaker_lobes(*names):
+    """The lobes of a speaker model."""
+    lobes = {
+        "backbone": Backbone.from_preset("tiny"),
+        "head": SpeakerHead(16, [8], [1], [1], xvector_output_dim=4),
+        "objective": AMSoftmax(4, num_classes=2),
+    }
+    return {name: lobes[name] for name in names}
+
+
+def test_speakers_are_classified_where_they_have_names(tmp_path):
+    labels = LabelEncoder.from_labels(["ann", "bob"])
+    for number, (names, encoder) in enumerate(
+        [
+            (("backbone", "head", "objective"), labels),
+            (("backbone", "head", "objective"), None),
+            (("backbone", "head"), labels),
+        ]
+    ):
+        path = tmp_path / f"{number}"
+        write_pretrained(
+            path, speaker_lobes(*names), "SpeakerRecognition", "", encoder
+        )
+        found = SpeakerRecognition.from_hparams(str(path))
+        assert ("classifier" in found.mods) == (number == 0)
+        assert found.encode_batch(torch.randn(1, 800)).shape == (1, 1, 4)
+
+
+def test_a_calibration_is_loaded_with_the_rest(tmp_path):
+    calibration = Calibration(3.0, -2.0, num_trials=(5, 6))
+    for given in (calibration, None):
+        path = tmp_path / str(given is None)
+        write_pretrained(
+            path,
+            speaker_lobes("backbone", "head"),
+            "SpeakerRecognition",
+            "",
+            calibration=given,
+        )
+        found = SpeakerRecognition.from_hparams(str(path)).hparams
+        assert hasattr(found, "calibration") == (given is not None)
+    assert (tmp_path / "False" / "calibration.ckpt").is_file()
+    loaded = SpeakerRecognition.from_hparams(str(tmp_path / "False")).hparams
+    assert vars(loaded.calibration) == vars(calibration)
+    (tmp_path / "False" / "calibration.ckpt").write_text("{}")
+    with pytest.raises(ValueError, match=r"calibration\.ckpt: expected"):
+        SpeakerRecognition.from_hparams(str(tmp_path / "False"))

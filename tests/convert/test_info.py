@@ -6,9 +6,18 @@ import pytest
 import torch
 
 from tests.huggingface import save_folder, tiny_model
+from unispeech_sb.checkpoints.folder import write_pretrained
 from unispeech_sb.cli import main
-from unispeech_sb.convert import convert_checkpoint, describe
+from unispeech_sb.convert import (
+    convert_checkpoint,
+    describe,
+    to_huggingface,
+)
+from unispeech_sb.convert.tokenizers import make_tokenizer
+from unispeech_sb.lobes import heads
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.metrics.calibration import Calibration
 
 LOBE_INIT = Lobe.__init__
 
@@ -83,6 +92,46 @@ def test_an_export_is_told(speech_folder, tmp_path, capsys):
     assert rows["head"] == ["FrameHead", "head.ckpt"]
     assert rows["mask_rule"] == ["hf", "backbone.ckpt"]
     assert rows["labels"][0] == "a, b, |, <pad>"
+
+
+def test_what_is_no_module_of_a_folder_is_passed_over(speech_folder, tmp_path):
+    convert_checkpoint(speech_folder, tmp_path / "sb")
+    Calibration().save(tmp_path / "sb" / "calibration.ckpt")
+    (tmp_path / "sb" / "language_model.ckpt").write_text("\\data\\\n")
+    assert "head" in describe(tmp_path / "sb").facts
+    to_huggingface(tmp_path / "sb", tmp_path / "hf")
+    assert (tmp_path / "hf" / "config.json").is_file()
+
+
+def test_pieces_of_words_have_no_tokenizer_in_transformers(tmp_path):
+    tokenizer = make_tokenizer(["so it is", "is it so"], num_pieces=12)
+    lobes = {
+        "backbone": Backbone.from_preset("tiny"),
+        "head": heads.FrameHead(16, len(tokenizer)),
+    }
+    folder = tmp_path / "sb"
+    write_pretrained(
+        folder, lobes, "EncoderASR", "A test.", tokenizer, blank_index=0
+    )
+    with pytest.raises(ValueError, match="no CTC tokenizer of SentencePiece's"):
+        to_huggingface(folder, tmp_path / "hf")
+    to_huggingface(folder, tmp_path / "hf", backbone_only=True)
+
+
+HEADS = {
+    "AAMSoftmax": heads.AAMSoftmax(16, 3),
+    "ProjectedFrameHead": heads.ProjectedFrameHead(16, 4),
+    "RecurrentHead": heads.RecurrentHead(16, 4, 4, 4),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_that_only_this_package_has_are_told(name, tmp_path):
+    lobes = {"backbone": Backbone.from_preset("tiny"), "head": HEADS[name]}
+    write_pretrained(tmp_path / "sb", lobes, "WaveformEncoder", "A test.")
+    assert describe(tmp_path / "sb").facts["head"].value == name
+    with pytest.raises(ValueError, match=f"has no class for {name}"):
+        to_huggingface(tmp_path / "sb", tmp_path / "hf")
 
 
 def test_one_module_of_an_export_is_told(speech_folder, tmp_path, no_models):

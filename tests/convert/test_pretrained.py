@@ -253,6 +253,25 @@ def test_speaker_recognition_gives_transformers_embeddings(tmp_path):
     assert abs(float(cosine) - float(wanted)) < 1e-4
 
 
+def test_converted_speakers_are_classified(tmp_path):
+    model = tiny_model(
+        "unispeech-sat", "ForXVector", use_weighted_layer_sum=True,
+        tdnn_dim=[12, 14], tdnn_kernel=[3, 1], tdnn_dilation=[1, 1],
+        xvector_output_dim=10,
+    )  # fmt: skip
+    convert_checkpoint(save_folder(model, tmp_path / "hf"), tmp_path / "sb")
+    classifier = EncoderClassifier.from_hparams(source=str(tmp_path / "sb"))
+    wavs = torch.randn(2, 7000)
+    logits = model(wavs).logits
+    cosines = torch.cosine_similarity(
+        logits[:, None], model.objective.weight.T[None], dim=-1
+    )
+    found, _, _, names = classifier.classify_batch(wavs)
+    expected = (model.objective.scale * cosines).log_softmax(-1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert names == [f"LABEL_{row.argmax()}" for row in cosines]
+
+
 def test_speech_recognition_gives_transformers_text(many_languages, tmp_path):
     folder, _ = many_languages
     convert_checkpoint(folder, tmp_path / "sb")

@@ -1,16 +1,24 @@
 """Tiny recognisers for the tests of inference."""
 
 import functools
+import json
 
 import torch
+from safetensors.torch import save_file
 from speechbrain.decoders import ctc_greedy_decode
 
+from tests.huggingface import save_folder, tiny_model
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.inference.asr import LongFormASR
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead, FramePosteriors
 
 TOKENS = ["-", "|", "a", "b", "c", "<unk>"]
+VOCABULARIES = {
+    "eng": {"<pad>": 0, "a": 1, "b": 2, "|": 3},
+    "fra": {"<pad>": 0, "a": 1, "é": 2, "b": 3, "|": 4},
+    "zho": {"<pad>": 0, "文": 1, "|": 2},
+}
 
 
 def characters():
@@ -54,3 +62,36 @@ def uneven_speech(seconds, rate=16000):
     samples = round(seconds * rate)
     loudness = torch.linspace(0.02, 0.5, samples)
     return torch.randn(samples) * loudness + 0.05
+
+
+def save_languages(path):
+    """Writes a CTC model of transformers with adapters for two languages, and
+    a vocabulary for a third."""
+    model = tiny_model(
+        "unispeech", "ForCTC", feat_extract_norm="layer", vocab_size=4,
+        do_stable_layer_norm=True, adapter_attn_dim=4,
+    )  # fmt: skip
+    folder = save_folder(model, path)
+    (folder / "vocab.json").write_text(json.dumps(VOCABULARIES))
+    generator = torch.Generator().manual_seed(1)
+    for lang in ("eng", "fra"):
+        size = len(VOCABULARIES[lang])
+        tensors = {
+            name: torch.randn(tensor.shape, generator=generator)
+            for name, tensor in model.state_dict().items()
+            if ".adapter_layer." in name
+        }
+        tensors["lm_head.weight"] = torch.randn(size, 16, generator=generator)
+        tensors["lm_head.bias"] = torch.zeros(size)
+        save_file(tensors, folder / f"adapter.{lang}.safetensors")
+    return folder
+
+
+def save_arpa(path, **log10_probs):
+    """Writes a language model of words that do not depend on each other."""
+    words = {"<unk>": -9.0, "<s>": -9.0, "</s>": -0.5, **log10_probs}
+    lines = ["\\data\\", f"ngram 1={len(words)}", "ngram 2=1", "", "\\1-grams:"]
+    lines += [f"{prob}\t{word}\t0" for word, prob in words.items()]
+    lines += ["", "\\2-grams:", "-0.5\t<s> </s>", "", "\\end\\", ""]
+    path.write_text("\n".join(lines))
+    return path

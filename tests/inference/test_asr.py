@@ -9,9 +9,10 @@ import torch
 from speechbrain.decoders.ctc import CTCBeamSearcher
 
 from tests.inference.models import recognizer, recut, uneven_speech
+from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.decoding.words import Transcript
 from unispeech_sb.inference.asr import LongFormASR
-from unispeech_sb.inference.recordings import RecordingError, read_blocks
-from unispeech_sb.inference.words import Transcript
+from unispeech_sb.inference.recordings import read_blocks
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.lengths import conv_lengths
 
@@ -74,7 +75,7 @@ def test_a_file_and_its_waveform_give_the_same(tmp_path):
     path = spoken(tmp_path / "a.wav", 9.0)
     wav = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
     ours, seconds = asr.transcribe_long(path), []
-    assert ours == asr.transcribe_long(wav, seconds.append)
+    assert ours == asr.transcribe_long(wav, on_progress=seconds.append)
     assert tuple(asr.transcribe_stream(wav)) == ours.words
     assert len(seconds) > 5
     assert sum(seconds) == pytest.approx(9.0, abs=0.04)
@@ -91,36 +92,52 @@ def test_words_come_while_the_model_serves_others():
     assert tuple(words) == asr.transcribe_long(wav).words
 
 
-def test_no_more_than_a_few_blocks_are_held(tmp_path, monkeypatch):
+def test_partial_texts_and_words_make_the_transcript():
+    asr = recognizer(2.0, 0.3)
+    wav, partial, words = uneven_speech(9.0), [], []
+    for word in asr.transcribe_stream(wav, partial.append):
+        words.append(word.text)
+    expected = asr.transcribe_long(wav).text.split()
+    assert words == expected
+    assert len(partial) == 7  # one for each window
+    assert partial[-1] in ("", expected[-1])
+    assert all(len(text.split()) <= 1 for text in partial)
+    assert any(partial)
+
+
+@pytest.mark.parametrize(("batch_seconds", "batches"), [(20.0, 10), (60.0, 4)])
+def test_no_more_than_a_few_blocks_are_held(
+    tmp_path, monkeypatch, batch_seconds, batches
+):
     path = tmp_path / "long.wav"
     with soundfile.SoundFile(path, "w", 16000, 1) as file:
         for _ in range(3):
             file.write(np.random.default_rng(0).normal(0, 0.1, 16000 * 60))
-    blocks, alive, held = [], [], []
+    blocks, alive = [], []
 
     def watched(*arguments):
         for block in read_blocks(*arguments):
             blocks.append(weakref.ref(block))
             yield block
 
-    def encode(wavs):
+    def encode(wavs, wav_lens):
         alive.append(sum(block() is not None for block in blocks))
-        held.append(wavs[0].untyped_storage().nbytes() / 4 / 16000)
-        return [torch.randn(len(wavs[0]) // 320, 6)]
+        return torch.randn(len(wavs), wavs.shape[1] // 320, 6)
 
-    monkeypatch.setattr("unispeech_sb.inference.asr.read_blocks", watched)
+    monkeypatch.setattr("unispeech_sb.inference.encoding.read_blocks", watched)
     asr = recognizer(20.0, 1.0, normalize_wav=False)
-    monkeypatch.setattr(asr, "_encode", encode)
-    assert asr.transcribe_long(path).duration_s == 180.0
+    monkeypatch.setattr(asr._windows, "encode", encode)
+    transcript = asr.transcribe_long(path, batch_seconds)
+    assert transcript.duration_s == 180.0
     assert len(blocks) == 12  # 30 s each, read twice
-    assert len(held) == 10
+    assert len(alive) == batches
     assert max(alive) <= 1
-    assert max(held) <= 20 + 30 + 1
 
 
-def test_files_together_are_files_alone(tmp_path):
-    asr = recognizer(6.0, 0.5, feat_extract_norm="layer")
-    lengths = [0.4, 2.0, 1.3, 0.9, 7.5, 1.31]
+@NORMS
+def test_files_together_are_files_alone(tmp_path, norm):
+    asr = recognizer(6.0, 0.5, feat_extract_norm=norm)
+    lengths = [0.4, 2.0, 1.3, 0.9, 7.5, 1.31, 9.0, 17.0]
     paths = [
         spoken(tmp_path / f"{n}.wav", seconds)
         for n, seconds in enumerate(lengths)
@@ -155,36 +172,42 @@ def test_a_file_given_twice_comes_twice(tmp_path):
 def test_batches_hold_no_more_than_asked(tmp_path, monkeypatch):
     asr = recognizer()
     paths = [spoken(tmp_path / f"{n}.wav", 0.5 + n / 10) for n in range(9)]
-    encode, sizes = asr._encode, []
-    monkeypatch.setattr(
-        asr,
-        "_encode",
-        lambda wavs: sizes.append([len(w) for w in wavs]) or encode(wavs),
-    )
+    encode, sizes = asr._windows.encode, []
+
+    def watched(wavs, wav_lens):
+        sizes.append(wavs.numel())
+        return encode(wavs, wav_lens)
+
+    monkeypatch.setattr(asr._windows, "encode", watched)
     list(asr.transcribe_files(paths, batch_seconds=3.0))
-    assert max(max(size) * len(size) for size in sizes) <= 3.0 * 16000
+    assert max(sizes) <= 3.0 * 16000
     assert len(sizes) < 5
 
 
 def test_a_bad_file_leaves_the_others(tmp_path):
     asr = recognizer()
-    good = [spoken(tmp_path / f"{n}.wav", 1.0) for n in range(2)]
+    good = [spoken(tmp_path / f"{n}.wav", 1.0 + 25 * n) for n in range(2)]
     text, short = tmp_path / "text.wav", spoken(tmp_path / "s.wav", 0.02)
     text.write_text("no audio")
-    cut = tmp_path / "cut.flac"
-    soundfile.write(cut, np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
-    cut.write_bytes(cut.read_bytes()[:9000])
-    bad = [text, short, cut, tmp_path / "absent.wav"]
+    cut = [spoken(tmp_path / f"{n}.wav", 1.0 + 9 * n) for n in (2, 3)]
+    for path in cut:
+        with open(path, "rb+") as file:
+            file.truncate(path.stat().st_size - 2)
+    flac = tmp_path / "cut.flac"
+    soundfile.write(flac, np.random.default_rng(0).normal(0, 0.1, 9**6), 16000)
+    flac.write_bytes(flac.read_bytes()[:900_000])
+    bad = [text, short, *cut, flac, tmp_path / "absent.wav"]
     results = dict(asr.transcribe_files([*bad, *good]))
     for path in bad:
-        assert isinstance(results[path], RecordingError)
+        assert isinstance(results[path], AudioError)
         assert str(path) in str(results[path])
     assert all(isinstance(results[path], Transcript) for path in good)
     assert "too short" in str(results[short])
+    assert all("truncated" in str(results[path]) for path in [*cut, flac])
 
 
 def test_a_waveform_without_a_frame_is_refused():
-    with pytest.raises(RecordingError, match="waveform: too short.*got 399"):
+    with pytest.raises(AudioError, match="waveform: too short.*got 399"):
         recognizer().transcribe_long(torch.randn(399))
 
 
@@ -197,9 +220,30 @@ def test_an_encoder_without_a_backbone_is_refused():
         LongFormASR({"encoder": both}, vars(asr.hparams))
 
 
-def test_a_folder_with_beam_search_is_not_decoded_greedily_in_silence():
+def test_a_folder_with_another_beam_search_is_refused():
     asr = recognizer()
     hparams = {**vars(asr.hparams), "decoding_function": CTCBeamSearcher}
     hparams["test_beam_search"] = {"blank_index": 0}
-    with pytest.raises(ValueError, match="greedily; got CTCBeamSearcher"):
+    with pytest.raises(ValueError, match="ctc_greedy_decode .*; got CTCBeamS"):
         LongFormASR(dict(asr.mods), hparams)
+
+
+def test_a_file_that_breaks_off_on_the_way_has_no_transcript(
+    tmp_path, monkeypatch
+):
+    asr = recognizer(2.0, 0.3)
+    paths = [spoken(tmp_path / f"{n}.wav", 5.0 + n) for n in range(3)]
+    cut = asr._windows.cut
+
+    def breaking(path):
+        for n, stretch in enumerate(cut(path)):
+            if n == 2 and path == paths[1]:
+                raise AudioError(f"{path}: gone")
+            yield stretch
+
+    monkeypatch.setattr(asr._windows, "cut", breaking)
+    results = list(asr.transcribe_files(paths))
+    assert sorted(path for path, _ in results) == paths
+    for path, result in results:
+        expected = AudioError if path == paths[1] else Transcript
+        assert isinstance(result, expected)

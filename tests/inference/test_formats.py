@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from unispeech_sb.decoding.words import Transcript, Word
 from unispeech_sb.inference.formats import FORMATS
-from unispeech_sb.inference.words import Transcript, Word
 
 TALK = Transcript(
     "so <it> is & was",

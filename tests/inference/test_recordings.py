@@ -1,16 +1,15 @@
 """Blocks of a recording are the recording."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
-from unispeech_sb.inference.recordings import (
-    RecordingError,
-    duration_s,
-    read_blocks,
-)
+from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.inference.recordings import duration_s, read_blocks
 
 
 def write(path, seconds, rate, channels=1, **options):
@@ -67,12 +66,12 @@ def test_a_tensor_is_taken_as_it_is():
         next(read_blocks(torch.randn(2, 9), AudioNormalizer(16000)))
 
 
-def flac_cut_short(folder):
-    """The first half of a FLAC file's bytes."""
-    path = write(folder / "whole.flac", 2, 16000)
-    cut = folder / "cut.flac"
-    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return cut
+def cut_short(suffix, share, folder):
+    """The first bytes of a file."""
+    path = write(folder / f"cut.{suffix}", 3, 16000)
+    with open(path, "rb+") as file:
+        file.truncate(int(share * path.stat().st_size))
+    return path
 
 
 def without_length(folder):
@@ -112,7 +111,11 @@ def absent(folder):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (flac_cut_short, "truncated"),
+        (partial(cut_short, "flac", 0.5), "truncated"),
+        (partial(cut_short, "flac", 0.95), "truncated"),
+        (partial(cut_short, "mp3", 0.5), "truncated"),
+        (partial(cut_short, "wav", 0.5), "truncated"),
+        (partial(cut_short, "wav", 0.9999), "truncated"),
         (without_length, "does not say how long"),
         (not_audio, "not readable as audio"),
         (empty, "the file is empty"),
@@ -122,6 +125,6 @@ def absent(folder):
 )
 def test_a_bad_file_is_named(make, said, tmp_path):
     path = make(tmp_path)
-    with pytest.raises(RecordingError, match=said) as caught:
+    with pytest.raises(AudioError, match=said) as caught:
         list(read_blocks(path, AudioNormalizer(16000)))
     assert str(caught.value).startswith(f"{path}: ")

@@ -47,8 +47,9 @@ def test_a_part_is_normalised_as_in_the_whole(norm, normalize, bias):
     with torch.no_grad():
         whole = backbone.encode(wav[None]).extract_features[0]
         alone = backbone.encode(part[None]).extract_features[0]
-        with statistics_of_whole(backbone, moments) as prepare:
-            ours = backbone.encode(prepare(part)[None]).extract_features[0]
+        with statistics_of_whole(backbone, [moments]) as prepare:
+            (ready,) = prepare([part])
+            ours = backbone.encode(ready[None]).extract_features[0]
     expected = whole[10 : 10 + len(ours)]
     torch.testing.assert_close(ours, expected, atol=2e-4, rtol=1e-4)
     if norm == "group":
@@ -62,7 +63,7 @@ def test_the_backbone_is_as_before_afterwards():
     before, keys = backbone(wav), list(backbone.state_dict())
     with (
         pytest.raises(RuntimeError),
-        statistics_of_whole(backbone, moments),
+        statistics_of_whole(backbone, [moments]),
     ):
         assert not backbone.normalize_wav
         raise RuntimeError

@@ -4,27 +4,40 @@ import json
 
 import pytest
 import soundfile
+import torch
 from speechbrain.inference.ASR import EncoderASR
 
-from tests.inference.models import TOKENS, characters, uneven_speech
+from tests.inference.models import (
+    TOKENS,
+    characters,
+    save_arpa,
+    save_languages,
+    uneven_speech,
+)
 from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.inference.asr import LongFormASR
 from unispeech_sb.inference.transcribe import main
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def save_tiny(path, sharpness):
     """A pretrained folder with a tiny model."""
-    path = tmp_path_factory.mktemp("asr") / "tiny"
-    head = FrameHead(16, len(TOKENS))
-    head.classifier.weight.data *= 20
-    lobes = {"backbone": Backbone.from_preset("tiny"), "head": head}
+    torch.manual_seed(1)
+    backbone, head = Backbone.from_preset("tiny"), FrameHead(16, len(TOKENS))
+    head.classifier.weight.data *= sharpness
+    lobes = {"backbone": backbone, "head": head}
     write_pretrained(
         path, lobes, "EncoderASR", "A test.", characters(), blank_index=0
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One whose decisions are not close calls."""
+    return save_tiny(tmp_path_factory.mktemp("asr") / "tiny", 20)
 
 
 @pytest.fixture
@@ -125,6 +138,56 @@ def test_a_wrong_batch_length_is_2(seconds, folder, capsys):
         main([str(folder), "a.wav", "--batch-seconds", seconds])
     assert caught.value.code == 2
     assert "--batch-seconds" in capsys.readouterr().err
+
+
+def test_the_command_line_chooses_the_decoding(files, tmp_path, capsys):
+    pytest.importorskip("kenlm")
+    folder = save_tiny(tmp_path / "unsure", 3)
+    word = expected(folder, files[0]).split()[0]
+    arpa = save_arpa(tmp_path / "one.arpa", **{word: -0.1})
+    options = "--alpha 0.7 --beta -30 --beam-size 8".split()
+    main([str(folder), files[0], "--lm", str(arpa), *options])
+    asr = LongFormASR.from_hparams(str(folder))
+    asr.use_beam_search(beam_size=8)
+    asr.use_language_model(arpa, alpha=0.7, beta=-30.0)
+    with_model = asr.transcribe_long(files[0]).text
+    assert capsys.readouterr().out == with_model + "\n"
+    assert with_model != " ".join(expected(folder, files[0]).split())
+    asr.use_language_model(None)
+    asr.use_hot_words(["abc cab", "bb"])
+    main([str(folder), files[0], "--hot-words", "abc cab, bb", *options[-2:]])
+    assert capsys.readouterr().out == asr.transcribe_long(files[0]).text + "\n"
+
+
+def test_the_command_line_chooses_the_language(files, tmp_path, capsys):
+    save_languages(tmp_path / "hf")
+    convert_checkpoint(tmp_path / "hf", tmp_path / "sb")
+    asr = LongFormASR.from_hparams(str(tmp_path / "sb"))
+    for lang in ("fra", "eng"):
+        main([str(tmp_path / "sb"), files[1], "--language", lang])
+        asr.set_language(lang)
+        text = asr.transcribe_long(files[1]).text
+        assert text
+        assert capsys.readouterr().out == text + "\n"
+    with pytest.raises(ValueError, match="languages eng, fra; got 'deu'"):
+        main([str(tmp_path / "sb"), files[1], "--language", "deu"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--alpha 1", "--alpha weighs a language model: give --lm"),
+        ("--beta 1", "--beta weighs a language model: give --lm"),
+        ("--beam-size 0", "expected 1 or more, got 0"),
+        ("--beam-size x", "expected 1 or more, got x"),
+        ("--hot-words a,,b", "expected words between commas, got 'a,,b'"),
+    ],
+)
+def test_options_that_make_no_sense_are_2(options, said, folder, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([str(folder), "a.wav", *options.split()])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_from_hparams_takes_the_windows(folder):

@@ -45,8 +45,23 @@ def test_there_are_no_more_windows_than_needed(num_samples, frames, context):
         fewer = len(windows) - 1
         assert frames + (fewer - 1) * (frames - 2 * context) < total
         assert {w.stop - w.start for w in windows[:-1]} == {
-            (frames - 1) * 320 + 400
+            (length_of(windows) - 1) * 320 + 400
         }
+
+
+@lengths
+@shapes
+def test_windows_are_no_longer_than_needed(num_samples, frames, context):
+    windows = plan_windows(num_samples, frames, context)
+    total = conv_lengths(num_samples, KERNELS, STRIDES)
+    length, repeated = length_of(windows), 2 * context * (len(windows) - 1)
+    assert length <= frames
+    assert len(windows) * (length - 1) < total + repeated
+
+
+def length_of(windows):
+    """Frames of each window."""
+    return conv_lengths(windows[0].stop - windows[0].start, KERNELS, STRIDES)
 
 
 @lengths
@@ -57,6 +72,7 @@ def test_a_frame_is_from_the_window_where_it_is_farthest_from_an_edge(
     windows = plan_windows(num_samples, frames, context)
     if len(windows) == 1:
         return
+    frames = length_of(windows)
     for window in windows:
         for k in range(window.first, window.last):
             own = margin(k, window, windows, frames)

@@ -9,7 +9,6 @@ from transformers.loss.loss_ctc import ForCTCLoss
 
 from tests.huggingface import FAMILIES, attention_mask, tiny_model
 from unispeech_sb.nnet.ctc import (
-    REDUCTIONS,
     blank_share,
     ctc_loss,
     frames_needed,
@@ -19,8 +18,10 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 TARGETS = torch.tensor([[5, 5, -100, 2, 3], [-100, 3, 4, 3, -100]])
 """With label 3 as blank: 5 5 2 and 4."""
 
+HUGGING_FACE = ("mean", "sum", "none")
+
 switches = pytest.mark.parametrize(
-    ("reduction", "zero_infinity"), list(product(REDUCTIONS, (False, True)))
+    ("reduction", "zero_infinity"), list(product(HUGGING_FACE, (False, True)))
 )
 
 
@@ -122,6 +123,16 @@ def test_loss_by_hand_is_the_sum_over_all_alignments():
     assert loss.item() == pytest.approx(-math.log(total), abs=1e-5)
 
 
+def test_batchmean_is_the_mean_of_the_rows_sums():
+    logits, frames = torch.randn(2, 9, 6), torch.tensor([9, 8])
+    targets = torch.tensor([[5, 5, 2], [1, -100, -100]])
+    of_rows, of_batch = (
+        ctc_loss(logits, targets, frames, reduction=reduction)
+        for reduction in ("none", "batchmean")
+    )
+    torch.testing.assert_close(of_batch, of_rows.mean())
+
+
 @switches
 def test_log_posteriors_lose_the_same_as_logits(reduction, zero_infinity):
     logits, frames = 5 * torch.randn(2, 12, 6), torch.tensor([12, 7])
@@ -184,7 +195,7 @@ def test_frames_needed_by_hand():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"reduction": "max"}, "one of mean, sum, none; got 'max'"),
+        ({"reduction": "max"}, "one of mean, sum, none, batchmean; got 'max'"),
         ({"blank": 6}, "blank: expected 0 to 5; got 6"),
         ({"blank": -1}, "blank: expected 0 to 5; got -1"),
         ({"targets": TARGETS + 1}, "labels: expected 0 to 5; got -99 to 6"),

@@ -8,6 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from unispeech_sb.nnet.losses import (
     PROBLEM_TYPES,
+    aam_softmax_loss,
     am_softmax_loss,
     classification_loss,
 )
@@ -71,3 +72,23 @@ def test_am_softmax_loss_by_hand():
     ]
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(sum(rows) / 2)
+
+
+def test_aam_softmax_loss_by_hand():
+    cosines = torch.tensor([60.0, 45, 120, 20]).deg2rad().cos()[None]
+    loss = aam_softmax_loss(
+        cosines, torch.tensor([0]), scale=2.0, margin=math.radians(30),
+        top_k=1, top_k_margin=math.radians(10),
+    )  # fmt: skip
+    angles = [60 + 30, 45, 120, 20 - 10]
+    terms = [math.exp(2 * math.cos(math.radians(angle))) for angle in angles]
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(math.log(sum(terms) / terms[0]))
+
+
+def test_aam_softmax_loss_goes_on_straight_beyond_half_a_turn():
+    cosines = torch.tensor([170.0, 90]).deg2rad().cos()[None]
+    margin = math.radians(20)
+    loss = aam_softmax_loss(cosines, torch.tensor([0]), 1.0, margin)
+    right = cosines[0, 0].item() - margin * math.sin(margin)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-right)))

@@ -1,6 +1,5 @@
 """Speech recognition from recordings to a folder that SpeechBrain loads."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -12,24 +11,10 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 
 from recipes import asr
+from tests.recipes.speech import TEXTS, arguments, write_speech
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
-from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
 
-TEXTS = ("yes no", "no seven", "go yes", "stop no", "seven go")
-PHONES = ("j ɛ s n oː", "n oː s ɛ v n", "ɡ oː j ɛ s", "s t ɒ p n oː", "s ɛ v n")
-SCRATCH = [
-    "--model=tiny",
-    "--freeze_feature_extractor=False",
-    "--freeze_backbone_updates=0",
-    "--spec_augment=False",
-    "--layerdrop=0.0",
-    "--dropout=0.0",
-    "--max_batch_s=3.0",
-    "--num_buckets=2",
-    "--noprogressbar",
-    "--device=cpu",
-]
 OVERFIT = [
     "--model=small",
     "--number_of_epochs=30",
@@ -43,30 +28,7 @@ OVERFIT = [
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A folder with manifest.csv, whose validation set is in train."""
-    folder = tmp_path_factory.mktemp("speech")
-    rows = [("id", "path", "split", "wrd", "phones")]
-    for number, (text, phones) in enumerate(zip(TEXTS, PHONES, strict=True)):
-        name = f"{number}.wav"
-        speech = speak(text, Voice(variant="m1", pitch=45))
-        soundfile.write(folder / name, speech.samples.numpy(), SAMPLE_RATE)
-        rows += [
-            (f"{split}_{number}", name, split, text, phones)
-            for split in ("train", "valid")
-        ]
-    with open(folder / "manifest.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows(rows)
-    return folder
-
-
-def arguments(root, corpus, output, *options):
-    """The command line of a small run."""
-    return [
-        str(root / "hparams/asr.yaml"),
-        f"--data_folder={corpus}",
-        f"--output_folder={output}",
-        *SCRATCH,
-        *options,
-    ]
+    return write_speech(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,13 @@ require_torchaudio()
 from unispeech_sb.brains.base import SSLBrain  # noqa: E402
 from unispeech_sb.brains.ctc import CTCBrain  # noqa: E402
 from unispeech_sb.brains.schedules import tri_stage  # noqa: E402
+from unispeech_sb.brains.speaker import SpeakerBrain  # noqa: E402
 from unispeech_sb.brains.utterance import UtteranceBrain  # noqa: E402
 
-__all__ = ["CTCBrain", "SSLBrain", "UtteranceBrain", "tri_stage"]
+__all__ = [
+    "CTCBrain",
+    "SSLBrain",
+    "SpeakerBrain",
+    "UtteranceBrain",
+    "tri_stage",
+]

@@ -6,11 +6,14 @@ import os
 
 from speechbrain import Stage
 from speechbrain.decoders.ctc import ctc_greedy_decode
+from speechbrain.utils.logger import get_logger
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from unispeech_sb.brains.base import SSLBrain
 from unispeech_sb.brains.exporting import export_asr
-from unispeech_sb.nnet.ctc import blank_share
+from unispeech_sb.nnet.ctc import blank_share, frames_needed
+
+logger = get_logger(__name__)
 
 
 class CTCBrain(SSLBrain):
@@ -25,6 +28,9 @@ class CTCBrain(SSLBrain):
     * ``tokenizer``: a ``CTCTokenizer``. Where its tokens are separated by
       spaces, they are phones, and the score is their error rate, PER; else
       there are WER and CER. All are in percent.
+    * ``beam_search: True`` decodes the test set by ``test_searcher``: keywords
+      tokenizer and vocab_list -> a searcher of SpeechBrain's CTC interface.
+      Else, and in validations, decoding is greedy.
 
     ``blanks`` is the share of frames in which blank is likeliest: near 1 for
     long means that a model has not begun to learn.
@@ -45,6 +51,10 @@ class CTCBrain(SSLBrain):
     >>> brain.stage_scores(Stage.VALID)
     {'WER': 0.0, 'CER': 0.0, 'blanks': 0.0}
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.named_short = set()
 
     def compute_forward(self, batch, stage):
         """Waveforms to logits.
@@ -92,16 +102,28 @@ class CTCBrain(SSLBrain):
                 tokens, lengths
             )
         frames = (frame_lens * logits.size(1)).round().long()
+        blank = self.hparams.tokenizer.blank_index
+        needed = frames_needed(tokens, lengths, blank)
+        self._name_short(batch.id, frames.tolist(), needed.tolist())
         loss = self.hparams.compute_cost(
-            logits,
-            tokens,
-            frames,
-            lengths,
-            blank=self.hparams.tokenizer.blank_index,
+            logits, tokens, frames, lengths, blank=blank
         )
         if stage != Stage.TRAIN:
             self.score(logits, frame_lens, batch)
         return loss
+
+    def _name_short(self, ids, frames, needed):
+        """Log utterances that their text does not fit in, each once."""
+        pairs = zip(frames, needed, strict=True)
+        for row, (available, least) in enumerate(pairs):
+            # An augmentation may have put more copies below the batch
+            uid = ids[row % len(ids)]
+            if available < least and uid not in self.named_short:
+                self.named_short.add(uid)
+                logger.warning(
+                    f"{uid} is too short for its text: {available} frames, "
+                    f"perhaps after augmentation, where {least} are needed"
+                )
 
     def on_stage_start(self, stage, epoch=None):
         """Start with no errors counted.
@@ -114,7 +136,13 @@ class CTCBrain(SSLBrain):
             Epoch, from 1; none in a test.
         """
         super().on_stage_start(stage, epoch)
-        if self.hparams.tokenizer.separator:
+        tokenizer, self.searcher = self.hparams.tokenizer, None
+        if stage == Stage.TEST and getattr(self.hparams, "beam_search", False):
+            names = [tokenizer.ind2lab[i] for i in range(len(tokenizer))]
+            self.searcher = self.hparams.test_searcher(
+                tokenizer=tokenizer, vocab_list=names
+            )
+        if tokenizer.separator:
             self.errors = {"PER": ErrorRateStats()}
         else:
             characters = ErrorRateStats(split_tokens=True)
@@ -122,7 +150,7 @@ class CTCBrain(SSLBrain):
         self.num_frames = self.num_blanks = 0
 
     def score(self, logits, frame_lens, batch):
-        """Decodes greedily and counts errors and blanks.
+        """Decodes and counts errors and blanks.
 
         Arguments
         ---------
@@ -133,13 +161,10 @@ class CTCBrain(SSLBrain):
         batch : PaddedBatch
             With ``id`` and ``text``.
         """
-        tokenizer = self.hparams.tokenizer
-        blank = tokenizer.blank_index
-        indices = ctc_greedy_decode(logits, frame_lens, blank)
-        texts = [tokenizer.decode(row) for row in indices]
+        blank = self.hparams.tokenizer.blank_index
         heard, said = (
-            [text.split() for text in texts],
-            [text.split() for text in batch.text],
+            [text.split() for text in texts]
+            for texts in (self._decode(logits, frame_lens), batch.text)
         )
         for stats in self.errors.values():
             stats.append(list(batch.id), heard, said)
@@ -147,6 +172,15 @@ class CTCBrain(SSLBrain):
         total = int(frames.sum())
         self.num_frames += total
         self.num_blanks += total * float(blank_share(logits, frames, blank))
+
+    def _decode(self, logits, frame_lens):
+        """Texts of the utterances."""
+        if self.searcher is not None:
+            found = self.searcher(logits.float().log_softmax(-1), frame_lens)
+            return [hypotheses[0].text for hypotheses in found]
+        tokenizer = self.hparams.tokenizer
+        rows = ctc_greedy_decode(logits, frame_lens, tokenizer.blank_index)
+        return [tokenizer.decode(row) for row in rows]
 
     def stage_scores(self, stage):
         """Error rates and the share of blanks.
@@ -215,5 +249,6 @@ class CTCBrain(SSLBrain):
             "utterances scored": len(stats.scores),
             "best epoch": self.hparams.epoch_counter.current,
             "optimizer updates": self.optimizer_step,
+            "decoded": "greedily" if self.searcher is None else "by search",
         }
         export_asr(folder, self.hparams, scores, scored_on, facts)

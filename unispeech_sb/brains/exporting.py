@@ -31,6 +31,34 @@ from speechbrain.inference.ASR import EncoderASR
 
 asr = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
 text = asr.transcribe_file("a.wav")"""
+SPEAKERS = """\
+from unispeech_sb.inference.speakers import SpeakerVerification
+
+verification = SpeakerVerification.from_hparams("PATH/TO/THIS/FOLDER")
+verification.verify("a.wav", "b.wav")  # score, llr, same, threshold
+
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
+
+recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
+cosine, _ = recognizer.verify_files("a.wav", "b.wav")  # decides at 0.25
+classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
+log_posteriors, score, index, speaker = classifier.classify_file("a.wav")"""
+THRESHOLDS = """\
+
+## Thresholds
+
+SpeechBrain's `verify_files` always decides at a cosine of 0.25, whatever the
+model. By the calibration of this folder, on {positive} target and {negative}
+non-target trials, two recordings are of one speaker more probably than not
+from this cosine on:
+
+| before listening, one speaker is as probable as | cosine |
+|---|---|
+{rows}
+"""
+PRIORS = (0.5, 0.1, 0.01)
+"""Probabilities of one speaker whose thresholds a README tells."""
 TOLD = (
     "data_folder",
     "corpus_version",
@@ -159,6 +187,79 @@ def export_asr(folder, hparams, scores, scored_on, facts):
         tokenizer,
         replace=True,
         blank_index=tokenizer.blank_index,
+    )
+
+
+def export_speakers(folder, hparams, calibration, scores, scored_on, facts):
+    """Writes what ``SpeakerRecognition`` and ``EncoderClassifier`` load,
+    replacing an older export.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder to make.
+    hparams : types.SimpleNamespace
+        With ``backbone``, ``head``, ``objective`` and ``label_encoder``, the
+        speakers of the training.
+    calibration : unispeech_sb.metrics.calibration.Calibration or None
+        Of the cosines. Left out where it was not fitted to any trial.
+    scores : dict
+        Name -> number.
+    scored_on : str
+        The split they are of.
+    facts : dict
+        What else the README tells of the training: name -> value.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from unispeech_sb.dataio.labels import LabelEncoder
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import AMSoftmax, SpeakerHead
+    >>> hparams = SimpleNamespace(
+    ...     backbone=Backbone.from_preset("tiny"),
+    ...     head=SpeakerHead(16, [8], [1], [1], xvector_output_dim=4),
+    ...     objective=AMSoftmax(4, num_classes=2),
+    ...     label_encoder=LabelEncoder.from_labels(["ann", "bob"]),
+    ... )
+    >>> path = getfixture("tmp_path") / "export"
+    >>> export_speakers(path, hparams, None, {"EER": 1.0}, "test", {})
+    >>> sorted(p.stem for p in path.iterdir() if p.suffix == ".ckpt")
+    ['backbone', 'head', 'label_encoder', 'objective']
+    """
+    if calibration is not None and not any(calibration.num_trials):
+        calibration = None
+    readme = README.format(
+        name=folder.parent.resolve().name,
+        usage=SPEAKERS,
+        summary="Speaker verification by the cosine of two embeddings, "
+        f"trained on {len(hparams.label_encoder)} speakers",
+        scored_on=scored_on,
+        scores=_rows(scores),
+        training=_training(hparams, facts),
+        table=_thresholds(calibration),
+    )
+    names = ("backbone", "head", "objective")
+    write_pretrained(
+        folder,
+        {name: getattr(hparams, name) for name in names},
+        "SpeakerRecognition",
+        readme,
+        hparams.label_encoder,
+        replace=True,
+        calibration=calibration,
+    )
+
+
+def _thresholds(calibration):
+    """What the README tells of decisions; nothing where it depends on more
+    than the cosine."""
+    if calibration is None or calibration.quality:
+        return ""
+    rows = [f"| {p:g} | {calibration.threshold(p):.4f} |" for p in PRIORS]
+    positive, negative = calibration.num_trials
+    return THRESHOLDS.format(
+        positive=positive, negative=negative, rows="\n".join(rows)
     )
 
 

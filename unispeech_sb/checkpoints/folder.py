@@ -5,6 +5,7 @@ and a README. It names no path and no hub, so it can be moved and used offline.
 """
 
 import os
+import re
 import shutil
 import uuid
 from contextlib import contextmanager
@@ -65,10 +66,33 @@ modules:
 mean_var_norm_emb: !new:unispeech_sb.lobes.heads.PassThrough
 """
     + SERVED
-    + "{others}",
+    + "{others}{speakers}",
 }
 """Interface -> the part of ``hyperparams.yaml`` that wires it. Lobes that it
 does not use are modules under their own names."""
+
+BEAM_SEARCH = """\
+{language_model}decoding_function: !name:{searcher}
+test_beam_search:
+    tokenizer: !ref <tokenizer>
+{search}
+
+"""
+"""What takes the place of the greedy ``decoding_function`` of EncoderASR."""
+
+LANGUAGE_MODEL = """\
+language_model: !new:unispeech_sb.decoding.LanguageModel
+{options}
+
+"""
+
+SPEAKERS = """\
+    classifier: !new:unispeech_sb.lobes.heads.SpeakerPosteriors
+        head: !ref <head>
+        objective: !ref <objective>
+"""
+"""What ``SpeakerRecognition`` folders have beside, for ``EncoderClassifier``:
+where there are an objective and the names of its speakers."""
 
 ENCODERS = {"EncoderASR": "tokenizer"}
 """Interface -> what it calls its labels; ``label_encoder`` for all others."""
@@ -129,6 +153,7 @@ def write_pretrained(
     labels=None,
     replace=False,
     files=None,
+    calibration=None,
     **interface_options,
 ):
     """Writes a pretrained folder.
@@ -150,6 +175,9 @@ def write_pretrained(
         Take the place of a pretrained folder that is there.
     files : dict, optional
         Name in the folder -> text, or path of a file to copy.
+    calibration : unispeech_sb.metrics.calibration.Calibration, optional
+        Written as ``calibration.ckpt``: what the scores of
+        ``SpeakerRecognition`` mean.
     **interface_options
         Values for the interface's part of the yaml.
 
@@ -163,26 +191,138 @@ def write_pretrained(
     ['README.md', 'backbone.ckpt', 'hyperparams.yaml']
     """
     encoder = ENCODERS.get(interface, "label_encoder")
-    loadables = [*lobes, *([encoder] if labels else [])]
+    plain = {encoder: labels} if labels else {}
+    if calibration is not None:
+        plain["calibration"] = calibration
     others = "".join(
         f"    {name}: !ref <{name}>\n" for name in lobes if name != "backbone"
     )
-    options = {"allow_silence": False, **interface_options}
+    named = labels and "objective" in lobes
+    options = {
+        "allow_silence": False,
+        "speakers": SPEAKERS if named else "",
+        **interface_options,
+    }
     text = HEADER + "\n".join(_entry(*item) for item in lobes.items())
-    if labels:
-        text += f"\n{encoder}: !new:{_name(labels)}\n"
+    for name, built in plain.items():
+        text += f"\n{name}: !new:{_name(built)}\n"
     text += INTERFACES[interface].format(others=others, **options)
     text += PRETRAINER
-    text += "".join(f"        {name}: !ref <{name}>\n" for name in loadables)
+    text += "".join(
+        f"        {name}: !ref <{name}>\n" for name in (*lobes, *plain)
+    )
     with new_folder(path, replace) as folder:
         for name, lobe in lobes.items():
             lobe.save(folder / f"{name}.ckpt")
-        if labels:
-            labels.save(folder / f"{encoder}.ckpt")
+        for name, built in plain.items():
+            built.save(folder / f"{name}.ckpt")
         for name, content in (files or {}).items():
             _write(folder / name, content)
         (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
         (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def write_beam_search(
+    path, source, language_model=None, model_options=None, **search_options
+):
+    """Copies a pretrained folder for ``EncoderASR``, to decode by beam search.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The folder to make.
+    source : str or pathlib.Path
+        A folder that ``write_pretrained`` or this function wrote.
+    language_model : str or pathlib.Path, optional
+        ARPA or KenLM file, which becomes ``language_model.ckpt``.
+    model_options : dict, optional
+        Arguments of ``LanguageModel``.
+    **search_options
+        Arguments of ``PrefixBeamSearch``.
+
+    Raises
+    ------
+    ValueError
+        When the source is another kind of folder, or the path exists.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "greedy").mkdir()
+    >>> _ = (folder / "greedy" / "hyperparams.yaml").write_text(
+    ...     "tokenizer: 1\\ndecoding_function: !name:a.b\\n    c: 0\\n"
+    ...     "modules: {}\\npretrainer:\\n    loadables:\\n        d: e\\n"
+    ... )
+    >>> write_beam_search(folder / "beam", folder / "greedy", beam_size=9)
+    >>> print((folder / "beam" / "hyperparams.yaml").read_text())
+    tokenizer: 1
+    decoding_function: !name:unispeech_sb.decoding.PrefixBeamSearcher
+    test_beam_search:
+        tokenizer: !ref <tokenizer>
+        beam_size: 9
+    <BLANKLINE>
+    modules: {}
+    pretrainer:
+        loadables:
+            d: e
+    <BLANKLINE>
+    """
+    yaml_file, line = Path(source, "hyperparams.yaml"), ""
+    if not yaml_file.is_file():
+        raise ValueError(f"{source}: expected a folder with {yaml_file.name}")
+    parts = _parts(yaml_file.read_text(encoding="utf-8"))
+    if not {"tokenizer", "decoding_function", "pretrainer"} <= set(parts):
+        raise ValueError(
+            f"{yaml_file}: expected a tokenizer, a decoding_function and a "
+            "pretrainer, as in folders for EncoderASR"
+        )
+    for name in ("language_model", "test_beam_search"):
+        parts.pop(name, None)
+    loaded = re.sub("\n +language_model: .*", "", parts["pretrainer"])
+    if language_model is not None:
+        options = {"alpha": 0.5, "beta": 1.5, **(model_options or {})}
+        line = LANGUAGE_MODEL.format(options=_arguments(options))
+        search_options["language_model"] = _Reference("language_model")
+        loaded = loaded.rstrip() + "\n        language_model: !ref "
+        loaded += "<language_model>\n"
+    parts["pretrainer"] = loaded
+    parts["decoding_function"] = BEAM_SEARCH.format(
+        language_model=line,
+        searcher="unispeech_sb.decoding.PrefixBeamSearcher",
+        search=_arguments(search_options),
+    )
+    with new_folder(path) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        (folder / "language_model.ckpt").unlink(missing_ok=True)
+        if language_model is not None:
+            shutil.copyfile(language_model, folder / "language_model.ckpt")
+        (folder / yaml_file.name).write_text("".join(parts.values()), "utf-8")
+
+
+def _parts(text):
+    """Name at the left of a yaml -> its lines; others are numbered."""
+    parts = {}
+    for place, part in enumerate(re.split(r"(?m)^(?=[^\s#])", text)):
+        name = re.match(r"(\w+):", part)
+        parts[name.group(1) if name else place] = part
+    return parts
+
+
+class _Reference(str):
+    """Name of another entry."""
+
+
+def _arguments(options):
+    """The yaml lines of arguments."""
+    lines = []
+    for key, value in options.items():
+        if isinstance(value, _Reference):
+            lines.append(f"    {key}: !ref <{value}>")
+            continue
+        plain = list(value) if isinstance(value, tuple) else value
+        flow = yaml.safe_dump({key: plain}, default_flow_style=True, width=999)
+        lines.append(f"    {flow.strip()[1:-1]}")
+    return "\n".join(lines)
 
 
 def _write(path, content):
@@ -201,9 +341,4 @@ def _name(built):
 
 def _entry(name, lobe):
     """The yaml lines that build one lobe."""
-    lines = [f"{name}: !new:{_name(lobe)}"]
-    for key, value in lobe.config.items():
-        plain = list(value) if isinstance(value, tuple) else value
-        flow = yaml.safe_dump({key: plain}, default_flow_style=True, width=999)
-        lines.append(f"    {flow.strip()[1:-1]}")
-    return "\n".join(lines) + "\n"
+    return f"{name}: !new:{_name(lobe)}\n{_arguments(lobe.config)}\n"

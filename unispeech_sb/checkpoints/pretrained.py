@@ -11,6 +11,8 @@ from unispeech_sb.checkpoints.texts import read_json
 BACKBONE_FILE = "backbone.ckpt"
 TOKENIZER_FILE = "tokenizer.ckpt"
 LABEL_FILES = ("label_encoder.ckpt", TOKENIZER_FILE)
+NO_LOBES = (*LABEL_FILES, "calibration.ckpt", "language_model.ckpt")
+"""Files of other things that SpeechBrain's Pretrainer loads."""
 ORIGIN_FILE = "origin.json"
 TEXTS_FOLDER = "transformers"
 """Sub-folder with the texts of a Hugging Face checkpoint, as they were."""
@@ -173,7 +175,7 @@ def read_pretrained(folder):
     lobes = {
         path.stem: read_lobe(path)
         for path in sorted(folder.glob("*.ckpt"))
-        if path.name not in LABEL_FILES
+        if path.name not in NO_LOBES
     }
     texts = (folder / TEXTS_FOLDER).glob("*.json")
     return Pretrained(

@@ -7,10 +7,13 @@ from unispeech_sb.checkpoints.keys import split_heads
 from unispeech_sb.checkpoints.safety.limits import shown
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
+    AAMSoftmax,
     AMSoftmax,
     ECAPAHead,
     EENDVCHead,
     FrameHead,
+    ProjectedFrameHead,
+    RecurrentHead,
     SpeakerHead,
     UniSpeechHead,
     UniSpeechSATHead,
@@ -21,11 +24,14 @@ from unispeech_sb.lobes.lobe import without_weights
 LOBES = {
     f"{cls.__module__}.{cls.__name__}": cls
     for cls in (
+        AAMSoftmax,
         AMSoftmax,
         Backbone,
         ECAPAHead,
         EENDVCHead,
         FrameHead,
+        ProjectedFrameHead,
+        RecurrentHead,
         SpeakerHead,
         UniSpeechHead,
         UniSpeechSATHead,

@@ -68,7 +68,8 @@ text = recognizer.transcribe_file("a.wav")""",
 from speechbrain.inference.speaker import SpeakerRecognition
 
 recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
-cosine, _ = recognizer.verify_files("a.wav", "b.wav")  # choose a threshold""",
+# The decision is at 0.25, whatever the model: choose a threshold instead
+cosine, _ = recognizer.verify_files("a.wav", "b.wav")""",
     "WaveformEncoder": """\
 from speechbrain.inference.encoders import WaveformEncoder
 

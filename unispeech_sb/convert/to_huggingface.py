@@ -124,10 +124,16 @@ def _task(found):
         )
     if head != "FrameHead" or not _is_ctc(found):
         return TASKS[head]
-    if _blank_index(found) is None:
+    tokenizer = _tokenizer(found)
+    if tokenizer is None and found.origin.get("blank_index") is None:
         raise ValueError(
             f"{found.folder}: expected to know CTC's blank, which "
             "transformers needs; convert with --set dictionary=PATH"
+        )
+    if tokenizer is not None and tokenizer.sentencepiece:
+        raise ValueError(
+            f"{found.folder}: transformers has no CTC tokenizer of "
+            "SentencePiece's pieces; --backbone-only writes the backbone"
         )
     return "ForCTC"
 
@@ -138,13 +144,21 @@ def _is_ctc(found):
     return found.origin.get("task") == "ForCTC" or tokenizer.is_file()
 
 
-def _blank_index(found):
-    """Index of CTC's blank; None where nothing tells."""
+def _tokenizer(found):
+    """The folder's tokenizer, if it has one."""
     path = found.folder / TOKENIZER_FILE
     if not path.is_file():
-        return found.origin.get("blank_index")
+        return None
     tokenizer = CTCTokenizer()
     tokenizer.load_strict(path)
+    return tokenizer
+
+
+def _blank_index(found):
+    """Index of CTC's blank; None where nothing tells."""
+    tokenizer = _tokenizer(found)
+    if tokenizer is None:
+        return found.origin.get("blank_index")
     return tokenizer.blank_index
 
 

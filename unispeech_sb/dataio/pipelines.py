@@ -129,8 +129,8 @@ def text_pipeline(tokenizer, key="wrd"):
     Returns
     -------
     speechbrain.utils.data_pipeline.DynamicItem
-        For ``add_dynamic_item``; text is a str with single spaces, tokens is
-        int64, [U].
+        For ``add_dynamic_item``; text is a str with single spaces, tokens are
+        the tokenizer's targets, int64, [U].
 
     Example
     -------
@@ -143,7 +143,7 @@ def text_pipeline(tokenizer, key="wrd"):
 
     def encode(transcript):
         text = " ".join(transcript.split())
-        tokens = tokenizer.encode(text)
+        tokens = tokenizer.targets(text)
         return text, torch.tensor(tokens, dtype=torch.long)
 
     return provides("text", "tokens")(takes(key)(encode))

@@ -2,6 +2,7 @@
 tokenizer, and datasets of waveforms and tokens in batches of like length.
 """
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
 logger = get_logger(__name__)
 
+CASES = {None: str, "upper": str.upper, "lower": str.lower}
+"""What ``text_case`` does to texts."""
+
 _NUM_NAMED = 10  # utterances that an error names before it only counts
 
 
@@ -38,7 +42,9 @@ def prepare_texts(records, hparams):
         manifests that are there.
     hparams : dict
         The recipe's yaml. ``make_tokenizer`` makes the tokenizer of the
-        training texts, which are in the column ``text_column``.
+        training texts, which are in the column ``text_column``; with
+        ``head_from``, it is that of a pretrained CTC folder instead. With
+        ``text_case``, texts are changed to upper or lower case.
 
     Raises
     ------
@@ -59,20 +65,34 @@ def prepare_texts(records, hparams):
     if hparams["skip_prep"]:
         _fit_tokenizer(read_manifest(manifests / "train.csv"), hparams)
         return
-    records = list(records)
+    records = usable_records(
+        _with_texts(records, hparams),
+        hparams["max_duration_s"],
+        hparams["skip_bad_files"],
+    )
+    tokenizer = _fit_tokenizer(
+        [record for record in records if record["split"] == "train"], hparams
+    )
+    _name_unknown([record[column] for record in records], tokenizer)
+    write_manifests(_long_enough(records, tokenizer, hparams), manifests)
+
+
+def _with_texts(records, hparams):
+    """Records that all have a text, in the case that is asked for."""
+    column, case = hparams["text_column"], hparams.get("text_case")
+    if case not in CASES:
+        raise ValueError(
+            f"text_case: expected upper, lower or null; got {case!r}"
+        )
+    found = []
     for record in records:
         if not record.get(column, "").strip():
             raise ValueError(
                 f"{hparams['data_folder']}: expected a text in the column "
                 f"{column!r} of {record['wav']}, got none"
             )
-    records = usable_records(
-        records, hparams["max_duration_s"], hparams["skip_bad_files"]
-    )
-    tokenizer = _fit_tokenizer(
-        [record for record in records if record["split"] == "train"], hparams
-    )
-    write_manifests(_long_enough(records, tokenizer, hparams), manifests)
+        found.append({**record, column: CASES[case](record[column])})
+    return found
 
 
 def _tokenizer_file(hparams):
@@ -82,16 +102,45 @@ def _tokenizer_file(hparams):
 
 def _fit_tokenizer(records, hparams):
     """Reads the run's tokenizer, or makes it of the training texts."""
-    file = _tokenizer_file(hparams)
+    file, started = _tokenizer_file(hparams), hparams.get("head_from")
     if hparams["checkpointer"].find_checkpoint() is not None:
         return _read_tokenizer(file)
-    texts = [record[hparams["text_column"]] for record in records]
-    tokenizer = hparams["make_tokenizer"](texts)
+    if started:
+        _refuse_others(hparams)
+        tokenizer = _read_tokenizer(Path(started, "tokenizer.ckpt"))
+    else:
+        texts = [record[hparams["text_column"]] for record in records]
+        tokenizer = hparams["make_tokenizer"](texts)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".partial")
     tokenizer.save(draft)
     draft.replace(file)
     return tokenizer
+
+
+def _refuse_others(hparams):
+    """Raises when other tokens than those of a trained head are asked for."""
+    given = [k for k in ("vocabulary", "num_pieces") if hparams.get(k)]
+    if given:
+        raise ValueError(
+            f"head_from: expected no {' and no '.join(given)} beside it: "
+            "a trained head has its own tokens"
+        )
+
+
+def _name_unknown(texts, tokenizer):
+    """Logs the symbols that the tokenizer has no token for."""
+    separator = tokenizer.separator
+    symbols = set()
+    for text in texts:
+        symbols.update(text.split(separator) if separator else text)
+    unknown = tokenizer.lab2ind.get(getattr(tokenizer, "unk_label", None))
+    named = sorted(s for s in symbols if unknown in tokenizer.encode(s))
+    if named:
+        logger.warning(
+            f"{len(named)} symbols of the texts have no token and count as "
+            f"{tokenizer.unk_label}: {' '.join(named)[:200]}"
+        )
 
 
 def _read_tokenizer(file):
@@ -105,7 +154,7 @@ def _long_enough(records, tokenizer, hparams):
     """Records that are long enough for CTC to say their texts."""
     kept, named = [], []
     for record in records:
-        tokens = tokenizer.encode(record[hparams["text_column"]])
+        tokens = tokenizer.targets(record[hparams["text_column"]])
         # Between two equal tokens there has to be a blank
         needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
         num_samples = int(record["duration"] * hparams["sample_rate"])
@@ -137,7 +186,10 @@ def text_datasets(hparams):
     ---------
     hparams : dict
         The recipe's yaml; ``tokenizer``, the built ``head`` and the batches
-        of each split are added to it.
+        of each split are added to it. The head's weights are those of the
+        folder ``head_from``, if there is one. ``make_batches`` takes a
+        dataset and a seed, None for evaluations; without it, batches are
+        dynamic, by ``max_batch_s`` and ``num_buckets``.
 
     Returns
     -------
@@ -153,9 +205,14 @@ def text_datasets(hparams):
     """
     tokenizer = _read_tokenizer(_tokenizer_file(hparams))
     hparams["tokenizer"] = tokenizer
-    head = hparams["head"](num_classes=len(tokenizer))
+    head = _build_head(len(tokenizer), hparams)
     hparams["head"] = hparams["modules"]["head"] = head
     hparams["checkpointer"].add_recoverable("head", head)
+    make_batches = hparams.get("make_batches") or partial(
+        dynamic_batches,
+        max_batch_s=hparams["max_batch_s"],
+        num_buckets=hparams["num_buckets"],
+    )
     datasets = {}
     for split in SPLITS:
         manifest = Path(hparams["manifest_folder"], f"{split}.csv")
@@ -168,10 +225,16 @@ def text_datasets(hparams):
         )
         dataset.set_output_keys(["id", "sig", "text", "tokens"])
         datasets[split] = dataset
-        hparams[f"{split}_dataloader_opts"]["batch_sampler"] = dynamic_batches(
-            dataset,
-            hparams["max_batch_s"],
-            hparams["num_buckets"],
-            seed=hparams["seed"] if split == "train" else None,
+        hparams[f"{split}_dataloader_opts"]["batch_sampler"] = make_batches(
+            dataset, seed=hparams["seed"] if split == "train" else None
         )
     return datasets
+
+
+def _build_head(num_classes, hparams):
+    """The head for so many tokens, perhaps with trained weights."""
+    head = hparams["head"](num_classes=num_classes)
+    started = hparams.get("head_from")
+    if started and hparams["checkpointer"].find_checkpoint() is None:
+        head.load(Path(started, "head.ckpt"))
+    return head

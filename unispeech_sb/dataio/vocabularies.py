@@ -12,6 +12,9 @@ SPECIALS = (
 )
 """Names of tokens that no text holds."""
 
+LIBRISPEECH_LETTERS = "|ETAONIHSRDLUMWCFGYPBVK'XJQZ"
+"""fairseq's letters of LibriSpeech, the most frequent first."""
+
 UNUSED = re.compile(r"<unused \d+>")
 """Name of an output that a vocabulary leaves out."""
 

@@ -2,35 +2,25 @@
 
 On top of SpeechBrain's ``EncoderASR``, from the same folders. A long
 recording goes through the model in overlapping windows whose log-posteriors
-are stitched; it is read twice in blocks, first for its length and the
-statistics that the model normalises by, and never held as a whole.
+are stitched; several windows are a batch, of one recording or of many.
 """
 
-import functools
-import math
+import itertools
 
 import torch
-from speechbrain.inference.ASR import EncoderASR
-from torch.nn.utils.rnn import pad_sequence
 
-from unispeech_sb.inference.recordings import (
-    RecordingError,
-    duration_s,
-    read_blocks,
-)
-from unispeech_sb.inference.statistics import Moments, statistics_of_whole
-from unispeech_sb.inference.windows import cut_windows, plan_windows
-from unispeech_sb.inference.words import (
-    Transcript,
-    WordDecoder,
-    greedy_transcript,
-)
+from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.decoding.search import BeamWordDecoder
+from unispeech_sb.decoding.words import Transcript, WordDecoder
+from unispeech_sb.inference.batches import length_batches
+from unispeech_sb.inference.encoding import WindowEncoder
+from unispeech_sb.inference.recordings import duration_s
+from unispeech_sb.inference.switching import SwitchableASR
 from unispeech_sb.nnet.frontend import FeatureExtractor
-from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
 
 
-class LongFormASR(EncoderASR):
-    """Greedy CTC recognition of recordings of any length.
+class LongFormASR(SwitchableASR):
+    """CTC recognition of recordings of any length.
 
     Loads with ``from_hparams`` what ``EncoderASR`` loads, where the module
     ``encoder`` holds a ``Backbone``, and has its methods too. Recordings up
@@ -42,8 +32,8 @@ class LongFormASR(EncoderASR):
     +-20; one that attends further changes a little. For that, what a model
     normalises over time (the waveform, and the first convolution of Base
     models) is normalised by statistics of the whole recording; ``output_norm``
-    stays one of each window. ``normalize_wav`` and that norm are set aside
-    while a window runs, so one object cannot serve several threads.
+    stays one of each window. The backbone is changed while windows run, so
+    one object cannot serve several threads.
 
     Arguments
     ---------
@@ -56,7 +46,7 @@ class LongFormASR(EncoderASR):
         ``window_s / (window_s - 2 * context_s)`` times its share of the
         recording.
     **kwargs : dict
-        As for ``EncoderASR``.
+        As for ``SwitchableASR``.
 
     Example
     -------
@@ -81,14 +71,7 @@ class LongFormASR(EncoderASR):
 
     def __init__(self, *args, window_s=30.0, context_s=1.0, **kwargs):
         super().__init__(*args, **kwargs)
-        if not isinstance(self.decoding_function, functools.partial):
-            raise ValueError(
-                "decoding_function: expected !name:speechbrain.decoders."
-                "ctc_greedy_decode, as long recordings are decoded greedily; "
-                f"got {type(self.decoding_function).__name__}"
-            )
         self.window_s, self.context_s = window_s, context_s
-        self.sample_rate = self.audio_normalizer.sample_rate
         holders = [
             module
             for module in self.mods.encoder.modules()
@@ -101,14 +84,15 @@ class LongFormASR(EncoderASR):
                 "encoder: expected a module with one Backbone; got "
                 f"{len(holders)}"
             )
-        # In a tuple: SpeechBrain's object would register it a second time
-        self._backbones = tuple(holders)
-        extractor = holders[0].feature_extractor
-        self._convs = extractor.kernels, extractor.strides
-        self._stride = math.prod(extractor.strides)
-        self._field = receptive_field(*self._convs)
+        self._windows = WindowEncoder(
+            holders[0],
+            self._encode,
+            self.audio_normalizer,
+            window_s,
+            context_s,
+        )
 
-    def transcribe_long(self, source, on_progress=None):
+    def transcribe_long(self, source, batch_seconds=60.0, on_progress=None):
         """Transcribes a recording of any length.
 
         Arguments
@@ -116,6 +100,9 @@ class LongFormASR(EncoderASR):
         source : str or path-like or torch.Tensor
             A file that soundfile reads, or a waveform at the model's rate,
             [N].
+        batch_seconds : float
+            Most seconds of windows that go through the model together, one
+            at least.
         on_progress : callable, optional
             Called with the seconds that each window adds.
 
@@ -126,26 +113,24 @@ class LongFormASR(EncoderASR):
 
         Raises
         ------
-        RecordingError
+        AudioError
             When the recording cannot be used.
         """
-        words, decoder = [], self._decoder()
-        moments = self._moments(source)
-        for piece in self._pieces(source, moments):
-            words += decoder.push(piece)
-            if on_progress is not None:
-                on_progress(len(piece) * decoder.frame_s)
-        words += decoder.finish()
-        duration_s = moments.num_samples / self.sample_rate
-        return Transcript(decoder.join(words), tuple(words), duration_s)
+        stretches = self._windows.cut(source)
+        rows = self._windows.encode_all(stretches, batch_seconds)
+        return self._transcript(rows, on_progress)
 
-    def transcribe_stream(self, source):
+    def transcribe_stream(self, source, on_partial=None):
         """Transcribes a recording of any length, word by word.
 
         Arguments
         ---------
         source : str or path-like or torch.Tensor
             As for ``transcribe_long``.
+        on_partial : callable, optional
+            Called after each window with the text that is not final yet: the
+            word, or with beam search the words, that the next windows may
+            change.
 
         Yields
         ------
@@ -153,16 +138,20 @@ class LongFormASR(EncoderASR):
             The next word, as soon as a window has shown where it ends.
         """
         decoder = self._decoder()
-        for piece in self.iter_log_probs(source):
+        for piece in self.iter_log_probs(source, self.window_s):
             yield from decoder.push(piece)
+            if on_partial is not None:
+                on_partial(decoder.join(decoder.partial()))
         yield from decoder.finish()
 
-    def log_probs(self, source):
+    def log_probs(self, source, batch_seconds=60.0):
         """Computes the log-posteriors of a whole recording.
 
         Arguments
         ---------
         source : str or path-like or torch.Tensor
+            As for ``transcribe_long``.
+        batch_seconds : float
             As for ``transcribe_long``.
 
         Returns
@@ -170,14 +159,16 @@ class LongFormASR(EncoderASR):
         torch.Tensor
             Log-posteriors, [T, V], on the CPU.
         """
-        return torch.cat(list(self.iter_log_probs(source)))
+        return torch.cat(list(self.iter_log_probs(source, batch_seconds)))
 
-    def iter_log_probs(self, source):
+    def iter_log_probs(self, source, batch_seconds=60.0):
         """Yields the log-posteriors of a recording, window by window.
 
         Arguments
         ---------
         source : str or path-like or torch.Tensor
+            As for ``transcribe_long``.
+        batch_seconds : float
             As for ``transcribe_long``.
 
         Yields
@@ -186,135 +177,112 @@ class LongFormASR(EncoderASR):
             Those of the next frames, [T, V], on the CPU. All together are
             one row for each frame of the recording.
         """
-        yield from self._pieces(source, self._moments(source))
+        stretches = self._windows.cut(source)
+        for _, piece in self._windows.encode_all(stretches, batch_seconds):
+            yield piece
 
     def transcribe_files(self, paths, batch_seconds=60.0, on_progress=None):
-        """Transcribes many files, those of like length together.
+        """Transcribes many files, several at a time.
 
-        A file gives the same transcript alone and in any batch (not under
-        fairseq's ``mask_rule``, see ``Backbone``).
+        Files of like length that need no windows go through the model
+        together, and so do the windows of long ones. A file gives the same
+        transcript alone and in any batch (not under fairseq's ``mask_rule``,
+        see ``Backbone``).
 
         Arguments
         ---------
         paths : iterable of str or path-like
             Files that soundfile reads.
         batch_seconds : float
-            Most seconds of audio in a batch, padding included. A file that
-            is longer than this or than a window goes alone.
+            Most seconds of audio in a batch, padding included, or one
+            window.
         on_progress : callable, optional
             Called with the seconds that each batch or window adds.
 
         Yields
         ------
         path : str or path-like
-            As given; the shortest first.
-        result : Transcript or RecordingError
+            As given; the shortest first, but for those that cannot be used.
+        result : Transcript or AudioError
             What is said, or why the file cannot be used.
         """
         lengths, longest = [], min(self.window_s, batch_seconds)
         for path in paths:
             try:
                 lengths.append((duration_s(path), path))
-            except RecordingError as error:
+            except AudioError as error:
                 yield path, error
         lengths.sort(key=lambda pair: pair[0])
         short = [pair for pair in lengths if pair[0] <= longest]
-        for batch in _batches(short, batch_seconds):
-            yield from self._transcribe_batch(batch)
+        for batch in length_batches(short, batch_seconds):
+            yield from self._transcribe_short(batch)
             if on_progress is not None:
                 on_progress(sum(seconds for seconds, _ in batch))
-        for _, path in lengths[len(short) :]:
-            try:
-                yield path, self.transcribe_long(path, on_progress)
-            except RecordingError as error:
-                yield path, error
+        long = [path for _, path in lengths[len(short) :]]
+        yield from self._transcribe_long(long, batch_seconds, on_progress)
 
-    def _transcribe_batch(self, batch):
+    def _transcribe_short(self, batch):
         """Transcripts or errors of files that go through together."""
         paths, wavs = [], []
         for _, path in batch:
             try:
-                wavs.append(self._read(path).to(self.device))
-            except RecordingError as error:
+                wavs.append(self._windows.read(path))
+            except AudioError as error:
                 yield path, error
             else:
                 paths.append(path)
         if not wavs:
             return
-        frame_s = self._stride / self.sample_rate
-        for path, wav, row in zip(paths, wavs, self._encode(wavs)):
-            seconds = len(wav) / self.sample_rate
-            made = greedy_transcript(row, self.tokenizer, frame_s, seconds)
-            yield path, made
+        rows = self._windows.encode_whole(wavs)
+        for path, wav, row in zip(paths, wavs, rows):
+            decoder = self._decoder()
+            words = [*decoder.push(row), *decoder.finish()]
+            seconds = len(wav) / self.audio_normalizer.sample_rate
+            text = decoder.join(words)
+            yield path, Transcript(text, tuple(words), seconds)
 
-    def _read(self, path):
-        """A whole recording, [N]."""
-        blocks = list(read_blocks(path, self.audio_normalizer))
-        self._check_length(path, sum(map(len, blocks)))
-        return torch.cat(blocks)
+    def _transcribe_long(self, paths, batch_seconds, on_progress):
+        """Transcripts or errors of files whose windows go through together."""
+        errors = []
 
-    def _moments(self, source):
-        """Reads a recording for its length and statistics."""
-        kernels, strides = self._convs
-        moments = Moments(kernels[0], strides[0])
-        for block in read_blocks(source, self.audio_normalizer):
-            moments.add(block)
-        self._check_length(source, moments.num_samples)
-        return moments
+        def stretches():
+            for path in paths:
+                try:
+                    yield from self._windows.cut(path)
+                except AudioError as error:
+                    errors.append((path, error))
 
-    def _check_length(self, source, num_samples):
-        """Raises when a recording has no frame."""
-        if num_samples < self._field:
-            name = "waveform" if isinstance(source, torch.Tensor) else source
-            raise RecordingError(
-                f"{name}: too short, expected at least {self._field} samples "
-                f"at {self.sample_rate} Hz, got {num_samples}"
-            )
+        rows = self._windows.encode_all(stretches(), batch_seconds)
+        for _, own in itertools.groupby(rows, key=lambda row: row[0].moments):
+            first = next(own)
+            own = itertools.chain([first], own)
+            result = self._transcript(own, on_progress)
+            if result is not None:
+                yield first[0].source, result
+        yield from errors
 
-    def _pieces(self, source, moments):
-        """Log-posteriors window by window.
+    def _transcript(self, rows, on_progress):
+        """What is said in windows; None where the last ones are missing."""
+        words, decoder = [], self._decoder()
+        for stretch, log_probs in rows:
+            words += decoder.push(log_probs)
+            samples, is_whole = stretch.moments.num_samples, stretch.is_last
+            if on_progress is not None:
+                on_progress(len(log_probs) * decoder.frame_s)
+        if not is_whole:
+            return None
+        words += decoder.finish()
+        seconds = samples / self.audio_normalizer.sample_rate
+        return Transcript(decoder.join(words), tuple(words), seconds)
 
-        The statistics are set for each window, not around the loop: between
-        two of them the caller may use the model for something else.
-        """
-        frames, context = (
-            round(seconds * self.sample_rate / self._stride)
-            for seconds in (self.window_s, self.context_s)
-        )
-        windows = plan_windows(
-            moments.num_samples, frames, context, self._stride, self._field
-        )
-        blocks = read_blocks(source, self.audio_normalizer)
-        for window, wav in cut_windows(windows, blocks):
-            if len(windows) == 1:
-                (piece,) = self._encode([wav.to(self.device)])
-            else:
-                with statistics_of_whole(self._backbones[0], moments) as ready:
-                    (piece,) = self._encode([ready(wav.to(self.device))])
-            yield piece[window.kept]
-
-    def _encode(self, wavs):
-        """Log-posteriors of each waveform's own frames, on the CPU."""
-        counts = torch.tensor([len(wav) for wav in wavs])
-        padded = pad_sequence(wavs, batch_first=True)
-        wav_lens = counts / padded.shape[1]
+    def _encode(self, wavs, wav_lens):
+        """Log-posteriors of a batch, [B, T, V]."""
         with torch.no_grad(), self.inference_ctx:
-            rows = self.encode_batch(padded, wav_lens).float().cpu()
-        frames = conv_lengths(counts, *self._convs).tolist()
-        return [row[:n] for row, n in zip(rows, frames)]
+            return self.encode_batch(wavs, wav_lens)
 
     def _decoder(self):
         """A decoder of words for this model's tokenizer and frames."""
-        return WordDecoder(self.tokenizer, self._stride / self.sample_rate)
-
-
-def _batches(lengths, batch_seconds):
-    """Groups (seconds, path) pairs, shortest first, to a padded length."""
-    batch = []
-    for seconds, path in lengths:
-        if batch and seconds * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-        batch.append((seconds, path))
-    if batch:
-        yield batch
+        frame_s = self._windows.frame_s
+        if self.decodes_greedily:
+            return WordDecoder(self.tokenizer, frame_s)
+        return BeamWordDecoder(self.decoding_function.search, frame_s)

@@ -31,7 +31,7 @@ def to_text(transcript, name):
 
     Example
     -------
-    >>> from unispeech_sb.inference.words import Transcript, Word
+    >>> from unispeech_sb.decoding.words import Transcript, Word
     >>> to_text(Transcript("yes", (Word("yes", 0.1, 0.4, 0.9),), 1.0), "a")
     'yes\\n'
     """
@@ -56,7 +56,7 @@ def to_json(transcript, name):
 
     Example
     -------
-    >>> from unispeech_sb.inference.words import Transcript, Word
+    >>> from unispeech_sb.decoding.words import Transcript, Word
     >>> to_json(Transcript("", (), 1.0), "a")
     '{"name": "a", "duration": 1.0, "text": "", "words": []}\\n'
     """
@@ -95,7 +95,7 @@ def to_srt(transcript, name):
 
     Example
     -------
-    >>> from unispeech_sb.inference.words import Transcript, Word
+    >>> from unispeech_sb.decoding.words import Transcript, Word
     >>> word = Word("yes", 0.1, 0.4, 0.9)
     >>> print(to_srt(Transcript("yes", (word,), 1.0), "a"), end="")
     1
@@ -128,7 +128,7 @@ def to_vtt(transcript, name):
 
     Example
     -------
-    >>> from unispeech_sb.inference.words import Transcript, Word
+    >>> from unispeech_sb.decoding.words import Transcript, Word
     >>> word = Word("R&B", 0.1, 0.4, 0.9)
     >>> print(to_vtt(Transcript("R&B", (word,), 1.0), "a"), end="")
     WEBVTT
@@ -162,7 +162,7 @@ def to_ctm(transcript, name):
 
     Example
     -------
-    >>> from unispeech_sb.inference.words import Transcript, Word
+    >>> from unispeech_sb.decoding.words import Transcript, Word
     >>> word = Word("yes", 0.1, 0.4, 0.9)
     >>> to_ctm(Transcript("yes", (word,), 1.0), "a/my talk.wav")
     'my_talk 1 0.100 0.300 yes 0.900\\n'

@@ -1,10 +1,11 @@
 """Recordings of any length, read block by block at the model's rate."""
 
 import math
-from pathlib import Path
 
 import soundfile
 import torch
+
+from unispeech_sb.dataio.audio import AudioError, read_header
 
 BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
@@ -12,23 +13,6 @@ BLOCK_S = 30.0
 FILTER_REACH = 64
 """Samples of the lower rate that a block shares with its neighbours when it
 is resampled: ten times the reach of torchaudio's filter."""
-
-# What libsndfile answers for a FLAC stream that does not state its length.
-_UNKNOWN_FRAMES = 2**63 - 1
-
-
-class RecordingError(ValueError):
-    """A recording that cannot be transcribed; the message names it.
-
-    Example
-    -------
-    >>> from speechbrain.dataio.preprocess import AudioNormalizer
-    >>> try:
-    ...     next(read_blocks("nowhere.wav", AudioNormalizer()))
-    ... except RecordingError as error:
-    ...     print(error)
-    nowhere.wav: there is no such file
-    """
 
 
 def read_blocks(source, normalizer, block_s=BLOCK_S):
@@ -53,8 +37,9 @@ def read_blocks(source, normalizer, block_s=BLOCK_S):
 
     Raises
     ------
-    RecordingError
-        When a file is missing, not readable to its end, or not finite.
+    AudioError
+        When a file is missing, truncated, not readable to its end, or not
+        finite.
     ValueError
         When a tensor is not a single waveform.
 
@@ -75,12 +60,11 @@ def read_blocks(source, normalizer, block_s=BLOCK_S):
         size = math.ceil(block_s * normalizer.sample_rate)
         yield from source.float().cpu().split(size)
         return
-    with _open(source) as file:
+    read_header(source)
+    with soundfile.SoundFile(source) as file:
         for block in _converted(source, file, normalizer, block_s):
             if not block.isfinite().all():
-                raise RecordingError(
-                    f"{source}: some samples are NaN or infinite"
-                )
+                raise AudioError(f"{source}: some samples are NaN or infinite")
             yield block
 
 
@@ -99,8 +83,9 @@ def duration_s(path):
 
     Raises
     ------
-    RecordingError
-        When the file is missing, empty, not audio, or does not say it.
+    AudioError
+        When the file is missing, empty, not audio, shorter than its header
+        says, or does not say it.
 
     Example
     -------
@@ -109,29 +94,8 @@ def duration_s(path):
     >>> duration_s(path)
     0.1
     """
-    with _open(path) as file:
-        return file.frames / file.samplerate
-
-
-def _open(path):
-    """Opens a file that is there and audio."""
-    if not Path(path).is_file():
-        raise RecordingError(f"{path}: there is no such file")
-    if not Path(path).stat().st_size:
-        raise RecordingError(f"{path}: the file is empty")
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise RecordingError(
-            f"{path}: not readable as audio: {reason}"
-        ) from error
-    if file.frames == _UNKNOWN_FRAMES:
-        file.close()
-        raise RecordingError(
-            f"{path}: the header does not say how long it is, write it anew"
-        )
-    return file
+    num_samples, rate = read_header(path)
+    return num_samples / rate
 
 
 def _converted(path, file, normalizer, block_s):
@@ -171,11 +135,9 @@ def _decoded(path, file, size):
         samples = file.read(size, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
-        raise RecordingError(
-            f"{path}: truncated or damaged: {reason}"
-        ) from error
+        raise AudioError(f"{path}: truncated or damaged: {reason}") from error
     if len(samples) < declared:
-        raise RecordingError(
+        raise AudioError(
             f"{path}: truncated, its header says {declared - len(samples)} "
             "more samples than can be decoded"
         )

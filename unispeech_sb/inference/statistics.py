@@ -130,9 +130,61 @@ class FixedNorm(nn.Module):
         return torch.addcmul(self.shift, feats, self.scale)
 
 
+class RowFrontEnd(nn.Module):
+    """Stands for a feature extractor whose first norm differs by row.
+
+    Arguments
+    ---------
+    extractor : FeatureExtractor
+        What every row goes through, one by one.
+    norms : list of FixedNorm
+        The norm of the first convolution, for each row of the batch.
+
+    Example
+    -------
+    >>> from unispeech_sb.nnet.frontend import FeatureExtractor
+    >>> extractor = FeatureExtractor([4, 4], [10, 3], [5, 2])
+    >>> stats = torch.zeros(4), torch.ones(4)
+    >>> norm = FixedNorm(extractor.conv_layers[0].layer_norm, *stats)
+    >>> RowFrontEnd(extractor, [norm, norm])(torch.randn(2, 100)).shape
+    torch.Size([2, 9, 4])
+    """
+
+    def __init__(self, extractor, norms):
+        super().__init__()
+        self.extractor, self.norms = extractor, norms
+        self.kernels, self.strides = extractor.kernels, extractor.strides
+
+    def forward(self, wavs, lengths=None, *options):
+        """Turns waveforms into frames.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [B, N].
+        lengths : torch.Tensor, optional
+            Number of valid samples of each, [B]. All when omitted.
+        *options : tuple
+            As the feature extractor takes them.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames, [B, T, C].
+        """
+        first, frames = self.extractor.conv_layers[0], []
+        counts = [None] * len(wavs) if lengths is None else lengths.split(1)
+        for row, count, norm in zip(
+            wavs.split(1), counts, self.norms, strict=True
+        ):
+            first.layer_norm = norm
+            frames.append(self.extractor(row, count, *options))
+        return torch.cat(frames)
+
+
 @contextmanager
 def statistics_of_whole(backbone, moments):
-    """Lets a backbone normalise windows as it would the whole recording.
+    """Lets a backbone normalise windows as it would the whole recordings.
 
     The backbone is as before when the block ends; others must not use it
     meanwhile.
@@ -141,13 +193,13 @@ def statistics_of_whole(backbone, moments):
     ---------
     backbone : Backbone
         What the windows go through.
-    moments : Moments
-        Of the whole recording.
+    moments : list of Moments
+        Of the recording that each row of the batch is a window of.
 
     Yields
     ------
     callable
-        Prepares a waveform, [N], for the backbone.
+        Prepares waveforms for the backbone: a list of [N] each to another.
 
     Example
     -------
@@ -155,34 +207,41 @@ def statistics_of_whole(backbone, moments):
     >>> backbone, wav = Backbone.from_preset("tiny").eval(), torch.randn(800)
     >>> moments = Moments(10, 5)
     >>> moments.add(wav)
-    >>> with statistics_of_whole(backbone, moments) as prepare:
-    ...     feats = backbone(prepare(wav)[None])
+    >>> with statistics_of_whole(backbone, [moments]) as prepare:
+    ...     feats = backbone(torch.stack(prepare([wav])))
     >>> torch.allclose(feats, backbone(wav[None]), atol=1e-4)
     True
     """
-    first, normalizes = (
-        backbone.feature_extractor.conv_layers[0],
-        backbone.normalize_wav,
-    )
+    extractor, normalizes = backbone.feature_extractor, backbone.normalize_wav
+    first = extractor.conv_layers[0]
     norm = first.layer_norm
-    mean, scale = 0.0, 1.0
+    stats = [(0.0, 1.0)] * len(moments)
     if normalizes:
-        mean = moments.mean
-        scale = (moments.variance + backbone.normalize_eps) ** -0.5
+        eps = backbone.normalize_eps
+        stats = [(m.mean, (m.variance + eps) ** -0.5) for m in moments]
     if isinstance(norm, TimeNorm):
-        first.layer_norm = _fixed(first, moments, mean, scale)
+        norms = [_fixed(first, *row) for row in zip(moments, stats)]
+        backbone.feature_extractor = RowFrontEnd(extractor, norms)
     backbone.normalize_wav = False
     try:
-        yield lambda wav: (wav - mean) * scale
+        yield lambda wavs: [
+            (wav - mean) * scale
+            for wav, (mean, scale) in zip(wavs, stats, strict=True)
+        ]
     finally:
-        first.layer_norm, backbone.normalize_wav = norm, normalizes
+        first.layer_norm = norm
+        backbone.feature_extractor, backbone.normalize_wav = (
+            extractor,
+            normalizes,
+        )
 
 
-def _fixed(layer, moments, mean, scale):
-    """The norm of the first convolution by the whole recording's statistics.
+def _fixed(layer, moments, mean_and_scale):
+    """The norm of the first convolution by a whole recording's statistics.
 
     The convolution will see ``(wav - mean) * scale``.
     """
+    mean, scale = mean_and_scale
     weight = layer.conv.weight.detach()[:, 0].double()  # [C, kernel]
     patch_mean = scale * (moments.patch_mean - mean).to(weight.device)
     covariance = scale**2 * moments.patch_covariance.to(weight.device)

@@ -8,9 +8,10 @@ from pathlib import Path
 from speechbrain.utils.fetching import FetchConfig
 from tqdm import tqdm
 
+from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.asr import LongFormASR
 from unispeech_sb.inference.formats import FORMATS
-from unispeech_sb.inference.recordings import RecordingError, duration_s
+from unispeech_sb.inference.recordings import duration_s
 
 
 def main(argv=None):
@@ -42,15 +43,7 @@ def main(argv=None):
     arguments = _parse(argv)
     files = arguments.files
     targets = _targets(files, arguments.format, arguments.output_dir)
-    if not (Path(arguments.folder) / "hyperparams.yaml").is_file():
-        raise ValueError(
-            f"{arguments.folder}: expected a folder with hyperparams.yaml"
-        )
-    asr = LongFormASR.from_hparams(
-        arguments.folder,
-        fetch_config=FetchConfig(allow_network=False),
-        run_opts={"device": arguments.device} if arguments.device else None,
-    )
+    asr = _recognizer(arguments)
     errors, ready = {}, _Ordered(files)
     with tqdm(
         total=round(sum(map(_seconds, files)), 1),
@@ -62,7 +55,7 @@ def main(argv=None):
         for path, result in asr.transcribe_files(
             files, arguments.batch_seconds, bar.update
         ):
-            if isinstance(result, RecordingError):
+            if isinstance(result, AudioError):
                 errors[path] = result
                 text = ""
             else:
@@ -103,7 +96,83 @@ def _parse(argv):
         help="most seconds of audio that go through the model together",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
-    return parser.parse_args(argv)
+    _add_decoding(parser)
+    arguments = parser.parse_args(argv)
+    weights = {"--alpha": arguments.alpha, "--beta": arguments.beta}
+    for name, weight in weights.items():
+        if weight is not None and arguments.lm is None:
+            parser.error(f"{name} weighs a language model: give --lm")
+    return arguments
+
+
+def _add_decoding(parser):
+    """Adds what the folder's decoding and language are changed by."""
+    group = parser.add_argument_group(
+        "decoding", "by beam search where one of these is given"
+    )
+    group.add_argument(
+        "--lm", metavar="FILE", help="n-gram: an ARPA file or a KenLM binary"
+    )
+    group.add_argument(
+        "--alpha", type=float, metavar="A", help="weight of the n-gram"
+    )
+    group.add_argument(
+        "--beta", type=float, metavar="B", help="score of each word"
+    )
+    group.add_argument(
+        "--hot-words",
+        type=_words,
+        metavar="A,B",
+        help="words and phrases to prefer",
+    )
+    group.add_argument("--beam-size", type=_count, metavar="N")
+    parser.add_argument(
+        "--language",
+        metavar="L",
+        help="one of the languages of a folder with adapters",
+    )
+
+
+def _recognizer(arguments):
+    """Loads the folder, and decodes as the command line says."""
+    folder = arguments.folder
+    if not (Path(folder) / "hyperparams.yaml").is_file():
+        raise ValueError(f"{folder}: expected a folder with hyperparams.yaml")
+    asr = LongFormASR.from_hparams(
+        folder,
+        fetch_config=FetchConfig(allow_network=False),
+        run_opts={"device": arguments.device} if arguments.device else None,
+    )
+    if arguments.language:
+        if arguments.lm:
+            asr.use_language_model(None)  # that of the language before
+        asr.set_language(arguments.language)
+    if arguments.beam_size:
+        asr.use_beam_search(beam_size=arguments.beam_size)
+    if arguments.hot_words:
+        asr.use_hot_words(arguments.hot_words)
+    if arguments.lm:
+        weights = {"alpha": arguments.alpha, "beta": arguments.beta}
+        given = {k: v for k, v in weights.items() if v is not None}
+        asr.use_language_model(arguments.lm, **given)
+    return asr
+
+
+def _words(text):
+    """Words and phrases between commas."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(
+            f"expected words between commas, got {text!r}"
+        )
+    return words
+
+
+def _count(text):
+    """A whole number above zero."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return int(text)
 
 
 def _positive(text):
@@ -141,7 +210,7 @@ def _seconds(path):
     """Length for the progress bar; what has none shown is told later."""
     try:
         return duration_s(path)
-    except RecordingError:
+    except AudioError:
         return 0.0
 
 

@@ -48,6 +48,7 @@ class Window:
 def plan_windows(num_samples, num_frames, context, stride=320, field=400):
     """Places windows of one length evenly over a waveform.
 
+    There are as few as can be, and they are as short as that number allows.
     Each frame is kept from the window in which it is farthest from an edge;
     the ends of the waveform do not count as edges.
 
@@ -56,7 +57,7 @@ def plan_windows(num_samples, num_frames, context, stride=320, field=400):
     num_samples : int
         Samples of the waveform.
     num_frames : int
-        Frames of a window.
+        Most frames of a window.
     context : int
         Least number of frames between a kept frame and an edge.
     stride : int
@@ -76,9 +77,9 @@ def plan_windows(num_samples, num_frames, context, stride=320, field=400):
 
     Example
     -------
-    >>> windows = plan_windows(400 + 29 * 320, num_frames=20, context=5)
+    >>> windows = plan_windows(400 + 27 * 320, num_frames=20, context=5)
     >>> [(w.offset, w.first, w.last) for w in windows]
-    [(0, 0, 15), (10, 15, 30)]
+    [(0, 0, 14), (9, 14, 28)]
     """
     if num_samples < field:
         raise ValueError(
@@ -94,6 +95,7 @@ def plan_windows(num_samples, num_frames, context, stride=320, field=400):
     if total <= num_frames:
         return [Window(0, num_samples, 0, 0, total)]
     steps = -((num_frames - total) // (num_frames - 2 * context))
+    num_frames = -(-(total + steps * 2 * context) // (steps + 1))
     offsets = [i * (total - num_frames) // steps for i in range(steps + 1)]
     stops = [(o + num_frames - 1) * stride + field for o in offsets]
     stops[-1] = num_samples  # the tail makes no frame but is heard

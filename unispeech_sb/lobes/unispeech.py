@@ -6,6 +6,7 @@ setup.cfg lists the same classes in the entry-point group
 
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
+    AAMSoftmax,
     AMSoftmax,
     ECAPAHead,
     EENDVCHead,
@@ -15,6 +16,7 @@ from unispeech_sb.lobes.heads import (
     ProjectedFrameHead,
     RecurrentHead,
     SpeakerHead,
+    SpeakerPosteriors,
     UniSpeechHead,
     UniSpeechSATHead,
     UtteranceEncoder,
@@ -23,6 +25,7 @@ from unispeech_sb.lobes.heads import (
 )
 
 __all__ = [
+    "AAMSoftmax",
     "AMSoftmax",
     "Backbone",
     "ECAPAHead",
@@ -33,6 +36,7 @@ __all__ = [
     "ProjectedFrameHead",
     "RecurrentHead",
     "SpeakerHead",
+    "SpeakerPosteriors",
     "UniSpeechHead",
     "UniSpeechSATHead",
     "UtteranceEncoder",

@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from unispeech_sb.nnet.lengths import length_mask
 
-REDUCTIONS = ("mean", "sum", "none")
-"""What transformers calls ``ctc_loss_reduction``."""
+REDUCTIONS = ("mean", "sum", "none", "batchmean")
+"""What transformers calls ``ctc_loss_reduction``; the last is SpeechBrain's
+name for what fairseq calls ``--sentence-avg``."""
 
 IGNORED = -100
 """Label that stands for none, as in transformers and in torch's losses."""
@@ -43,7 +44,8 @@ def ctc_loss(
         Index of the blank.
     reduction : str
         ``mean``: each row's loss over its number of labels, then the mean of
-        the rows; ``sum`` of the rows; or ``none``.
+        the rows; ``sum`` of the rows; ``batchmean``, the sum over the number
+        of rows; or ``none``.
     zero_infinity : bool
         Let rows that are too short for their labels count as zero.
 
@@ -75,15 +77,16 @@ def ctc_loss(
     if not zero_infinity:
         _check_frames(targets, frames, target_lengths, blank)
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
-    return F.ctc_loss(
+    loss = F.ctc_loss(
         log_probs,
         targets[kept].to(logits.device),
         frames,
         kept.sum(1),
         blank,
-        reduction,
+        "sum" if reduction == "batchmean" else reduction,
         zero_infinity,
     )
+    return loss / len(targets) if reduction == "batchmean" else loss
 
 
 def frames_needed(targets, target_lengths=None, blank=0):

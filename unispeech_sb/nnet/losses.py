@@ -1,5 +1,7 @@
 """Losses, each a function of logits and targets."""
 
+import math
+
 from torch.nn import functional as F
 
 PROBLEM_TYPES = (
@@ -95,3 +97,65 @@ def am_softmax_loss(cosines, labels, scale=30.0, margin=0.4):
     cosines = cosines.float()
     right = F.one_hot(labels, cosines.shape[1])
     return F.cross_entropy(scale * (cosines - margin * right), labels)
+
+
+def aam_softmax_loss(
+    cosines, labels, scale=32.0, margin=0.2, top_k=0, top_k_margin=0.0
+):
+    """Additive-angular-margin softmax (Deng et al. 2019, equation 3) with the
+    inter-top-k penalty (Zhao et al. 2022).
+
+    The angle to the right class is widened, those to the nearest others are
+    narrowed, then cross-entropy of ``scale * cosine``.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosine of each vector with that of each class, [B, C].
+    labels : torch.Tensor
+        Index of the right class, [B].
+    scale : float
+        Factor of the cosines.
+    margin : float
+        Radians added to the angle of the right class.
+    top_k : int
+        How many of the nearest other classes are made harder: all of them if
+        there are no more.
+    top_k_margin : float
+        Radians taken off the angles of those.
+
+    Returns
+    -------
+    torch.Tensor
+        The mean over the batch, a float32 scalar.
+
+    Example
+    -------
+    >>> import torch
+    >>> cosines = torch.tensor([[0.5, 0.5]])
+    >>> aam_softmax_loss(cosines, torch.tensor([0]), scale=1.0, margin=0.0)
+    tensor(0.6931)
+    """
+    cosines = cosines.float()
+    right = labels[:, None]  # [B, 1]
+    widened = _add_angle(cosines.gather(1, right), margin)
+    logits = cosines.scatter(1, right, widened)
+    others = cosines.detach().scatter(1, right, -math.inf)
+    near = others.topk(min(top_k, cosines.shape[1] - 1)).indices  # [B, top_k]
+    # cos(angle - m) = -cos((pi - angle) + m)
+    narrowed = -_add_angle(-cosines.gather(1, near), top_k_margin)
+    return F.cross_entropy(scale * logits.scatter(1, near, narrowed), labels)
+
+
+def _add_angle(cosines, margin):
+    """Cosines of angles that are wider by a margin in radians.
+
+    Where that is beyond pi, and the cosine would rise again, a straight line
+    of the same slope as the cosine itself.
+    """
+    # The slope of the sine is infinite at cosines of -1 and 1
+    inside = cosines.clamp(-1 + 1e-7, 1 - 1e-7)
+    sines = (1 - inside.square()).sqrt()
+    wider = cosines * math.cos(margin) - sines * math.sin(margin)
+    line = cosines - margin * math.sin(margin)
+    return wider.where(cosines > -math.cos(margin), line)

@@ -6,6 +6,7 @@ import torch
 from unispeech_sb.checkpoints.files import load_strict, read_tensors
 from unispeech_sb.lobes.heads import ProjectedFrameHead, RecurrentHead
 from unispeech_sb.lobes.lobe import without_weights
+from unispeech_sb.nnet.spec_augment import SpecAugment
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 BUILDERS = {
@@ -135,3 +136,25 @@ def test_a_saved_head_loads_as_it_was(build, tmp_path):
         torch.testing.assert_close(
             other.eval()(feats, lengths), head(feats, lengths), **TOLERANCE
         )
+
+
+def test_spec_augment_masks_the_mix_of_states_in_training_only(tmp_path):
+    augment = SpecAugment()
+    head = RecurrentHead(60, 4, 6, 5, 2, 0.0, num_states=2)
+    masked = RecurrentHead(60, 4, 6, 5, 2, 0.0, 2, spec_augment=augment)
+    head.save(tmp_path / "head.ckpt")
+    masked.load(tmp_path / "head.ckpt")
+    assert "spec_augment" not in masked.config
+    seen = []
+    augment.register_forward_hook(lambda _, args, out: seen.append((args, out)))
+    feats, lengths = torch.randn(2, 2, 50, 60), torch.tensor([1.0, 0.6])
+    masked(feats, lengths).sum().backward()
+    ((mix, frames), out) = seen[0]
+    torch.testing.assert_close(mix, head.layer_mix(feats))
+    assert frames.tolist() == [50, 30]
+    assert (out == 0).sum() > (mix == 0).sum() + 20 * 60
+    assert masked.layer_mix.weights.grad.abs().min() > 0
+    masked.eval()
+    torch.testing.assert_close(
+        masked(feats, lengths), head.eval()(feats, lengths)
+    )

@@ -13,10 +13,15 @@ from tests.huggingface import (
 )
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
+    AAMSoftmax,
+    AMSoftmax,
+    ECAPAHead,
     FrameHead,
     FramePosteriors,
     ProjectedFrameHead,
     RecurrentHead,
+    SpeakerHead,
+    SpeakerPosteriors,
 )
 from unispeech_sb.nnet.ctc import ctc_loss
 from unispeech_sb.nnet.lengths import absolute_lengths
@@ -207,3 +212,29 @@ def test_silence_is_scored_and_what_is_no_number_refused(encoder):
 def test_a_blank_that_the_head_does_not_score_is_refused(encoder, index):
     with pytest.raises(ValueError, match=f"expected 0 to 5; got {index}"):
         FramePosteriors(encoder.backbone, encoder.head, index)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_speakers_get_the_softmax_of_the_objectives_scores(relu):
+    head = SpeakerHead(16, [8], [1], [1], xvector_output_dim=6, relu=relu)
+    objective = AMSoftmax(6, 5, scale=10.0)
+    embeddings = torch.randn(3, 1, 6)
+    found = SpeakerPosteriors(head, objective)(embeddings)
+    vectors = head.classifier(embeddings[:, 0])
+    vectors = vectors.relu() if relu else vectors
+    cosines = torch.cosine_similarity(
+        vectors[:, None], objective.weight.T[None], dim=-1
+    )
+    torch.testing.assert_close(
+        found[:, 0], (10 * cosines).log_softmax(-1), **TOLERANCE
+    )
+
+
+def test_the_nearest_of_a_speakers_vectors_counts():
+    head = ECAPAHead(16, 3, channels=16, pooled_channels=24, embedding_size=6)
+    objective = AAMSoftmax(6, 4, sub_centers=2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = objective.weight.T[5].detach()  # the second one of speaker 2
+        found = SpeakerPosteriors(head, objective)(wanted[None, None])
+    assert found.dtype == torch.float32
+    assert int(found.argmax(-1)) == 2

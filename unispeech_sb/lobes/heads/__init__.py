@@ -3,6 +3,7 @@
 from unispeech_sb.lobes.heads.diarization import EENDVCHead
 from unispeech_sb.lobes.heads.ecapa import ECAPAHead
 from unispeech_sb.lobes.heads.frame import FrameHead
+from unispeech_sb.lobes.heads.margins import AAMSoftmax
 from unispeech_sb.lobes.heads.pretraining import UniSpeechHead
 from unispeech_sb.lobes.heads.pretraining_sat import UniSpeechSATHead
 from unispeech_sb.lobes.heads.recurrent import (
@@ -12,6 +13,7 @@ from unispeech_sb.lobes.heads.recurrent import (
 from unispeech_sb.lobes.heads.serving import (
     FramePosteriors,
     PassThrough,
+    SpeakerPosteriors,
     UtteranceEncoder,
     UtterancePosteriors,
 )
@@ -19,6 +21,7 @@ from unispeech_sb.lobes.heads.speaker import AMSoftmax, SpeakerHead
 from unispeech_sb.lobes.heads.utterance import UtteranceHead
 
 __all__ = [
+    "AAMSoftmax",
     "AMSoftmax",
     "ECAPAHead",
     "EENDVCHead",
@@ -28,6 +31,7 @@ __all__ = [
     "ProjectedFrameHead",
     "RecurrentHead",
     "SpeakerHead",
+    "SpeakerPosteriors",
     "UniSpeechHead",
     "UniSpeechSATHead",
     "UtteranceEncoder",

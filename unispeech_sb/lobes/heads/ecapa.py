@@ -106,7 +106,22 @@ class ECAPAHead(Lobe):
         torch.Tensor
             Embeddings, [B, E].
         """
-        return self.embed(feats, lengths)
+        return self.project(self.embed(feats, lengths))
+
+    def project(self, embeddings):
+        """Returns its input: what is compared is what trains.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``embed``, [B, E].
+
+        Returns
+        -------
+        torch.Tensor
+            The embeddings, [B, E].
+        """
+        return embeddings
 
     def embed(self, feats, lengths=None):
         """Embeds each utterance: the same as ``forward``.

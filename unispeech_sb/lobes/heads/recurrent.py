@@ -32,6 +32,9 @@ class RecurrentHead(Lobe):
         Dropout on the output of each.
     num_states : int, optional
         Number of hidden states to mix; without it the head takes one.
+    spec_augment : SpecAugment, optional
+        Masks the features, or their mix, in training. It has no weights and
+        is no part of what is saved.
 
     Example
     -------
@@ -53,6 +56,7 @@ class RecurrentHead(Lobe):
         num_layers=2,
         dropout=0.2,
         num_states=None,
+        spec_augment=None,
     ):
         super().__init__(
             {
@@ -66,6 +70,7 @@ class RecurrentHead(Lobe):
             }
         )
         self.layer_mix = None if num_states is None else LayerMix(num_states)
+        self.spec_augment = spec_augment
         self.projector = nn.Linear(input_size, proj_size)
         # One by one, for torch's stack has no dropout after its last layer
         sizes = [proj_size] + [2 * hidden_size] * num_layers
@@ -95,10 +100,12 @@ class RecurrentHead(Lobe):
         """
         if self.layer_mix is not None:
             feats = self.layer_mix(feats)
-        hidden = self.projector(feats)
         frames = None
         if lengths is not None:
-            frames = absolute_lengths(lengths, hidden.shape[1]).cpu()
+            frames = absolute_lengths(lengths, feats.shape[1]).cpu()
+        if self.spec_augment is not None:
+            feats = self.spec_augment(feats, frames)
+        hidden = self.projector(feats)
         for layer in self.layers:
             hidden = self.dropout(_run(layer, hidden, frames))
         return self.classifier(hidden)

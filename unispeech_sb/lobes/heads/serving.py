@@ -98,8 +98,8 @@ class UtteranceEncoder(nn.Module):
     ---------
     backbone : Backbone
         Waveforms to features.
-    head : UtteranceHead
-        Features to a vector.
+    head : UtteranceHead or SpeakerHead or ECAPAHead
+        Features to a vector, by ``embed``.
     allow_silence : bool
         Accept waveforms whose samples are all zero, for models that have a
         class for it.
@@ -136,7 +136,7 @@ class UtteranceEncoder(nn.Module):
         Returns
         -------
         torch.Tensor
-            Embeddings, [B, 1, proj_size].
+            Embeddings, [B, 1, E].
 
         Raises
         ------
@@ -201,6 +201,52 @@ class UtterancePosteriors(nn.Module):
         if self.problem_type == "regression":
             return logits
         return torch.log_softmax(logits, -1)
+
+
+class SpeakerPosteriors(nn.Module):
+    """Speaker vectors to log-posteriors of the speakers of the training: the
+    ``classifier`` of SpeechBrain's ``EncoderClassifier``.
+
+    Arguments
+    ---------
+    head : SpeakerHead or ECAPAHead
+        Its ``project`` leads from the vectors that are compared to those that
+        the objective takes.
+    objective : AMSoftmax or AAMSoftmax
+        Scores the speakers, without a margin.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import AMSoftmax, SpeakerHead
+    >>> head = SpeakerHead(16, [8], [1], [1], xvector_output_dim=4)
+    >>> classifier = SpeakerPosteriors(head, AMSoftmax(4, num_classes=3))
+    >>> classifier(torch.randn(2, 1, 4)).exp().sum(-1).shape
+    torch.Size([2, 1])
+    """
+
+    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
+
+    def __init__(self, head, objective):
+        super().__init__()
+        self.head = head
+        self.objective = objective
+
+    def forward(self, embeddings):
+        """Scores embeddings.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``UtteranceEncoder``, [B, 1, X].
+
+        Returns
+        -------
+        torch.Tensor
+            Log-posteriors in float32, [B, 1, C].
+        """
+        scores = self.objective(self.head.project(embeddings[:, 0]))
+        return scores.log_softmax(-1)[:, None]
 
 
 class PassThrough(nn.Module):

@@ -118,7 +118,22 @@ class SpeakerHead(Lobe):
             Input of ``AMSoftmax``, transformers' ``logits``, [B, X]; not
             negative with ``relu``.
         """
-        return self.activation(self.classifier(self.embed(feats, lengths)))
+        return self.project(self.embed(feats, lengths))
+
+    def project(self, embeddings):
+        """Goes from the vectors that are compared to those that train.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``embed``, [B, X].
+
+        Returns
+        -------
+        torch.Tensor
+            As from ``forward``, [B, X].
+        """
+        return self.activation(self.classifier(embeddings))
 
     def embed(self, feats, lengths=None):
         """Computes the speaker vectors that are compared.

@@ -1,4 +1,4 @@
-"""Text to the indices of a CTC model's outputs and back."""
+"""The tokenizer of CTC models, in SpeechBrain's label format."""
 
 import re
 from numbers import Integral
@@ -6,12 +6,10 @@ from numbers import Integral
 from speechbrain.dataio.encoder import CategoricalEncoder, CTCTextEncoder
 
 from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.tokenizers import making, pieces
 from unispeech_sb.dataio.vocabularies import (
-    BLANK,
     DELIMITER,
-    UNKNOWN,
     UNKNOWNS,
-    huggingface_options,
     usual_specials,
 )
 
@@ -24,14 +22,18 @@ SETTINGS = {
 }
 """What a file holds beside SpeechBrain's own entries."""
 
+OPTIONAL = {"ending": list, "sentencepiece": str}
+"""What else it holds where there is any."""
+
 
 class CTCTokenizer(LabelEncoder, CTCTextEncoder):
     """Tokens of a CTC model, for training, decoding and ``EncoderASR``.
 
-    A text is characters with a token between words, or phones with spaces
-    between them. Decoding is that of transformers, but leaves special tokens
-    out, after repeats are merged: transformers spells them, or else drops the
-    blanks along with them, and so the second of two equal letters.
+    A text is characters with a token between words, phones with spaces
+    between them, or SentencePiece's pieces. Decoding is that of transformers,
+    but leaves special tokens out, after repeats are merged: transformers
+    spells them, or else drops the blanks along with them, and so the second
+    of two equal letters.
 
     Example
     -------
@@ -41,6 +43,8 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
     >>> tokenizer.decode_frames([0, 2, 2, 0, 2, 1, 1, 3, 0])
     'aa b'
     """
+
+    __module__ = "unispeech_sb.dataio.tokenizers"  # pretrained folders name it
 
     # each item is a token, not a row of them as in CTCTextEncoder
     update_from_iterable = CategoricalEncoder.update_from_iterable
@@ -52,6 +56,8 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         self.separator = ""
         self.lowercase = False
         self.specials = []
+        self.ending = []
+        self.sentencepiece = ""
 
     @classmethod
     def from_tokens(
@@ -133,78 +139,10 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         tokenizer.lowercase = lowercase
         return tokenizer
 
-    @classmethod
-    def from_huggingface(cls, texts, tokens, blank_index):
-        """Makes the tokenizer that a Hugging Face folder describes.
-
-        Arguments
-        ---------
-        texts : dict
-            Name of a file -> text: ``tokenizer_config.json`` and
-            ``special_tokens_map.json``, where they are there.
-        tokens : list of str
-            The vocabulary by index.
-        blank_index : int
-            Index of CTC's blank: ``pad_token_id`` of the model.
-
-        Returns
-        -------
-        CTCTokenizer
-            Of characters or of phones.
-
-        Raises
-        ------
-        ValueError
-            When a file is damaged, or is of another kind of tokenizer.
-
-        Example
-        -------
-        >>> texts = {"tokenizer_config.json": '{"do_lower_case": true}'}
-        >>> tokens = ["<pad>", "|", "A"]
-        >>> tokenizer = CTCTokenizer.from_huggingface(texts, tokens, 0)
-        >>> tokenizer.decode_frames([2, 2, 1, 0, 2])
-        'a a'
-        """
-        options = huggingface_options(texts, tokens)
-        return cls.from_tokens(tokens, blank_index, **options)
-
-    @classmethod
-    def from_texts(cls, texts, separator=""):
-        """Makes the tokenizer of a corpus.
-
-        Arguments
-        ---------
-        texts : iterable of str
-            The training texts.
-        separator : str
-            Nothing to take characters, a space to take phones.
-
-        Returns
-        -------
-        CTCTokenizer
-            Of the blank, the unknown, a token between words where there are
-            several, and the symbols in order.
-
-        Raises
-        ------
-        ValueError
-            When there is no text.
-
-        Example
-        -------
-        >>> tokenizer = CTCTokenizer.from_texts(["so it is"])
-        >>> [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
-        ['<pad>', '<unk>', '|', 'i', 'o', 's', 't']
-        """
-        symbols = set()
-        for text in texts:
-            symbols.update(text.split(separator) if separator else text)
-        between = [DELIMITER] if {" ", DELIMITER} & symbols else []
-        symbols -= {"", " ", DELIMITER, BLANK, UNKNOWN}
-        if not symbols:
-            raise ValueError("tokenizer: expected texts; got none with symbols")
-        tokens = [BLANK, UNKNOWN, *between, *sorted(symbols)]
-        return cls.from_tokens(tokens, 0, separator=separator)
+    from_huggingface = classmethod(making.from_huggingface)
+    from_pieces = classmethod(making.from_pieces)
+    from_texts = classmethod(making.from_texts)
+    superb_letters = classmethod(making.superb_letters)
 
     @property
     def blank_index(self):
@@ -212,7 +150,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return self.get_blank_index()
 
     def encode(self, text):
-        """Gives a text's indices, the targets of CTC.
+        """Gives a text's indices.
 
         As in transformers, spaces become word delimiters and what has no token
         becomes the unknown. Unlike there, a text never holds the blank, and
@@ -250,6 +188,28 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
                 )
             indices.append(index)
         return indices
+
+    def targets(self, text):
+        """Gives what a model is trained to write: a text and ``ending``.
+
+        Arguments
+        ---------
+        text : str
+            The text.
+
+        Returns
+        -------
+        list of int
+            ``encode(text)``, then the tokens that end every text.
+
+        Example
+        -------
+        >>> tokenizer = CTCTokenizer.from_tokens(["-", "a", "</s>"], 0)
+        >>> tokenizer.ending = ["</s>"]
+        >>> tokenizer.targets("aa")
+        [1, 1, 2]
+        """
+        return self.encode(text) + [self.lab2ind[t] for t in self.ending]
 
     def decode(self, indices, skip_specials=True):
         """Gives the text of indices that are merged already.
@@ -339,6 +299,8 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
 
     def _split(self, text):
         """Tokens of a text, whether or not they are in the vocabulary."""
+        if self.sentencepiece:
+            return pieces.split(self.sentencepiece, text)
         if self.separator:
             text = text.upper() if self.lowercase else text
             return [t for t in text.split(self.separator) if t.strip()]
@@ -369,6 +331,8 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         if self.separator:
             hidden.add(delimiter)
         tokens = [token for token in tokens if token not in hidden]
+        if self.sentencepiece:
+            return pieces.join(self.sentencepiece, tokens)
         if not self.separator:
             tokens = [between if t == delimiter else t for t in tokens]
         text = self.separator.join(tokens)
@@ -377,17 +341,25 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
     def _get_extras(self):
         """Adds what a file holds beside SpeechBrain's own entries."""
         own = {name: getattr(self, name) for name in SETTINGS}
+        own |= {n: getattr(self, n) for n in OPTIONAL if getattr(self, n)}
         return {**super()._get_extras(), **own}
 
     def _set_extras(self, extras):
         """Takes it from a file, where it must be whole."""
         super()._set_extras(extras)
-        for name, kind in SETTINGS.items():
+        kinds = {
+            **SETTINGS,
+            **{n: k for n, k in OPTIONAL.items() if n in extras},
+        }
+        for name, kind in kinds.items():
             if not isinstance(extras[name], kind):
                 raise ValueError(f"{name} is {extras[name]!r:.60}")
             setattr(self, name, extras[name])
         blank, tokens = extras["blank_label"], list(self.lab2ind)
         named = [blank, extras.get("unk_label", blank), *self.specials]
+        named += self.ending
+        if self.sentencepiece:
+            named += pieces.read(self.sentencepiece).tokens
         texts = all(isinstance(token, str) for token in tokens)
         if not texts or not all(name in tokens for name in named):
             raise ValueError(f"not all are tokens: {named!r:.60}")

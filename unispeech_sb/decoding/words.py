@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 
 import torch
+
+from unispeech_sb.decoding.spelling import Spelling
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,7 @@ class WordDecoder:
     """
 
     def __init__(self, tokenizer, frame_s):
-        self.tokenizer, self.frame_s = tokenizer, frame_s
-        delimiter = tokenizer.lab2ind.get(tokenizer.word_delimiter)
-        # Phones, and scripts without spaces: every token stands for itself.
-        self.by_token = delimiter is None or tokenizer.separator != ""
-        self.delimiter = delimiter
-        self.joint = (
-            tokenizer.separator if self.by_token else tokenizer.delimiter_text
-        )
+        self.frame_s, self.spelling = frame_s, Spelling(tokenizer)
         self._begin, self._frames = 0, []
 
     def push(self, log_probs):
@@ -118,6 +114,16 @@ class WordDecoder:
         """
         return self._decode(len(self._frames))
 
+    def partial(self):
+        """Reads what no push has returned yet; later frames may change it.
+
+        Returns
+        -------
+        list of Word
+            The words heard since.
+        """
+        return self._words(self._frames)
+
     def join(self, words):
         """Writes words as one text.
 
@@ -131,48 +137,49 @@ class WordDecoder:
         str
             The text.
         """
-        return self.joint.join(word.text for word in words)
+        return self.spelling.joint.join(word.text for word in words)
 
     def _final(self):
         """Counts the frames up to where the last unfinished word begins."""
-        last = len(self._frames) - 1
-        if self.by_token:
-            index = self._frames[-1][0] if self._frames else None
-            while last >= 0 and self._frames[last][0] == index:
+        frames, spelling = self._frames, self.spelling
+        last = len(frames) - 1
+        if not spelling.by_token:
+            while last >= 0 and frames[last][0] not in spelling.edges:
                 last -= 1
+        if last < 0 or frames[last][0] == spelling.delimiter:
             return last + 1
-        while last >= 0 and self._frames[last][0] != self.delimiter:
+        # The last token, which begins or is a word, may go on
+        index = frames[last][0]
+        while last >= 0 and frames[last][0] == index:
             last -= 1
         return last + 1
 
     def _decode(self, num_frames):
         """Takes frames off the front and returns their words."""
-        frames, self._frames = (
-            self._frames[:num_frames],
-            self._frames[num_frames:],
-        )
-        begin, self._begin = self._begin, self._begin + num_frames
-        words, tokens = [], []
-        for token in _runs(frames, begin):
-            if token.index == self.delimiter:
-                words, tokens = [*words, tokens], []
-            elif self.by_token:
-                words.append([token])
-            elif token.index != self.tokenizer.blank_index:
-                tokens.append(token)
-        made = (self._word(tokens) for tokens in [*words, tokens] if tokens)
+        words = self._words(self._frames[:num_frames])
+        self._frames = self._frames[num_frames:]
+        self._begin += num_frames
+        return words
+
+    def _words(self, frames):
+        """Words of frames that begin where the first unfinished word does."""
+        tokens = [
+            token
+            for token in _runs(frames, self._begin)
+            if token.index not in self.spelling.silent
+        ]
+        words = self.spelling.split(tokens, attrgetter("index"))
+        made = (self._word(word) for word in words)
         return [word for word in made if word.text]
 
     def _word(self, tokens):
         """Makes a word of its tokens; one without text of special tokens."""
-        indices = [token.index for token in tokens]
-        blank = indices == [self.tokenizer.blank_index]
         scores = torch.tensor(
             [score for token in tokens for score in token.scores],
             dtype=torch.float64,
         )
         return Word(
-            "" if blank else self.tokenizer.decode(indices).strip(),
+            self.spelling.word([token.index for token in tokens]),
             round(tokens[0].first * self.frame_s, 6),
             round(tokens[-1].last * self.frame_s, 6),
             min(scores.mean().exp().item(), 1.0),

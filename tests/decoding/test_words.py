@@ -7,7 +7,7 @@ import torch
 
 from tests.inference.models import TOKENS, characters
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
-from unispeech_sb.inference.words import WordDecoder, greedy_transcript
+from unispeech_sb.decoding.words import WordDecoder, greedy_transcript
 
 
 def frames_of(tokens, labels=TOKENS, probability=1.0):

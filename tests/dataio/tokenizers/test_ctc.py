@@ -1,4 +1,4 @@
-"""Tests of ``unispeech_sb.dataio.tokenizers`` against transformers."""
+"""Tests of ``CTCTokenizer`` against transformers."""
 
 import json
 import random
@@ -356,7 +356,7 @@ sample_rate: 16000
 tokenizer: !new:unispeech_sb.dataio.tokenizers.CTCTokenizer
 decoding_function: !name:speechbrain.decoders.{decoder}
 modules:
-    encoder: !new:tests.dataio.test_tokenizers.Posteriors
+    encoder: !new:tests.dataio.tokenizers.test_ctc.Posteriors
         num_tokens: 7
 pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:

@@ -1,0 +1,253 @@
+"""Time and memory of transcribing long recordings, beside transformers.
+
+    python benchmarks/longform.py [--minutes 60] [--limit-mb 2500]
+
+Joins LibriSpeech utterances from the folder in UNISPEECH_SB_DATA to recordings
+of several lengths and writes a model with random weights, both into a
+temporary folder. Every recording goes through each side in a new process on
+its own, the shortest one before and after all others. A process whose
+resident memory passes the limit is ended, and its side gets no longer ones.
+Needs Linux, whose /proc tells the memory.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import statistics
+import string
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+import torch
+
+ROOT = Path(__file__).parent.parent
+TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", "'", *string.ascii_uppercase]
+RATE = 16000
+POLL_S = 0.02
+
+
+class Run(NamedTuple):
+    """What one process used, in seconds and megabytes."""
+
+    times: list
+    loaded_mb: float
+    peak_mb: float
+
+
+def write_models(name, folder):
+    """The same random weights for both sides."""
+    from unispeech_sb.checkpoints.folder import write_pretrained
+    from unispeech_sb.convert import to_huggingface
+    from unispeech_sb.dataio.tokenizers import CTCTokenizer
+    from unispeech_sb.lobes.backbone import Backbone
+    from unispeech_sb.lobes.heads import FrameHead
+
+    torch.manual_seed(0)
+    backbone = Backbone.from_preset(name)
+    head = FrameHead(backbone.dim, len(TOKENS))
+    write_pretrained(
+        folder / "unispeech_sb",
+        {"backbone": backbone, "head": head},
+        "EncoderASR",
+        "Random weights.",
+        CTCTokenizer.from_tokens(TOKENS, 0),
+        blank_index=0,
+    )
+    to_huggingface(folder / "unispeech_sb", folder / "transformers")
+
+
+def write_speech(data, path, seconds):
+    """Utterances one after the other, again from the first if need be."""
+    files = sorted((data / "LibriSpeech").rglob("*.flac"))
+    if not files:
+        raise FileNotFoundError(
+            f"{data}: expected LibriSpeech/**/*.flac; UNISPEECH_SB_DATA names "
+            "the folder"
+        )
+    missing = round(seconds * RATE)
+    with soundfile.SoundFile(path, "w", RATE, 1) as out:
+        for file in itertools.cycle(files):
+            samples, rate = soundfile.read(file)
+            if rate != RATE:
+                raise ValueError(f"{file}: expected {RATE} Hz; got {rate}")
+            out.write(samples[:missing])
+            missing -= len(samples)
+            if missing <= 0:
+                return
+
+
+def ours(folder, batch_seconds):
+    """A function from a file to its text, by this package."""
+    from unispeech_sb.inference.asr import LongFormASR
+
+    asr = LongFormASR.from_hparams(
+        str(folder / "unispeech_sb"), run_opts={"device": "cpu"}
+    )
+    return lambda path: asr.transcribe_long(path, batch_seconds).text
+
+
+def theirs(folder, batch_seconds):
+    """The same by transformers, which takes a recording at once."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    place = folder / "transformers"
+    model = transformers.UniSpeechSatForCTC.from_pretrained(place).eval()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(place)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(place)
+
+    def transcribe(path):
+        samples, _ = soundfile.read(path, dtype="float32")
+        inputs = extractor(samples, sampling_rate=RATE, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(inputs.input_values).logits
+        return tokenizer.decode(logits[0].argmax(-1))
+
+    return transcribe
+
+
+SIDES = {"unispeech_sb": ours, "transformers": theirs}
+
+
+def megabytes(pid, name):
+    """A line of /proc/<pid>/status; 0 once the process has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    amount = status.partition(name + ":")[2].split()
+    return int(amount[0]) / 1024 if amount else 0.0
+
+
+def transcribing(pipe, side, folder, path, rounds, batch_seconds):
+    """What a process of its own does."""
+    torch.set_grad_enabled(False)
+    transcribe = SIDES[side](folder, batch_seconds)
+    loaded, times = megabytes(os.getpid(), "VmRSS"), []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        transcribe(str(path))
+        times.append(time.perf_counter() - start)
+    pipe.send(Run(times, loaded, megabytes(os.getpid(), "VmHWM")))
+
+
+def run(limit_mb, *arguments):
+    """Runs a side in a new process; None where it passes the limit."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=transcribing, args=(sender, *arguments))
+    process.start()
+    sender.close()
+    while not receiver.poll(POLL_S):
+        if megabytes(process.pid, "VmHWM") > limit_mb:
+            process.kill()
+            process.join()
+            return None
+    try:
+        found = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(
+            f"{arguments}: ended with {process.exitcode}"
+        ) from None
+    process.join()
+    return found if found.peak_mb <= limit_mb else None
+
+
+def measure(folder, lengths, rounds, limit_mb, batch_seconds):
+    """Yields side, seconds of audio, and what was used or None."""
+    for side in SIDES:
+        shortest, *longer = lengths
+        before = run(
+            limit_mb, side, folder, lengths[shortest], rounds, batch_seconds
+        )
+        found, alive = {}, before is not None
+        for seconds in longer:
+            path = lengths[seconds]
+            if alive:
+                found[seconds] = run(
+                    limit_mb, side, folder, path, 1, batch_seconds
+                )
+                alive = found[seconds] is not None
+        after = run(
+            limit_mb, side, folder, lengths[shortest], rounds, batch_seconds
+        )
+        both = [each for each in (before, after) if each is not None]
+        if both:
+            times = [second for each in both for second in each.times]
+            peak = max(each.peak_mb for each in both)
+            found = {shortest: Run(times, both[0].loaded_mb, peak)} | found
+        else:
+            found = {shortest: None}
+        yield from ((side, *item) for item in found.items())
+
+
+def print_table(results, limit_mb):
+    """One line for each recording, the first one of a side for comparison."""
+    print("| | audio (s) | s per s of audio | to the shortest | loaded (MB) "
+          "| peak (MB) |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
+    shortest = {}
+    for side, seconds, used in results:
+        if used is None:
+            over = f"over {limit_mb:g}, ended"
+            print(f"| {side} | {seconds:g} | - | - | - | {over} |", flush=True)
+            continue
+        speed = statistics.median(used.times) / seconds
+        ratio = speed / shortest.setdefault(side, speed)
+        figures = f"{speed:.4f} | {ratio:.3f} | {used.loaded_mb:.0f}"
+        print(f"| {side} | {seconds:g} | {figures} | {used.peak_mb:.0f} |",
+              flush=True)  # fmt: skip
+
+
+def parse():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="unispeech_sat_base")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--shortest-s", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit-mb", type=float, default=2500.0)
+    parser.add_argument("--batch-seconds", type=float, default=60.0)
+    return parser.parse_args()
+
+
+def main():
+    """Prints the table."""
+    arguments = parse()
+    data = Path(
+        os.environ.get("UNISPEECH_SB_DATA", ROOT.parent / "shared/data")
+    )
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    longest = arguments.minutes * 60
+    wanted = [arguments.shortest_s, 60, 120, 300, 600, 1800, longest]
+    with tempfile.TemporaryDirectory(prefix="longform-") as name:
+        folder, lengths = Path(name), {}
+        for seconds in sorted(set(wanted)):
+            if arguments.shortest_s <= seconds <= longest:
+                lengths[seconds] = folder / f"{seconds:g}.flac"
+                write_speech(data, lengths[seconds], seconds)
+        write_models(arguments.model, folder)
+        print(f"{arguments.model}, windows of 30 s, batches of up to "
+              f"{arguments.batch_seconds:g} s, {torch.get_num_threads()} "
+              f"threads, torch {torch.__version__}")  # fmt: skip
+        print_table(
+            measure(
+                folder,
+                lengths,
+                arguments.rounds,
+                arguments.limit_mb,
+                arguments.batch_seconds,
+            ),
+            arguments.limit_mb,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Exported speaker models load with SpeechBrain's classes and with ours."""
+
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
+
+from unispeech_sb.brains.exporting import export_speakers
+from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.inference.speakers import SpeakerVerification
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads import (
+    AAMSoftmax,
+    AMSoftmax,
+    ECAPAHead,
+    SpeakerHead,
+)
+from unispeech_sb.metrics.calibration import Calibration
+
+SPEAKERS = ["ann", "bob", "cleo"]
+CALIBRATION = Calibration(12.0, -7.0, num_trials=(40, 60))
+MODELS = {
+    "x-vector, AM": lambda: (
+        SpeakerHead(16, [8, 8], [3, 1], [1, 1], xvector_output_dim=6),
+        AMSoftmax(6, len(SPEAKERS)),
+    ),
+    "ECAPA, AAM": lambda: (
+        ECAPAHead(16, 3, channels=16, pooled_channels=24, embedding_size=6),
+        AAMSoftmax(6, len(SPEAKERS), sub_centers=3),
+    ),
+}
+
+
+@pytest.fixture(params=MODELS)
+def hparams(request):
+    """What a recipe has after its training."""
+    head, objective = MODELS[request.param]()
+    return SimpleNamespace(
+        backbone=Backbone.from_preset("tiny"),
+        head=head,
+        objective=objective,
+        label_encoder=LabelEncoder.from_labels(SPEAKERS),
+        lr=0.25,
+    )
+
+
+def export(hparams, folder, calibration=CALIBRATION):
+    """Exports as a recipe does."""
+    path = folder / "run" / "export"
+    export_speakers(
+        path, hparams, calibration, {"EER": 3.5}, "test", {"fact": "told"}
+    )
+    return path
+
+
+def test_speechbrain_verifies_and_classifies_with_one_folder(hparams, tmp_path):
+    path = export(hparams, tmp_path)
+    path = path.rename(tmp_path / "elsewhere")
+    recognizer = SpeakerRecognition.from_hparams(str(path))
+    classifier = EncoderClassifier.from_hparams(str(path))
+    wavs = 0.1 * torch.randn(2, 9000)
+    files = [str(tmp_path / f"{name}.wav") for name in "ab"]
+    for file, wav in zip(files, wavs, strict=True):
+        soundfile.write(file, wav.numpy(), 16000, "FLOAT")
+    for module in (hparams.backbone, hparams.head):
+        module.eval()
+    with torch.no_grad():
+        states = torch.stack(list(hparams.backbone.iter_states(wavs)))
+        feats = states if hparams.head.layer_mix is not None else states[-1]
+        vectors = hparams.head.embed(feats)
+        scores = hparams.objective(hparams.head.project(vectors))
+    found = recognizer.encode_batch(wavs)[:, 0]
+    torch.testing.assert_close(found, vectors, rtol=1e-5, atol=1e-5)
+    cosine, _ = recognizer.verify_files(*files)
+    wanted = torch.cosine_similarity(*vectors, dim=0)
+    assert cosine.item() == pytest.approx(wanted.item(), abs=1e-5)
+    posteriors, _, index, names = classifier.classify_batch(wavs)
+    torch.testing.assert_close(
+        posteriors, scores.log_softmax(-1), rtol=1e-4, atol=1e-4
+    )
+    assert names == [SPEAKERS[number] for number in scores.argmax(1)]
+    alone, _, _, (name,) = classifier.classify_file(files[1])
+    torch.testing.assert_close(alone, posteriors[1:], rtol=1e-4, atol=1e-4)
+    assert name == names[1]
+
+
+def test_the_calibration_goes_along(hparams, tmp_path):
+    path = export(hparams, tmp_path)
+    assert Calibration.read(path / "calibration.ckpt").scale == 12.0
+    wav = torch.randn(9000)
+    found = SpeakerVerification.from_hparams(str(path)).verify(wav, wav)
+    assert found.llr == pytest.approx(5.0)
+    assert found.threshold == pytest.approx(7 / 12)
+    readme = (path / "README.md").read_text()
+    assert "always decides at a cosine of 0.25" in readme
+    assert "on 40 target and 60" in readme
+    for prior in (0.5, 0.1, 0.01):
+        row = f"| {prior:g} | {CALIBRATION.threshold(prior):.4f} |"
+        assert row in readme
+
+
+@pytest.mark.parametrize("calibration", [None, Calibration()])
+def test_one_that_was_fitted_to_nothing_does_not(
+    calibration, hparams, tmp_path
+):
+    path = export(hparams, tmp_path, calibration)
+    assert not (path / "calibration.ckpt").exists()
+    assert "0.25, whatever" not in (path / "README.md").read_text()
+    model = SpeakerVerification.from_hparams(str(path))
+    assert model.calibration is None
+
+
+def test_the_readme_tells_what_was_done(hparams, tmp_path):
+    readme = (export(hparams, tmp_path) / "README.md").read_text()
+    assert readme.startswith("# run\n")
+    assert "trained on 3 speakers" in readme
+    for row in ("| EER | 3.5 |", "| fact | told |", "| lr | 0.25 |"):
+        assert row in readme
+    assert str(tmp_path) not in readme
+
+
+def test_an_export_takes_the_place_of_an_older_one(hparams, tmp_path):
+    export(hparams, tmp_path)
+    path = export(hparams, tmp_path, None)
+    assert not (path / "calibration.ckpt").exists()

@@ -1,0 +1,207 @@
+"""Trial lists of every form; what is wrong with one is named by its line."""
+
+import numpy as np
+import pytest
+
+from unispeech_sb.dataio.trials import (
+    Trials,
+    read_trials,
+    speakers_of,
+    write_trials,
+)
+
+TEXTS = {
+    "voxceleb.txt": "1 a/1.wav a/2.wav\n0 b/1.wav a/1.wav\n",
+    "kaldi": "a/1.wav a/2.wav target\nb/1.wav a/1.wav nontarget\n",
+    "table.csv": "left,right,target\na/1.wav,a/2.wav,1\nb/1.wav,a/1.wav,0\n",
+    "other.csv": "label,noise,Test,Enroll\n"
+    "target,x,a/2.wav,a/1.wav\nnontarget,y,a/1.wav,b/1.wav\n",
+    "quoted.csv": 'utt1, utt2, label\n"a/1.wav", "a/2.wav", 1\n'
+    "\nb/1.wav, a/1.wav, 0\n",
+    "windows.txt": "\ufeff1 a/1.wav a/2.wav\r\n\r\n0\tb/1.wav  a/1.wav\r\n",
+}
+
+
+def write(folder, name, text):
+    """A file with a text."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def same(one, other):
+    """Whether two lists hold the same trials in one order."""
+    return one.names == other.names and all(
+        np.array_equal(a, b) for a, b in zip(one[1:], other[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_form_is_read(name, tmp_path):
+    trials = read_trials(write(tmp_path, name, TEXTS[name]))
+    assert trials.names == ["a/1.wav", "a/2.wav", "b/1.wav"]
+    assert trials.left.tolist() == [0, 2]
+    assert trials.right.tolist() == [1, 0]
+    assert trials.targets.tolist() == [True, False]
+
+
+def test_a_kaldi_list_may_hold_utterances_called_by_numbers(tmp_path):
+    path = write(tmp_path, "trials", "1 2 target\n0 2 nontarget\n")
+    assert read_trials(path).names == ["1", "2", "0"]
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("voxceleb", "t.txt"), ("kaldi", "trials"), ("csv", "t.csv")],
+)
+def test_what_is_written_is_read_back(form, name, tmp_path):
+    generator = np.random.default_rng(0)
+    left = generator.integers(0, 40, 300)
+    right = left + generator.integers(1, 9, 300)
+    text = "".join(
+        f"{a % 3 // 2} u{a} u{b}\n" for a, b in zip(left, right, strict=True)
+    )
+    trials = read_trials(write(tmp_path, "source", text))
+    write_trials(tmp_path / name, trials, form)
+    assert same(read_trials(tmp_path / name), trials)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_scores_go_into_a_csv(tmp_path):
+    trials = read_trials(write(tmp_path, "t", TEXTS["kaldi"]))
+    write_trials(tmp_path / "t.csv", trials, "csv", np.float32([0.1, -2]))
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        "left,right,target,score",
+        "a/1.wav,a/2.wav,1,0.10000000149011612",
+        "b/1.wav,a/1.wav,0,-2.0",
+    ]
+    assert same(read_trials(tmp_path / "t.csv"), trials)
+
+
+def test_names_of_a_csv_may_hold_blanks_and_commas(tmp_path):
+    sides = np.array([[0, 0], [1, 2]], np.int32)
+    trials = Trials(["my, own", "b c", 'd"e'], *sides, np.array([True, False]))
+    write_trials(tmp_path / "t.csv", trials, "csv")
+    assert same(read_trials(tmp_path / "t.csv"), trials)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t", "", "expected target and non-target trials, got none"),
+        ("t", "\n \n", "expected target and non-target trials, got none"),
+        ("t", "1 a b\n1 a c\n", "expected target .* got 2 of one kind"),
+        ("t", "1 a b\n0 a\n", "line 2: expected three fields, got 2"),
+        ("t", "1 a b\n\n0 a b c\n", "line 3: expected three fields, got 4"),
+        ("t", "1 a b\n2 a c\n", "line 2: expected 1 or 0 .* got '2'"),
+        ("t", "a b target\na c no\n", "line 2: expected 1 or 0 .* got 'no'"),
+        ("t", "1 a b\n0 b c\n1 c c\n", "line 3: c is compared with itself"),
+        ("t", "1 a b\n0 a c\n0 b a\n", "line 3: the same pair has another"),
+        ("t.csv", "", "expected one column left or enroll .* got none"),
+        ("t.csv", "a,b\n", "expected one column left or .* got a, b"),
+        ("t.csv", "left,right,label,target\n", "expected one column target"),
+        ("t.csv", "left,right,target\na,b\n", "line 2: expected 3 values"),
+        ("t.csv", "left,right,target\na,,1\n", "line 2: expected two names"),
+        ("t.csv", "left,right,target\na,b,yes\n", "line 2: .* got 'yes'"),
+        ("t.csv", 'left,right,target\na,"b,1\n', "line 2: unexpected end"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_line(name, text, message, tmp_path):
+    path = write(tmp_path, name, text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_trials(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_a_pair_may_occur_again(tmp_path):
+    path = write(tmp_path, "t", "1 a b\n1 b a\n0 a c\n0 a c\n")
+    assert len(read_trials(path).left) == 4
+
+
+def test_utterances_that_are_not_known_are_refused(tmp_path):
+    text = "1 a b\n0 a c\n" + "".join(f"0 a x{n}\n" for n in range(7))
+    path = write(tmp_path, "t", text)
+    message = "line 3: no such utterance: x0, x1, x2, x3, x4 and 2 more"
+    with pytest.raises(ValueError, match=message):
+        read_trials(path, known={"a", "b", "c"})
+    known = {"a", "b", "c", *(f"x{n}" for n in range(7))}
+    assert len(read_trials(path, known).left) == 9
+
+
+def test_files_that_are_not_there_are_refused(tmp_path):
+    path = write(tmp_path, "t", TEXTS["kaldi"])
+    for name in ("a/1.wav", "a/2.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ValueError, match=r"line 2: no such file in .*: b/1.wav"
+    ):
+        read_trials(path, root=tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.wav").touch()
+    assert len(read_trials(path, root=tmp_path).names) == 3
+
+
+def test_a_missing_list_and_other_bytes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no such trial list"):
+        read_trials(tmp_path / "none")
+    (tmp_path / "t").write_bytes(b"1 a \xff\xfe\n")
+    with pytest.raises(ValueError, match="expected text in UTF-8"):
+        read_trials(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "scores", "message"),
+    [
+        ("t", "nist", None, "expected a form of voxceleb, kaldi, csv"),
+        ("t.txt", "csv", None, "only CSVs to end in .csv"),
+        ("t.csv", "kaldi", None, "only CSVs to end in .csv"),
+        ("t", "kaldi", [0.1, 0.2], "expected scores for a CSV"),
+        ("t.csv", "csv", [0.1], "one for each of 2 trials"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(
+    name, form, scores, message, tmp_path
+):
+    trials = read_trials(write(tmp_path, "source", TEXTS["kaldi"]))
+    with pytest.raises(ValueError, match=message):
+        write_trials(tmp_path / name, trials, form, scores)
+    blank = trials._replace(names=["a b", "c", "d"])
+    with pytest.raises(ValueError, match="names without blanks, got 'a b'"):
+        write_trials(tmp_path / "t", blank, "kaldi")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_chains_of_target_trials_are_one_speaker(tmp_path):
+    text = "1 a b\n1 c b\n0 a d\n1 e f\n0 g e\n"
+    trials = read_trials(write(tmp_path, "t", text))
+    speakers = dict(
+        zip(trials.names, speakers_of(trials).tolist(), strict=True)
+    )
+    assert speakers["a"] == speakers["b"] == speakers["c"]
+    assert speakers["e"] == speakers["f"]
+    assert len(set(speakers.values())) == 4
+
+
+def test_a_chain_that_contradicts_itself_is_refused(tmp_path):
+    path = write(tmp_path, "t", "1 a b\n1 b c\n0 c a\n")
+    with pytest.raises(ValueError, match="non-target trial c a contradicts"):
+        speakers_of(read_trials(path))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "num_trials"),
+    [
+        ("trials_librispeech_test_other.txt", 625),
+        ("trials_libri248_segments.txt", 560),
+    ],
+)
+def test_real_lists_are_read(name, num_trials, data_folder):
+    root = data_folder if "librispeech" in name else None
+    trials = read_trials(data_folder / "sv" / name, root=root)
+    assert len(trials.left) == num_trials
+    owners = [name.rpartition("/")[2].split("-")[0] for name in trials.names]
+    speakers = speakers_of(trials)
+    # What target trials connect is never of two readers.
+    assert len(set(zip(owners, speakers, strict=True))) == len(set(speakers))

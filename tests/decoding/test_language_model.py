@@ -1,0 +1,98 @@
+"""Language models score as KenLM does, and know beginnings of words."""
+
+import math
+import sys
+
+import pytest
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+from tests.decoding.posteriors import arpa
+from unispeech_sb.decoding import LanguageModel
+
+kenlm = pytest.importorskip("kenlm", reason="the extra lm is not installed")
+
+
+def whole_score(model, text):
+    """Score of a sentence word by word."""
+    state, total = model.start(), 0.0
+    for word in text.split():
+        score, state = model.score(state, word)
+        total += score
+    return total + model.score_end(state)
+
+
+@pytest.mark.parametrize("text", ["ab c", "c ba ab ab", "b", ""])
+@pytest.mark.parametrize("boundary", [True, False])
+def test_words_add_up_to_the_score_of_the_sentence(tmp_path, text, boundary):
+    path = arpa(tmp_path)
+    model = LanguageModel(path, alpha=1.0, beta=0.0, boundary=boundary)
+    theirs = kenlm.Model(str(path)).score(text, bos=boundary, eos=boundary)
+    assert whole_score(model, text) / math.log(10) == pytest.approx(theirs)
+
+
+def test_weights_scale_the_score_and_count_words(tmp_path):
+    model = LanguageModel(arpa(tmp_path), alpha=1.0, beta=0.0)
+    plain = whole_score(model, "ab c ab")
+    model.alpha, model.beta = 0.5, 2.0
+    ours = whole_score(model, "ab c ab")
+    assert ours == pytest.approx(0.5 * plain + 3 * 2.0)
+
+
+def test_unknown_words_score_less_and_so_do_their_beginnings(tmp_path):
+    path = arpa(tmp_path)
+    model = LanguageModel(path, alpha=0.5, beta=0.0, unk_offset=-3.0)
+    loss = 0.5 * math.log(10) * -3.0
+    free = LanguageModel(path, alpha=0.5, beta=0.0, unk_offset=0.0)
+    assert whole_score(model, "xy c") == pytest.approx(
+        whole_score(free, "xy c") + loss
+    )
+    assert whole_score(model, "ab c") == whole_score(free, "ab c")
+    for known in ("a", "ab", "b", "c"):
+        assert model.score_beginning(known) == 0.0
+    for unknown in ("x", "abc", "ac", "<", "s"):
+        assert model.score_beginning(unknown) == pytest.approx(loss)
+
+
+def test_the_known_words_may_be_given(tmp_path):
+    model = LanguageModel(arpa(tmp_path), words=["zoo"])
+    assert model.score_beginning("z") == 0.0
+    assert model.score_beginning("a") < 0.0
+
+
+def test_words_are_looked_up_in_the_case_of_the_model(tmp_path):
+    path = arpa(tmp_path)
+    lower = LanguageModel(path, case="lower")
+    plain = LanguageModel(path)
+    assert whole_score(lower, "AB C") == whole_score(plain, "ab c")
+    assert whole_score(lower, "AB C") > whole_score(plain, "AB C")
+    assert lower.score_beginning("AB") == 0.0
+    with pytest.raises(ValueError, match="upper or lower; got title"):
+        LanguageModel(path, case="title")
+
+
+def test_the_pretrainer_loads_a_folders_file(tmp_path):
+    arpa(tmp_path).rename(tmp_path / "language_model.ckpt")
+    model = LanguageModel()
+    with pytest.raises(ValueError, match="none is loaded"):
+        model.start()
+    pretrainer = Pretrainer(loadables={"language_model": model})
+    pretrainer.collect_files(default_source=str(tmp_path))
+    pretrainer.load_collected()
+    assert model.score_beginning("a") == 0.0
+    assert model.score_beginning("x") < 0.0
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    other = tmp_path / "other.arpa"
+    for content in (b"", b"words\n", b"\\data\\\nngram 1=9\n\n"):
+        other.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{other}: expected an ARPA"):
+            LanguageModel(other)
+    with pytest.raises(ValueError, match="no.arpa: expected an ARPA"):
+        LanguageModel(tmp_path / "no.arpa")
+
+
+def test_without_kenlm_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    with pytest.raises(ImportError, match=r"unispeech_sb\[lm\]"):
+        LanguageModel(arpa(tmp_path))

@@ -1,0 +1,351 @@
+"""Vectors that tell speakers apart: trained on the speakers of a corpus,
+scored on trials of any (Snyder et al. 2018; Chen et al. 2021, section 4.3).
+"""
+
+import numpy as np
+import torch
+from speechbrain import Stage
+from speechbrain.utils.logger import get_logger
+from torch.nn import functional as F
+
+from unispeech_sb.brains.base import SSLBrain
+from unispeech_sb.brains.exporting import export_speakers
+from unispeech_sb.metrics.bootstrap import bootstrap
+from unispeech_sb.metrics.calibration import Calibration
+from unispeech_sb.metrics.det import write_det, write_histogram
+from unispeech_sb.metrics.verification import eer, min_dcf
+
+logger = get_logger(__name__)
+
+UNKNOWN = -1
+"""Label of a speaker that is not among those of the training."""
+
+
+BLOCK = 65536
+"""Trials that are scored at a time."""
+
+
+class SpeakerBrain(SSLBrain):
+    """Speaker verification.
+
+    Batches have ``id``, ``sig`` and ``label_encoded`` (index of the speaker,
+    ``UNKNOWN`` for others, which only occur in validation and test).
+    ``hparams`` names, beside what ``SSLBrain`` reads:
+
+    * ``modules["head"]``: features, relative frame lengths -> the vectors
+      that train; with ``embed`` and ``project`` as ``SpeakerHead``.
+    * ``modules["objective"]``: ``AMSoftmax`` or ``AAMSoftmax``.
+    * ``trials``: Stage.VALID and Stage.TEST -> ``Trials`` over the ids of the
+      split. Their scores are cosines.
+    * ``trial_speakers``, optional: Stage.TEST -> the speakers of the left and
+      of the right side of each trial, for confidence intervals.
+    * ``write_trials``: file, trials, form, scores -> None; as
+      ``dataio.trials`` has it.
+    * ``margin_schedule``, optional: epochs made, as a float -> share of the
+      objective's margins.
+
+    Scores: ``EER`` in percent, ``minDCF`` at a prior of 0.01, and
+    ``accuracy`` of the known speakers; of a test also the ends of the 95 %
+    confidence intervals of both rates, by resampling speakers. The lowest EER
+    is the best. Where no speaker of a validation is known, its loss is the EER
+    as a share.
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.trials import Trials
+    >>> sides = np.array([[0, 0], [1, 2]])
+    >>> trials = Trials(["a", "b", "c"], *sides, np.array([True, False]))
+    >>> brain = SpeakerBrain(
+    ...     hparams={"trials": {Stage.VALID: trials}},
+    ...     run_opts={"device": "cpu"},
+    ... )
+    >>> brain.on_stage_start(Stage.VALID)
+    >>> vectors = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    >>> brain.vectors = dict(zip("abc", vectors))
+    >>> brain.stage_scores(Stage.VALID)["EER"]
+    0.0
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.calibration = Calibration()
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(
+                "calibration",
+                self,
+                custom_save_hook=lambda brain, path: brain.calibration.save(
+                    path
+                ),
+                custom_load_hook=_load_calibration,
+            )
+
+    def compute_forward(self, batch, stage):
+        """Waveforms to vectors: those that train, or those to compare.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With ``sig``.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        torch.Tensor
+            Vectors, [B, X].
+        """
+        feats, frame_lens = self.compute_features(batch, stage)
+        if stage == Stage.TRAIN:
+            return self.modules.head(feats, frame_lens)
+        return self.hparams.head.embed(feats, frame_lens)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Loss, and the vectors of a validation or test.
+
+        Arguments
+        ---------
+        predictions : torch.Tensor
+            Vectors, [B, X].
+        batch : PaddedBatch
+            With ``id`` and ``label_encoded``.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        torch.Tensor
+            Mean loss of the batch; 0 where no speaker is known.
+        """
+        labels = batch.to(self.device).label_encoded.data.reshape(-1)
+        if stage == Stage.TRAIN:
+            augmentation = getattr(self.hparams, "augmentation", None)
+            if augmentation is not None:
+                labels = augmentation.replicate_labels(labels)
+            return self.modules.objective(predictions, labels)
+        vectors = F.normalize(predictions.float(), dim=1).cpu()
+        self.vectors.update(zip(batch.id, vectors, strict=True))
+        known = labels != UNKNOWN
+        if not known.any():
+            return predictions.new_zeros(())
+        vectors = self.hparams.head.project(predictions[known])
+        scores = self.hparams.objective(vectors)
+        self.num_known += len(vectors)
+        self.num_right += int((scores.argmax(1) == labels[known]).sum())
+        return self.hparams.objective(vectors, labels[known])
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Set the margins of this update.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            The batch to come.
+        should_step : bool
+            Whether it ends an update.
+        """
+        super().on_fit_batch_start(batch, should_step)
+        schedule = getattr(self.hparams, "margin_schedule", None)
+        if schedule is not None:
+            epochs = self.hparams.epoch_counter.current - 1
+            epochs += (self.step - 1) / len(self.train_loader)
+            self.hparams.objective.margin_share = schedule(epochs)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Start without vectors.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage of the experiment.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        super().on_stage_start(stage, epoch)
+        self.vectors = {}
+        self.num_known = self.num_right = 0
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Score the trials before the base logs and saves.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage that has ended.
+        stage_loss : float
+            Mean loss per utterance.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        if stage == Stage.VALID:
+            self.calibration = self._calibrated(stage)
+        if stage != Stage.TRAIN and not self.num_known:
+            stage_loss = self.stage_scores(stage)["EER"] / 100
+        super().on_stage_end(stage, stage_loss, epoch)
+
+    def cosines(self, stage):
+        """Scores of a stage's trials.
+
+        Arguments
+        ---------
+        stage : Stage
+            VALID or TEST.
+
+        Returns
+        -------
+        numpy.ndarray
+            Cosines, in the order of the trials, [N].
+
+        Raises
+        ------
+        ValueError
+            When a trial is of an utterance that the split lacks.
+        """
+        trials = self.hparams.trials[stage]
+        for name in trials.names:
+            if name not in self.vectors:
+                raise ValueError(
+                    "trials: expected utterances of the split "
+                    f"{stage.name.lower()}; got {name!r}"
+                )
+        vectors = torch.stack([self.vectors[name] for name in trials.names])
+        cosines = np.empty(len(trials.targets), np.float32)
+        for start in range(0, len(cosines), BLOCK):
+            block = slice(start, start + BLOCK)
+            left, right = (
+                vectors[side[block].astype(np.int64)]
+                for side in (trials.left, trials.right)
+            )
+            cosines[block] = (left * right).sum(1)
+        return cosines
+
+    def stage_scores(self, stage):
+        """Error rates of the trials, accuracy of the known speakers.
+
+        Arguments
+        ---------
+        stage : Stage
+            VALID or TEST.
+
+        Returns
+        -------
+        dict
+            ``EER`` in percent, ``minDCF``, and ``accuracy``, 0 to 1, where a
+            speaker is known; of a test also ``EER low``, ``EER high``,
+            ``minDCF low`` and ``minDCF high``.
+        """
+        positive, negative = self._sides(stage)
+        scores = {
+            "EER": 100 * eer(positive, negative)[0],
+            "minDCF": min_dcf(positive, negative)[0],
+        }
+        if self.num_known:
+            scores["accuracy"] = self.num_right / self.num_known
+        if stage == Stage.TEST:
+            scores |= self._intervals(stage)
+        return scores
+
+    def importance(self, checkpoint):
+        """The EER first, then the loss.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            With the scores of its validation in ``meta``.
+
+        Returns
+        -------
+        tuple
+            Sort key, the highest is the best.
+        """
+        rate = checkpoint.meta.get("EER", 100.0)
+        return (-rate, *super().importance(checkpoint))
+
+    def write_report(self, folder):
+        """Write scores.json, the trials with their scores, and pictures of
+        both: det.png and histogram.png.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The experiment's folder.
+        """
+        super().write_report(folder)
+        trials = self.hparams.trials[Stage.TEST]
+        self.hparams.write_trials(
+            folder / "trials.csv", trials, "csv", self.cosines(Stage.TEST)
+        )
+        positive, negative = self._sides(Stage.TEST)
+        write_det(folder / "det.png", {"cosine": (positive, negative)})
+        thresholds = {"EER": eer(positive, negative)[1]}
+        if any(self.calibration.num_trials):
+            thresholds["calibrated, even odds"] = self.calibration.threshold(
+                0.5
+            )
+        write_histogram(
+            folder / "histogram.png", positive, negative, thresholds
+        )
+
+    def export(self, folder, scores, scored_on):
+        """Write the evaluated model for SpeechBrain's SpeakerRecognition and
+        EncoderClassifier.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The folder to make, or to replace.
+        scores : dict
+            What it scored: name -> number.
+        scored_on : str
+            The split: ``test``, or ``valid`` where there is no test set.
+        """
+        targets = self.hparams.trials[Stage.TEST].targets
+        facts = {
+            "target trials scored": int(targets.sum()),
+            "non-target trials scored": int((~targets).sum()),
+            "best epoch": self.hparams.epoch_counter.current,
+            "optimizer updates": self.optimizer_step,
+        }
+        export_speakers(
+            folder, self.hparams, self.calibration, scores, scored_on, facts
+        )
+
+    def _intervals(self, stage):
+        """Ends of the confidence intervals, where the trials allow them."""
+        speakers = getattr(self.hparams, "trial_speakers", {}).get(stage)
+        if speakers is None:
+            return {}
+        cosines, ends = self.cosines(stage), {}
+        targets = self.hparams.trials[stage].targets
+        for name, metric, unit in (("EER", eer, 100), ("minDCF", min_dcf, 1)):
+            try:
+                interval = bootstrap(metric, cosines, targets, speakers)
+            except ValueError as error:  # too few speakers
+                logger.warning(f"No confidence interval of {name}: {error}")
+                return {}
+            ends[f"{name} low"] = unit * interval.low
+            ends[f"{name} high"] = unit * interval.high
+        return ends
+
+    def _sides(self, stage):
+        """Cosines of target and of non-target trials."""
+        cosines = self.cosines(stage)
+        targets = self.hparams.trials[stage].targets
+        return cosines[targets], cosines[~targets]
+
+    def _calibrated(self, stage):
+        """A calibration by a stage's trials, if they tell speakers apart."""
+        try:
+            return Calibration.fit(
+                self.cosines(stage),
+                self.hparams.trials[stage].targets,
+                prior=0.5,
+                smoothing=True,
+            )
+        except ValueError as error:  # a model that cannot tell them apart yet
+            logger.warning(f"No calibration: {error}")
+            return Calibration()
+
+
+def _load_calibration(brain, path, end_of_epoch):
+    """Recovers a Brain's calibration."""
+    brain.calibration = Calibration.read(path)

@@ -1,0 +1,152 @@
+"""Tokenizers of vocabulary files, and the one that a recipe asks for."""
+
+from pathlib import Path
+
+from unispeech_sb.checkpoints.fairseq.dictionary import read_vocabulary
+from unispeech_sb.checkpoints.pretrained import TOKENIZER_FILE
+from unispeech_sb.checkpoints.safety.limits import shown
+from unispeech_sb.checkpoints.texts import (
+    order_tokens,
+    read_json,
+    read_tokens,
+)
+from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+
+PADS = ("<pad>", "[PAD]")
+"""Usual names of CTC's blank in transformers' vocabularies."""
+
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+
+
+def make_tokenizer(texts, separator="", num_pieces=None, vocabulary=None):
+    """Makes the tokenizer of a training set.
+
+    Arguments
+    ---------
+    texts : iterable of str
+        The training texts.
+    separator : str
+        Nothing to take characters, a space to take phones.
+    num_pieces : int, optional
+        Take so many of SentencePiece's pieces instead.
+    vocabulary : str or pathlib.Path, optional
+        Take the tokens of a file or folder instead, see ``read_tokenizer``.
+
+    Returns
+    -------
+    CTCTokenizer
+        Of the texts, or of the file.
+
+    Raises
+    ------
+    ValueError
+        When both or what cannot be is asked for.
+
+    Example
+    -------
+    >>> len(make_tokenizer(["so it is", "so is it"], num_pieces=8))
+    9
+    """
+    if num_pieces is not None and (separator or vocabulary is not None):
+        raise ValueError(
+            "tokenizer: expected pieces, a separator or a vocabulary; "
+            "got two of them"
+        )
+    if vocabulary is not None:
+        return read_tokenizer(vocabulary, separator)
+    if num_pieces is not None:
+        return CTCTokenizer.from_pieces(pieces.train(texts, num_pieces))
+    return CTCTokenizer.from_texts(texts, separator)
+
+
+def read_tokenizer(source, separator=""):
+    """Reads the vocabulary of a CTC model.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        A pretrained folder (with ``tokenizer.ckpt``), a Hugging Face folder
+        (with ``vocab.json``), or a file: ``vocab.json`` of transformers or of
+        the authors, fairseq's ``dict.txt``, or SentencePiece's ``.model``.
+    separator : str
+        What stands between the tokens of a text, for files that do not say
+        it: those of fairseq and of the authors.
+
+    Returns
+    -------
+    CTCTokenizer
+        With an index for each output of the model.
+
+    Raises
+    ------
+    ValueError
+        When it is damaged, or none of these.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "dict.ltr.txt"
+    >>> _ = path.write_text("| 94802\\nE 51860\\n")
+    >>> read_tokenizer(path).encode("E E")
+    [5, 4, 5]
+    """
+    source = Path(source)
+    own, theirs = source / TOKENIZER_FILE, source / "vocab.json"
+    if own.is_file():
+        tokenizer = CTCTokenizer()
+        tokenizer.load_strict(own)
+        return tokenizer
+    path = theirs if theirs.is_file() else source
+    if not path.is_file():
+        raise ValueError(
+            f"{source}: expected a vocabulary, as a file or a folder with "
+            f"{TOKENIZER_FILE} or vocab.json; there is none"
+        )
+    try:
+        if path.suffix == ".model":
+            return CTCTokenizer.from_pieces(path.read_bytes())
+        if path.suffix == ".json" and _is_huggingface(path):
+            return _read_huggingface(path)
+        tokens, blank_index, _ = read_vocabulary(path)
+        return CTCTokenizer.from_tokens(
+            tokens, blank_index, separator=separator
+        )
+    except ValueError as error:
+        if str(path.parent) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _is_huggingface(path):
+    """Whether special tokens are there: the authors' vocabularies lack them."""
+    beside = any((path.parent / name).is_file() for name in SETTINGS)
+    return beside or any(pad in read_json(path) for pad in PADS)
+
+
+def _read_huggingface(path):
+    """The tokenizer of a Hugging Face folder, or of its vocabulary alone."""
+    vocabulary, folder = read_json(path), path.parent
+    if any(isinstance(value, dict) for value in vocabulary.values()):
+        raise ValueError(
+            f"{path}: expected the vocabulary of one language; got those of "
+            f"{shown(', '.join(vocabulary))}"
+        )
+    files = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in SETTINGS
+        if (folder / name).is_file()
+    }
+    config = folder / "config.json"
+    config = read_json(config) if config.is_file() else {}
+    size = config.get("vocab_size", len(vocabulary))
+    if path.name == "vocab.json":
+        tokens = read_tokens(folder, size)
+    else:
+        tokens = order_tokens(vocabulary, size, path)
+    found = [tokens.index(pad) for pad in PADS if pad in tokens]
+    blank_index = config.get("pad_token_id", found[0] if found else None)
+    if blank_index is None:
+        raise ValueError(
+            f"{path}: expected CTC's blank, as {' or '.join(PADS)} or as "
+            "pad_token_id of a config.json beside it"
+        )
+    return CTCTokenizer.from_huggingface(files, tokens, blank_index)

@@ -1,0 +1,141 @@
+"""Mozilla's Common Voice, one language as its archive unpacks: train.tsv,
+dev.tsv, test.tsv and clips/ (Ardila et al. 2020).
+"""
+
+import csv
+import unicodedata
+from pathlib import Path
+
+_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+_COLUMNS = ("client_id", "path", "sentence")
+_APOSTROPHES = "'’ʼ"
+
+
+def is_common_voice(folder):
+    """Tells whether a folder is a language of Common Voice.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Any path.
+
+    Returns
+    -------
+    bool
+        Whether it has ``clips`` and ``train.tsv``.
+
+    Example
+    -------
+    >>> is_common_voice(getfixture("tmp_path"))
+    False
+    """
+    folder = Path(folder)
+    return (folder / "clips").is_dir() and (folder / "train.tsv").is_file()
+
+
+def common_voice(folder, subsets=None):
+    """Reads the records of one language.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        ``cv-corpus-<version>/<language>``.
+    subsets : list of str, optional
+        Of ``train``, ``dev`` and ``test``; all of them when omitted.
+
+    Yields
+    ------
+    dict
+        Record with ID, wav, split, spk_id and wrd (the sentence in lower
+        case without punctuation), in the order of the tables; without
+        ``duration``, which they do not tell.
+
+    Raises
+    ------
+    ValueError
+        When a table lacks a column, or names a clip that is not there; the
+        message names file and line.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "clips").mkdir()
+    >>> (folder / "clips" / "a.mp3").touch()
+    >>> table = "client_id\\tpath\\tsentence\\nann\\ta.mp3\\t¡Sí, señor!\\n"
+    >>> _ = (folder / "train.tsv").write_text(table, encoding="utf-8")
+    >>> [record["wrd"] for record in common_voice(folder, ["train"])]
+    ['sí señor']
+    """
+    folder = Path(folder).absolute()
+    for subset in subsets or _SPLITS:
+        if subset not in _SPLITS:
+            raise ValueError(
+                f"{folder}: expected subsets of {', '.join(_SPLITS)}; "
+                f"got {subset!r}"
+            )
+        for where, row in _rows(folder / f"{subset}.tsv"):
+            yield _record(row, folder / "clips", _SPLITS[subset], where)
+
+
+def _rows(table):
+    """Yields the place of each row of a table, and the row."""
+    if not table.is_file():
+        raise FileNotFoundError(f"{table}: there is no such table")
+    with open(table, newline="", encoding="utf-8") as file:
+        # Quotes are part of a sentence there, and may come alone
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        for column in _COLUMNS:
+            if column not in (rows.fieldnames or ()):
+                raise ValueError(f"{table}: expected a column {column!r}")
+        for row in rows:
+            yield f"{table}, line {rows.line_num}", row
+
+
+def _record(row, clips, split, where):
+    """Turns a row into a record."""
+    if None in (row[column] for column in _COLUMNS):
+        raise ValueError(f"{where}: expected one value per column")
+    wav = clips / row["path"]
+    if not wav.suffix:  # the first editions leave it out
+        wav = wav.with_suffix(".mp3")
+    if not wav.is_file():
+        raise ValueError(f"{where}: no such file: {wav}")
+    return {
+        "ID": wav.stem,
+        "wav": str(wav),
+        "split": split,
+        "spk_id": row["client_id"],
+        "wrd": plain_words(row["sentence"]),
+    }
+
+
+def plain_words(sentence):
+    """Leaves of a sentence what is spoken: words in lower case.
+
+    Arguments
+    ---------
+    sentence : str
+        A sentence in any language.
+
+    Returns
+    -------
+    str
+        Letters, their marks, digits, and the apostrophes within words, one
+        space between words.
+
+    Example
+    -------
+    >>> plain_words("«L'âge-là», dit 'Éva' — 3 fois.")
+    "l'âge là dit éva 3 fois"
+    """
+    text = unicodedata.normalize("NFC", sentence)
+    kept = "".join(
+        "'"
+        if character in _APOSTROPHES
+        else character
+        if unicodedata.category(character)[0] in "LMN"
+        else " "
+        for character in text.lower()
+    )
+    words = (word.strip("'") for word in kept.split())
+    return " ".join(word for word in words if word)

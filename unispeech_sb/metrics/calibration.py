@@ -1,0 +1,360 @@
+"""Scores that mean something: logistic calibration with quality measures
+(Brümmer et al. 2007, Mandasari et al. 2013), kept in one small JSON file.
+"""
+
+import json
+import math
+import os
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+from scipy.special import logit
+from speechbrain.utils.checkpoints import (
+    mark_as_saver,
+    mark_as_transfer,
+    register_checkpoint_hooks,
+)
+
+from unispeech_sb.metrics.logistic import fit_logistic
+from unispeech_sb.metrics.verification import as_scores
+
+_FORMAT = "unispeech_sb calibration 1"
+_MAX_BYTES = 2**16
+_LIMIT = 1e300
+
+
+@register_checkpoint_hooks
+class Calibration:
+    """Turns scores into natural log-likelihood ratios, linearly.
+
+    ``llr = scale * score + offset + sum_q weight_q * quality_q``
+
+    As a loadable of SpeechBrain's ``Pretrainer`` it reads the file that
+    ``save`` wrote.
+
+    Arguments
+    ---------
+    scale : float
+        Of the score, above 0.
+    offset : float
+        What is added.
+    quality : dict, optional
+        Name of each quality measure -> its weight, in the order of columns.
+    prior : float
+        Probability of targets that the fit was weighted for, in (0, 1).
+    num_trials : sequence of int
+        Number of target and of non-target trials of the fit.
+
+    Raises
+    ------
+    ValueError
+        When a number is not finite or out of range.
+
+    Example
+    -------
+    >>> calibration = Calibration(scale=10.0, offset=-4.0)
+    >>> calibration.llr([0.4, 0.5]).tolist()
+    [0.0, 1.0]
+    >>> calibration.threshold(p_target=0.5)
+    0.4
+    """
+
+    def __init__(
+        self,
+        scale=1.0,
+        offset=0.0,
+        quality=None,
+        prior=0.5,
+        num_trials=(0, 0),
+    ):
+        self.scale = _number("scale", scale)
+        self.offset = _number("offset", offset)
+        self.quality = {
+            _name(name): _number(f"weight of {name}", weight)
+            for name, weight in (quality or {}).items()
+        }
+        self.prior = _number("prior", prior)
+        self.num_trials = tuple(num_trials)
+        if self.scale <= 0:
+            raise ValueError(
+                "expected scores that are higher for targets, got the scale "
+                f"{self.scale:g}"
+            )
+        if not 0 < self.prior < 1:
+            raise ValueError(f"expected a prior in (0, 1), got {prior}")
+        whole = [type(n) is int and n >= 0 for n in self.num_trials]
+        if whole != [True, True]:
+            raise ValueError(
+                f"expected two numbers of trials, got {num_trials}"
+            )
+
+    @classmethod
+    def fit(cls, scores, targets, quality=None, prior=0.01, smoothing=False):
+        """Fits to trials whose truth is known, by logistic regression.
+
+        Least is the cost ``prior * mean(log(1 + 1 / odds))`` of targets plus
+        ``(1 - prior) * mean(log(1 + odds))`` of non-targets, where ``log odds
+        = llr + logit(prior)``. It counts both kinds by the prior, however
+        many there are of each.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray or torch.Tensor
+            Scores of trials, [N].
+        targets : numpy.ndarray or torch.Tensor
+            Which of them are target trials: booleans, or 1 and 0, [N].
+        quality : dict, optional
+            Name -> quality measure of each trial, [N]; see
+            ``quality_measures``.
+        prior : float
+            Probability of targets where the fit has to be best, in (0, 1).
+        smoothing : bool
+            Count one further trial of each kind among those of the other, as
+            Laplace's rule of succession does. The result is finite even where
+            no trial was decided wrongly, and hardly another where there are
+            thousands of trials.
+
+        Returns
+        -------
+        Calibration
+            The best one.
+
+        Raises
+        ------
+        ValueError
+            When the shapes differ, one kind of trial is missing, a column is
+            the same everywhere or follows from others, scores are higher for
+            non-targets, or when, without smoothing, the trials part without
+            error, so that the best scale is infinite.
+
+        Example
+        -------
+        >>> scores, targets = [0.1, 0.3, 0.5, 0.2, 0.6, 0.8], [0, 0, 0, 1, 1, 1]
+        >>> calibration = Calibration.fit(scores, targets, prior=0.5)
+        >>> bool(np.diff(calibration.llr([0.3, 0.7]))[0] > 0)
+        True
+        """
+        scores = as_scores(scores, "scores").astype(np.float64)
+        targets = _truth(targets, len(scores))
+        columns = {"score": scores, **_columns(quality or {}, len(scores))}
+        if not 0 < prior < 1:
+            raise ValueError(f"expected a prior in (0, 1), got {prior}")
+        slopes, offset = fit_logistic(columns, targets, prior, smoothing)
+        return cls(
+            slopes.pop("score"),
+            offset,
+            slopes,
+            prior,
+            (int(targets.sum()), int((~targets).sum())),
+        )
+
+    def llr(self, scores, quality=None):
+        """Log-likelihood ratios of trials.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray or torch.Tensor
+            Scores of trials, [N].
+        quality : dict, optional
+            Name -> quality measure of each trial, [N]; those of the fit.
+
+        Returns
+        -------
+        numpy.ndarray
+            Natural logarithms; 0 where both kinds are as likely, [N].
+
+        Raises
+        ------
+        ValueError
+            When the quality measures are not those of the fit.
+        """
+        scores = as_scores(scores, "scores").astype(np.float64)
+        return self.scale * scores + self._shift(quality, len(scores))
+
+    def threshold(self, p_target=0.01, c_miss=1.0, c_fa=1.0, quality=None):
+        """The score from which on accepting costs least, if llrs are right.
+
+        Arguments
+        ---------
+        p_target : float
+            How probable a target is before the score is seen, in (0, 1).
+        c_miss : float
+            Cost of a miss, above 0.
+        c_fa : float
+            Cost of a false alarm, above 0.
+        quality : dict, optional
+            Name -> quality measure of each trial, [N]; those of the fit.
+
+        Returns
+        -------
+        float or numpy.ndarray
+            A threshold on the score itself; with quality measures one per
+            trial, [N].
+
+        Raises
+        ------
+        ValueError
+            When a value is out of range, or as ``llr``.
+        """
+        if not (0 < p_target < 1 and 0 < c_miss < math.inf):
+            raise ValueError(
+                "expected p_target in (0, 1) and c_miss above 0, got "
+                f"{p_target} and {c_miss}"
+            )
+        if not 0 < c_fa < math.inf:
+            raise ValueError(f"expected c_fa above 0, got {c_fa}")
+        least_llr = math.log(c_fa / c_miss) - float(logit(p_target))
+        return (least_llr - self._shift(quality, None)) / self.scale
+
+    @mark_as_saver
+    def save(self, path):
+        """Writes a JSON file, whole or not at all.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file to write or to replace.
+
+        Example
+        -------
+        >>> path = getfixture("tmp_path") / "calibration.ckpt"
+        >>> Calibration(scale=2.0).save(path)
+        >>> Calibration.read(path).scale
+        2.0
+        """
+        path = Path(path)
+        content = {"format": _FORMAT, **vars(self)}
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        os.replace(partial, path)
+
+    @mark_as_transfer
+    def load(self, path):
+        """Takes over what a file holds.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            A file that ``save`` wrote.
+
+        Raises
+        ------
+        ValueError
+            When the file is missing, damaged, or holds more or less.
+        """
+        self.__dict__.update(vars(self.read(path)))
+
+    @classmethod
+    def read(cls, path):
+        """Makes the calibration that a file holds.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            A file that ``save`` wrote.
+
+        Returns
+        -------
+        Calibration
+            With the very numbers that were saved.
+
+        Raises
+        ------
+        ValueError
+            When the file is missing, damaged, or holds more or less.
+        """
+        try:
+            return cls(**_read_fields(Path(path), set(vars(cls()))))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ValueError(
+                f"{path}: expected a calibration as save() writes it; {reason}"
+            ) from error
+
+    def _shift(self, quality, num_trials):
+        """What is added to a scaled score: a number, or one per trial."""
+        quality = quality or {}
+        if set(quality) != set(self.quality):
+            raise ValueError(
+                "expected the quality measures "
+                f"{', '.join(self.quality) or '(none)'}, "
+                f"got {', '.join(map(str, quality)) or '(none)'}"
+            )
+        columns = _columns(quality, num_trials)
+        terms = (w * columns[name] for name, w in self.quality.items())
+        return self.offset + sum(terms)
+
+
+def _truth(targets, num_trials):
+    """Which trials are targets, [N], with both kinds among them."""
+    values = as_scores(targets, "targets")
+    if len(values) != num_trials or not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"expected 1 or 0 for each of {num_trials} trials in targets"
+        )
+    if values.min() == values.max():
+        raise ValueError(
+            "expected target and non-target trials, got "
+            f"{num_trials} of one kind"
+        )
+    return values == 1
+
+
+def _columns(quality, num_trials):
+    """Quality measures as arrays of one length."""
+    columns = {}
+    for name, values in quality.items():
+        columns[_name(name)] = as_scores(values, name).astype(np.float64)
+    lengths = {len(values) for values in columns.values()}
+    if num_trials is not None:
+        lengths.add(num_trials)
+    if len(lengths) > 1:
+        raise ValueError(
+            f"expected quality measures for {num_trials or 'the same'} trials, "
+            f"got {', '.join(f'{len(v)} {k}' for k, v in columns.items())}"
+        )
+    return columns
+
+
+def _name(name):
+    """A name that a quality measure may have."""
+    if not isinstance(name, str) or not name.isidentifier() or name == "score":
+        raise ValueError(
+            f"expected the name of a quality measure, got {name!r}"
+        )
+    return name
+
+
+def _number(name, value):
+    """A finite number as float; a bool is none."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not abs(value) < _LIMIT:
+        raise ValueError(f"expected {name} as a finite number, got {value!r}")
+    return float(value)
+
+
+def _read_fields(path, names):
+    """The values of a file that names exactly these."""
+    with open(path, "rb") as file:
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise ValueError(f"got more than {_MAX_BYTES} bytes")
+    content = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"expected the format {_FORMAT!r}")
+    if set(content) != {"format", *names}:
+        raise ValueError(f"got the keys {', '.join(content)}")
+    for name, kind in (("quality", dict), ("num_trials", list)):
+        if not isinstance(content[name], kind):
+            raise ValueError(f"got {name} as {type(content[name]).__name__}")
+    del content["format"]
+    return content
+
+
+def _once(pairs):
+    """A dict of pairs whose names are all different."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("got a name twice")
+    return content
