@@ -176,3 +176,15 @@ def test_scores_are_scaled_cosines_in_float32():
         scores, cast = objective(vectors), objective(vectors, labels)
     torch.testing.assert_close(scores, 20 * cosines)
     torch.testing.assert_close(cast, loss)
+
+
+def test_the_share_of_the_margin_is_what_the_loss_has():
+    objective = AMSoftmax(6, 3, scale=10.0, margin=0.4)
+    vectors, labels = torch.randn(4, 6), torch.tensor([0, 1, 2, 1])
+    objective.margin_share = 0.25
+    less = AMSoftmax(6, 3, scale=10.0, margin=0.1)
+    less.load_state_dict(objective.state_dict())
+    assert objective(vectors, labels) == less(vectors, labels)
+    objective.margin_share = 0.0
+    wanted = F.cross_entropy(objective(vectors), labels)
+    torch.testing.assert_close(objective(vectors, labels), wanted)

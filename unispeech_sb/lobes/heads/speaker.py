@@ -242,6 +242,9 @@ class TDNNLayer(nn.Module):
 class AMSoftmax(Lobe):
     """Cosines with one vector per speaker, trained with an additive margin.
 
+    ``margin_share``, 1 at first and no part of the weights, multiplies the
+    margin: training may set it, as for ``AAMSoftmax``.
+
     Arguments
     ---------
     input_size : int
@@ -277,7 +280,10 @@ class AMSoftmax(Lobe):
         )
         self.scale = scale
         self.margin = margin
-        self.weight = nn.Parameter(torch.randn(input_size, num_classes))
+        self.margin_share = 1.0
+        # As in s3prl; transformers' longer vectors would turn slowly
+        self.weight = nn.Parameter(torch.empty(input_size, num_classes))
+        nn.init.xavier_normal_(self.weight)
 
     def forward(self, vectors, labels=None):
         """Scores speakers, or says how far the right ones are from winning.
@@ -300,4 +306,5 @@ class AMSoftmax(Lobe):
             cosines = vectors @ F.normalize(self.weight.float(), dim=0)
         if labels is None:
             return self.scale * cosines
-        return am_softmax_loss(cosines, labels, self.scale, self.margin)
+        margin = self.margin_share * self.margin
+        return am_softmax_loss(cosines, labels, self.scale, margin)

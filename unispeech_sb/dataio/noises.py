@@ -1,0 +1,100 @@
+"""Noises and room impulse responses as SpeechBrain's ``AddNoise`` and
+``AddReverb`` read them.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+import soundfile
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from unispeech_sb.dataio.audio import read_audio
+
+logger = get_logger(__name__)
+
+_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
+_SAMPLE_RATE = 16000
+
+
+def prepare_noises(folder, output_folder, piece_s=None):
+    """Copies recordings as 16 kHz mono and lists them, once.
+
+    SpeechBrain's own ``prepare_csv`` makes such a list too, but writes the
+    first channel over recordings with several, and deletes long ones.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        Where the recordings are, at any depth: MUSAN, simulated RIRs, ...
+    output_folder : str or path-like
+        Where the copies and ``list.csv`` go. With a list that is there,
+        nothing is done.
+    piece_s : float, optional
+        Cut recordings into pieces of so many seconds; the rest of each is
+        left out unless it is all. Whole recordings when omitted.
+
+    Returns
+    -------
+    pathlib.Path
+        The list: the ``csv_file`` of ``AddNoise`` or ``AddReverb``.
+
+    Raises
+    ------
+    ValueError
+        When the folder has no recordings, or one cannot be read.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "rain").mkdir()
+    >>> rain = np.random.default_rng(0).uniform(-0.1, 0.1, (16000, 2))
+    >>> soundfile.write(folder / "rain" / "1.wav", rain, 8000)
+    >>> path = prepare_noises(folder / "rain", folder / "list", piece_s=0.5)
+    >>> print(path.read_text().splitlines()[0])
+    ID,duration,wav,wav_format,wav_opts
+    >>> len(path.read_text().splitlines())
+    5
+    """
+    folder, output_folder = Path(folder), Path(output_folder).absolute()
+    path = output_folder / "list.csv"
+    if path.is_file():
+        return path
+    files = sorted(
+        file
+        for file in folder.rglob("[!.]*")
+        if file.suffix.lower() in _SUFFIXES
+    )
+    if not files:
+        raise ValueError(
+            f"{folder}: expected recordings ({', '.join(sorted(_SUFFIXES))}) "
+            "in it; there are none"
+        )
+    output_folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, file in enumerate(
+        tqdm(files, desc="Copying noises", unit="file", disable=None)
+    ):
+        for place, piece in enumerate(_pieces(read_audio(file), piece_s)):
+            name = f"{number:06d}_{place:03d}"
+            copy = output_folder / f"{name}.wav"
+            soundfile.write(copy, piece.numpy(), _SAMPLE_RATE, "PCM_16")
+            rows.append([name, len(piece) / _SAMPLE_RATE, copy, "wav", ""])
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
+        writer.writerows(rows)
+    os.replace(partial, path)
+    logger.info(f"{folder}: {len(rows)} stretches of {len(files)} recordings")
+    return path
+
+
+def _pieces(wav, piece_s):
+    """A waveform, or its whole pieces."""
+    size = len(wav) if piece_s is None else round(piece_s * _SAMPLE_RATE)
+    if size >= len(wav):
+        return [wav]
+    return wav[: len(wav) // size * size].split(size)
