@@ -214,7 +214,7 @@ def parse():
     parser.add_argument("--shortest-s", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit-mb", type=float, default=2500.0)
-    parser.add_argument("--batch-seconds", type=float, default=60.0)
+    parser.add_argument("--batch-seconds", type=float, default=30.0)
     return parser.parse_args()
 
 
@@ -226,7 +226,7 @@ def main():
     )
     os.environ["HF_HUB_OFFLINE"] = "1"
     longest = arguments.minutes * 60
-    wanted = [arguments.shortest_s, 60, 120, 300, 600, 1800, longest]
+    wanted = [arguments.shortest_s, 60, 120, 300, 600, longest]
     with tempfile.TemporaryDirectory(prefix="longform-") as name:
         folder, lengths = Path(name), {}
         for seconds in sorted(set(wanted)):

@@ -1,6 +1,7 @@
 """Every command and example of the README runs."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,9 +10,11 @@ import torch
 import transformers
 from hyperpyyaml import load_hyperpyyaml
 
+from benchmarks.ngrams import write_arpa
 from tests.conftest import ROOT
 from tests.dataio.corpora.test_speech_commands import build_tree
 from tests.huggingface import save_folder, tiny_model
+from tests.recipes import speech, voices
 from tests.recipes.conftest import TINY, WORDS, write_corpus
 from unispeech_sb import cli
 
@@ -24,6 +27,22 @@ COMMANDS = [
     for kind, text in BLOCKS
     if kind == "" and "unispeech_sb/nnet" not in text
     for line in text.splitlines()
+]
+ASR, VOICES = "results/asr/1986/export", "results/speaker_verification/1986"
+RECOGNITION = [
+    "python recipes/asr.py hparams/asr.yaml --data_folder=my_speech",
+    f"unispeech-sb transcribe {ASR} talk.wav --format=srt",
+    f"unispeech-sb tune-lm {ASR} my_speech/manifest.csv --lm=words.arpa "
+    "--to=with-lm",
+    "unispeech-sb transcribe with-lm talk.wav --hot-words=seven",
+    "unispeech-sb recipe phoneme_recognition --data_folder=my_speech",
+]
+SPEAKERS = [
+    "unispeech-sb recipe speaker_verification --data_folder=my_voices",
+    f"unispeech-sb verify {VOICES}/export a.wav b.wav --threshold=0.5",
+    f"unispeech-sb embed {VOICES}/export a.wav b.wav -o voices.safetensors",
+    f"unispeech-sb score {VOICES}/export --trials=trials.txt "
+    "--audio-root=my_voices",
 ]
 SHORT = [
     *TINY[2:], "--model=tiny", "--number_of_epochs=1", "--augmentation=null",
@@ -54,6 +73,8 @@ def test_the_readme_holds_what_is_tested_here():
         "unispeech-sb convert microsoft/unispeech-sat-base unispeech-sat-base",
         "unispeech-sb info unispeech-sat-base",
         "unispeech-sb to-hf results/demo/export for-transformers",
+        *RECOGNITION,
+        *SPEAKERS,
     ]
 
 
@@ -130,7 +151,7 @@ def test_the_conversion_commands_run(
     monkeypatch.chdir(tmp_path)
     model = tiny_model("unispeech-sat", "ForPreTraining")
     save_folder(model, tmp_path / "microsoft" / "unispeech-sat-base")
-    convert, info, to_hf = (line.split()[1:] for line in COMMANDS[-3:])
+    convert, info, to_hf = (line.split()[1:] for line in COMMANDS[5:8])
     assert cli.main(convert) == 0
     assert "Wrote unispeech-sat-base" in capsys.readouterr().out
     assert (tmp_path / "unispeech-sat-base" / "backbone.ckpt").is_file()
@@ -141,3 +162,40 @@ def test_the_conversion_commands_run(
     name = "UniSpeechSatForSequenceClassification"
     assert f"transformers.{name}" in capsys.readouterr().out
     assert getattr(transformers, name).from_pretrained("for-transformers")
+
+
+def run_all(lines, options):
+    """Runs commands; a recipe with what makes it small."""
+    for line in lines:
+        words = line.replace("python recipes/", "unispeech-sb recipe ")
+        words = words.replace(".py hparams/", f" {ROOT}/hparams/").split()[1:]
+        extra = options if words[0] == "recipe" else []
+        assert cli.main([*words, *extra]) in (0, None), line
+
+
+def test_the_recognition_commands_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_speech").mkdir()
+    speech.write_speech(tmp_path / "my_speech")
+    shutil.copy("my_speech/0.wav", "talk.wav")
+    write_arpa("words.arpa", speech.TEXTS)
+    run_all(RECOGNITION, [*speech.SCRATCH, "--number_of_epochs=1"])
+    assert "language model, tuned" in capsys.readouterr().out
+    assert (tmp_path / "with-lm" / "language_model.ckpt").is_file()
+    assert list(tmp_path.glob("results/phoneme_recognition/*/export/*.ckpt"))
+
+
+def test_the_speaker_commands_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_voices").mkdir()
+    voices.write_voices(tmp_path / "my_voices")
+    for name, source in (("a", "ann0"), ("b", "bob0")):
+        shutil.copy(f"my_voices/{source}.wav", f"{name}.wav")
+    (tmp_path / "trials.txt").write_text(
+        "1 ann0.wav ann1.wav\n1 bob0.wav bob1.wav\n1 eve0.wav eve1.wav\n"
+        "0 ann0.wav bob0.wav\n0 bob0.wav eve0.wav\n"
+    )
+    short = [*voices.QUICK, *voices.SMALL_HEAD, "--number_of_epochs=1"]
+    run_all(SPEAKERS, short)
+    assert "EER" in capsys.readouterr().out
+    assert (tmp_path / "voices.safetensors").is_file()

@@ -69,7 +69,7 @@ class LongFormASR(SwitchableASR):
     2.0
     """
 
-    def __init__(self, *args, window_s=30.0, context_s=1.0, **kwargs):
+    def __init__(self, *args, window_s=30.0, context_s=0.75, **kwargs):
         super().__init__(*args, **kwargs)
         self.window_s, self.context_s = window_s, context_s
         holders = [
@@ -92,7 +92,7 @@ class LongFormASR(SwitchableASR):
             context_s,
         )
 
-    def transcribe_long(self, source, batch_seconds=60.0, on_progress=None):
+    def transcribe_long(self, source, batch_seconds=30.0, on_progress=None):
         """Transcribes a recording of any length.
 
         Arguments
@@ -102,7 +102,7 @@ class LongFormASR(SwitchableASR):
             [N].
         batch_seconds : float
             Most seconds of windows that go through the model together, one
-            at least.
+            at least. More is faster on a GPU, not on a CPU.
         on_progress : callable, optional
             Called with the seconds that each window adds.
 
@@ -144,7 +144,7 @@ class LongFormASR(SwitchableASR):
                 on_partial(decoder.join(decoder.partial()))
         yield from decoder.finish()
 
-    def log_probs(self, source, batch_seconds=60.0):
+    def log_probs(self, source, batch_seconds=30.0):
         """Computes the log-posteriors of a whole recording.
 
         Arguments
@@ -161,7 +161,7 @@ class LongFormASR(SwitchableASR):
         """
         return torch.cat(list(self.iter_log_probs(source, batch_seconds)))
 
-    def iter_log_probs(self, source, batch_seconds=60.0):
+    def iter_log_probs(self, source, batch_seconds=30.0):
         """Yields the log-posteriors of a recording, window by window.
 
         Arguments
@@ -181,7 +181,7 @@ class LongFormASR(SwitchableASR):
         for _, piece in self._windows.encode_all(stretches, batch_seconds):
             yield piece
 
-    def transcribe_files(self, paths, batch_seconds=60.0, on_progress=None):
+    def transcribe_files(self, paths, batch_seconds=30.0, on_progress=None):
         """Transcribes many files, several at a time.
 
         Files of like length that need no windows go through the model

@@ -91,7 +91,7 @@ def _parse(argv):
     parser.add_argument(
         "--batch-seconds",
         type=_positive,
-        default=60.0,
+        default=30.0,
         metavar="S",
         help="most seconds of audio that go through the model together",
     )
