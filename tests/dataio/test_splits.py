@@ -7,6 +7,7 @@ import pytest
 from unispeech_sb.dataio.manifest import write_manifests
 from unispeech_sb.dataio.splits import (
     hold_out,
+    hold_out_speakers,
     take_share,
     take_tails,
     with_valid,
@@ -111,3 +112,46 @@ def test_a_validation_set_comes_from_one_place_only():
     ):
         with pytest.raises(ValueError, match=got):
             with_valid(records, ways)
+
+
+def spoken(counts, split="train"):
+    """Records of speakers with so many recordings each."""
+    return [
+        {"spk_id": name, "split": split, "ID": f"{name}{number}"}
+        for name, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def held_out(records):
+    """Speakers of valid."""
+    return {r["spk_id"] for r in records if r["split"] == "valid"}
+
+
+def test_held_out_speakers_leave_train_with_all_they_say():
+    records = spoken({"a": 2, "b": 3, "c": 2, "d": 2, "e": 1})
+    records += spoken({"x": 2}, "test")
+    found = hold_out_speakers(records, 3)
+    assert [r["ID"] for r in found] == [r["ID"] for r in records]
+    valid = held_out(found)
+    assert len(valid) == 3
+    assert valid <= set("abcd")  # not e: it has no second recording
+    train = {r["spk_id"] for r in found if r["split"] == "train"}
+    assert train == set("abcde") - valid
+    assert records[0]["split"] == "train"  # the input is as it was
+
+
+def test_held_out_speakers_depend_on_the_seed_and_the_names_only():
+    records = spoken(dict.fromkeys("abcdefgh", 2))
+    valid = held_out(hold_out_speakers(records, 3, seed=1))
+    assert valid == held_out(hold_out_speakers(records[::-1], 3, seed=1))
+    others = [held_out(hold_out_speakers(records, 3, s)) for s in range(2, 6)]
+    assert any(other != valid for other in others)
+
+
+@pytest.mark.parametrize(
+    "counts", [{"a": 2, "b": 2, "c": 2}, {"a": 2, "b": 1, "c": 1, "d": 1}]
+)
+def test_too_few_speakers_to_hold_out_are_refused(counts):
+    with pytest.raises(ValueError, match="expected 2 speakers with two"):
+        hold_out_speakers(spoken(counts), 2)

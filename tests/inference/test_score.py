@@ -178,7 +178,7 @@ def test_a_trial_of_a_missing_file_is_named(folder, corpus, tmp_path):
         ("--top-n 5", "give --cohort"),
         ("--calibrate a --cohort b", "give no --cohort"),
         ("--p-target 2", "between 0 and 1, got 2"),
-        ("--draws x", "expected a whole number, got x"),
+        ("--draws x", "expected 0 or more, got x"),
     ],
 )
 def test_options_that_make_no_sense_are_2(

@@ -1,10 +1,11 @@
-"""A small spoken corpus and one trained recipe, shared by the tests."""
+"""Small spoken corpora, shared by the tests."""
 
 import csv
 
 import pytest
 import soundfile
 
+from tests.recipes.phones import spoken_texts, write_librispeech
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
 
 WORDS = ("yes", "no", "seven")
@@ -36,3 +37,15 @@ def write_corpus(folder):
 def corpus(tmp_path_factory):
     """A folder with manifest.csv; not to be changed."""
     return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def waves():
+    """Texts whose phones are known, spoken."""
+    return spoken_texts()
+
+
+@pytest.fixture(scope="session")
+def librispeech(waves, tmp_path_factory):
+    """The same as a LibriSpeech tree with a lexicon; not to be changed."""
+    return write_librispeech(tmp_path_factory.mktemp("LibriSpeech"), waves)

@@ -10,9 +10,12 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from recipes import speaker_identification
 from tests.recipes.voices import (
-    QUICK,
+    OVERFIT,
     VOICES,
     read_rows,
+    run_recipe,
+    small_run,
+    table_of,
     write_table,
     write_voices,
 )
@@ -20,33 +23,11 @@ from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE
 
 YAML = "hparams/speaker_identification.yaml"
-OVERFIT = [
-    "--model=small",
-    "--number_of_epochs=20",
-    "--batch_size=8",
-    "--warmup_updates=10",
-    "--hold_updates=20",
-    "--decay_updates=10",
-    "--lr=0.003",
-    "--lr_backbone=0.003",
-    "--augmentation=null",
-]
 
 
-def arguments(root, corpus, output, *options, yaml=YAML):
-    """The command line of a small run."""
-    return [
-        str(root / yaml),
-        f"--data_folder={corpus}",
-        f"--output_folder={output}",
-        *QUICK,
-        *options,
-    ]
-
-
-def run(*args, **kwargs):
+def run(*args, yaml=YAML):
     """One run of the recipe in this process."""
-    return speaker_identification.main(arguments(*args, **kwargs))
+    return run_recipe(speaker_identification, *args, yaml=yaml)
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +75,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
         assert whole.read_bytes() == parts.read_bytes()
 
 
-def training_only(corpus, path, **columns):
-    """A table of the corpus without a validation set."""
-    rows = [r for r in read_rows(corpus / "manifest.csv") if r["id"][0] == "t"]
-    rows = [{**r, "path": corpus / r["path"], **columns} for r in rows]
-    return write_table(path, [list(rows[0]), *(r.values() for r in rows)])
-
-
 def test_a_validation_set_is_cut_off_the_training_set(root, corpus, tmp_path):
-    found = training_only(corpus, tmp_path / "train.csv", start=0.1, stop=0.7)
+    found = table_of(
+        corpus, tmp_path / "train.csv", "train", start=0.1, stop=0.7
+    )
     output = tmp_path / "out"
     run(root, found, output, "--valid_tail_s=0.1", "--number_of_epochs=1")
     train, valid = (
@@ -119,7 +95,7 @@ def test_a_validation_set_is_cut_off_the_training_set(root, corpus, tmp_path):
 
 
 def test_a_validation_set_is_a_share_of_each_speaker(root, corpus, tmp_path):
-    found = training_only(corpus, tmp_path / "train.csv")
+    found = table_of(corpus, tmp_path / "train.csv", "train")
     output = tmp_path / "out"
     run(root, found, output, "--valid_share=0.25", "--number_of_epochs=1")
     valid = read_rows(output / "manifests" / "valid.csv")
@@ -127,8 +103,8 @@ def test_a_validation_set_is_a_share_of_each_speaker(root, corpus, tmp_path):
 
 
 def test_a_mistake_is_one_line(root, corpus, tmp_path, capsys):
-    found = training_only(corpus, tmp_path / "train.csv")
-    unnamed = training_only(corpus, tmp_path / "unnamed.csv", speaker="")
+    found = table_of(corpus, tmp_path / "train.csv", "train")
+    unnamed = table_of(corpus, tmp_path / "unnamed.csv", "train", speaker="")
     rows = read_rows(corpus / "manifest.csv")
     stranger = write_table(
         tmp_path / "stranger.csv",
@@ -152,7 +128,7 @@ def test_a_mistake_is_one_line(root, corpus, tmp_path, capsys):
     }
     for number, (mistake, message) in enumerate(mistakes.items()):
         output = tmp_path / str(number)
-        options = arguments(root, corpus, output, mistake)
+        options = small_run(root, corpus, output, mistake, yaml=YAML)
         assert command_line(["recipe", "speaker_identification", *options]) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("unispeech-sb: ")

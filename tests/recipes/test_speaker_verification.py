@@ -1,23 +1,22 @@
 """Speaker verification from recordings to a folder SpeechBrain loads."""
 
 import json
-import shutil
-from itertools import combinations
 
 import pytest
-import soundfile
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from recipes import speaker_verification
 from tests.recipes.voices import (
-    QUICK,
+    OVERFIT,
     SMALL_HEAD,
-    TEXTS,
     VOICES,
     read_rows,
+    run_recipe,
+    small_run,
+    table_of,
+    trial_list,
     write_table,
     write_voices,
 )
@@ -25,42 +24,14 @@ from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
 
 YAML = "hparams/speaker_verification.yaml"
-LARGE = "hparams/speaker_verification_large.yaml"
-OVERFIT = [
-    "--model=small",
-    "--number_of_epochs=20",
-    "--batch_size=8",
-    "--warmup_updates=10",
-    "--hold_updates=20",
-    "--decay_updates=10",
-    "--lr=0.003",
-    "--lr_backbone=0.003",
-    "--augmentation=null",
-]
-SMALL_ECAPA = [
-    "--channels=16",
-    "--pooled_channels=24",
-    "--embedding_size=12",
-    "--batch_size=4",
-    "--grad_accumulation_factor=2",
-]
 
 
-def arguments(root, corpus, output, *options, yaml=YAML):
-    """The command line of a small run."""
-    return [
-        str(root / yaml),
-        f"--data_folder={corpus}",
-        f"--output_folder={output}",
-        *QUICK,
-        *(SMALL_HEAD if yaml == YAML else []),
-        *options,
-    ]
-
-
-def run(*args, **kwargs):
+def run(root, corpus, output, *options):
     """One run of the recipe in this process."""
-    return speaker_verification.main(arguments(*args, **kwargs))
+    return run_recipe(
+        speaker_verification, root, corpus, output, *SMALL_HEAD, *options,
+        yaml=YAML,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,29 +45,6 @@ def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
     return output, run(root, corpus, output, *OVERFIT)
-
-
-def table_of(corpus, path, *splits, **columns):
-    """A table of parts of the corpus."""
-    rows = read_rows(corpus / "manifest.csv")
-    rows = [
-        {**r, "path": corpus / r["path"], **columns}
-        for r in rows
-        if r["split"] in splits
-    ]
-    return write_table(path, [list(rows[0]), *(r.values() for r in rows)])
-
-
-def trial_list(path, form):
-    """All pairs of two voices' recordings, named as the form says."""
-    names = [(who, n) for who in ("bob", "eve") for n in range(len(TEXTS))]
-    path.write_text(
-        "".join(
-            f"{int(a[0] == b[0])} {form.format(*a)} {form.format(*b)}\n"
-            for a, b in combinations(names, 2)
-        )
-    )
-    return path
 
 
 def test_the_recipe_tells_apart_whom_it_has_heard(trained):
@@ -244,103 +192,6 @@ def test_other_speakers_than_those_of_the_head_are_named(
         )  # fmt: skip
 
 
-def test_the_authors_system_trains_in_its_stages(root, corpus, tmp_path):
-    noises = tmp_path / "noises"
-    noises.mkdir()
-    for number in range(3):
-        noise = 0.1 * torch.randn(8000 * (number + 1)).clamp(-5, 5)
-        soundfile.write(noises / f"{number}.wav", noise.numpy(), 16000)
-    first = tmp_path / "first"
-    options = [
-        "--valid_speakers=null", *SMALL_ECAPA, "--num_workers=0",
-        f"--noise_folder={noises}", f"--rir_folder={noises}",
-        "--augment_prob=1.0", "--warmup_updates=1", "--decay_updates=8",
-        "--lr=0.1",
-    ]  # fmt: skip
-    run(
-        root, corpus, first, *options, "--number_of_epochs=3",
-        "--margin_start_epochs=1", yaml=LARGE,
-    )  # fmt: skip
-    second = tmp_path / "second"
-    run(
-        root, corpus, second, *options, f"--model={first / 'export'}",
-        f"--head_from={first / 'export'}", "--freeze=False", "--margin=0.4",
-        "--number_of_epochs=1", "--margin_start_epochs=0", "--top_k=0",
-        "--speed_changes=False", yaml=LARGE,
-    )  # fmt: skip
-    for name in ("backbone", "head", "objective"):
-        start, end = (
-            read_tensors(folder / "export" / f"{name}.ckpt")
-            for folder in (first, second)
-        )
-        assert any(not torch.equal(start[k], end[k]) for k in start)
-    assert (first / "manifests" / "noises" / "list.csv").is_file()
-
-
-def test_the_learning_rate_of_the_authors_falls_to_its_end(root, tmp_path):
-    text = (root / LARGE).read_text()
-    overrides = {
-        "data_folder": "x", "model": "tiny", "output_folder": str(tmp_path)
-    }  # fmt: skip
-    hparams = load_hyperpyyaml(text, overrides)
-    schedule, lr = hparams["lr_scheduler"], hparams["lr"]
-    assert lr * schedule(0) == 0.0
-    # 0.64 at first, 0.0004 after 20 epochs of 1066 updates
-    for epoch in (1, 5, 20):
-        wanted = 0.64 * (0.0004 / 0.64) ** (epoch / 20)
-        assert lr * schedule(1066 * epoch) == pytest.approx(wanted, rel=1e-3)
-    shares = [hparams["margin_schedule"](epochs) for epochs in (0, 1.9, 2, 19)]
-    assert shares == [0.0, 0.0, 1.0, 1.0]
-
-
-def build_voxceleb(corpus, folder):
-    """VoxCeleb1's tree of the voices, two of them of its test set."""
-    speakers = {
-        "id10001": "ann",
-        "id10002": "max",
-        "id10003": "ann",  # and two to hold out
-        "id10004": "max",
-        "id10270": "bob",
-        "id10309": "eve",
-    }
-    for speaker, name in speakers.items():
-        for number in range(len(TEXTS)):
-            path = folder / "wav" / speaker / f"v{number}" / "00001.wav"
-            path.parent.mkdir(parents=True)
-            shutil.copy(corpus / f"{name}{number}.wav", path)
-    return folder
-
-
-def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
-    trials = tmp_path / "veri_test.txt"
-    ids = {"bob": "id10270", "eve": "id10309"}
-    text = trial_list(trials, "{}/v{}/00001.wav").read_text()
-    for name, speaker in ids.items():
-        text = text.replace(f"{name}/", f"{speaker}/")
-    trials.write_text(text)
-    scores = run(
-        root, build_voxceleb(corpus, tmp_path / "vox"), tmp_path / "out",
-        f"--trials={trials}", "--valid_speakers=2", "--min_duration_s=0.2",
-        "--number_of_epochs=1", "--draws_per_epoch=200",
-        yaml="hparams/speaker_verification_superb.yaml",
-    )  # fmt: skip
-    assert 0.0 <= scores["EER"] <= 100.0
-    out = tmp_path / "out"
-    train, valid, test = (
-        {row["spk_id"] for row in read_rows(out / "manifests" / f"{split}.csv")}
-        for split in ("train", "valid", "test")
-    )
-    assert test == set(ids.values())
-    assert len(train) == len(valid) == 2
-    assert not train & valid
-    assert len(read_rows(out / "trials.csv")) == 28
-    assert "lr: 1.00e-04" in (out / "train_log.txt").read_text()
-    readme = (out / "export" / "README.md").read_text()
-    assert "| optimizer updates | 4 |" in readme  # 200 / (10 x 5)
-    rows = read_rows(out / "manifests" / "train.csv")
-    assert all(float(r["sound_s"]) < float(r["duration"]) for r in rows)
-
-
 def test_a_mistake_is_one_line(root, corpus, tmp_path, capsys):
     found = table_of(corpus, tmp_path / "train.csv", "train")
     rows = read_rows(found)
@@ -375,7 +226,7 @@ def test_a_mistake_is_one_line(root, corpus, tmp_path, capsys):
     }
     for number, (mistake, message) in enumerate(mistakes.items()):
         output = tmp_path / str(number)
-        options = arguments(root, corpus, output, *mistake.split())
+        options = small_run(root, corpus, output, *mistake.split(), yaml=YAML)
         assert command_line(["recipe", "speaker_verification", *options]) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("unispeech-sb: ")

@@ -1,6 +1,7 @@
 """A few voices that each say a few words, and small runs on them."""
 
 import csv
+from itertools import combinations
 
 import soundfile
 
@@ -16,6 +17,17 @@ TEXTS = ("yes no seven", "go stop yes", "seven seven no", "no go yes")
 SMALL_HEAD = [
     "--tdnn_dim=[16, 16, 16, 16, 24]",
     "--xvector_output_dim=12",
+]
+OVERFIT = [
+    "--model=small",
+    "--number_of_epochs=20",
+    "--batch_size=8",
+    "--warmup_updates=10",
+    "--hold_updates=20",
+    "--decay_updates=10",
+    "--lr=0.003",
+    "--lr_backbone=0.003",
+    "--augmentation=null",
 ]
 QUICK = ["--model=tiny", "--num_workers=0", "--noprogressbar", "--device=cpu"]
 
@@ -47,3 +59,42 @@ def read_rows(path):
     """The rows of a CSV, as dicts."""
     with open(path, newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def small_run(root, corpus, output, *options, yaml):
+    """The command line of a small run."""
+    return [
+        str(root / yaml),
+        f"--data_folder={corpus}",
+        f"--output_folder={output}",
+        *QUICK,
+        *options,
+    ]
+
+
+def run_recipe(recipe, *args, **kwargs):
+    """One small run of a recipe in this process: its scores."""
+    return recipe.main(small_run(*args, **kwargs))
+
+
+def table_of(corpus, path, *splits, **columns):
+    """A table of splits of the corpus."""
+    rows = read_rows(corpus / "manifest.csv")
+    rows = [
+        {**r, "path": corpus / r["path"], **columns}
+        for r in rows
+        if r["split"] in splits
+    ]
+    return write_table(path, [list(rows[0]), *(r.values() for r in rows)])
+
+
+def trial_list(path, form):
+    """All pairs of two voices' recordings, named as the form says."""
+    names = [(who, n) for who in ("bob", "eve") for n in range(len(TEXTS))]
+    path.write_text(
+        "".join(
+            f"{int(a[0] == b[0])} {form.format(*a)} {form.format(*b)}\n"
+            for a, b in combinations(names, 2)
+        )
+    )
+    return path

@@ -5,7 +5,6 @@ of its own: ends of recordings, a share of each speaker's, or other speakers.
 import torch
 
 from unispeech_sb.dataio.audio import read_header
-from unispeech_sb.dataio.corpora.voxceleb import hold_out_speakers
 
 
 def with_valid(records, ways):
@@ -150,6 +149,62 @@ def take_share(records, share, seed=0, split="valid"):
     return [
         {**record, "split": split} if place in moved else record
         for place, record in enumerate(records)
+    ]
+
+
+def hold_out_speakers(records, num_speakers, seed=0):
+    """Moves all that some speakers of train say to valid.
+
+    A verification model is selected on speakers that it was not trained on.
+    They are drawn from those with two recordings or more, as trials need them.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records with ``spk_id``.
+    num_speakers : int
+        How many to hold out.
+    seed : int
+        What the draw depends on, beside the speakers' names.
+
+    Returns
+    -------
+    list of dict
+        The records in their order.
+
+    Raises
+    ------
+    ValueError
+        When there are no such speakers, or less than two would be left to
+        train on.
+
+    Example
+    -------
+    >>> records = [{"spk_id": s, "split": "train"} for s in "aabbcc"]
+    >>> found = hold_out_speakers(records, num_speakers=1)
+    >>> sorted(record["split"] for record in found)
+    ['train', 'train', 'train', 'train', 'valid', 'valid']
+    """
+    records = list(records)
+    counts = {}
+    for record in records:
+        if record["split"] == "train":
+            counts[record["spk_id"]] = counts.get(record["spk_id"], 0) + 1
+    names = sorted(name for name, count in counts.items() if count > 1)
+    if num_speakers > min(len(names), len(counts) - 2):
+        raise ValueError(
+            f"expected {num_speakers} speakers with two recordings or more to "
+            f"hold out, and two others to train on; got {len(counts)} "
+            f"speakers, {len(names)} of them with two recordings or more"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(names), generator=generator)[:num_speakers]
+    held_out = {names[index] for index in drawn.tolist()}
+    return [
+        {**record, "split": "valid"}
+        if record["split"] == "train" and record["spk_id"] in held_out
+        else record
+        for record in records
     ]
 
 

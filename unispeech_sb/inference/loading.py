@@ -1,15 +1,13 @@
 """What the commands on speakers share: options, and the model."""
 
-import argparse
-import sys
-from pathlib import Path
-
-from speechbrain.utils.fetching import FetchConfig
-from tqdm import tqdm
-
-from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.collecting import collect_voices
-from unispeech_sb.inference.recordings import duration_s
+from unispeech_sb.inference.commands import (
+    add_device,
+    load_folder,
+    positive,
+    progress_bar,
+    tell_failures,
+)
 from unispeech_sb.inference.speakers import SpeakerVerification
 
 
@@ -23,6 +21,7 @@ def add_model(parser):
 
     Example
     -------
+    >>> import argparse
     >>> parser = argparse.ArgumentParser()
     >>> add_model(parser)
     >>> parser.parse_args(["a"]).window_s
@@ -39,7 +38,7 @@ def add_model(parser):
         help="most seconds of a recording that are heard at once; a longer "
         "one is heard in parts",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    add_device(parser)
 
 
 def add_batches(parser):
@@ -52,6 +51,7 @@ def add_batches(parser):
 
     Example
     -------
+    >>> import argparse
     >>> parser = argparse.ArgumentParser()
     >>> add_batches(parser)
     >>> parser.parse_args([]).batch_seconds
@@ -64,71 +64,6 @@ def add_batches(parser):
         metavar="S",
         help="most seconds of audio that go through the model together",
     )
-
-
-def positive(text):
-    """Reads a number above zero from the command line.
-
-    Arguments
-    ---------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    float
-        The number.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        When it is none.
-
-    Example
-    -------
-    >>> positive("1.5")
-    1.5
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"expected a number above 0, got {text}"
-        )
-    return number
-
-
-def probability(text):
-    """Reads a probability from the command line.
-
-    Arguments
-    ---------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    float
-        A number between 0 and 1.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        When it is none.
-
-    Example
-    -------
-    >>> probability("0.01")
-    0.01
-    """
-    number = positive(text)
-    if not number < 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a number between 0 and 1, got {text}"
-        )
-    return number
 
 
 def load_model(arguments):
@@ -151,24 +86,19 @@ def load_model(arguments):
 
     Example
     -------
-    >>> load_model(argparse.Namespace(folder="no/such/folder"))
+    >>> import argparse
+    >>> load_model(argparse.Namespace(folder="no/such/folder", window_s=1.0))
     Traceback (most recent call last):
     ...
     ValueError: no/such/folder: expected a folder with hyperparams.yaml
     """
-    folder = arguments.folder
-    if not (Path(folder) / "hyperparams.yaml").is_file():
-        raise ValueError(f"{folder}: expected a folder with hyperparams.yaml")
-    found = SpeakerVerification.from_hparams(
-        folder,
-        window_s=arguments.window_s,
-        fetch_config=FetchConfig(allow_network=False),
-        run_opts={"device": arguments.device} if arguments.device else None,
+    found = load_folder(
+        SpeakerVerification, arguments, window_s=arguments.window_s
     )
     if "embedding_model" not in found.mods:
         raise ValueError(
-            f"{folder}: expected a folder for SpeakerRecognition, with the "
-            f"module embedding_model; got {', '.join(found.mods)}"
+            f"{arguments.folder}: expected a folder for SpeakerRecognition, "
+            f"with the module embedding_model; got {', '.join(found.mods)}"
         )
     return found
 
@@ -203,13 +133,7 @@ def collect_visibly(verification, files, store, batch_seconds, title):
     {}
     """
     missing = [p for name, p in files.items() if name not in store.gallery]
-    with tqdm(
-        total=round(sum(map(_seconds, missing)), 1),
-        unit="s",
-        unit_scale=True,
-        desc=title,
-        file=sys.stderr,
-    ) as bar:
+    with progress_bar(missing, title) as bar:
         errors = collect_voices(
             verification,
             files,
@@ -218,19 +142,5 @@ def collect_visibly(verification, files, store, batch_seconds, title):
             # tqdm warns of what rounding puts over the total
             lambda seconds: bar.update(min(seconds, bar.total - bar.n)),
         )
-    if errors:
-        sys.stderr.write(
-            f"{title}: {len(errors)} of {len(files)} files failed:\n"
-        )
-        for name in files:
-            if name in errors:
-                sys.stderr.write(f"  {errors[name]}\n")
+    tell_failures(title, files, errors)
     return errors
-
-
-def _seconds(path):
-    """Length for the progress bar; what has none shown is told later."""
-    try:
-        return duration_s(path)
-    except AudioError:
-        return 0.0

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from unispeech_sb.dataio.trials import read_trials
 from unispeech_sb.inference.collecting import VoiceStore, model_id
+from unispeech_sb.inference.commands import at_least, probability
 from unispeech_sb.inference.gallery import Gallery
 from unispeech_sb.inference.loading import (
     add_batches,
     add_model,
     collect_visibly,
     load_model,
-    probability,
 )
 from unispeech_sb.inference.results import (
     fit_calibration,
@@ -115,7 +115,7 @@ def _parse(argv):
     )
     parser.add_argument(
         "--top-n",
-        type=_count,
+        type=at_least(0),
         metavar="N",
         help="by the N of the cohort that are nearest (AS-norm); by all of "
         "them when omitted (S-norm)",
@@ -146,7 +146,7 @@ def _add_measures(parser):
     )
     parser.add_argument(
         "--draws",
-        type=_count,
+        type=at_least(0),
         default=1000,
         metavar="N",
         help="draws of speakers for the confidence intervals, 0 for none",
@@ -170,10 +170,3 @@ def _cohort(path, model, files):
             f"{path}: expected voices that are in no trial; got {both[0]}"
         )
     return cohort
-
-
-def _count(text):
-    """A whole number from 0 on."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text}")
-    return int(text)

@@ -5,13 +5,17 @@ import os
 import sys
 from pathlib import Path
 
-from speechbrain.utils.fetching import FetchConfig
-from tqdm import tqdm
-
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.asr import LongFormASR
+from unispeech_sb.inference.commands import (
+    add_device,
+    at_least,
+    load_folder,
+    positive,
+    progress_bar,
+    tell_failures,
+)
 from unispeech_sb.inference.formats import FORMATS
-from unispeech_sb.inference.recordings import duration_s
 
 
 def main(argv=None):
@@ -45,13 +49,7 @@ def main(argv=None):
     targets = _targets(files, arguments.format, arguments.output_dir)
     asr = _recognizer(arguments)
     errors, ready = {}, _Ordered(files)
-    with tqdm(
-        total=round(sum(map(_seconds, files)), 1),
-        unit="s",
-        unit_scale=True,
-        desc="transcribe",
-        file=sys.stderr,
-    ) as bar:
+    with progress_bar(files, "transcribe") as bar:
         for path, result in asr.transcribe_files(
             files, arguments.batch_seconds, bar.update
         ):
@@ -64,13 +62,8 @@ def main(argv=None):
                 text = f"{path}\t{text}"
             with bar.external_write_mode(sys.stdout):
                 sys.stdout.write(ready.take(path, text))
+    tell_failures("transcribe", files, errors)
     if errors:
-        sys.stderr.write(
-            f"transcribe: {len(errors)} of {len(files)} files failed:\n"
-        )
-        for path in files:
-            if path in errors:
-                sys.stderr.write(f"  {errors[path]}\n")
         raise SystemExit(1)
 
 
@@ -90,12 +83,12 @@ def _parse(argv):
     )
     parser.add_argument(
         "--batch-seconds",
-        type=_positive,
+        type=positive,
         default=30.0,
         metavar="S",
         help="most seconds of audio that go through the model together",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
+    add_device(parser)
     _add_decoding(parser)
     arguments = parser.parse_args(argv)
     weights = {"--alpha": arguments.alpha, "--beta": arguments.beta}
@@ -125,7 +118,7 @@ def _add_decoding(parser):
         metavar="A,B",
         help="words and phrases to prefer",
     )
-    group.add_argument("--beam-size", type=_count, metavar="N")
+    group.add_argument("--beam-size", type=at_least(1), metavar="N")
     parser.add_argument(
         "--language",
         metavar="L",
@@ -135,14 +128,7 @@ def _add_decoding(parser):
 
 def _recognizer(arguments):
     """Loads the folder, and decodes as the command line says."""
-    folder = arguments.folder
-    if not (Path(folder) / "hyperparams.yaml").is_file():
-        raise ValueError(f"{folder}: expected a folder with hyperparams.yaml")
-    asr = LongFormASR.from_hparams(
-        folder,
-        fetch_config=FetchConfig(allow_network=False),
-        run_opts={"device": arguments.device} if arguments.device else None,
-    )
+    asr = load_folder(LongFormASR, arguments)
     if arguments.language:
         if arguments.lm:
             asr.use_language_model(None)  # that of the language before
@@ -168,21 +154,6 @@ def _words(text):
     return words
 
 
-def _count(text):
-    """A whole number above zero."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return int(text)
-
-
-def _positive(text):
-    """A number above zero."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
-    return number
-
-
 def _targets(files, format_name, folder):
     """File -> where its transcript goes; empty for the standard output."""
     if len(set(files)) < len(files):
@@ -204,14 +175,6 @@ def _targets(files, format_name, folder):
     suffix, _ = FORMATS[format_name]
     folder.mkdir(parents=True, exist_ok=True)
     return {file: folder / f"{Path(file).stem}.{suffix}" for file in files}
-
-
-def _seconds(path):
-    """Length for the progress bar; what has none shown is told later."""
-    try:
-        return duration_s(path)
-    except AudioError:
-        return 0.0
 
 
 def _written(transcript, path, format_name, targets):

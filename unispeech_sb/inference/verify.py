@@ -2,11 +2,8 @@
 
 import argparse
 
-from unispeech_sb.inference.loading import (
-    add_model,
-    load_model,
-    probability,
-)
+from unispeech_sb.inference.commands import probability
+from unispeech_sb.inference.loading import add_model, load_model
 from unispeech_sb.metrics.calibration import Calibration
 
 

@@ -6,8 +6,6 @@ import os
 import re
 from pathlib import Path
 
-import torch
-
 PARTS = {"1": "train", "2": "valid", "3": "test"}
 """Numbers of the identification split."""
 
@@ -151,62 +149,6 @@ def voxceleb_identification(folder, split_file=None):
         yield _record(name, recordings[name][0], PARTS[part])
     if not seen:
         raise ValueError(f"{file}: expected lines, the file is empty")
-
-
-def hold_out_speakers(records, num_speakers, seed=0):
-    """Moves all that some speakers of train say to valid.
-
-    A verification model is selected on speakers that it was not trained on.
-    They are drawn from those with two recordings or more, as trials need them.
-
-    Arguments
-    ---------
-    records : iterable of dict
-        Utterance records with ``spk_id``.
-    num_speakers : int
-        How many to hold out.
-    seed : int
-        What the draw depends on, beside the speakers' names.
-
-    Returns
-    -------
-    list of dict
-        The records in their order.
-
-    Raises
-    ------
-    ValueError
-        When there are no such speakers, or less than two would be left to
-        train on.
-
-    Example
-    -------
-    >>> records = [{"spk_id": s, "split": "train"} for s in "aabbcc"]
-    >>> found = hold_out_speakers(records, num_speakers=1)
-    >>> sorted(record["split"] for record in found)
-    ['train', 'train', 'train', 'train', 'valid', 'valid']
-    """
-    records = list(records)
-    counts = {}
-    for record in records:
-        if record["split"] == "train":
-            counts[record["spk_id"]] = counts.get(record["spk_id"], 0) + 1
-    names = sorted(name for name, count in counts.items() if count > 1)
-    if num_speakers > min(len(names), len(counts) - 2):
-        raise ValueError(
-            f"expected {num_speakers} speakers with two recordings or more to "
-            f"hold out, and two others to train on; got {len(counts)} "
-            f"speakers, {len(names)} of them with two recordings or more"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(names), generator=generator)[:num_speakers]
-    held_out = {names[index] for index in drawn.tolist()}
-    return [
-        {**record, "split": "valid"}
-        if record["split"] == "train" and record["spk_id"] in held_out
-        else record
-        for record in records
-    ]
 
 
 def _record(name, path, split):
