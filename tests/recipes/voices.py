@@ -15,8 +15,8 @@ VOICES = {
 }
 TEXTS = ("yes no seven", "go stop yes", "seven seven no", "no go yes")
 SMALL_HEAD = [
-    "--tdnn_dim=[16, 16, 16, 16, 24]",
-    "--xvector_output_dim=12",
+    "--proj_size=24",
+    "--embedding_size=12",
 ]
 OVERFIT = [
     "--model=small",

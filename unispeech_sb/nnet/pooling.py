@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 
@@ -86,8 +87,8 @@ def masked_mean(feats, lengths=None):
 def masked_statistics(feats, counts=None):
     """Mean and standard deviation over the valid frames (Snyder et al. 2018).
 
-    The deviation is the unbiased one, so a row needs two valid frames. They
-    are computed in float32 at least.
+    The deviation is the unbiased one; of a single frame it is zero. They are
+    computed in float32 at least.
 
     Arguments
     ---------
@@ -115,8 +116,43 @@ def masked_statistics(feats, counts=None):
     counts = counts[:, None]
     mean = feats.masked_fill(~mask, 0.0).sum(1) / counts
     centred = (feats - mean[:, None]).masked_fill(~mask, 0.0)
-    variance = centred.square().sum(1) / (counts - 1)
+    variance = centred.square().sum(1) / (counts - 1).clamp(min=1)
     # The root has no slope at zero, where a channel that ReLU shut stands
     still = variance == 0
     deviation = variance.masked_fill(still, 1.0).sqrt().masked_fill(still, 0.0)
     return torch.cat([mean, deviation], 1)
+
+
+def batch_normalized(norm, vectors):
+    """Normalises the vectors of utterances over a batch.
+
+    A batch of one has no deviation to train by: it is normalised by the
+    running statistics, as in evaluation.
+
+    Arguments
+    ---------
+    norm : torch.nn.BatchNorm1d
+        The layer.
+    vectors : torch.Tensor
+        One for each utterance, [B, D].
+
+    Returns
+    -------
+    torch.Tensor
+        Normalised vectors, [B, D].
+
+    Example
+    -------
+    >>> batch_normalized(torch.nn.BatchNorm1d(3), torch.ones(1, 3)).shape
+    torch.Size([1, 3])
+    """
+    if len(vectors) > 1:
+        return norm(vectors)
+    return F.batch_norm(
+        vectors,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        eps=norm.eps,
+    )

@@ -59,6 +59,12 @@ def test_training_on_a_padded_batch_reaches_every_parameter():
             assert parameter.grad.abs().max() > 1e-7, name
 
 
+def test_a_batch_of_one_trains():
+    head = tiny_head().train()
+    head(torch.randn(3, 1, 20, 16)).square().sum().backward()
+    assert head.linear.weight.grad.abs().max() > 0
+
+
 def test_a_saved_head_comes_back_and_another_size_is_refused(tmp_path):
     head = tiny_head().eval()
     head.save(tmp_path / "head.ckpt")

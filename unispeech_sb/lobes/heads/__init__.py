@@ -18,6 +18,7 @@ from unispeech_sb.lobes.heads.serving import (
     UtterancePosteriors,
 )
 from unispeech_sb.lobes.heads.speaker import AMSoftmax, SpeakerHead
+from unispeech_sb.lobes.heads.statistics import StatisticsHead
 from unispeech_sb.lobes.heads.utterance import UtteranceHead
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "RecurrentHead",
     "SpeakerHead",
     "SpeakerPosteriors",
+    "StatisticsHead",
     "UniSpeechHead",
     "UniSpeechSATHead",
     "UtteranceEncoder",

@@ -11,7 +11,7 @@ from unispeech_sb.nnet.ecapa import (
 )
 from unispeech_sb.nnet.instance_norm import instance_norm
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
-from unispeech_sb.nnet.pooling import LayerMix
+from unispeech_sb.nnet.pooling import LayerMix, batch_normalized
 
 DILATIONS = (2, 3, 4)
 """Of the three blocks (Desplanques et al. 2020, table 1)."""
@@ -149,4 +149,5 @@ class ECAPAHead(Lobe):
         for block in (self.layer2, self.layer3, self.layer4):
             outputs.append(block(outputs[-1], mask))
         joined = self.conv(torch.cat(outputs[1:], 1)).relu()
-        return self.linear(self.bn(self.pooling(joined, mask)))
+        pooled = self.pooling(joined, mask)
+        return self.linear(batch_normalized(self.bn, pooled))

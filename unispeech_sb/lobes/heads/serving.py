@@ -98,7 +98,7 @@ class UtteranceEncoder(nn.Module):
     ---------
     backbone : Backbone
         Waveforms to features.
-    head : UtteranceHead or SpeakerHead or ECAPAHead
+    head : UtteranceHead, StatisticsHead, SpeakerHead or ECAPAHead
         Features to a vector, by ``embed``.
     allow_silence : bool
         Accept waveforms whose samples are all zero, for models that have a
@@ -155,7 +155,7 @@ class UtterancePosteriors(nn.Module):
 
     Arguments
     ---------
-    head : UtteranceHead
+    head : UtteranceHead or StatisticsHead
         Its classifier is used.
     problem_type : str
         As for ``classification_loss``: log-softmax for a single label, the
@@ -209,7 +209,7 @@ class SpeakerPosteriors(nn.Module):
 
     Arguments
     ---------
-    head : SpeakerHead or ECAPAHead
+    head : SpeakerHead, ECAPAHead or StatisticsHead
         Its ``project`` leads from the vectors that are compared to those that
         the objective takes.
     objective : AMSoftmax or AAMSoftmax
