@@ -1,0 +1,181 @@
+"""Corpora of conversations are read, and what is wrong is named with a line."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from unispeech_sb.dataio.corpora.conversations import (
+    conversations,
+    read_annotations,
+)
+
+LINE = "SPEAKER {} 1 {} {} <NA> <NA> {} <NA> <NA>\n"
+
+
+def record_talk(path, duration_s=4.0):
+    """Writes a recording."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav = np.random.default_rng(0).normal(size=round(8000 * duration_s))
+    soundfile.write(path, 0.1 * wav, 8000)
+
+
+@pytest.fixture
+def kaldi(tmp_path):
+    """A function that writes a Kaldi folder of two recordings."""
+
+    def write(name="train", scp="a a.wav\nb sub/b.wav\n", rttm=None):
+        folder = tmp_path / name
+        record_talk(folder / "a.wav")
+        record_talk(folder / "sub/b.wav", 2.0)
+        (folder / "wav.scp").write_text(scp)
+        if rttm is None:
+            lines = [LINE.format("a", 0.5, 2.0, "anna")]
+            lines += [LINE.format("a", 2.0, 1.5, "ben")]
+            rttm = "".join(lines)
+        (folder / "rttm").write_text(rttm)
+        return folder
+
+    return write
+
+
+def test_a_kaldi_folder_is_read(kaldi):
+    folder = kaldi()
+    first, second = conversations(folder)
+    assert first == {
+        "ID": "a",
+        "wav": str(folder / "a.wav"),
+        "split": "train",
+        "rttm": str(folder / "rttm"),
+        "uem": "",
+        "duration": 4.0,
+    }
+    assert second["wav"] == str(folder / "sub/b.wav")
+    assert read_annotations(first["rttm"]) == {
+        "a": [(0.5, 2.5, "anna"), (2.0, 3.5, "ben")]
+    }
+
+
+def test_without_rttm_its_segments_are_taken(kaldi):
+    folder = kaldi()
+    (folder / "rttm").unlink()
+    (folder / "segments").write_text("anna-1 a 0.5 2.5\nben-1 a 2.0 3.5\n")
+    (folder / "utt2spk").write_text("anna-1 anna\nben-1 ben\n")
+    (folder / "uem").write_text("a 1 0.0 3.0\n")
+    first, second = conversations(folder)
+    assert first["rttm"] == str(folder / "segments")
+    assert [first["uem"], second["uem"]] == [str(folder / "uem"), ""]
+    assert read_annotations(first["rttm"])["a"][1] == (2.0, 3.5, "ben")
+    (folder / "segments").write_text("anna-1 a 0.5 2.5\nben-1 a 2.0 4.5\n")
+    with pytest.raises(ValueError, match="segments, line 2: ben of a speaks"):
+        list(conversations(folder))
+
+
+def test_folders_beside_each_other_are_splits(kaldi, tmp_path):
+    for name in ("train", "dev", "test-360"):
+        kaldi(name)
+    found = [
+        (r["wav"].split("/")[-2], r["split"]) for r in conversations(tmp_path)
+    ]
+    assert found[::2] == [
+        ("dev", "valid"),
+        ("test-360", "test"),
+        ("train",) * 2,
+    ]
+
+
+def test_a_folder_of_another_name_needs_a_split(kaldi):
+    folder = kaldi("meetings")
+    with pytest.raises(ValueError, match="meetings: .* got 'meetings'"):
+        list(conversations(folder))
+    assert {r["split"] for r in conversations(folder, "test")} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("scp", "message"),
+    [
+        ("a a.wav\nb sph2pipe -f wav b.sph |\n", "line 2: .* not run"),
+        ("a a.wav\nb c.wav\n", "line 2: no such file: .*train/c.wav"),
+        ("a a.wav\nb\n", "line 2: expected the path of a recording"),
+    ],
+)
+def test_a_bad_line_of_the_list_is_named(kaldi, scp, message):
+    with pytest.raises(ValueError, match=f"wav.scp, {message}"):
+        list(conversations(kaldi(scp=scp)))
+
+
+def test_a_segment_past_the_end_is_named_with_its_line(kaldi):
+    good = LINE.format("a", 0.0, 1.0, "anna") + LINE.format(
+        "b", 0, 2.01, "anna"
+    )
+    assert len(list(conversations(kaldi(rttm=good)))) == 2
+    late = good + "SPKR-INFO a 1 <NA> <NA> <NA> unknown anna <NA> <NA>\n"
+    late += LINE.format("a", 1.0, 3.5, "anna")
+    message = (
+        r"rttm, line 4: anna of a speaks until 4.5 s, but .*a\.wav has 4 s"
+    )
+    with pytest.raises(ValueError, match=message):
+        list(conversations(kaldi(rttm=late)))
+
+
+def test_a_speaker_that_overlaps_itself_is_named_with_its_line(kaldi):
+    lines = LINE.format("a", 0.0, 1.0, "anna") + LINE.format(
+        "a", 0.5, 1, "anna"
+    )
+    with pytest.raises(ValueError, match="rttm, line 2: anna of a"):
+        list(conversations(kaldi(rttm=lines)))
+
+
+def test_a_recording_without_speakers_is_one(kaldi):
+    folder = kaldi(rttm=";; nobody\n")
+    assert [r["ID"] for r in conversations(folder)] == ["a", "b"]
+    assert read_annotations(folder / "rttm") == {}
+
+
+def test_a_table_with_rttm_files_is_read(tmp_path):
+    for name in ("x", "y"):
+        record_talk(tmp_path / f"audio/{name}.flac")
+        line = LINE.format(name, 0.0, 1.0, "anna")
+        (tmp_path / f"audio/{name}.rttm").write_text(line)
+    (tmp_path / "audio/x.uem").write_text("x 1 0.0 3.0\n")
+    lists = tmp_path / "audio/lists"
+    lists.mkdir()
+    rows = [
+        "id,split,path,rttm",
+        "x,dev,audio/x.flac,audio/x.rttm",
+        "y,train,y.flac,y.rttm",
+    ]
+    (lists / "manifest.csv").write_text("\n".join(rows))
+    first, second = conversations(lists)
+    assert (first["split"], second["split"]) == ("valid", "train")
+    assert first["uem"] == str(tmp_path / "audio/x.uem")
+    assert second["uem"] == ""
+    rows[2] = "y,train,y.flac,z.rttm"
+    (lists / "manifest.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=r"csv, line 3: no such .*'z\.rttm'"):
+        list(conversations(lists))
+    (lists / "manifest.csv").write_text("id,path\nx,x.flac\n")
+    with pytest.raises(
+        ValueError, match="expected a column rttm, got id, path"
+    ):
+        list(conversations(lists / "manifest.csv"))
+
+
+def test_recordings_with_rttm_files_beside_them_are_read(tmp_path):
+    folder = tmp_path / "test"
+    record_talk(folder / "x.wav")
+    with pytest.raises(ValueError, match=r"x\.wav: expected an RTTM file"):
+        list(conversations(folder))
+    (folder / "x.rttm").write_text(LINE.format("x", 0.0, 1.0, "anna"))
+    assert [r["ID"] for r in conversations(folder)] == ["x"]
+    with pytest.raises(ValueError, match="expected wav.scp, manifest.csv, or"):
+        list(conversations(tmp_path / "nothing"))
+
+
+@pytest.mark.real_data
+def test_real_conversations_are_read(data_folder):
+    mixtures = list(conversations(data_folder / "diarization/mix2"))
+    splits = [record["split"] for record in mixtures]
+    assert (splits.count("train"), splits.count("valid")) == (60, 16)
+    meetings = list(conversations(data_folder / "diarization/real"))
+    assert len(meetings) == 10 and all(record["uem"] for record in meetings)
+    assert meetings[0]["duration"] == pytest.approx(30.0, abs=0.001)

@@ -1,0 +1,391 @@
+"""Conversations made on the fly of recordings of single speakers: who is in
+them, turns, overlap, levels, room and noise are drawn, all from one seed.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import torch
+
+from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.manifest import read_manifest
+from unispeech_sb.dataio.rooms import heard_in_room, room_response
+from unispeech_sb.dataio.turns import (
+    Turn,
+    arrange_turns,
+    turn_segments,
+    uniform,
+)
+from unispeech_sb.dataio.vad import sound_stretches
+
+_SAMPLE_RATE = 16000
+_FADE_S = 0.005  # of a turn that is cut out of running speech
+_PEAK = 0.99
+# Generators of torch keep 32 bits of a seed. An odd factor near 2**32 over the
+# golden ratio keeps the seeds of runs far apart, and numbers within one too.
+_SEED_STEP = 0x9E3779B1
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureOptions:
+    """What artificial conversations are like.
+
+    Each pair is the least and the greatest of what is drawn, uniformly, for
+    every conversation, turn or speaker anew.
+
+    Arguments
+    ---------
+    num_speakers : sequence of int
+        Speakers of a conversation; a short one may end before all have spoken.
+    turn_s : sequence of float
+        Seconds of a turn, less where the recording has less.
+    pause_s : sequence of float
+        Seconds between turns that do not overlap, and before the first.
+    overlap : sequence of float
+        Share of the speech of a conversation in which two are heard, see
+        ``arrange_turns``.
+    level_db : sequence of float
+        Root mean square of a speaker's speech, before the room, in dB of full
+        scale.
+    snr_db : sequence of float, optional
+        Energy of the speech over that of the noise, in dB, where there is
+        speech. None: no noise.
+    noise_list : str or path-like, optional
+        List of noises that ``prepare_noises`` made. White noise when omitted.
+    rt60_s : sequence of float, optional
+        Reverberation time of random rooms, see ``room_response``. None: none.
+    rir_list : str or path-like, optional
+        List of impulse responses that ``prepare_noises`` made, to take
+        instead of random ones. Each speaker has another one.
+
+    Example
+    -------
+    >>> MixtureOptions(num_speakers=(1, 3)).overlap
+    (0.0, 0.3)
+    >>> MixtureOptions(overlap=(0.3, 0.2))
+    Traceback (most recent call last):
+    ...
+    ValueError: mixtures: expected overlap as two numbers from 0.0 to 1.0, ...
+    """
+
+    num_speakers: tuple = (2, 2)
+    turn_s: tuple = (1.0, 4.0)
+    pause_s: tuple = (0.0, 1.0)
+    overlap: tuple = (0.0, 0.3)
+    level_db: tuple = (-33.0, -23.0)
+    snr_db: tuple | None = (10.0, 30.0)
+    noise_list: str | None = None
+    rt60_s: tuple | None = (0.1, 0.5)
+    rir_list: str | None = None
+
+    def __post_init__(self):
+        _check_pair("num_speakers", self.num_speakers, 1, math.inf)
+        _check_pair("turn_s", self.turn_s, 0.1, math.inf)
+        _check_pair("pause_s", self.pause_s, 0.0, math.inf)
+        _check_pair("overlap", self.overlap, 0.0, 1.0)
+        _check_pair("level_db", self.level_db, -math.inf, 0.0)
+        if self.snr_db is not None:
+            _check_pair("snr_db", self.snr_db, -math.inf, math.inf)
+        if self.rt60_s is not None:
+            _check_pair("rt60_s", self.rt60_s, 0.01, math.inf)
+
+
+def _check_pair(name, pair, least, greatest):
+    """Raises unless a pair is one, in order and in range."""
+    fits = len(pair) == 2 and least <= pair[0] <= pair[1] <= greatest
+    if not fits:
+        raise ValueError(
+            f"mixtures: expected {name} as two numbers from {least} to "
+            f"{greatest}, the smaller one first; got {list(pair)}"
+        )
+
+
+class Mixture(NamedTuple):
+    """An artificial conversation.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveform at 16 kHz, float32, [N].
+    segments : list of Segment
+        Who spoke when, in seconds, as ``normalized`` gives it.
+
+    Example
+    -------
+    >>> Mixture(torch.zeros(16000), []).wav.shape
+    torch.Size([16000])
+    """
+
+    wav: torch.Tensor
+    segments: list
+
+
+def speech_stretches(wav, below_peak_db=30.0, min_pause_s=0.5):
+    """Finds the speech of a clean recording by its energy.
+
+    ``sound_stretches`` with a threshold that follows the recording's level.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveform at 16 kHz, [N].
+    below_peak_db : float
+        How far below the loudest 20 ms, but for the loudest twentieth of
+        them, speech may be.
+    min_pause_s : float
+        Shorter pauses count as speech.
+
+    Returns
+    -------
+    list of tuple of float
+        Start and end of each stretch in seconds, in order.
+
+    Example
+    -------
+    >>> wav = torch.zeros(16000)
+    >>> wav[4000:8000] = 0.01
+    >>> speech_stretches(wav)
+    [(0.25, 0.5199375)]
+    """
+    frame = _SAMPLE_RATE // 50
+    if len(wav) < frame:
+        return []
+    levels = wav.unfold(0, frame, frame).square().mean(1).sqrt()
+    loud = levels.quantile(0.95) if len(levels) > 1 else levels[0]
+    threshold = float(loud) * 10 ** (-below_peak_db / 20)
+    joined = []
+    for start, stop in sound_stretches(wav, _SAMPLE_RATE, threshold):
+        start, stop = start / _SAMPLE_RATE, stop / _SAMPLE_RATE
+        if joined and start - joined[-1][1] < min_pause_s:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+class MixtureSimulator:
+    """Artificial conversations by number, as many as are wanted.
+
+    One is the same whenever it is made: it depends on the records, the
+    options, the seed and its number alone.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records with ``spk_id``; a recording has one speaker.
+    options : MixtureOptions or dict
+        What conversations are like.
+    duration_s : float
+        Length of each in seconds.
+    seed : int
+        Runs with other seeds make others.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer speakers than a conversation may have, or an
+        option is unknown or out of range.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = str(getfixture("tmpdir") / "noise.wav")
+    >>> soundfile.write(path, 0.1 * torch.randn(32000).numpy(), 16000)
+    >>> records = [{"ID": n, "wav": path, "spk_id": n} for n in "ab"]
+    >>> mixtures = MixtureSimulator(records, MixtureOptions(), duration_s=5.0)
+    >>> mixtures[0].wav.shape
+    torch.Size([80000])
+    >>> torch.equal(mixtures[0].wav, mixtures[0].wav)
+    True
+    """
+
+    def __init__(self, records, options, duration_s, seed=0):
+        self.options = _as_options(options)
+        self.duration_s = duration_s
+        self.seed = seed
+        self.voices = {}
+        for record in records:
+            self.voices.setdefault(record["spk_id"], []).append(record)
+        self.speakers = sorted(self.voices)
+        wanted = self.options.num_speakers[1]
+        if len(self.speakers) < wanted:
+            raise ValueError(
+                f"mixtures: expected recordings of {wanted} speakers or more, "
+                f"got {len(self.speakers)}"
+            )
+        self.noises = _listed(self.options.noise_list)
+        self.responses = _listed(self.options.rir_list)
+        self._stretches = {}
+
+    def __getitem__(self, number):
+        """Makes a conversation.
+
+        Arguments
+        ---------
+        number : int
+            Which one, from 0 on.
+
+        Returns
+        -------
+        Mixture
+            Its waveform and annotation.
+
+        Raises
+        ------
+        AudioError
+            When a recording cannot be read.
+        ValueError
+            When there is no speech in one.
+        """
+        generator = torch.Generator()
+        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
+        wanted = uniform(self.options.overlap, generator)
+        turns, crops = self._turns(wanted, generator)
+        starts = arrange_turns(
+            turns, self.duration_s, wanted, self.options.pause_s, generator
+        )
+        segments = turn_segments(turns, starts, self.duration_s)
+        wav = sum(
+            self._track(speaker, turns, crops, starts, generator)
+            for speaker in sorted({segment.speaker for segment in segments})
+        )
+        if self.options.snr_db is not None:
+            wav = wav + self._noise(wav, segments, generator)
+        peak = float(wav.abs().max())
+        return Mixture(wav * min(1.0, _PEAK / peak), segments)
+
+    def _turns(self, overlap, generator):
+        """Draws turns, enough of them, and where each is cut out."""
+        least, most = self.options.num_speakers
+        count = int(torch.randint(least, most + 1, (), generator=generator))
+        order = torch.randperm(len(self.speakers), generator=generator)
+        speakers = [self.speakers[index] for index in order[:count]]
+        turns, crops, length, index = [], [], 0.0, -1
+        # Twice the overlap is room for that and for pauses
+        needed = self.duration_s * (1 + 2 * overlap)
+        # Who goes on does not overlap, so few do where much overlap is wanted
+        going_on = max(0.0, 1 - 2 * overlap) / count
+        while length < needed:
+            if len(turns) < count:
+                index = len(turns)
+            elif uniform((0, 1), generator) >= going_on and count > 1:
+                step = torch.randint(1, count, (), generator=generator)
+                index = (index + int(step)) % count
+            record = _one_of(self.voices[speakers[index]], generator)
+            start, turn = self._crop(record, generator)
+            turns.append(Turn(speakers[index], *turn))
+            crops.append((record, start))
+            length += turns[-1].duration
+        return turns, crops
+
+    def _crop(self, record, generator):
+        """Draws a turn out of a recording: its start, length and speech."""
+        speech = self._speech(record)
+        length = uniform(self.options.turn_s, generator)
+        start, end = _one_of(speech, generator)
+        # At least the 0.1 s of a stretch are left, or its end is inside
+        start = uniform((start, end - 0.1), generator)
+        start = min(start, max(speech[0][0], speech[-1][1] - length))
+        kept = [
+            (max(first, start), min(last, start + length))
+            for first, last in speech
+            if min(last, start + length) - max(first, start) > 0.05
+        ]
+        start, end = kept[0][0], kept[-1][1]
+        inside = [(first - start, last - start) for first, last in kept]
+        return start, (end - start, inside)
+
+    def _speech(self, record):
+        """Where there is speech in a recording; looked for once."""
+        if record["ID"] not in self._stretches:
+            found = speech_stretches(
+                read_audio(
+                    record["wav"], record.get("start"), record.get("stop")
+                )
+            )
+            if not found:
+                raise ValueError(
+                    f"{record['wav']}: expected speech of 0.1 s or more in a "
+                    "recording to mix; found none"
+                )
+            self._stretches[record["ID"]] = found
+        return self._stretches[record["ID"]]
+
+    def _track(self, speaker, turns, crops, starts, generator):
+        """All that one speaker says, at a level and in the room, [N]."""
+        size = round(self.duration_s * _SAMPLE_RATE)
+        track, energy, active = torch.zeros(size), 0.0, 0
+        for turn, (record, start), begin in zip(turns, crops, starts):
+            place = round(begin * _SAMPLE_RATE)
+            if turn.speaker != speaker or place >= size:
+                continue
+            wav = _read_turn(record, start, turn.duration)
+            for first, last in turn.speech:
+                first, last = (round(t * _SAMPLE_RATE) for t in (first, last))
+                energy += float(wav[first:last].square().sum())
+                active += last - first
+            wav = wav[: size - place]
+            track[place : place + len(wav)] += wav
+        level = uniform(self.options.level_db, generator)
+        track *= 10 ** (level / 20) / math.sqrt(energy / active)
+        if self.responses:
+            response = read_audio(_one_of(self.responses, generator)["wav"])
+            return heard_in_room(track, response)
+        if self.options.rt60_s is not None:
+            rt60_s = uniform(self.options.rt60_s, generator)
+            return heard_in_room(track, room_response(rt60_s, generator))
+        return track
+
+    def _noise(self, wav, segments, generator):
+        """Noise for a waveform, [N]."""
+        spoken = torch.zeros(len(wav), dtype=torch.bool)
+        for start, end, _ in segments:
+            spoken[round(start * _SAMPLE_RATE) : round(end * _SAMPLE_RATE)] = 1
+        if self.noises:
+            noise = read_audio(_one_of(self.noises, generator)["wav"])
+            shift = torch.randint(len(noise), (), generator=generator)
+            noise = noise.roll(int(shift)).repeat(-(-len(wav) // len(noise)))
+            noise = noise[: len(wav)]
+        else:
+            noise = torch.randn(len(wav), generator=generator)
+        snr = 10 ** (uniform(self.options.snr_db, generator) / 10)
+        energy = wav[spoken].square().mean() / snr
+        return noise * (energy / noise.square().mean()).sqrt()
+
+
+def _as_options(options):
+    """Options of a yaml, checked."""
+    if isinstance(options, MixtureOptions):
+        return options
+    known = [field.name for field in dataclasses.fields(MixtureOptions)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"mixtures: expected the options {', '.join(known)}; got "
+            f"{', '.join(unknown)} too"
+        )
+    return MixtureOptions(**options)
+
+
+def _listed(path):
+    """Records of a list of noises or impulse responses."""
+    return [] if path is None else read_manifest(path)
+
+
+def _one_of(items, generator):
+    """Draws one of several."""
+    return items[int(torch.randint(len(items), (), generator=generator))]
+
+
+def _read_turn(record, start, duration):
+    """Reads a turn of a recording, faded in and out."""
+    _, rate = read_header(record["wav"])
+    first = (record.get("start") or 0) + round(start * rate)
+    last = first + round(duration * rate)
+    wav = read_audio(record["wav"], first, last, allow_silence=True)
+    fade = min(len(wav) // 2, round(_FADE_S * _SAMPLE_RATE))
+    slope = torch.linspace(0.0, 1.0, fade)
+    wav[:fade] *= slope
+    wav[len(wav) - fade :] *= slope.flip(0)
+    return wav
