@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 from unispeech_sb.lobes.backbone import Backbone
 
 YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
+TRAINING = [path for path in YAMLS if path.stem != "make_units"]
 PLACEHOLDERS = {
     name: name for name in ("data_folder", "test_folder", "lexicon", "trials")
 }
@@ -24,19 +25,19 @@ def recipe_of(path):
 
 
 def test_there_are_as_many_as_expected():
-    assert len(YAMLS) == 11
+    assert len(YAMLS) == 12
 
 
 def test_every_recipe_has_the_yaml_of_its_name():
     recipes = {p.stem for p in (ROOT / "recipes").glob("[!_]*.py")}
     assert recipes == {
-        *("asr", "keyword_spotting", "phoneme_recognition"),
+        *("asr", "keyword_spotting", "make_units", "phoneme_recognition"),
         *("speaker_identification", "speaker_verification"),
     }
     assert recipes <= {path.stem for path in YAMLS}
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_the_yaml_builds_its_modules(path, tmp_path):
     text = path.read_text()
     overrides = {
@@ -51,6 +52,13 @@ def test_the_yaml_builds_its_modules(path, tmp_path):
     assert set(hparams["modules"]) == modules
     recovered = set(hparams["checkpointer"].recoverables)
     assert modules | {"epoch_counter"} <= recovered
+
+
+def test_the_yaml_of_units_builds_a_frozen_backbone():
+    text = (ROOT / "hparams" / "make_units.yaml").read_text()
+    hparams = load_hyperpyyaml(text, {"data_folder": "x", "model": "tiny"})
+    backbone = hparams["make_backbone"]()
+    assert not any(p.requires_grad for p in backbone.parameters())
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)

@@ -1,0 +1,226 @@
+"""Units beside a manifest."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.dataio.dataset import DynamicItemDataset
+
+from unispeech_sb.dataio.units import (
+    check_units,
+    cut_units,
+    read_about,
+    units_pipeline,
+    write_units,
+)
+
+SECONDS = 3
+
+
+def ramp(path, rate=16000, seconds=SECONDS):
+    """A recording whose samples tell their place, in seconds / 4."""
+    samples = np.arange(round(seconds * rate)) / rate / 4
+    soundfile.write(path, samples, rate, "FLOAT")
+    return str(path)
+
+
+@pytest.fixture(params=[50, 100])
+def folder(request, tmp_path):
+    """Units that tell their place too, of two recordings and a stretch."""
+    label_rate = request.param
+    wav = ramp(tmp_path / "a.wav")
+    own = {"wav": wav, "duration": float(SECONDS), "split": "train"}
+    records = [
+        {**own, "ID": "first"},
+        {**own, "ID": "valid", "split": "valid"},
+        {**own, "ID": "part", "start": 16000, "stop": 32000, "duration": 1.0},
+    ]
+    units = [np.arange(record["duration"] * label_rate) for record in records]
+    about = {"label_rate": label_rate, "num_units": SECONDS * label_rate}
+    write_units(tmp_path / "units", records, units, about)
+    return tmp_path / "units"
+
+
+def dataset(folder, split="train", **options):
+    """What a recipe builds of it."""
+    found = DynamicItemDataset.from_csv(folder / f"{split}.csv")
+    found.add_dynamic_item(units_pipeline(folder, split, **options))
+    found.set_output_keys(["id", "sig", "units"])
+    return found
+
+
+def places(item):
+    """Seconds at which the waveform and the units of an item begin."""
+    return item["sig"][0].item() * 4, item["units"][0].item()
+
+
+def test_each_recording_has_its_own_units(folder):
+    label_rate = read_about(folder)["label_rate"]
+    first, part = dataset(folder)
+    assert first["units"].tolist() == list(range(3 * label_rate))
+    assert part["units"].tolist() == list(range(label_rate))
+    assert part["sig"].shape == (16000,)
+    (valid,) = dataset(folder, "valid")
+    assert torch.equal(valid["units"], first["units"])
+    assert set(check_units(folder)) == {"train", "valid"}
+
+
+def test_crops_of_units_and_waveform_begin_together(folder):
+    label_rate = read_about(folder)["label_rate"]
+    items = dataset(folder, crop_s=0.7)
+    seen = set()
+    for _ in range(30):
+        first, part = items
+        for item, begin in ((first, 0.0), (part, 1.0)):
+            at_s, unit = places(item)
+            assert at_s == pytest.approx(begin + unit / label_rate, abs=1e-6)
+            assert item["sig"].shape == (11200,)
+            steps = item["units"].diff()
+            assert len(steps) == round(0.7 * label_rate) - 1
+            assert bool((steps == 1).all())
+        seen.add(places(first)[1])
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+def test_crops_are_in_step_at_other_rates(tmp_path, rate):
+    wav = ramp(tmp_path / "a.wav", rate)
+    record = {"ID": "a", "wav": wav, "duration": 3.0, "split": "train"}
+    about = {"label_rate": 100, "num_units": 300}
+    write_units(tmp_path, [record], [np.arange(300)], about)
+    items = dataset(tmp_path, crop_s=1.0)
+    for _ in range(10):
+        (item,) = items
+        # Resampling rings at the edges, and changes the level a little
+        middle = item["sig"][8000].item() * 4
+        assert middle - 0.5 == pytest.approx(places(item)[1] / 100, abs=3e-3)
+        assert len(item["units"]) == 100
+
+
+def test_crops_reach_both_ends_and_shorter_recordings_stay_whole(folder):
+    label_rate = read_about(folder)["label_rate"]
+    crop_s = 3.0 - 2 / label_rate
+    items = dataset(folder, crop_s=crop_s)
+    firsts = {places(items[0])[1] for _ in range(40)}
+    assert firsts == {0, 1, 2}
+    assert len(items[1]["units"]) == label_rate
+
+
+def test_units_that_end_before_the_waveform_bound_the_crop(tmp_path):
+    wav = ramp(tmp_path / "a.wav")
+    record = {"ID": "a", "wav": wav, "duration": 3.0, "split": "train"}
+    about = {"label_rate": 50, "num_units": 149}
+    write_units(tmp_path, [record], [np.arange(146)], about)
+    items = dataset(tmp_path, crop_s=2.9)
+    found = [item["units"] for _ in range(20) for item in items]
+    assert {len(units) for units in found} == {145}
+    assert {units[0].item() for units in found} == {0, 1}
+
+
+def test_crops_follow_torchs_default_generator(folder):
+    items = dataset(folder, crop_s=0.5)
+    torch.manual_seed(3)
+    first = [places(items[0]) for _ in range(4)]
+    torch.manual_seed(3)
+    assert first == [places(items[0]) for _ in range(4)]
+
+
+def test_workers_read_units(folder):
+    items = dataset(folder)
+    loader = SaveableDataLoader(items, num_workers=2, batch_size=None)
+    for found, expected in zip(loader, items, strict=True):
+        assert torch.equal(found["units"], expected["units"])
+
+
+def test_units_are_cut_by_the_authors_rule():
+    # round(start * rate / 16000) and round(size * rate / 16000)
+    units = torch.arange(100)
+    assert cut_units(units, 170, 1600, 50).tolist() == [1, 2, 3, 4, 5]
+    assert cut_units(units, 150, 1600, 50).tolist() == [0, 1, 2, 3, 4]
+    assert len(cut_units(units, 31000, 16000, 50)) == 3
+
+
+def edit(folder, line, **columns):
+    """Changes columns of a line of the training manifest."""
+    path = folder / "train.csv"
+    lines = path.read_text().splitlines()
+    names = [name.strip('"') for name in lines[0].split(",")]
+    values = lines[line - 1].split(",")
+    for name, value in columns.items():
+        values[names.index(name)] = value
+    lines[line - 1] = ",".join(values)
+    path.write_text("\n".join(lines) + "\n")
+    return f"{path}, line {line}"
+
+
+def refused(folder, where, what, **options):
+    """Whether the check names the place and says what is wrong."""
+    with pytest.raises(ValueError, match=re.escape(f"{where}: ") + what):
+        check_units(folder, **options)
+
+
+def test_a_length_that_is_off_is_named_with_its_line(folder):
+    refused(folder, edit(folder, 3, duration="1.2"), "expected units of 1.2 s")
+    edit(folder, 3, duration="1.09")
+    check_units(folder)
+    refused(folder, edit(folder, 3), "expected units of", tolerance_s=0.05)
+
+
+def test_a_place_outside_the_file_is_named_with_its_line(folder):
+    refused(folder, edit(folder, 3, units_stop="9999"), "expected a stretch")
+    refused(folder, edit(folder, 3, units_stop="many"), "expected numbers")
+
+
+def test_a_unit_out_of_range_is_named_with_its_line(folder):
+    about = read_about(folder)
+    about["num_units"] = 2 * about["label_rate"]
+    (folder / "units.json").write_text(json.dumps(about))
+    refused(folder, f"{folder / 'train.csv'}, line 2",
+            f"expected units from 0 to {about['num_units'] - 1}, "
+            f"got {about['num_units']}")  # fmt: skip
+
+
+def test_a_missing_or_damaged_file_is_named(folder):
+    array = folder / "train.npy"
+    array.write_bytes(array.read_bytes()[:150])
+    refused(folder, array, "expected an array of units; it is damaged")
+    np.save(array, np.zeros((2, 2)))
+    refused(folder, array, "expected whole numbers in a row, got float64")
+    array.unlink()
+    refused(folder, array, "there is no such file, expected units")
+    with pytest.raises(ValueError, match="there is no such file"):
+        dataset(folder)[0]
+    for path in folder.glob("*.csv"):
+        path.unlink()
+    refused(folder, folder, "expected train.csv, got no manifest")
+    (folder / "units.json").write_text('{"label_rate": 50}')
+    refused(folder, folder / "units.json", "expected JSON with label_rate")
+
+
+def test_a_model_for_other_units_is_refused(folder):
+    num_units = read_about(folder)["num_units"]
+    check_units(folder, num_units)
+    refused(folder, folder / "units.json", "expected 504 units", num_units=504)
+
+
+def test_a_failed_write_leaves_what_was_there(folder, tmp_path):
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    record = {"ID": "a", "wav": "/a.wav", "duration": 0.1, "split": "train"}
+    about = {"label_rate": 50, "num_units": 4}
+    with pytest.raises(ValueError, match="/a.wav: expected units from 0 to 3"):
+        write_units(folder, [record], [np.array([1, 4])], about)
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_split_that_is_no_more_goes(folder):
+    record = {"ID": "a", "wav": "/a.wav", "duration": 0.1, "split": "train"}
+    about = {"label_rate": 50, "num_units": 70000}
+    write_units(folder, [record], [np.array([1, 69999])], about)
+    assert {path.name for path in folder.iterdir()} == {
+        *("train.csv", "train.npy", "units.json"),
+    }
+    assert np.load(folder / "train.npy").tolist() == [1, 69999]

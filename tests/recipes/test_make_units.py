@@ -1,0 +1,269 @@
+"""Units of spoken sentences, from recordings to a folder of units."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from recipes import make_units
+from unispeech_sb.cli import main as command_line
+from unispeech_sb.dataio.corpora.aligned import aligned_sentences
+from unispeech_sb.dataio.corpora.fairseq_units import read_fairseq_units
+from unispeech_sb.dataio.manifest import read_manifest
+from unispeech_sb.dataio.unit_clusters import nearest_centres
+from unispeech_sb.dataio.units import check_units, read_about
+from unispeech_sb.lobes.backbone import Backbone
+
+YAML = "hparams/make_units.yaml"
+SPOKEN = [
+    "--synthetic=True",
+    "--synthetic_sentences=[12, 4, 0]",
+    "--synthetic_voices=[4, 2, 0]",
+    "--num_units=40",
+    "--kmeans={n_init: 2, batch_size: 2000}",
+    "--device=cpu",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_packages():
+    """Saves each run the second in which pip lists what is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = "speechbrain.utils.logger.get_environment_description"
+        patch.setattr(name, str)
+        yield
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """A folder in which the sentences have been spoken."""
+    folder = tmp_path_factory.mktemp("speech")
+    aligned_sentences(folder, [12, 4, 0], [4, 2, 0], seed=1337)
+    return folder
+
+
+def arguments(root, speech, output, *options):
+    """The command line of a run."""
+    return [
+        str(root / YAML), f"--data_folder={speech}",
+        f"--output_folder={output}", *SPOKEN, *options,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(root, speech, tmp_path_factory):
+    """The folder of a finished run on MFCCs, and its scores."""
+    output = tmp_path_factory.mktemp("made")
+    return output, make_units.main(arguments(root, speech, output))
+
+
+def same_units(first, second):
+    """Whether two runs have found the same."""
+    for name in ("train.npy", "valid.npy", "train.km", "centres.npz"):
+        one, other = (run / "units" / name for run in (first, second))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_units_of_mfccs_tell_phones(made):
+    output, scores = made
+    assert json.loads((output / "scores.json").read_text()) == scores
+    for split in ("train", "valid"):
+        assert scores[split]["pnmi"] > 0.35
+        assert scores[split]["phone_purity"] > 0.3
+    assert scores["train"]["used_units"] == 40
+
+
+def test_each_unit_is_the_nearest_centre_of_its_frame(made):
+    import torch
+
+    from unispeech_sb.dataio.audio import read_audio
+    from unispeech_sb.dataio.unit_features import MFCCs
+
+    folder = made[0] / "units"
+    centres = torch.from_numpy(np.load(folder / "centres.npz")["centres"])
+    for split in ("train", "valid"):
+        units = np.load(folder / f"{split}.npy")
+        record = read_manifest(folder / f"{split}.csv")[2]
+        (frames,) = MFCCs()([read_audio(record["wav"])])
+        own = units[int(record["units_start"]) : int(record["units_stop"])]
+        assert np.array_equal(own, nearest_centres(frames, centres).numpy())
+
+
+def test_the_folder_of_units_is_whole_and_fairseqs_too(made):
+    folder = made[0] / "units"
+    assert set(check_units(folder, 40)) == {"train", "valid"}
+    assert read_about(folder)["label_rate"] == 100
+    _, units, num_units = read_fairseq_units(folder)
+    assert num_units == 40
+    ours = [np.load(folder / f"{split}.npy") for split in ("train", "valid")]
+    assert np.array_equal(np.concatenate(units), np.concatenate(ours))
+    assert not list((made[0] / "save").glob("*.f32"))
+
+
+def test_shards_change_nothing(made, root, speech, tmp_path):
+    make_units.main(arguments(root, speech, tmp_path, "--shards=5"))
+    same_units(made[0], tmp_path)
+
+
+def test_several_machines_make_the_same(made, root, speech, tmp_path):
+    def run(shard):
+        return make_units.main(
+            arguments(root, speech, tmp_path, "--shards=3", f"--shard={shard}")
+        )
+
+    rounds = [(0, 2, 1), (0, 1, 2), (0,)]
+    found = [run(shard) for order in rounds for shard in order]
+    assert found[:-1] == [None] * 6
+    assert found[-1] == made[1]
+    same_units(made[0], tmp_path)
+
+
+@pytest.mark.parametrize("dump", ["dump_frames", "dump_units"])
+def test_a_run_goes_on_with_the_shard_that_was_not_done(
+    made, root, speech, tmp_path, monkeypatch, dump
+):
+    real, calls = getattr(make_units, dump), []
+
+    def count(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(make_units, dump, count)
+    command = arguments(root, speech, tmp_path, "--shards=4")
+    with pytest.raises(KeyboardInterrupt):
+        make_units.main(command)
+    assert not (tmp_path / "units").exists()
+    make_units.main(command)
+    assert len(calls) == 5  # the third twice
+    same_units(made[0], tmp_path)
+
+
+def test_a_killed_run_ends_with_the_same_units(made, root, speech, tmp_path):
+    command = [
+        sys.executable,
+        str(root / "recipes" / "make_units.py"),
+        *arguments(root, speech, tmp_path, "--shards=4"),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    run = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "save" / "frames_0001_of_0004.f32").exists():
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert not (tmp_path / "units").exists()
+    subprocess.run(command, env=env, check=True, stderr=subprocess.DEVNULL)
+    same_units(made[0], tmp_path)
+
+
+def test_drawn_training_recordings_are_clustered_and_all_labelled(
+    root, speech, tmp_path, monkeypatch
+):
+    seen = {}
+    for name in ("dump_frames", "dump_units"):
+        real = getattr(make_units, name)
+
+        def keep(records, *args, name=name, real=real):
+            seen[name] = seen.get(name, []) + [r["ID"] for r in records]
+            real(records, *args)
+
+        monkeypatch.setattr(make_units, name, keep)
+    options = ["--kmeans_share=0.25", "--num_units=9", "--shards=3"]
+    make_units.main(arguments(root, speech, tmp_path, *options))
+    assert len(seen["dump_frames"]) == 3
+    assert all(name.startswith("train_") for name in seen["dump_frames"])
+    assert len(set(seen["dump_units"])) == len(seen["dump_units"]) == 16
+
+
+def test_units_of_hidden_states_of_a_folder(root, speech, tmp_path):
+    backbone = tmp_path / "model"
+    backbone.mkdir()
+    Backbone.from_preset("tiny").save(backbone / "backbone.ckpt")
+    options = [f"--model={backbone}", "--layer=1", "--kmeans_share=0.5",
+               "--max_batch_s=5"]  # fmt: skip
+    command = arguments(root, speech, tmp_path / "out", *options)
+    scores = make_units.main(command)
+    assert scores["train"]["used_units"] > 20
+    about = read_about(tmp_path / "out" / "units")
+    assert (about["label_rate"], about["layer"]) == (50, 1)
+    check_units(tmp_path / "out" / "units")
+    make_units.main(arguments(root, speech, tmp_path / "again", *options))
+    same_units(tmp_path / "out", tmp_path / "again")
+
+
+MISTAKES = {
+    "--num_units=100000": "num_units: expected at most the ",
+    "--kmeans_share=0": "kmeans_share: expected a share in (0, 1], got 0",
+    "--shard=1": "expected shards of at least 1 and shard from 0 to 0",
+    "--data_folder=nowhere --synthetic=False": "nowhere: expected a Libri",
+    "--model=tiny --layer=7": "layer: expected 0 to 2, the layers of the model",
+    "--model=bass": "expected a preset (unispeech_large, ",
+    "--skip_prep=True": "manifests: expected train.csv in it, got none",
+    "--num_clusters=5": "has no key 'num_clusters'",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(root, speech, tmp_path, capsys, mistake):
+    command = arguments(root, speech, tmp_path, *mistake.split())
+    assert command_line(["recipe", "make_units", *command]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("unispeech-sb: ")
+    assert MISTAKES[mistake] in error
+
+
+def test_a_run_does_not_go_on_with_other_settings(root, speech, tmp_path):
+    make_units.main(arguments(root, speech, tmp_path))
+    with pytest.raises(ValueError, match="a run with the same num_units, seed"):
+        make_units.main(
+            arguments(root, speech, tmp_path, "--num_units=41", "--seed=1")
+        )
+    manifest = tmp_path / "manifests" / "valid.csv"
+    manifest.write_text(manifest.read_text().replace("valid_", "other_"))
+    with pytest.raises(ValueError, match="with the same manifests"):
+        make_units.main(arguments(root, speech, tmp_path))
+
+
+def test_stretches_of_files_have_units_but_no_files_for_fairseq(
+    root, speech, tmp_path
+):
+    wav = aligned_sentences(speech, [12, 4, 0], [4, 2, 0], seed=1337)[0]["wav"]
+    rows = [f"{n},{wav},train,{n * 0.4},{n * 0.4 + 0.4}" for n in range(3)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["id,path,split,start,stop", *rows]))
+    output = tmp_path / "out"
+    scores = make_units.main(
+        arguments(
+            root,
+            table,
+            output,
+            "--synthetic=False",
+            "--num_units=9",
+            "--valid_share=0.4",
+        )  # fmt: skip
+    )
+    assert "pnmi" not in scores["train"]
+    assert scores["train"]["used_units"] == 9
+    assert sorted(path.name for path in (output / "units").iterdir()) == [
+        *("centres.npz", "train.csv", "train.npy", "units.json", "valid.csv"),
+        "valid.npy",
+    ]
+
+
+@pytest.mark.real_data
+def test_real_speech_has_units(root, data_folder, tmp_path):
+    scores = make_units.main(
+        [
+            str(root / YAML), f"--data_folder={data_folder / 'asr_misc'}",
+            f"--output_folder={tmp_path}", "--device=cpu", SPOKEN[-2],
+        ]
+    )  # fmt: skip
+    assert scores["train"]["used_units"] > 90
+    check_units(tmp_path / "units", 100)

@@ -1,0 +1,370 @@
+"""Units beside a manifest: one number per frame of each recording, the targets
+of UniSpeech-SAT's pre-training (Chen et al. 2021, section 2).
+
+A folder of units has units.json (``label_rate``, ``num_units`` and how they
+were made) and, for each split, a manifest X.csv and one array X.npy with the
+units of all its recordings, one after the other. The manifest's columns
+``units_start`` and ``units_stop`` say which are whose. An array can be mapped:
+whatever its size, opening it costs nothing, an item reads its own units only,
+and several workers share them; a file with a name for each recording would
+have to be searched, or its table of contents read, first.
+"""
+
+import csv
+import json
+import os
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from speechbrain.utils.data_pipeline import provides, takes
+
+from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.manifest import (
+    SPLITS,
+    read_manifest,
+    write_manifests,
+)
+
+ABOUT = "units.json"
+TOLERANCE_S = 0.1
+"""By how much a recording and its units may differ, as in fairseq."""
+
+
+def write_units(folder, records, units, about):
+    """Writes a folder of units.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The folder; made if needed.
+    records : list of dict
+        Utterance records.
+    units : iterable of numpy.ndarray
+        Units of each record, in the same order, int, [T]; taken one by one.
+    about : dict
+        What units.json shall say: ``label_rate``, units a second, and
+        ``num_units``, above all units, are needed.
+
+    Returns
+    -------
+    dict
+        Split -> path of its manifest.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> record = {"ID": "a", "wav": "/a.wav", "duration": 0.04}
+    >>> record["split"] = "train"
+    >>> about = {"label_rate": 50, "num_units": 9}
+    >>> _ = write_units(folder, [record], [np.array([8, 2])], about)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['train.csv', 'train.npy', 'units.json']
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".units-") as drafts:
+        placed = _write_arrays(Path(drafts), records, units, about["num_units"])
+        draft = Path(drafts, ABOUT)
+        draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        os.replace(draft, folder / ABOUT)
+        for split in SPLITS:
+            draft, path = (f / f"{split}.npy" for f in (Path(drafts), folder))
+            if draft.is_file():
+                os.replace(draft, path)
+            else:  # of an earlier corpus
+                path.unlink(missing_ok=True)
+    return write_manifests(placed, folder, required_splits=())
+
+
+def _write_arrays(folder, records, units, num_units):
+    """Writes the arrays of all splits; the records with their places."""
+    kind = np.uint16 if num_units <= 2**16 else np.int32
+    counts, placed = dict.fromkeys(SPLITS, 0), []
+    with ExitStack() as stack:
+        files = {
+            split: stack.enter_context(open(folder / split, "wb"))
+            for split in SPLITS
+        }
+        for record, own in zip(records, units, strict=True):
+            split, own = record["split"], np.asarray(own)
+            _check_range(own, num_units, record["wav"])
+            files[split].write(own.astype(kind).tobytes())
+            start, counts[split] = counts[split], counts[split] + len(own)
+            bounds = {"units_start": start, "units_stop": counts[split]}
+            placed.append({**record, **bounds})
+    for split, count in counts.items():
+        if count:
+            raw = np.memmap(folder / split, kind, "r")
+            np.save(folder / f"{split}.npy", raw)
+    return placed
+
+
+def _check_range(units, num_units, name):
+    """Raises on units that are none of as many as there are."""
+    if units.size and not 0 <= units.min() <= units.max() < num_units:
+        wrong = units[(units < 0) | (units >= num_units)][0]
+        raise ValueError(
+            f"{name}: expected units from 0 to {num_units - 1}, got {wrong}"
+        )
+
+
+def read_about(folder):
+    """Reads how the units of a folder were made.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        A folder of units.
+
+    Returns
+    -------
+    dict
+        With ``label_rate`` and ``num_units``.
+
+    Raises
+    ------
+    ValueError
+        When there is no such file, or it does not tell these two.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / ABOUT).write_text('{"label_rate": 50, "num_units": 9}')
+    >>> read_about(folder)["num_units"]
+    9
+    """
+    path = Path(folder, ABOUT)
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: there is no such file; expected a folder of units, as "
+            "recipes/make_units.py writes it"
+        )
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [about[key] for key in ("label_rate", "num_units")]
+        right = all(type(number) is int and number > 0 for number in numbers)
+    except (ValueError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise ValueError(
+            f"{path}: expected JSON with label_rate and num_units, both "
+            "whole numbers above 0"
+        )
+    return about
+
+
+def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
+    """Checks every recording's units: that they are there, as many as it is
+    long, and all of those that there are.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        A folder of units.
+    num_units : int, optional
+        How many units what is trained on them tells apart; as many as the
+        folder says when omitted.
+    tolerance_s : float
+        By how much durations may differ.
+
+    Returns
+    -------
+    dict
+        Split -> path of its manifest.
+
+    Raises
+    ------
+    ValueError
+        When one is not right; the message names file and line.
+
+    Example
+    -------
+    >>> check_units("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere/units.json: there is no such file; expected ...
+    """
+    folder, about = Path(folder), read_about(folder)
+    if num_units not in (None, about["num_units"]):
+        raise ValueError(
+            f"{folder / ABOUT}: expected {num_units} units, as the model "
+            f"tells apart; they are of {about['num_units']}"
+        )
+    paths = {split: folder / f"{split}.csv" for split in SPLITS}
+    paths = {split: path for split, path in paths.items() if path.is_file()}
+    if not paths:
+        raise ValueError(f"{folder}: expected train.csv, got no manifest")
+    for split, path in paths.items():
+        units = _mapped(folder / f"{split}.npy")
+        lines = _line_numbers(path)
+        for record, line in zip(read_manifest(path), lines):
+            where = f"{path}, line {line}"
+            own = _own(units, record, where)
+            length_s = len(own) / about["label_rate"]
+            if abs(length_s - record["duration"]) > tolerance_s:
+                raise ValueError(
+                    f"{where}: expected units of {record['duration']:g} s, as "
+                    f"{record['wav']} is long; got {len(own)}, {length_s:g} s"
+                )
+            _check_range(own, about["num_units"], where)
+    return paths
+
+
+def _line_numbers(path):
+    """The line that each row of a CSV ends on."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        return [rows.line_num for _ in rows]
+
+
+def _mapped(path):
+    """The units of a split."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: there is no such file, expected units")
+    return _opened(str(path), os.stat(path).st_mtime_ns)
+
+
+@lru_cache
+def _opened(path, _modified):
+    """An array of units, opened once in each process."""
+    try:
+        units = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path}: expected an array of units; it is damaged or something "
+            "else"
+        ) from error
+    if units.ndim != 1 or units.dtype.kind not in "ui":
+        raise ValueError(
+            f"{path}: expected whole numbers in a row, got {units.dtype} of "
+            f"shape {list(units.shape)}"
+        )
+    return units
+
+
+def _own(units, record, where):
+    """The units of a record."""
+    try:
+        start, stop = int(record["units_start"]), int(record["units_stop"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: expected numbers in units_start and units_stop"
+        ) from error
+    if not 0 <= start < stop <= len(units):
+        raise ValueError(
+            f"{where}: expected a stretch of the {len(units)} units, got "
+            f"units_start {start}, units_stop {stop}"
+        )
+    return units[start:stop]
+
+
+def cut_units(units, start, num_samples, label_rate, sample_rate=16000):
+    """Cuts units as a waveform is cut, as fairseq's data set does.
+
+    Arguments
+    ---------
+    units : numpy.ndarray or torch.Tensor
+        Of the whole waveform, [T].
+    start : int
+        First sample of the cut.
+    num_samples : int
+        Length of the cut.
+    label_rate : int
+        Units a second.
+    sample_rate : int
+        Rate of the waveform in Hz.
+
+    Returns
+    -------
+    numpy.ndarray or torch.Tensor
+        Those of the cut, [U]; fewer than its length asks for where the units
+        end before the waveform.
+
+    Example
+    -------
+    >>> cut_units(torch.arange(100), 8000, 3200, label_rate=50)
+    tensor([25, 26, 27, 28, 29, 30, 31, 32, 33, 34])
+    """
+    first = round(start * label_rate / sample_rate)
+    count = round(num_samples * label_rate / sample_rate)
+    return units[first : first + count]
+
+
+def units_pipeline(folder, split, sample_rate=16000, crop_s=None):
+    """Make the items of a recording and its units: takes wav, start, stop,
+    units_start and units_stop; provides sig and units.
+
+    A crop begins where a unit does, so that the two are in step to the sample;
+    its place is drawn from torch's default generator.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        A folder of units, checked by ``check_units``.
+    split : str
+        Whose units.
+    sample_rate : int
+        Rate of the waveform in Hz.
+    crop_s : float, optional
+        Keep this many seconds of longer recordings, at a random place.
+
+    Returns
+    -------
+    speechbrain.utils.data_pipeline.DynamicItem
+        For ``add_dynamic_item``; sig is float32, [N], units are int64, [U].
+
+    Example
+    -------
+    >>> import soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(16000)), 16000)
+    >>> record = {"ID": "a", "wav": str(folder / "a.wav"), "duration": 1.0}
+    >>> record["split"] = "train"
+    >>> about = {"label_rate": 50, "num_units": 49}
+    >>> _ = write_units(folder, [record], [np.arange(49)], about)
+    >>> item = units_pipeline(folder, "train", crop_s=0.5)
+    >>> sig, units = item(record["wav"], "", "", "0", "49")
+    >>> sig.shape, units.shape
+    (torch.Size([8000]), torch.Size([25]))
+    """
+    label_rate = read_about(folder)["label_rate"]
+    path = Path(folder, f"{split}.npy")
+
+    def read(wav, start, stop, units_start, units_stop):
+        bounds = {"units_start": units_start, "units_stop": units_stop}
+        units = _own(_mapped(path), bounds, wav)
+        start, stop = (
+            int(x) if x not in (None, "") else None for x in (start, stop)
+        )
+        if crop_s is not None:
+            start, stop, units = _crop(
+                wav, (start, stop), units, label_rate, crop_s
+            )
+        sig = read_audio(wav, start, stop, sample_rate, allow_silence=True)
+        return sig, torch.from_numpy(units.astype(np.int64))
+
+    return provides("sig", "units")(
+        takes("wav", "start", "stop", "units_start", "units_stop")(read)
+    )
+
+
+def _crop(wav, stretch, units, label_rate, crop_s):
+    """Chooses a random crop of a recording, before anything is decoded."""
+    num_samples, rate = read_header(wav)
+    start, stop = stretch
+    start, stop = start or 0, num_samples if stop is None else stop
+    size = round(crop_s * rate)
+    if stop - start <= size:
+        return start, stop, units
+    last = min(
+        (stop - start - size) * label_rate // rate,
+        max(0, len(units) - round(crop_s * label_rate)),
+    )
+    place = torch.randint(last + 1, ()).item()
+    first = round(place * rate / label_rate)
+    units = cut_units(units, first, size, label_rate, rate)
+    return start + first, start + first + size, units
