@@ -1,6 +1,8 @@
-"""Time and memory of transcribing long recordings, beside transformers.
+"""Time and memory of long recordings: transcribed, beside transformers, or
+diarized.
 
     python benchmarks/longform.py [--minutes 60] [--limit-mb 2500]
+    python benchmarks/longform.py --task diarization [--sides vectors overlap]
 
 Joins LibriSpeech utterances from the folder in UNISPEECH_SB_DATA to recordings
 of several lengths and writes a model with random weights, both into a
@@ -8,6 +10,11 @@ temporary folder. Every recording goes through each side in a new process on
 its own, the shortest one before and after all others. A process whose
 resident memory passes the limit is ended, and its side gets no longer ones.
 Needs Linux, whose /proc tells the memory.
+
+Diarization has no peer that takes the same model. Its sides are EEND with
+vector clustering, whose windows of 30 s lie side by side (vectors), SUPERB's
+head, whose windows overlap by half (overlap), and the first one as a stream
+with a delay of 10 s (stream; on request, as it takes about four times as long).
 """
 
 import argparse
@@ -60,6 +67,36 @@ def write_models(name, folder):
     to_huggingface(folder / "unispeech_sb", folder / "transformers")
 
 
+def write_diarizers(name, folder):
+    """A model with vectors, and one without."""
+    from unispeech_sb.checkpoints.folder import write_pretrained
+    from unispeech_sb.lobes.backbone import Backbone
+    from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
+
+    torch.manual_seed(0)
+    backbone = Backbone.from_preset(name)
+    sizes = backbone.dim, backbone.num_states
+    heads = {
+        "vectors": (EENDVCHead(*sizes), 0.04),
+        "overlap": (DiarizationHead(sizes[0], num_states=sizes[1]), 0.02),
+    }
+    for side, (head, frame_s) in heads.items():
+        write_pretrained(
+            folder / side,
+            {"backbone": backbone, "head": head},
+            "SpeakerDiarization",
+            "Random weights.",
+            threshold=0.5,
+            median_filter=25,
+            frame_s=frame_s,
+            min_speech_s=0.0,
+            min_pause_s=0.0,
+            chunk_s=30.0,
+            num_local_speakers=head.config["num_speakers"],
+            narrow_band=False,
+        )
+
+
 def write_speech(data, path, seconds):
     """Utterances one after the other, again from the first if need be."""
     files = sorted((data / "LibriSpeech").rglob("*.flac"))
@@ -110,7 +147,33 @@ def theirs(folder, batch_seconds):
     return transcribe
 
 
-SIDES = {"unispeech_sb": ours, "transformers": theirs}
+def diarizer(folder, side, batch_seconds):
+    """A function from a file to its turns."""
+    from unispeech_sb.inference.diarization import SpeakerDiarization
+
+    stream = side == "stream"
+    model = SpeakerDiarization.from_hparams(
+        str(folder / ("vectors" if stream else side)),
+        run_opts={"device": "cpu"},
+        batch_seconds=batch_seconds,
+    )
+    if stream:
+        return lambda path: list(model.diarize_stream(path, delay_s=10.0))
+    return lambda path: model.diarize_file(path).segments
+
+
+SIDES = {
+    "unispeech_sb": ours,
+    "transformers": theirs,
+    "vectors": lambda *where: diarizer(where[0], "vectors", where[1]),
+    "overlap": lambda *where: diarizer(where[0], "overlap", where[1]),
+    "stream": lambda *where: diarizer(where[0], "stream", where[1]),
+}
+TASKS = {
+    "asr": (write_models, ["unispeech_sb", "transformers"]),
+    "diarization": (write_diarizers, ["vectors", "overlap"]),
+}
+"""What writes the models of a task, and the sides that are measured."""
 
 
 def megabytes(pid, name):
@@ -123,14 +186,14 @@ def megabytes(pid, name):
     return int(amount[0]) / 1024 if amount else 0.0
 
 
-def transcribing(pipe, side, folder, path, rounds, batch_seconds):
+def working(pipe, side, folder, path, rounds, batch_seconds):
     """What a process of its own does."""
     torch.set_grad_enabled(False)
-    transcribe = SIDES[side](folder, batch_seconds)
+    run_on = SIDES[side](folder, batch_seconds)
     loaded, times = megabytes(os.getpid(), "VmRSS"), []
     for _ in range(rounds):
         start = time.perf_counter()
-        transcribe(str(path))
+        run_on(str(path))
         times.append(time.perf_counter() - start)
     pipe.send(Run(times, loaded, megabytes(os.getpid(), "VmHWM")))
 
@@ -139,7 +202,7 @@ def run(limit_mb, *arguments):
     """Runs a side in a new process; None where it passes the limit."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=transcribing, args=(sender, *arguments))
+    process = context.Process(target=working, args=(sender, *arguments))
     process.start()
     sender.close()
     while not receiver.poll(POLL_S):
@@ -158,9 +221,9 @@ def run(limit_mb, *arguments):
     return found if found.peak_mb <= limit_mb else None
 
 
-def measure(folder, lengths, rounds, limit_mb, batch_seconds):
+def measure(sides, folder, lengths, rounds, limit_mb, batch_seconds):
     """Yields side, seconds of audio, and what was used or None."""
-    for side in SIDES:
+    for side in sides:
         shortest, *longer = lengths
         before = run(
             limit_mb, side, folder, lengths[shortest], rounds, batch_seconds
@@ -209,6 +272,8 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--task", choices=TASKS, default="asr")
+    parser.add_argument("--sides", choices=SIDES, nargs="+")
     parser.add_argument("--model", default="unispeech_sat_base")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--shortest-s", type=float, default=30.0)
@@ -226,6 +291,7 @@ def main():
     )
     os.environ["HF_HUB_OFFLINE"] = "1"
     longest = arguments.minutes * 60
+    write, sides = TASKS[arguments.task]
     wanted = [arguments.shortest_s, 60, 120, 300, 600, longest]
     with tempfile.TemporaryDirectory(prefix="longform-") as name:
         folder, lengths = Path(name), {}
@@ -233,12 +299,13 @@ def main():
             if arguments.shortest_s <= seconds <= longest:
                 lengths[seconds] = folder / f"{seconds:g}.flac"
                 write_speech(data, lengths[seconds], seconds)
-        write_models(arguments.model, folder)
+        write(arguments.model, folder)
         print(f"{arguments.model}, windows of 30 s, batches of up to "
               f"{arguments.batch_seconds:g} s, {torch.get_num_threads()} "
               f"threads, torch {torch.__version__}")  # fmt: skip
         print_table(
             measure(
+                arguments.sides or sides,
                 folder,
                 lengths,
                 arguments.rounds,

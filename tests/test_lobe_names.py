@@ -33,7 +33,7 @@ def test_entry_points_are_the_lobes(root):
 
 def test_no_public_lobe_is_forgotten():
     found = set()
-    for part in ("backbone", "heads"):
+    for part in ("backbone", "heads", "pretraining"):
         module = importlib.import_module(f"unispeech_sb.lobes.{part}")
         found |= {
             name

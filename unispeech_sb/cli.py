@@ -40,6 +40,7 @@ def recipe(argv):
     keyword_spotting        Keyword spotting: ...
     make_units              Units: ...
     phoneme_recognition     Phoneme recognition by CTC: ...
+    speaker_diarization     Speaker diarization: ...
     speaker_identification  Speaker identification: ...
     speaker_verification    Speaker verification: ...
     """
@@ -192,6 +193,13 @@ def _score(argv):
     run_score(argv)
 
 
+def _diarize(argv):
+    """Tells who speaks when: diarize FOLDER FILES..."""
+    from unispeech_sb.inference.diarize import main as run_diarize
+
+    run_diarize(argv)
+
+
 def _demo(argv):
     """Trains, scores and exports a small model on spoken test words: demo"""
     from unispeech_sb.demo import main as run_demo
@@ -209,6 +217,7 @@ COMMANDS = {
     "embed": _embed,
     "verify": _verify,
     "score": _score,
+    "diarize": _diarize,
     "demo": _demo,
 }
 """Name on the command line -> function of the arguments after it."""

@@ -146,7 +146,12 @@ def test_diarization_gives_the_recorded_activities(authors_folder, tmp_path):
     path, recorded = state_of(
         authors_folder / "sd_eend_vc.safetensors", tmp_path
     )
-    convert_checkpoint(path, tmp_path / "sb", num_heads=4)
+    report = convert_checkpoint(path, tmp_path / "sb", num_heads=4)
+    assert report.interface == "SpeakerDiarization"
+    text = (tmp_path / "sb" / "hyperparams.yaml").read_text()
+    for line in ("threshold: 0.4 ", "median_filter: 25 ", "frame_s: 0.04\n",
+                 "chunk_s: 30.0\n", "narrow_band: True "):  # fmt: skip
+        assert f"\n{line}" in text
     mods = WaveformEncoder.from_hparams(source=str(tmp_path / "sb")).mods
     wavs = resample(recorded["in/wavs_8k"], 8000, 16000)
     states = torch.stack(list(mods.encoder.iter_states(wavs)))

@@ -1,14 +1,11 @@
 """Parts of EEND with vector clustering: time grid, vectors, losses."""
 
-from itertools import permutations
-
 import torch
 from torch.nn import functional as F
 
 from unispeech_sb.nnet.eend import (
     EENDLayer,
     interpolate_frames,
-    pit_loss,
     speaker_loss,
     speaker_means,
 )
@@ -46,28 +43,6 @@ def test_silent_and_padded_frames_have_no_say_in_a_speaker_s_vector():
     torch.testing.assert_close(found[0, 0], units[0, 0])
     both = F.normalize(units[0, 1] + units[1, 1], dim=0)
     torch.testing.assert_close(found[0, 1], both)
-
-
-def test_pit_loss_is_the_least_of_all_assignments():
-    logits = torch.randn(4, 7, 3)
-    labels = (torch.rand(4, 7, 3) < 0.4).float()
-    frames = torch.tensor([7, 5, 1, 6])
-    loss, order = pit_loss(logits, labels, frames)
-    expected = []
-    for row, count in enumerate(frames):
-        costs = {
-            perm: F.binary_cross_entropy_with_logits(
-                logits[row, :count], labels[row, :count][:, list(perm)]
-            )
-            for perm in permutations(range(3))
-        }
-        best = min(costs, key=costs.get)
-        expected.append(costs[best])
-        taken = F.binary_cross_entropy_with_logits(
-            logits[row, :count], labels[row, :count][:, order[row]]
-        )
-        torch.testing.assert_close(taken, costs[best])
-    torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
 def test_speaker_loss_is_cross_entropy_over_distances():

@@ -7,7 +7,11 @@ from transformers.models.unispeech.modeling_unispeech import (
     _compute_mask_indices,
 )
 
-from unispeech_sb.nnet.masking import span_mask
+from unispeech_sb.nnet.masking import (
+    SpanMasks,
+    equal_span_mask,
+    span_mask,
+)
 
 
 def spans(row):
@@ -71,5 +75,91 @@ def test_a_generator_repeats_the_mask():
 
 @pytest.mark.parametrize(("prob", "span"), [(1.5, 5), (-0.1, 5), (0.5, 0)])
 def test_senseless_options_are_refused(prob, span):
-    with pytest.raises(ValueError, match="prob in .0, 1. and span"):
-        span_mask(torch.tensor([10]), 10, prob, span)
+    for draw in (span_mask, equal_span_mask):
+        with pytest.raises(ValueError, match="prob in .0, 1. and span"):
+            draw(torch.tensor([10]), 10, prob, span)
+
+
+def authors_mask(lengths, frames, prob, span, min_spans, random):
+    """The authors' rule, row by row, as their code has it."""
+    rows = []
+    for length in lengths:
+        count = max(int(prob * length / span + random.rand()), min_spans)
+        least = span
+        if length - least <= count:
+            least = length - count - 1
+        starts = random.choice(length - least, count, replace=False)
+        places = (starts[:, None] + np.arange(span)).ravel()
+        rows.append(np.unique(places[places < length]))
+    fewest = min(map(len, rows))
+    mask = np.zeros((len(rows), frames), dtype=bool)
+    for row, places in zip(mask, rows):
+        row[random.choice(places, fewest, replace=False)] = True
+    return torch.from_numpy(mask)
+
+
+def test_equal_masks_have_as_many_frames_in_every_row_all_of_them_valid():
+    lengths = torch.tensor([100, 60, 40, 12])
+    for _ in range(50):
+        mask = equal_span_mask(lengths, 100, 0.65, span=10)
+        counts = mask.sum(1)
+        assert (counts == counts[0]).all() and counts[0] >= 10
+        for row, length in zip(mask, lengths):
+            assert not row[length:].any()
+
+
+@pytest.mark.parametrize("prob", [0.5, 0.65, 0.8])
+@pytest.mark.parametrize("lengths", [[200, 200, 200], [200, 150, 120]])
+def test_equal_masks_are_those_of_the_authors_on_average(prob, lengths):
+    random, times = np.random.RandomState(0), 150
+    theirs = torch.stack(
+        [authors_mask(lengths, 200, prob, 10, 2, random) for _ in range(times)]
+    ).float()
+    ours = torch.stack(
+        [
+            equal_span_mask(torch.tensor(lengths), 200, prob, 10)
+            for _ in range(times)
+        ]
+    ).float()
+    assert abs(ours.mean() - theirs.mean()) < 0.015
+    runs = [(each[..., 1:] * each[..., :-1]).mean() for each in (ours, theirs)]
+    assert abs(runs[0] - runs[1]) < 0.015  # as clustered
+    # Frame by frame: fewer at both ends, none at the very last
+    difference = ours.mean((0, 1)) - theirs.mean((0, 1))
+    assert difference.abs().max() < 0.15
+    assert not ours[:, 0, 199].any() and not theirs[:, 0, 199].any()
+
+
+def test_span_counts_of_equal_masks_follow_the_rule():
+    lengths = torch.full((2000,), 100)
+    mask = equal_span_mask(lengths, 100, 0.25, span=1)  # a span is a frame
+    # floor(25 + u): 25 in nearly every row, and so in all
+    assert (mask.sum(1) == 25).all()
+    single = [
+        equal_span_mask(torch.tensor([100]), 100, 0.255, span=1).sum().item()
+        for _ in range(400)
+    ]
+    assert set(single) == {25, 26}
+    assert np.mean(single) == pytest.approx(25.5, abs=0.1)
+
+
+def test_equal_masks_of_very_short_rows_exist():
+    mask = equal_span_mask(torch.tensor([3, 1, 2]), 3, 0.65, span=10)
+    assert torch.equal(mask.sum(1), torch.tensor([1, 1, 1]))
+
+
+def test_a_set_of_options_draws_by_either_rule():
+    lengths = torch.tensor([100, 40])
+    for equal_counts, draw in ((True, equal_span_mask), (False, span_mask)):
+        masks = SpanMasks(0.5, 5, 3, equal_counts)
+        found = masks(lengths, 100, torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        expected = draw(lengths, 100, 0.5, 5, 3, generator)
+        assert torch.equal(found, expected)
+
+
+def test_rows_with_little_room_still_choose_where_their_spans_start():
+    lengths = torch.tensor([12])  # two spans of 10 have three places to start
+    first = [equal_span_mask(lengths, 12, 0.1, 10)[0, 0] for _ in range(300)]
+    share = torch.stack(first).float().mean().item()
+    assert share == pytest.approx(2 / 3, abs=0.1)

@@ -13,6 +13,7 @@ from tests.huggingface import tiny_config
 from unispeech_sb.nnet.quantizer import (
     GumbelQuantizer,
     codebook_perplexity,
+    gumbel_noise,
     gumbel_temperature,
 )
 
@@ -134,6 +135,33 @@ def test_gradients_pass_straight_through_given_choices():
     assert quantizer.codevectors.grad[0].abs().sum(-1).nonzero().tolist() == [
         [3]
     ]
+
+
+def test_given_noise_is_what_torch_would_have_drawn():
+    quantizer, feats = (
+        GumbelQuantizer(8, 6, num_entries=5),
+        torch.randn(2, 4, 8),
+    )
+    logits = quantizer.weight_proj(feats).unflatten(-1, (2, 5))
+    noise = gumbel_noise(logits, torch.Generator().manual_seed(3))
+    weights = torch.randn(2, 4, 6)
+    torch.manual_seed(3)
+    picked = F.gumbel_softmax(logits, tau=0.7, hard=True)
+    books = quantizer.codevectors.view(2, 5, 3)
+    plain = torch.einsum("btgv,gvd->btgd", picked, books).flatten(2)
+    for mode in (True, False):
+        found = quantizer.train(mode)(feats, temperature=0.7, noise=noise)
+        torch.testing.assert_close(found.codevectors, plain)
+        slopes = [
+            torch.autograd.grad(
+                (each * weights).sum(),
+                quantizer.weight_proj.weight,
+                retain_graph=True,
+            )[0]
+            for each in (found.codevectors, plain)
+        ]
+        torch.testing.assert_close(*slopes)
+        assert slopes[0].any()
 
 
 def test_perplexity_by_hand_and_over_masked_frames_only():

@@ -6,12 +6,14 @@ require_torchaudio()
 
 from unispeech_sb.brains.base import SSLBrain  # noqa: E402
 from unispeech_sb.brains.ctc import CTCBrain  # noqa: E402
+from unispeech_sb.brains.diarization import DiarizationBrain  # noqa: E402
 from unispeech_sb.brains.schedules import tri_stage  # noqa: E402
 from unispeech_sb.brains.speaker import SpeakerBrain  # noqa: E402
 from unispeech_sb.brains.utterance import UtteranceBrain  # noqa: E402
 
 __all__ = [
     "CTCBrain",
+    "DiarizationBrain",
     "SSLBrain",
     "SpeakerBrain",
     "UtteranceBrain",

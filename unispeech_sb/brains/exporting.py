@@ -44,6 +44,19 @@ recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
 cosine, _ = recognizer.verify_files("a.wav", "b.wav")  # decides at 0.25
 classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
 log_posteriors, score, index, speaker = classifier.classify_file("a.wav")"""
+DIARIZATION = """\
+from unispeech_sb.inference.diarization import SpeakerDiarization
+
+diarization = SpeakerDiarization.from_hparams("PATH/TO/THIS/FOLDER")
+found = diarization.diarize_file("a.wav")
+for start, end, speaker, confidence in found.segments:
+    print(f"{start:7.2f} {end:7.2f} {speaker}")"""
+PRETRAINED = """\
+from unispeech_sb.lobes.backbone import Backbone
+
+backbone = Backbone.from_pretrained("PATH/TO/THIS/FOLDER")
+features = backbone(wavs, wav_lens)  # [B, T, D]
+# Every recipe takes the folder: --model=PATH/TO/THIS/FOLDER"""
 THRESHOLDS = """\
 
 ## Thresholds
@@ -249,6 +262,114 @@ def export_speakers(folder, hparams, calibration, scores, scored_on, facts):
         replace=True,
         calibration=calibration,
     )
+
+
+def export_diarization(folder, hparams, decision, scores, scored_on, facts):
+    """Writes what ``SpeakerDiarization`` loads, replacing an older export.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder to make.
+    hparams : types.SimpleNamespace
+        With ``backbone``, ``head``, ``num_speakers``, ``chunk_s``,
+        ``frame_s``, ``min_speech_s``, ``min_pause_s`` and ``narrow_band``.
+    decision : unispeech_sb.brains.decisions.Decision
+        Threshold and median filter.
+    scores : dict
+        Name -> number.
+    scored_on : str
+        The split they are of.
+    facts : dict
+        What else the README tells of the training: name -> value.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from unispeech_sb.brains.decisions import Decision
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import DiarizationHead
+    >>> hparams = SimpleNamespace(
+    ...     backbone=Backbone.from_preset("tiny"),
+    ...     head=DiarizationHead(16, hidden_size=4),
+    ...     num_speakers=2,
+    ...     chunk_s=8.0,
+    ...     frame_s=0.02,
+    ...     min_speech_s=0.0,
+    ...     min_pause_s=0.0,
+    ...     narrow_band=False,
+    ... )
+    >>> path = getfixture("tmp_path") / "export"
+    >>> export_diarization(path, hparams, Decision(), {"DER": 9.0}, "test", {})
+    >>> sorted(p.name for p in path.iterdir() if p.suffix == ".ckpt")
+    ['backbone.ckpt', 'head.ckpt']
+    """
+    readme = README.format(
+        name=folder.parent.resolve().name,
+        usage=DIARIZATION,
+        summary=f"Who speaks when: up to {hparams.num_speakers} speakers in "
+        f"{hparams.chunk_s:g} s",
+        scored_on=scored_on,
+        scores=_rows(scores),
+        training=_training(hparams, facts),
+        table="",
+    )
+    names = ("chunk_s", "frame_s", "min_speech_s", "min_pause_s", "narrow_band")
+    write_pretrained(
+        folder,
+        {"backbone": hparams.backbone, "head": hparams.head},
+        "SpeakerDiarization",
+        readme,
+        replace=True,
+        num_local_speakers=hparams.num_speakers,
+        **decision._asdict(),
+        **{name: getattr(hparams, name) for name in names},
+    )
+
+
+def export_pretraining(folder, hparams, scores, scored_on, facts):
+    """Writes what ``Backbone.from_pretrained`` loads.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder to make.
+    hparams : types.SimpleNamespace
+        With ``backbone``, ``head`` and, where there are phones, ``tokenizer``.
+    scores : dict
+        Name -> number.
+    scored_on : str
+        The split they are of.
+    facts : dict
+        What else the README tells of the training: name -> value.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import UniSpeechSATHead
+    >>> hparams = SimpleNamespace(
+    ...     backbone=Backbone.from_preset("tiny"),
+    ...     head=UniSpeechSATHead(16, 9, 12, [2, 4, 6]),
+    ... )
+    >>> path = getfixture("tmp_path") / "export"
+    >>> export_pretraining(path, hparams, {"loss": 1.0}, "valid", {})
+    >>> sorted(p.name for p in path.iterdir() if p.suffix == ".ckpt")
+    ['backbone.ckpt', 'head.ckpt']
+    """
+    readme = README.format(
+        name=folder.parent.resolve().name,
+        usage=PRETRAINED,
+        summary="A pre-trained backbone, with the head that it was trained by",
+        scored_on=scored_on,
+        scores=_rows(scores),
+        training=_training(hparams, facts),
+        table="",
+    )
+    lobes = {"backbone": hparams.backbone, "head": hparams.head}
+    write_pretrained(folder, lobes, "WaveformEncoder", readme, replace=True)
+    if hasattr(hparams, "tokenizer"):
+        hparams.tokenizer.save(folder / "tokenizer.ckpt")
 
 
 def _thresholds(calibration):

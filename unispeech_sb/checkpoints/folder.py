@@ -67,6 +67,22 @@ mean_var_norm_emb: !new:unispeech_sb.lobes.heads.PassThrough
 """
     + SERVED
     + "{others}{speakers}",
+    # unispeech_sb.inference.diarization.SpeakerDiarization; WaveformEncoder,
+    # which wants an encoder, loads it, too
+    "SpeakerDiarization": """
+threshold: {threshold} # probability above which a speaker is active
+median_filter: {median_filter} # frames
+frame_s: {frame_s}
+min_speech_s: {min_speech_s}
+min_pause_s: {min_pause_s}
+chunk_s: {chunk_s}
+num_local_speakers: {num_local_speakers} # of one chunk
+narrow_band: {narrow_band} # whether it hears what 8 kHz leave
+
+modules:
+    encoder: !ref <backbone>
+    backbone: !ref <backbone>
+{others}""",
 }
 """Interface -> the part of ``hyperparams.yaml`` that wires it. Lobes that it
 does not use are modules under their own names."""

@@ -70,6 +70,11 @@ from speechbrain.inference.speaker import SpeakerRecognition
 recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
 # The decision is at 0.25, whatever the model: choose a threshold instead
 cosine, _ = recognizer.verify_files("a.wav", "b.wav")""",
+    "SpeakerDiarization": """\
+from unispeech_sb.inference.diarization import SpeakerDiarization
+
+diarization = SpeakerDiarization.from_hparams("PATH/TO/THIS/FOLDER")
+found = diarization.diarize_file("a.wav")  # found.segments, found.to_rttm""",
     "WaveformEncoder": """\
 from speechbrain.inference.encoders import WaveformEncoder
 
@@ -81,6 +86,8 @@ SERVED_BY = {
     "ForSequenceClassification": "EncoderClassifier",
     "ForXVector": "SpeakerRecognition",
     "ForECAPA": "SpeakerRecognition",
+    "ForAudioFrameClassification": "SpeakerDiarization",
+    "ForEENDVC": "SpeakerDiarization",
 }
 """Task -> SpeechBrain's interface; ``WaveformEncoder`` for all others."""
 
@@ -201,12 +208,6 @@ def convert_checkpoint(src, dst, backbone=None, **overrides):
     report = ConversionReport(
         str(dst), interface, used, found.dropped, found.notes
     )
-    options = {}
-    if interface == "EncoderClassifier":
-        kind = found.config["problem_type"] or PROBLEM_TYPES[0]
-        options["problem_type"] = kind
-    if interface == "EncoderASR":
-        options["blank_index"] = found.blank_index
     write_pretrained(
         dst,
         lobes,
@@ -214,9 +215,39 @@ def convert_checkpoint(src, dst, backbone=None, **overrides):
         _readme(found, lobes, src, report),
         _label_encoder(found, path),
         files=_files(found, path),
-        **options,
+        **_options(found, interface, lobes),
     )
     return report
+
+
+def _options(found, interface, lobes):
+    """Values of the interface's part of the yaml."""
+    if interface == "EncoderClassifier":
+        kind = found.config["problem_type"] or PROBLEM_TYPES[0]
+        return {"problem_type": kind}
+    if interface == "EncoderASR":
+        return {"blank_index": found.blank_index}
+    if interface != "SpeakerDiarization":
+        return {}
+    head = lobes["head"].config
+    options = {"min_speech_s": 0.0, "min_pause_s": 0.0, "chunk_s": 30.0}
+    if found.task == "ForEENDVC":  # as the authors' inference decides
+        return {
+            **options,
+            "threshold": 0.4,
+            "median_filter": 25,
+            "frame_s": 0.04,
+            "num_local_speakers": head["num_speakers"],
+            "narrow_band": found.config["sampling_rate"] == 8000,
+        }
+    return {
+        **options,
+        "threshold": 0.5,
+        "median_filter": 1,
+        "frame_s": 0.02,
+        "num_local_speakers": head["num_classes"],
+        "narrow_band": False,
+    }
 
 
 def _set_language(found, lobes, path, lang):

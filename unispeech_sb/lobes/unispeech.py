@@ -8,6 +8,7 @@ from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AAMSoftmax,
     AMSoftmax,
+    DiarizationHead,
     ECAPAHead,
     EENDVCHead,
     FrameHead,
@@ -24,11 +25,13 @@ from unispeech_sb.lobes.heads import (
     UtteranceHead,
     UtterancePosteriors,
 )
+from unispeech_sb.lobes.pretraining import UniSpeech, UniSpeechSAT
 
 __all__ = [
     "AAMSoftmax",
     "AMSoftmax",
     "Backbone",
+    "DiarizationHead",
     "ECAPAHead",
     "EENDVCHead",
     "FrameHead",
@@ -39,7 +42,9 @@ __all__ = [
     "SpeakerHead",
     "SpeakerPosteriors",
     "StatisticsHead",
+    "UniSpeech",
     "UniSpeechHead",
+    "UniSpeechSAT",
     "UniSpeechSATHead",
     "UtteranceEncoder",
     "UtteranceHead",

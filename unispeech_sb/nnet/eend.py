@@ -1,8 +1,6 @@
 """Parts of end-to-end diarization with vector clustering (Kinoshita et al.
-2021, section 3): encoder, time grid, speaker vectors, and the two losses.
+2021, section 3): encoder, time grid, speaker vectors and their loss.
 """
-
-from itertools import permutations
 
 import torch
 from torch import nn
@@ -135,51 +133,6 @@ def speaker_means(logits, vectors, num_frames=None):
     return F.normalize(
         torch.einsum("bts,btse->bse", weights, directions), dim=-1
     )
-
-
-def pit_loss(logits, labels, num_frames=None):
-    """Binary cross-entropy under the best assignment of speakers.
-
-    Arguments
-    ---------
-    logits : torch.Tensor
-        Activities before the sigmoid, [B, T, S].
-    labels : torch.Tensor
-        1 where a speaker is active, else 0, [B, T, S].
-    num_frames : torch.Tensor, optional
-        Number of valid frames of each chunk, [B]. All when omitted.
-
-    Returns
-    -------
-    loss : torch.Tensor
-        Mean over the speakers and frames of a chunk, then over chunks; a
-        scalar.
-    order : torch.Tensor
-        Which speaker of the labels each output was taken for, [B, S].
-
-    Example
-    -------
-    >>> labels = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
-    >>> logits = 100 * (labels.flip(2) - 0.5)
-    >>> pit_loss(logits, labels)
-    (tensor(0.), tensor([[1, 0]]))
-    """
-    batch, frames, speakers = logits.shape
-    if num_frames is None:
-        num_frames = torch.full((batch,), frames, device=logits.device)
-    mask = length_mask(num_frames, frames)[..., None]
-    labels = labels.to(logits.dtype)
-    # Cross-entropy of x with label y is softplus(x) - xy: so the cost of
-    # taking output i for speaker j needs the products x_i y_j alone.
-    constant = F.softplus(logits).masked_fill(~mask, 0.0).sum(1)  # [B, S]
-    products = logits.masked_fill(~mask, 0.0).transpose(1, 2) @ labels
-    costs = (constant[..., None] - products) / num_frames[:, None, None]
-    orders = torch.tensor(
-        list(permutations(range(speakers))), device=logits.device
-    )  # [S!, S]
-    totals = costs[:, torch.arange(speakers), orders].mean(2)  # [B, S!]
-    least = totals.min(1)
-    return least.values.mean(), orders[least.indices]
 
 
 def speaker_loss(speakers, targets, known, scale, offset):

@@ -94,7 +94,13 @@ class GumbelQuantizer(nn.Module):
         nn.init.zeros_(self.weight_proj.bias)
 
     def forward(
-        self, feats, mask=None, temperature=2.0, generator=None, one_hots=None
+        self,
+        feats,
+        mask=None,
+        temperature=2.0,
+        generator=None,
+        one_hots=None,
+        noise=None,
     ):
         """Quantizes each frame.
 
@@ -111,8 +117,10 @@ class GumbelQuantizer(nn.Module):
             Source of the noise, on the features' device; torch's default one
             when omitted.
         one_hots : torch.Tensor, optional
-            The choices, instead of drawing them, [B, T, G, V]. Gradients
-            then pass through the probabilities without noise.
+            The choices, instead of drawing them, [B, T, G, V]. Without noise
+            beside them gradients pass through the bare probabilities.
+        noise : torch.Tensor, optional
+            Gumbel noise, instead of drawing it, [B, T, G, V]; in any mode.
 
         Returns
         -------
@@ -122,14 +130,14 @@ class GumbelQuantizer(nn.Module):
         logits = self.weight_proj(feats).float()
         logits = logits.unflatten(-1, (self.num_groups, -1))  # [B, T, G, V]
         likeliest = _one_hots_like(logits, logits.argmax(-1))
-        if one_hots is not None:
-            picked = _straight_through(one_hots, logits, temperature)
-        elif self.training:
-            noisy = logits + _gumbel_noise(logits, generator)
+        if noise is None and one_hots is None and self.training:
+            noise = gumbel_noise(logits, generator)
+        noisy = logits if noise is None else logits + noise
+        if noise is not None and one_hots is None:
             one_hots = _one_hots_like(noisy, noisy.argmax(-1))
+        picked = likeliest
+        if one_hots is not None:
             picked = _straight_through(one_hots, noisy, temperature)
-        else:
-            picked = likeliest
         books = self.codevectors.view(*logits.shape[2:], -1)  # [G, V, D / G]
         vectors = torch.einsum(
             "btgv,gvd->btgd", picked.to(books.dtype), books
@@ -203,8 +211,28 @@ def gumbel_temperature(num_updates, start=2.0, end=0.5, decay=0.999995):
     return max(start * decay**num_updates, end)
 
 
-def _gumbel_noise(logits, generator):
-    """One sample of the Gumbel distribution for each entry."""
+def gumbel_noise(logits, generator=None):
+    """One sample of the Gumbel distribution for each entry.
+
+    The same as ``torch.nn.functional.gumbel_softmax`` draws.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Anything of the wanted shape, type and device.
+    generator : torch.Generator, optional
+        Source of the noise; torch's default one when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Noise of that shape.
+
+    Example
+    -------
+    >>> gumbel_noise(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
     noise = torch.empty_like(logits, memory_format=torch.contiguous_format)
     return -noise.exponential_(generator=generator).log()
 

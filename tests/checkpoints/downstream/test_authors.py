@@ -17,7 +17,8 @@ from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import ECAPAHead, EENDVCHead
-from unispeech_sb.nnet.eend import pit_loss, speaker_loss
+from unispeech_sb.nnet.eend import speaker_loss
+from unispeech_sb.nnet.permutation import pit_loss
 
 LOSS = "loss_calculator.projection.weight"
 TINY = {"num_attention_heads": 4}

@@ -1,11 +1,12 @@
-"""The diarization head: batches, gradients, number of frames, files."""
+"""The diarization heads: batches, gradients, number of frames, files."""
 
 import pytest
 import torch
 
 from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.lobes.heads import EENDVCHead
-from unispeech_sb.nnet.eend import pit_loss, speaker_loss
+from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead
+from unispeech_sb.nnet.eend import speaker_loss
+from unispeech_sb.nnet.permutation import pit_loss
 
 
 def tiny_head():
@@ -90,3 +91,78 @@ def test_a_saved_head_comes_back_and_another_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="misshapen embed.weight"):
         other = {**head.config, "num_known_speakers": 7}
         EENDVCHead(**other).load(tmp_path / "head.ckpt")
+
+
+each_way = pytest.mark.parametrize("bidirectional", [False, True])
+
+
+@pytest.mark.parametrize(("size", "millions"), [(768, "2.63"), (1024, "3.15")])
+def test_default_sizes_are_those_of_superb(size, millions):
+    with torch.device("meta"):
+        head = DiarizationHead(size)
+    count = sum(parameter.numel() for parameter in head.parameters())
+    # One tensor of biases more than s3prl counts: torch's LSTM has two
+    assert f"{count / 1e6:.2f}" == millions
+
+
+def test_superb_s_head_is_one_lstm_that_hears_nothing_that_follows():
+    head = DiarizationHead(8, hidden_size=5).eval()
+    feats = torch.randn(2, 9, 8)
+    (layer,) = head.layers
+    assert not layer.bidirectional
+    wanted = head.activities(layer(feats)[0])
+    torch.testing.assert_close(head(feats), wanted)
+    cut = head(feats[:, :4])
+    torch.testing.assert_close(head(feats)[:, :4], cut)
+
+
+@each_way
+@pytest.mark.parametrize("num_states", [None, 3])
+def test_a_chunk_s_activities_are_the_same_in_any_batch(
+    bidirectional, num_states
+):
+    head = DiarizationHead(
+        8, 3, 5, num_layers=2, bidirectional=bidirectional,
+        num_states=num_states,
+    ).eval()  # fmt: skip
+    feats = torch.randn((3, 2, 10, 8) if num_states else (2, 10, 8))
+    for shares in ([1.0, 0.6], [0.6, 0.4]):
+        lengths = torch.tensor(shares)
+        batched = head(feats, lengths)
+        assert batched.shape == (2, 10, 3)
+        for row, count in enumerate((10 * lengths).round().int()):
+            alone = head(feats[..., row : row + 1, :count, :])
+            torch.testing.assert_close(
+                batched[row, :count], alone[0], rtol=1e-5, atol=1e-5
+            )
+
+
+@each_way
+def test_the_loss_reaches_every_parameter_of_the_lstm_head(bidirectional):
+    head = DiarizationHead(
+        8, hidden_size=5, bidirectional=bidirectional, num_states=3
+    )
+    labels = (torch.rand(2, 10, 2) < 0.5).float()
+    logits = head(torch.randn(3, 2, 10, 8), torch.tensor([1.0, 0.6]))
+    pit_loss(logits, labels, torch.tensor([10, 6]))[0].backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_dropout_follows_every_lstm_and_in_training_only():
+    head = DiarizationHead(8, hidden_size=5, num_layers=2, dropout=1.0)
+    feats = torch.randn(2, 9, 8)
+    nothing = head.activities.bias.expand(2, 9, 2)
+    torch.testing.assert_close(head(feats), nothing)
+    assert (head.eval()(feats) - nothing).abs().max() > 1e-3
+
+
+def test_a_saved_lstm_head_comes_back_and_zero_speakers_are_refused(tmp_path):
+    head = DiarizationHead(8, 3, 5, bidirectional=True, num_states=2).eval()
+    head.save(tmp_path / "head.ckpt")
+    again = DiarizationHead(**head.config).eval()
+    again.load(tmp_path / "head.ckpt")
+    states = torch.randn(2, 1, 7, 8)
+    assert torch.equal(head(states), again(states))
+    with pytest.raises(ValueError, match="one speaker or more; got 0"):
+        DiarizationHead(8, num_speakers=0)

@@ -1,6 +1,6 @@
 """Heads: features in, scores or an embedding out."""
 
-from unispeech_sb.lobes.heads.diarization import EENDVCHead
+from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
 from unispeech_sb.lobes.heads.ecapa import ECAPAHead
 from unispeech_sb.lobes.heads.frame import FrameHead
 from unispeech_sb.lobes.heads.margins import AAMSoftmax
@@ -24,6 +24,7 @@ from unispeech_sb.lobes.heads.utterance import UtteranceHead
 __all__ = [
     "AAMSoftmax",
     "AMSoftmax",
+    "DiarizationHead",
     "ECAPAHead",
     "EENDVCHead",
     "FrameHead",

@@ -1,4 +1,6 @@
-"""The head of the authors' diarization models: EEND with vector clustering."""
+"""Heads of diarization: who speaks when. One for few speakers and short
+recordings, and that of the authors' EEND with vector clustering.
+"""
 
 import torch
 from torch import nn
@@ -12,9 +14,133 @@ from unispeech_sb.nnet.eend import (
 from unispeech_sb.nnet.instance_norm import instance_norm
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.pooling import LayerMix
+from unispeech_sb.nnet.recurrence import run_padded
 
 INNER_SIZE, DROPOUT = 2048, 0.1
-"""Of every model that the authors published."""
+"""Of every EEND model that the authors published."""
+
+
+class DiarizationHead(Lobe):
+    """Layer mix (optional), LSTM, one activity for each speaker.
+
+    With the defaults that is SUPERB's head (Yang et al. 2021, section 3). A
+    chunk scores the same alone and in any batch.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_speakers : int
+        Number of speakers S at most; the outputs are in no order.
+    hidden_size : int
+        Size of the LSTM in each direction.
+    num_layers : int
+        Number of LSTMs.
+    bidirectional : bool
+        Hear what follows, too.
+    dropout : float
+        Dropout on the output of each LSTM.
+    num_states : int, optional
+        Number of hidden states to mix; without it the head takes one.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.heads import DiarizationHead
+    >>> head = DiarizationHead(16, hidden_size=8, num_states=3)
+    >>> head(torch.randn(3, 2, 9, 16)).shape
+    torch.Size([2, 9, 2])
+    """
+
+    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
+
+    def __init__(
+        self,
+        input_size,
+        num_speakers=2,
+        hidden_size=512,
+        num_layers=1,
+        bidirectional=False,
+        dropout=0.0,
+        num_states=None,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_speakers": num_speakers,
+                "hidden_size": hidden_size,
+                "num_layers": num_layers,
+                "bidirectional": bidirectional,
+                "dropout": dropout,
+                "num_states": num_states,
+            }
+        )
+        if num_speakers < 1:
+            raise ValueError(
+                "num_speakers: expected one speaker or more; got "
+                f"{num_speakers}"
+            )
+        self.layer_mix = None if num_states is None else LayerMix(num_states)
+        width = hidden_size * (2 if bidirectional else 1)
+        # One by one, for torch's stack has no dropout after its last layer
+        self.layers = nn.ModuleList(
+            nn.LSTM(
+                width if layer else input_size,
+                hidden_size,
+                batch_first=True,
+                bidirectional=bidirectional,
+            )
+            for layer in range(num_layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.activities = nn.Linear(width, num_speakers)
+
+    def forward(self, feats, lengths=None):
+        """Finds who speaks in each frame.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            Features, [B, T, D]; with the layer mix all hidden states,
+            [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Activities before the sigmoid, [B, T, S]. Frames in the padding
+            hold anything.
+        """
+        if self.layer_mix is not None:
+            feats = self.layer_mix(feats)
+        frames = None
+        if lengths is not None:
+            frames = absolute_lengths(lengths, feats.shape[1]).cpu()
+        for layer in self.layers:
+            feats = self.dropout(run_padded(layer, feats, frames))
+        return self.activities(feats)
+
+    def output_lengths(self, frames):
+        """Counts frames of the output: as many as of the features.
+
+        Arguments
+        ---------
+        frames : torch.Tensor or int
+            Number of 20 ms frames, [B] or a single one.
+
+        Returns
+        -------
+        torch.Tensor or int
+            The same.
+
+        Example
+        -------
+        >>> from unispeech_sb.lobes.heads import DiarizationHead
+        >>> DiarizationHead(4, hidden_size=2).output_lengths(1499)
+        1499
+        """
+        return frames
 
 
 class EENDVCHead(Lobe):

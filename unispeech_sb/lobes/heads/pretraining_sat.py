@@ -146,6 +146,7 @@ class UniSpeechSATHead(Lobe):
         temperature=2.0,
         generator=None,
         one_hots=None,
+        noise=None,
     ):
         """Computes what both losses compare.
 
@@ -167,6 +168,8 @@ class UniSpeechSATHead(Lobe):
             one when omitted.
         one_hots : torch.Tensor, optional
             Entries of the codebooks, instead of drawing them, [B, T, G, V].
+        noise : torch.Tensor, optional
+            Gumbel noise, instead of drawing it, [B, T, G, V].
 
         Returns
         -------
@@ -196,7 +199,7 @@ class UniSpeechSATHead(Lobe):
             counts = absolute_lengths(lengths, frames)
             mask = length_mask(counts, frames).to(layer_state.device)
         quantized = self.quantizer(
-            layer_state, mask, temperature, generator, one_hots
+            layer_state, mask, temperature, generator, one_hots, noise
         )
         return UniSpeechSATHeadOutput(
             logits,

@@ -3,11 +3,11 @@ section 3): scores of every frame for CTC, index 0 the blank.
 """
 
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from unispeech_sb.lobes.lobe import Lobe
 from unispeech_sb.nnet.lengths import absolute_lengths
 from unispeech_sb.nnet.pooling import LayerMix
+from unispeech_sb.nnet.recurrence import run_padded
 
 
 class RecurrentHead(Lobe):
@@ -107,7 +107,7 @@ class RecurrentHead(Lobe):
             feats = self.spec_augment(feats, frames)
         hidden = self.projector(feats)
         for layer in self.layers:
-            hidden = self.dropout(_run(layer, hidden, frames))
+            hidden = self.dropout(run_padded(layer, hidden, frames))
         return self.classifier(hidden)
 
 
@@ -170,16 +170,3 @@ class ProjectedFrameHead(Lobe):
         if self.layer_mix is not None:
             feats = self.layer_mix(feats)
         return self.classifier(self.projector(feats))
-
-
-def _run(layer, feats, frames):
-    """One LSTM over a padded batch, its way back from each row's end."""
-    if frames is None:
-        return layer(feats)[0]
-    packed = pack_padded_sequence(
-        feats, frames, batch_first=True, enforce_sorted=False
-    )
-    hidden, _ = pad_packed_sequence(
-        layer(packed)[0], batch_first=True, total_length=feats.shape[1]
-    )
-    return hidden

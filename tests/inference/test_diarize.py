@@ -1,0 +1,126 @@
+"""The command, on a folder as convert writes it."""
+
+import json
+
+import pytest
+import torch
+
+from tests.inference.diarization_models import babble, save_model
+from tests.inference.speaker_models import save_model as save_voices
+from tests.inference.speaker_models import write
+from unispeech_sb.dataio.annotations import read_rttm, write_rttm
+from unispeech_sb.inference.diarization import SpeakerDiarization
+from unispeech_sb.inference.diarize import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A pretrained folder."""
+    return str(save_model(tmp_path_factory.mktemp("diarize") / "model"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two recordings, the longer one first."""
+    return [
+        write(tmp_path / f"{name}.wav", babble(seconds))
+        for name, seconds in (("long one", 3.3), ("b", 1.2))
+    ]
+
+
+def test_one_file_is_its_turns(folder, files, capsys):
+    main([folder, files[0]])
+    captured = capsys.readouterr()
+    found = SpeakerDiarization.from_hparams(folder).diarize_file(files[0])
+    assert captured.out == found.to_text() != ""
+    assert "diarize: 100%" in captured.err
+
+
+def test_several_files_become_rttm_files_and_pictures(
+    folder, files, tmp_path, capsys
+):
+    target = tmp_path / "new" / "folder"
+    main([folder, *files, "--rttm-dir", str(target), "--plot",
+          "--num-speakers", "2"])  # fmt: skip
+    assert sorted(p.name for p in target.iterdir()) == [
+        "b.png", "b.rttm", "long_one.png", "long_one.rttm",
+    ]  # fmt: skip
+    model = SpeakerDiarization.from_hparams(folder)
+    lines = []
+    for file, name in zip(files, ("long_one", "b")):
+        found = model.diarize_file(file, 2)
+        assert read_rttm(target / f"{name}.rttm") == {name: found.annotation}
+        lines += [f"{file}\t{line}" for line in found.to_text().splitlines()]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("form", ["rttm", "json"])
+def test_files_follow_each_other_in_their_order(form, folder, files, capsys):
+    main([folder, *files, "--format", form])
+    model = SpeakerDiarization.from_hparams(folder)
+    texts = [getattr(model.diarize_file(f), f"to_{form}")() for f in files]
+    assert capsys.readouterr().out == "".join(texts)
+
+
+def test_labels_of_one_file_are_for_audacity(folder, files, capsys):
+    main([folder, files[0], "--format", "audacity"])
+    start, end, speaker = capsys.readouterr().out.splitlines()[0].split("\t")
+    assert float(start) < float(end) and speaker == "speaker1"
+
+
+def test_a_speaker_model_may_be_given(folder, files, tmp_path, capsys):
+    voices = str(save_voices(tmp_path / "voices"))
+    main([folder, files[0], "--speaker-model", voices, "--format", "json",
+          "--min-speakers", "2", "--max-speakers", "2"])  # fmt: skip
+    assert len(json.loads(capsys.readouterr().out)["speakers"]) <= 2
+    with pytest.raises(ValueError, match="none: expected a folder"):
+        main([folder, files[0], "--speaker-model", str(tmp_path / "none")])
+
+
+def test_the_reference_is_drawn(folder, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "truth.rttm"
+    write_rttm(path, {"long_one": [(0.0, 1.0, "anna")]})
+    main([folder, files[0], "--plot"])
+    plain = (tmp_path / "long_one.png").read_bytes()
+    main([folder, files[0], "--plot", "--reference", str(path)])
+    assert (tmp_path / "long_one.png").read_bytes() != plain
+    with pytest.raises(ValueError, match="expected segments of b; .* long_one"):
+        main([folder, *files, "--plot", "--reference", str(path)])
+
+
+def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
+    (tmp_path / "text.wav").write_text("no audio")
+    bad = [str(tmp_path / "no.wav"), str(tmp_path / "text.wav")]
+    silent = write(tmp_path / "silent.wav", torch.zeros(16000))
+    target = tmp_path / "out"
+    with pytest.raises(SystemExit) as caught:
+        main([folder, bad[0], files[1], bad[1], silent,
+              "--rttm-dir", str(target)])  # fmt: skip
+    assert caught.value.code == 1
+    *_, first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "diarize: 2 of 4 files failed:"
+    assert second == f"  {bad[0]}: there is no such file"
+    assert third.startswith(f"  {bad[1]}: not readable as audio")
+    assert sorted(p.name for p in target.iterdir()) == ["b.rttm", "silent.rttm"]
+    assert (target / "silent.rttm").read_text() == ""
+
+
+def test_what_makes_no_sense_is_refused(folder, files, tmp_path, capsys):
+    for names in (["a.wav", "a.wav"], ["x/a.wav", "y/a.flac"]):
+        with pytest.raises(ValueError, match="expected different names"):
+            main([folder, *names])
+    with pytest.raises(ValueError, match="folder with hyperparams.yaml"):
+        main([str(tmp_path / "none"), "a.wav"])
+    with pytest.raises(ValueError, match="max_speakers: expected"):
+        main([folder, files[0], "--min-speakers", "3", "--max-speakers", "2"])
+    for options in (
+        ["--reference", "a.rttm"],
+        ["b.wav", "--format", "audacity"],
+        ["--num-speakers", "0"],
+        ["--format", "srt"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([folder, "a.wav", *options])
+        assert caught.value.code == 2
+    assert "give --plot" in capsys.readouterr().err

@@ -1,0 +1,278 @@
+"""The picture of a diarization: speakers as rows over time."""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+from scipy.optimize import linear_sum_assignment
+
+STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
+"""Seconds from one tick of the time axis to the next."""
+
+MOST_LINES, MOST_TICKS, LINE_S = 6, 12, 60.0
+"""Of a picture, of a line, and the recording that one line is enough for."""
+
+_WIDTH, _ROW, _HEAD = 12.0, 0.26, 0.55  # inches
+_DOTS_PER_INCH = 110
+_COLOURS = colormaps["tab10"].colors
+_OTHER = (0.6, 0.6, 0.6)
+
+
+def write_timeline(path, segments, duration_s, reference=None, title=None):
+    """Draws who speaks when.
+
+    Each speaker has a row and a colour; where several speak at once, a grey
+    band goes through their rows. A long recording is broken into lines. The
+    rows of the reference stand above, with the colours of those of the
+    speakers who share most time with them, and grey ones for the others.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The PNG to write or to replace.
+    segments : iterable of tuple
+        (start, end, speaker, ...) of each turn, in seconds.
+    duration_s : float
+        Length of the recording in seconds.
+    reference : iterable of tuple, optional
+        (start, end, speaker, ...) of who really spoke when.
+    title : str, optional
+        What stands above the picture.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "talk.png"
+    >>> write_timeline(path, [(0.5, 2.0, "anna"), (1.5, 3.0, "ben")], 4.0)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    found = _rows(segments)
+    truth = None if reference is None else _rows(reference)
+    ends = [
+        e for rows in (found, truth or {}) for t in rows.values() for _, e in t
+    ]
+    duration_s = max([duration_s, 1e-3, *ends])
+    colours = {name: _colour(n) for n, name in enumerate(found)}
+    blocks = [("", found, colours)]
+    if truth is not None:
+        matched = {
+            name: colours.get(o, _OTHER) for name, o in match(truth, found)
+        }
+        blocks = [("reference", truth, matched), ("found", found, colours)]
+    line_s, step_s, count = lines_of(duration_s)
+    rows = sum(max(1, len(block)) for _, block, _ in blocks)
+    height = count * (rows * _ROW + _HEAD) + 0.5
+    figure = Figure((_WIDTH, height), _DOTS_PER_INCH, layout="constrained")
+    if title:
+        figure.suptitle(_plain(title), fontsize=11)
+    axes = figure.subplots(count, squeeze=False)[:, 0]
+    for number, line in enumerate(axes):
+        start = number * line_s
+        _draw_line(line, blocks, (start, start + line_s), duration_s, step_s)
+    form = "h:mm:ss" if duration_s >= 3600 else "m:ss"
+    axes[-1].set_xlabel(f"time ({form}); grey bands: several speak at once")
+    _write(figure, path)
+
+
+def lines_of(duration_s):
+    """Breaks a recording into lines of one length.
+
+    Arguments
+    ---------
+    duration_s : float
+        Length of the recording in seconds, above 0.
+
+    Returns
+    -------
+    line_s : float
+        Seconds of a line, whole ticks where there are several.
+    step_s : float
+        Seconds from one tick to the next.
+    count : int
+        Number of lines.
+
+    Example
+    -------
+    >>> lines_of(45.0), lines_of(3605.0)
+    ((45.0, 5, 1), (660, 60, 6))
+    """
+    count = min(MOST_LINES, max(1, math.ceil(duration_s / LINE_S - 1e-6)))
+    for step_s in STEPS_S:
+        if duration_s / count <= MOST_TICKS * step_s:
+            break
+    if count == 1:
+        return duration_s, step_s, count
+    line_s = step_s * math.ceil(duration_s / count / step_s - 1e-6)
+    return line_s, step_s, math.ceil(duration_s / line_s - 1e-6)
+
+
+def match(truth, found):
+    """Pairs speakers so that the time that pairs share is most.
+
+    Arguments
+    ---------
+    truth : dict
+        Speaker of the reference -> list of (start, end).
+    found : dict
+        The same of those that were found.
+
+    Returns
+    -------
+    list of tuple
+        Each of the reference with who was found for it, or None.
+
+    Example
+    -------
+    >>> match({"a": [(0, 2)], "b": [(2, 3)]}, {"x": [(2, 4)], "y": [(0, 1)]})
+    [('a', 'y'), ('b', 'x')]
+    """
+    shared = np.array(
+        [
+            [_shared(own, turns) for turns in found.values()]
+            for own in truth.values()
+        ]
+    ).reshape(len(truth), len(found))
+    pairs = dict(zip(*linear_sum_assignment(shared, maximize=True)))
+    names = list(found)
+    return [
+        (name, names[pairs[n]] if n in pairs and shared[n, pairs[n]] else None)
+        for n, name in enumerate(truth)
+    ]
+
+
+def _rows(segments):
+    """Speaker -> turns, in the order in which speakers begin."""
+    rows = {}
+    for start, end, speaker, *_ in sorted(tuple(s) for s in segments):
+        rows.setdefault(str(speaker), []).append((start, end))
+    return rows
+
+
+def _shared(own, other):
+    """Seconds that two speakers' turns have in common."""
+    if not own or not other:
+        return 0.0
+    own, other = np.array(own, float), np.array(other, float)
+    ends = np.minimum(own[:, None, 1], other[None, :, 1])
+    starts = np.maximum(own[:, None, 0], other[None, :, 0])
+    return float((ends - starts).clip(min=0).sum())
+
+
+def overlaps(rows):
+    """Stretches in which two or more speak.
+
+    Arguments
+    ---------
+    rows : dict
+        Speaker -> list of (start, end).
+
+    Returns
+    -------
+    list of tuple
+        (start, end), in order.
+
+    Example
+    -------
+    >>> overlaps({"a": [(0, 2), (3, 4)], "b": [(1, 2)], "c": [(2, 3.5)]})
+    [(1, 2), (3, 3.5)]
+    """
+    steps = sorted(
+        (time, step)
+        for turns in rows.values()
+        for turn in turns
+        for time, step in zip(turn, (1, -1))
+    )
+    found, count = [], 0
+    for time, step in steps:  # ends come before starts of the same time
+        count += step
+        if step == 1 and count == 2:
+            begin = time
+        elif step == -1 and count == 1 and time > begin:
+            found.append((begin, time))
+    return found
+
+
+def _draw_line(axes, blocks, limits, duration_s, step_s):
+    """Draws one line of the picture."""
+    top, ticks, labels = 0.0, [], []
+    start, stop = limits
+    for heading, rows, colours in blocks:
+        height = max(1, len(rows))
+        if heading == "found":
+            axes.axhline(top, color="0.3", linewidth=1.0)
+        bands = [(a, b - a) for a, b in overlaps(rows)]
+        axes.broken_barh(bands, (top, height), color="0.82", zorder=0)
+        for place, (speaker, turns) in enumerate(rows.items()):
+            bars = [(a, b - a) for a, b in turns if a < stop and b > start]
+            axes.broken_barh(
+                bars,
+                (top + place + 0.14, 0.72),
+                facecolor=colours[speaker],
+                edgecolor=colours[speaker],
+                linewidth=0.5,
+                zorder=2,
+            )
+            ticks.append(top + place + 0.5)
+            labels.append(_plain(speaker))
+        if not rows:
+            ticks.append(top + 0.5)
+            labels.append("(nobody)")
+        if heading:
+            axes.text(
+                1.005,
+                top + height / 2,
+                heading,
+                transform=axes.get_yaxis_transform(),
+                rotation=270,
+                va="center",
+                fontsize=8,
+                color="0.3",
+            )
+        top += height
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set(xlim=(start, stop), ylim=(top, 0))
+    if duration_s < stop:
+        axes.axvspan(duration_s, stop, color="0.93", hatch="//", zorder=3)
+    axes.xaxis.set_major_locator(MultipleLocator(step_s))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda time, _: _clock(time, duration_s, step_s))
+    )
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.9", linewidth=0.6, zorder=-1)
+    axes.set_axisbelow(True)
+
+
+def _clock(seconds, duration_s, step_s):
+    """A time as the axis says it."""
+    minutes, rest = divmod(round(seconds, 3), 60)
+    if step_s < 1:
+        return f"{minutes:.0f}:{rest:04.1f}"
+    if duration_s < 3600:
+        return f"{minutes:.0f}:{rest:02.0f}"
+    return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:02.0f}"
+
+
+def _colour(number):
+    """Colour of a speaker; grey is kept for those of the reference alone."""
+    colours = [c for n, c in enumerate(_COLOURS) if n != 7]
+    return colours[number % len(colours)]
+
+
+def _plain(text):
+    """Text without what matplotlib would read as a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def _write(figure, path):
+    """Puts a picture in place only when all of it is on the disk."""
+    path, picture = Path(path), io.BytesIO()
+    figure.savefig(picture, format="png")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(picture.getvalue())
+    os.replace(partial, path)
