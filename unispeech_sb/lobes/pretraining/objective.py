@@ -1,0 +1,263 @@
+"""What both pre-trainings share: masked frames, and the sum of their losses."""
+
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from unispeech_sb.lobes.backbone import BackboneOutput
+from unispeech_sb.nnet.contrastive import feature_penalty
+from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.quantizer import gumbel_temperature
+
+
+class PretrainingOutput(NamedTuple):
+    """What a pre-training makes of a batch.
+
+    Arguments
+    ---------
+    losses : dict
+        Name -> scalar, each a sum: over masked frames, or over utterances
+        for ``ctc``. What is a mean by nature (diversity, feature penalty,
+        the utterance-wise loss) is multiplied by ``sample_size``.
+    sample_size : int
+        Number of masked frames: what the authors' trainer divides the
+        gradients of all losses by, ``ctc`` too.
+    diagnostics : dict
+        Name -> scalar without a gradient: accuracies, perplexities and the
+        temperature.
+
+    Example
+    -------
+    >>> PretrainingOutput({"ctc": torch.tensor(3.0)}, 2, {}).sample_size
+    2
+    """
+
+    losses: dict
+    sample_size: int
+    diagnostics: dict
+
+
+def weighted_loss(output, weights):
+    """Sums the losses of a batch as the authors' criteria do.
+
+    The result is a sum over ``sample_size`` frames. Before an update the
+    gradients are divided by the sum of the sample sizes of all its batches,
+    on all machines, and not by the number of batches or machines.
+
+    Arguments
+    ---------
+    output : PretrainingOutput
+        Of one batch.
+    weights : dict
+        Name of each loss -> factor, such as ``UNISPEECH_WEIGHTS``.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar.
+
+    Raises
+    ------
+    ValueError
+        When a loss has no weight or a weight no loss.
+
+    Example
+    -------
+    >>> losses = {"ctc": torch.tensor(3.0), "contrastive": torch.tensor(8.0)}
+    >>> output = PretrainingOutput(losses, 2, {})
+    >>> weighted_loss(output, {"ctc": 0.5, "contrastive": 0.25})
+    tensor(3.5000)
+    """
+    if set(weights) != set(output.losses):
+        raise ValueError(
+            f"loss weights: expected {', '.join(sorted(output.losses))}; "
+            f"got {', '.join(sorted(weights))}"
+        )
+    # A weight of 0 keeps its loss: distributed training waits for gradients
+    return sum(weights[name] * loss for name, loss in output.losses.items())
+
+
+class MaskedFrames(NamedTuple):
+    """A masked batch after the backbone.
+
+    Arguments
+    ---------
+    output : BackboneOutput
+        What the backbone made of the masked batch.
+    conv_features : torch.Tensor
+        Convolutional features before LayerNorm, [B, T, C].
+    counts : torch.Tensor
+        Frames of each row that may be masked, [B].
+    mask : torch.Tensor
+        True at the masked ones, bool, [B, T].
+
+    Example
+    -------
+    >>> MaskedFrames._fields[-1]
+    'mask'
+    """
+
+    output: BackboneOutput
+    conv_features: torch.Tensor
+    counts: torch.Tensor
+    mask: torch.Tensor
+
+
+class Objective(nn.Module):
+    """A backbone and a head that are pre-trained together.
+
+    Masks are drawn in evaluation too, so that validation losses measure the
+    same task.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        What is pre-trained.
+    head : Lobe
+        What stands on it.
+    masks : SpanMasks
+        How masks are drawn.
+    latent_temp : tuple of float
+        Temperature of the Gumbel softmax before the first update, its lowest
+        value, and its factor of each update.
+    feature_grad_mult : float
+        Factor of the gradient that reaches the convolutions.
+    paper_code_compat : bool
+        Keep the bugs of the authors' code.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.nnet.masking import SpanMasks
+    >>> backbone = Backbone.from_preset("tiny")
+    >>> objective = Objective(
+    ...     backbone, nn.Identity(), SpanMasks(0.5, 2), (2.0, 0.5, 0.9)
+    ... )
+    >>> objective.temperature(1)
+    1.8
+    """
+
+    def __init__(
+        self,
+        backbone,
+        head,
+        masks,
+        latent_temp,
+        feature_grad_mult=1.0,
+        paper_code_compat=False,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.masks = masks
+        self.latent_temp = tuple(latent_temp)
+        self.feature_grad_mult = feature_grad_mult
+        self.paper_code_compat = paper_code_compat
+
+    def temperature(self, num_updates):
+        """Temperature of the Gumbel softmax.
+
+        Arguments
+        ---------
+        num_updates : int
+            Number of optimizer updates so far: the count that a Brain keeps
+            in its checkpoints, so that a resumed run goes on where it was.
+
+        Returns
+        -------
+        float
+            The temperature.
+        """
+        return gumbel_temperature(num_updates, *self.latent_temp)
+
+    def encode_masked(
+        self, wavs, wav_lens=None, mask=None, generator=None, labelled=None
+    ):
+        """Runs the backbone over masked frames.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+        mask : torch.Tensor, optional
+            True at frames to mask, bool, [B, T], instead of drawn ones.
+        generator : torch.Generator, optional
+            Source of the masks; torch's default one when omitted.
+        labelled : torch.Tensor, optional
+            Frames of each row that have labels, [B]. All when omitted.
+            Frames after the most of them are cut off.
+
+        Returns
+        -------
+        MaskedFrames
+            Features, and which of them are masked.
+
+        Raises
+        ------
+        ValueError
+            When no frame is masked.
+        """
+        frames = self.backbone.output_lengths(wavs.shape[1])
+        counts = torch.full((len(wavs),), frames, device=wavs.device)
+        if wav_lens is not None:
+            shares = self.backbone.frame_lens(wavs.shape[1], wav_lens)
+            counts = absolute_lengths(shares.to(wavs.device), frames)
+        if labelled is not None:
+            counts = counts.minimum(labelled.to(wavs.device))
+            frames = min(frames, int(labelled.max()))
+        if mask is None:
+            mask = self.masks(counts, frames, generator)
+        if not mask.any():
+            raise ValueError(
+                "pre-training: expected at least one masked frame; got none "
+                f"in {len(wavs)} utterances of {counts.tolist()} frames"
+            )
+        extractor = self.backbone.feature_extractor
+        with _tapped(extractor, frames, self.feature_grad_mult) as kept:
+            output = self.backbone.encode(
+                wavs, wav_lens, mask, output_hidden_states=True
+            )
+        return MaskedFrames(output, kept[0], counts, mask)
+
+    def feature_penalty(self, frames):
+        """Mean square of the convolutional features of valid frames.
+
+        Arguments
+        ---------
+        frames : MaskedFrames
+            Of ``encode_masked``.
+
+        Returns
+        -------
+        torch.Tensor
+            A scalar; that of all frames with ``paper_code_compat``.
+        """
+        feats = frames.conv_features
+        if self.paper_code_compat:
+            return feature_penalty(feats)
+        return feature_penalty(
+            feats, length_mask(frames.counts, feats.shape[1])
+        )
+
+
+@contextmanager
+def _tapped(extractor, num_frames, grad_mult):
+    """Keeps what the convolutions give, cut and with its gradient scaled."""
+    kept = []
+
+    def tap(module, args, feats):
+        feats = feats[:, :num_frames]
+        if feats.requires_grad and grad_mult != 1.0:
+            feats.register_hook(lambda gradient: grad_mult * gradient)
+        kept.append(feats)
+        return feats
+
+    handle = extractor.register_forward_hook(tap)
+    try:
+        yield kept
+    finally:
+        handle.remove()
