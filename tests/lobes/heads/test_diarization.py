@@ -118,12 +118,13 @@ def test_superb_s_head_is_one_lstm_that_hears_nothing_that_follows():
 
 @each_way
 @pytest.mark.parametrize("num_states", [None, 3])
+@pytest.mark.parametrize("context", [0, 3])
 def test_a_chunk_s_activities_are_the_same_in_any_batch(
-    bidirectional, num_states
+    bidirectional, num_states, context
 ):
     head = DiarizationHead(
         8, 3, 5, num_layers=2, bidirectional=bidirectional,
-        num_states=num_states,
+        num_states=num_states, context=context,
     ).eval()  # fmt: skip
     feats = torch.randn((3, 2, 10, 8) if num_states else (2, 10, 8))
     for shares in ([1.0, 0.6], [0.6, 0.4]):
@@ -138,10 +139,14 @@ def test_a_chunk_s_activities_are_the_same_in_any_batch(
 
 
 @each_way
-def test_the_loss_reaches_every_parameter_of_the_lstm_head(bidirectional):
+@pytest.mark.parametrize("context", [0, 3])
+def test_the_loss_reaches_every_parameter_of_the_lstm_head(
+    bidirectional, context
+):
     head = DiarizationHead(
-        8, hidden_size=5, bidirectional=bidirectional, num_states=3
-    )
+        8, hidden_size=5, bidirectional=bidirectional, num_states=3,
+        context=context,
+    )  # fmt: skip
     labels = (torch.rand(2, 10, 2) < 0.5).float()
     logits = head(torch.randn(3, 2, 10, 8), torch.tensor([1.0, 0.6]))
     pit_loss(logits, labels, torch.tensor([10, 6]))[0].backward()
