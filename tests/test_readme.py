@@ -14,7 +14,7 @@ from benchmarks.ngrams import write_arpa
 from tests.conftest import ROOT
 from tests.dataio.corpora.test_speech_commands import build_tree
 from tests.huggingface import save_folder, tiny_model
-from tests.recipes import speech, voices
+from tests.recipes import speech, talks, voices
 from tests.recipes.conftest import TINY, WORDS, write_corpus
 from unispeech_sb import cli
 
@@ -43,6 +43,11 @@ SPEAKERS = [
     f"unispeech-sb embed {VOICES}/export a.wav b.wav -o voices.safetensors",
     f"unispeech-sb score {VOICES}/export --trials=trials.txt "
     "--audio-root=my_voices",
+]
+TALKS = "results/speaker_diarization/1986"
+TURNS = [
+    "unispeech-sb recipe speaker_diarization --data_folder=my_talks",
+    f"unispeech-sb diarize {TALKS}/export talk.wav --rttm-dir=turns --plot",
 ]
 SHORT = [
     *TINY[2:], "--model=tiny", "--number_of_epochs=1", "--augmentation=null",
@@ -75,6 +80,7 @@ def test_the_readme_holds_what_is_tested_here():
         "unispeech-sb to-hf results/demo/export for-transformers",
         *RECOGNITION,
         *SPEAKERS,
+        *TURNS,
     ]
 
 
@@ -199,3 +205,12 @@ def test_the_speaker_commands_run(tmp_path, monkeypatch, capsys):
     run_all(SPEAKERS, short)
     assert "EER" in capsys.readouterr().out
     assert (tmp_path / "voices.safetensors").is_file()
+
+
+def test_the_diarization_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    talks.write_talks(tmp_path / "my_talks")
+    shutil.copy("my_talks/dev/dev_0.wav", "talk.wav")
+    run_all(TURNS, [*voices.QUICK, "--number_of_epochs=1", "--hidden_size=4"])
+    assert (tmp_path / "turns" / "talk.rttm").is_file()
+    assert list(tmp_path.glob("**/talk*.png"))

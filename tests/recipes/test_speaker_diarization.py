@@ -92,7 +92,7 @@ def test_the_export_says_the_same_of_a_file(trained, corpus):
         found = [tuple(segment[:3]) for segment in segments]
         assert diarization_error(reference, found).rate < 0.15
     readme = (output / "export" / "README.md").read_text()
-    assert "up to 2 speakers in 3 s" in readme
+    assert "up to 2 speakers in 10 s" in readme
     assert "| recordings scored | 4 |" in readme
     text = (output / "export" / "hyperparams.yaml").read_text()
     assert f"\nthreshold: {scores['threshold']}" in text
