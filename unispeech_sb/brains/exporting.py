@@ -55,7 +55,6 @@ PRETRAINED = """\
 from unispeech_sb.lobes.backbone import Backbone
 
 backbone = Backbone.from_pretrained("PATH/TO/THIS/FOLDER")
-features = backbone(wavs, wav_lens)  # [B, T, D]
 # Every recipe takes the folder: --model=PATH/TO/THIS/FOLDER"""
 THRESHOLDS = """\
 
@@ -272,7 +271,7 @@ def export_diarization(folder, hparams, decision, scores, scored_on, facts):
     folder : pathlib.Path
         The folder to make.
     hparams : types.SimpleNamespace
-        With ``backbone``, ``head``, ``num_speakers``, ``chunk_s``,
+        With ``backbone``, ``head``, ``num_speakers``, ``window_s``,
         ``frame_s``, ``min_speech_s``, ``min_pause_s`` and ``narrow_band``.
     decision : unispeech_sb.brains.decisions.Decision
         Threshold and median filter.
@@ -293,10 +292,9 @@ def export_diarization(folder, hparams, decision, scores, scored_on, facts):
     ...     backbone=Backbone.from_preset("tiny"),
     ...     head=DiarizationHead(16, hidden_size=4),
     ...     num_speakers=2,
-    ...     chunk_s=8.0,
+    ...     window_s=8.0,
     ...     frame_s=0.02,
-    ...     min_speech_s=0.0,
-    ...     min_pause_s=0.0,
+    ...     **{"min_speech_s": 0.0, "min_pause_s": 0.0},
     ...     narrow_band=False,
     ... )
     >>> path = getfixture("tmp_path") / "export"
@@ -307,14 +305,14 @@ def export_diarization(folder, hparams, decision, scores, scored_on, facts):
     readme = README.format(
         name=folder.parent.resolve().name,
         usage=DIARIZATION,
-        summary=f"Who speaks when: up to {hparams.num_speakers} speakers in "
-        f"{hparams.chunk_s:g} s",
+        summary=f"Who speaks when: up to {hparams.num_speakers} speakers "
+        f"in {hparams.window_s:g} s",
         scored_on=scored_on,
         scores=_rows(scores),
         training=_training(hparams, facts),
         table="",
     )
-    names = ("chunk_s", "frame_s", "min_speech_s", "min_pause_s", "narrow_band")
+    names = ("frame_s", "min_speech_s", "min_pause_s", "narrow_band")
     write_pretrained(
         folder,
         {"backbone": hparams.backbone, "head": hparams.head},
@@ -322,13 +320,14 @@ def export_diarization(folder, hparams, decision, scores, scored_on, facts):
         readme,
         replace=True,
         num_local_speakers=hparams.num_speakers,
+        chunk_s=hparams.window_s,
         **decision._asdict(),
         **{name: getattr(hparams, name) for name in names},
     )
 
 
 def export_pretraining(folder, hparams, scores, scored_on, facts):
-    """Writes what ``Backbone.from_pretrained`` loads.
+    """Writes what ``Backbone.from_pretrained`` loads, replacing an older one.
 
     Arguments
     ---------
@@ -360,13 +359,13 @@ def export_pretraining(folder, hparams, scores, scored_on, facts):
     readme = README.format(
         name=folder.parent.resolve().name,
         usage=PRETRAINED,
-        summary="A pre-trained backbone, with the head that it was trained by",
+        summary="A pre-trained backbone, and the head that it was trained by",
         scored_on=scored_on,
         scores=_rows(scores),
         training=_training(hparams, facts),
         table="",
     )
-    lobes = {"backbone": hparams.backbone, "head": hparams.head}
+    lobes = {name: getattr(hparams, name) for name in ("backbone", "head")}
     write_pretrained(folder, lobes, "WaveformEncoder", readme, replace=True)
     if hasattr(hparams, "tokenizer"):
         hparams.tokenizer.save(folder / "tokenizer.ckpt")
