@@ -23,71 +23,13 @@ that SpeechBrain's EncoderASR loads.
 from functools import partial
 
 from unispeech_sb.brains import CTCBrain
-from unispeech_sb.dataio.corpora.fairseq_manifests import (
-    fairseq_manifests,
-    find_vocabulary,
-    is_fairseq_manifests,
+from unispeech_sb.dataio.corpora.phonetic import (
+    phone_vocabulary,
+    phonetic_speech,
 )
-from unispeech_sb.dataio.corpora.lexicon import (
-    espeak_phones,
-    lexicon_phones,
-    read_lexicons,
-    table_phones,
-)
-from unispeech_sb.dataio.corpora.transcribed import transcribed_speech
 from unispeech_sb.dataio.texts import prepare_texts, text_datasets
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
-
-
-def vocabulary(hparams):
-    """Finds the authors' vocabulary, which may lie beside their manifests.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    path-like or None
-        The JSON file; None where the phones of the training texts are it.
-    """
-    folder = hparams["data_folder"]
-    if hparams["vocabulary"] is None and is_fairseq_manifests(folder):
-        return find_vocabulary(folder, hparams["labels"])
-    return hparams["vocabulary"]
-
-
-def corpus(hparams):
-    """Reads the records, and finds their phones where only words are known.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    iterable of dict
-        Utterance records with ``phones``.
-    """
-    folder = hparams["data_folder"]
-    if is_fairseq_manifests(folder):
-        return fairseq_manifests(
-            folder, hparams["wav_root"], hparams["labels"], vocabulary(hparams)
-        )
-    records = transcribed_speech(hparams)
-    if hparams["lexicon"]:
-        lexicon = read_lexicons(hparams["lexicon"])
-        return lexicon_phones(records, lexicon, hparams["skip_bad_files"])
-    if hparams["phones_table"]:
-        return table_phones(records, hparams["phones_table"])
-    if hparams["espeak"]:
-        return espeak_phones(records, hparams["espeak"])
-    if hparams["synthetic"]:
-        return [{**record, "phones": record["phn"]} for record in records]
-    return records
 
 
 def prepare(hparams):
@@ -98,12 +40,13 @@ def prepare(hparams):
     hparams : dict
         The recipe's yaml.
     """
-    found = vocabulary(hparams)
+    found = phone_vocabulary(hparams)
     if found is not None:
         hparams["make_tokenizer"] = partial(
             hparams["make_tokenizer"], vocabulary=found
         )
-    prepare_texts(() if hparams["skip_prep"] else corpus(hparams), hparams)
+    records = () if hparams["skip_prep"] else phonetic_speech(hparams)
+    prepare_texts(records, hparams)
 
 
 main = partial(run, CTCBrain, text_datasets, prepare)

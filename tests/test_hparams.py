@@ -10,9 +10,8 @@ from unispeech_sb.lobes.backbone import Backbone
 
 YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
 TRAINING = [path for path in YAMLS if path.stem != "make_units"]
-PLACEHOLDERS = {
-    name: name for name in ("data_folder", "test_folder", "lexicon", "trials")
-}
+REQUIRED = ("data_folder", "test_folder", "lexicon", "trials", "units_folder")
+PLACEHOLDERS = {name: name for name in REQUIRED}
 FITTED = (
     *("asr", "asr_superb"),
     *("phoneme_recognition", "phoneme_recognition_superb"),
@@ -22,19 +21,27 @@ FITTED = (
 """Yamls whose head the recipe builds when it knows the corpus."""
 
 
+def modules_of(path):
+    """Modules that a yaml builds before the recipe knows the corpus."""
+    if path.stem.startswith("pretrain_"):
+        return set()  # the objective holds all of them
+    return {"backbone"} if path.stem in FITTED else {"backbone", "head"}
+
+
 def recipe_of(path):
     """Name of the recipe that a yaml is for."""
-    return re.sub("_(superb|large|vc)$", "", path.stem)
+    return re.sub("_(superb|large|vc|base|continued)$", "", path.stem)
 
 
 def test_there_are_as_many_as_expected():
-    assert len(YAMLS) == 15
+    assert len(YAMLS) == 21
 
 
 def test_every_recipe_has_the_yaml_of_its_name():
     recipes = {p.stem for p in (ROOT / "recipes").glob("[!_]*.py")}
     assert recipes == {
         *("asr", "keyword_spotting", "make_units", "phoneme_recognition"),
+        *("pretrain_unispeech", "pretrain_unispeech_sat"),
         *("speaker_diarization", "speaker_identification"),
         "speaker_verification",
     }
@@ -51,12 +58,9 @@ def test_the_yaml_builds_its_modules(path, tmp_path):
     }
     hparams = load_hyperpyyaml(text, overrides)
     assert isinstance(hparams["backbone"], Backbone)
-    modules = {"backbone"}
-    if path.stem not in FITTED:
-        modules.add("head")
-    assert set(hparams["modules"]) == modules
+    assert set(hparams["modules"]) == modules_of(path)
     recovered = set(hparams["checkpointer"].recoverables)
-    assert modules | {"epoch_counter"} <= recovered
+    assert modules_of(path) | {"backbone", "epoch_counter"} <= recovered
 
 
 def test_the_yaml_of_units_builds_a_frozen_backbone():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unispeech_sb.brains import tri_stage
+from unispeech_sb.brains.schedules import polynomial, tri_stage
 
 
 def test_three_stages_follow_fairseq():
@@ -16,3 +16,19 @@ def test_three_stages_follow_fairseq():
 
 def test_no_stage_is_a_constant_rate():
     assert [tri_stage(u) for u in (0, 1, 1000)] == [1.0, 1.0, 1.0]
+
+
+def test_polynomial_decay_follows_fairseq():
+    factors = [polynomial(u, warmup=10, total=110) for u in range(200)]
+    assert factors[:3] == pytest.approx([0.0, 0.1, 0.2])
+    assert factors[10] == 1.0
+    assert factors[60] == pytest.approx(0.5)
+    assert factors[110:] == [0.0] * 90
+    assert polynomial(60, 10, 110, power=2.0, final_scale=0.2) == (
+        pytest.approx(0.2 + 0.8 / 4)
+    )
+
+
+def test_a_polynomial_without_a_fall_is_refused():
+    with pytest.raises(ValueError, match="got 5 of 5"):
+        polynomial(0, warmup=5, total=5)

@@ -35,3 +35,49 @@ def tri_stage(
         return 1.0
     share = min(fallen / decay, 1.0)
     return final_scale**share if final_scale > 0 else 1.0 - share
+
+
+def polynomial(update, warmup=0, total=1, power=1.0, final_scale=0.0):
+    """Learning-rate factor that rises linearly and falls as a power.
+
+    fairseq's ``polynomial_decay``, which both pre-trainings follow: the first
+    update of a warm-up has a factor of 0.
+
+    Arguments
+    ---------
+    update : int
+        Number of optimizer updates already made.
+    warmup : int
+        Length of the rise in updates.
+    total : int
+        Update from which on the factor is ``final_scale``; that of the rise
+        is counted in.
+    power : float
+        Of the share that is left.
+    final_scale : float
+        Factor at the end.
+
+    Returns
+    -------
+    float
+        What to multiply the optimizer's learning rate by.
+
+    Raises
+    ------
+    ValueError
+        When the rise does not end before all does.
+
+    Example
+    -------
+    >>> [polynomial(u, warmup=2, total=6) for u in range(8)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    if not 0 <= warmup < total:
+        raise ValueError(
+            "polynomial schedule: expected fewer updates of warmup than in "
+            f"total; got {warmup} of {total}"
+        )
+    if update < warmup:
+        return update / warmup
+    left = max(0.0, 1.0 - (update - warmup) / (total - warmup))
+    return final_scale + (1.0 - final_scale) * left**power

@@ -177,6 +177,49 @@ def _long_enough(records, tokenizer, hparams):
     return kept
 
 
+def check_phones(folder, tokenizer, column, vocabulary):
+    """Checks that manifests have no phones but those of a vocabulary.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        With the manifests.
+    tokenizer : CTCTokenizer
+        Of the vocabulary.
+    column : str
+        Where a row has its phones.
+    vocabulary : str or path-like
+        What the message calls the vocabulary.
+
+    Raises
+    ------
+    ValueError
+        When there is another one; the message names file and line.
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
+    >>> tokenizer = CTCTokenizer.from_texts(["s oː"], separator=" ")
+    >>> folder = getfixture("tmp_path")
+    >>> text = "ID,wav,duration,phones\\na,/a.wav,1.5,s ʘ"
+    >>> _ = (folder / "train.csv").write_text(text, encoding="utf-8")
+    >>> check_phones(folder, tokenizer, "phones", "phones.json")
+    Traceback (most recent call last):
+    ...
+    ValueError: ...line 2: expected phones of phones.json, got 'ʘ' in /a.wav
+    """
+    known = set(tokenizer.lab2ind)
+    for path in (Path(folder, f"{split}.csv") for split in SPLITS):
+        rows = read_manifest(path) if path.is_file() else ()
+        for number, row in enumerate(rows, start=2):
+            unknown = sorted(set(row[column].split()) - known)
+            if unknown:
+                raise ValueError(
+                    f"{path}, line {number}: expected phones of {vocabulary}, "
+                    f"got {unknown[0]!r} in {row['wav']}"
+                )
+
+
 def text_datasets(hparams):
     """Builds the datasets, and the head for as many tokens as there are.
 

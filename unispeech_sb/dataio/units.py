@@ -214,6 +214,35 @@ def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
     return paths
 
 
+def units_of(folder, split, row):
+    """Reads the units of a recording.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        A folder of units, checked by ``check_units``.
+    split : str
+        Whose manifest the row is of.
+    row : dict
+        With wav, units_start and units_stop.
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy of them, int64, [T].
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> np.save(folder / "train.npy", np.array([8, 2, 3], np.uint16))
+    >>> row = {"wav": "/a.wav", "units_start": "0", "units_stop": "2"}
+    >>> units_of(folder, "train", row)
+    array([8, 2])
+    """
+    units = _mapped(Path(folder, f"{split}.npy"))
+    return np.array(_own(units, row, row["wav"]), np.int64)
+
+
 def _line_numbers(path):
     """The line that each row of a CSV ends on."""
     with open(path, newline="", encoding="utf-8") as file:
@@ -332,11 +361,10 @@ def units_pipeline(folder, split, sample_rate=16000, crop_s=None):
     (torch.Size([8000]), torch.Size([25]))
     """
     label_rate = read_about(folder)["label_rate"]
-    path = Path(folder, f"{split}.npy")
 
     def read(wav, start, stop, units_start, units_stop):
-        bounds = {"units_start": units_start, "units_stop": units_stop}
-        units = _own(_mapped(path), bounds, wav)
+        row = {"units_start": units_start, "units_stop": units_stop}
+        units = units_of(folder, split, {**row, "wav": wav})
         start, stop = (
             int(x) if x not in (None, "") else None for x in (start, stop)
         )
@@ -345,7 +373,7 @@ def units_pipeline(folder, split, sample_rate=16000, crop_s=None):
                 wav, (start, stop), units, label_rate, crop_s
             )
         sig = read_audio(wav, start, stop, sample_rate, allow_silence=True)
-        return sig, torch.from_numpy(units.astype(np.int64))
+        return sig, torch.from_numpy(units)
 
     return provides("sig", "units")(
         takes("wav", "start", "stop", "units_start", "units_stop")(read)

@@ -1,0 +1,116 @@
+"""UniSpeech's pre-training: phonetic CTC and contrastive learning in one
+(Wang et al. 2021).
+
+First stage, speech with phones: of a lexicon, of the authors' manifests, of
+espeak-ng, or of several languages, whose phones are told apart or shared:
+
+    python recipes/pretrain_unispeech.py hparams/pretrain_unispeech.yaml \
+        --data_folder=LibriSpeech --lexicon=librispeech-lexicon.txt
+    python recipes/pretrain_unispeech.py hparams/pretrain_unispeech.yaml \
+        --data_folder=cv-corpus-21.0-2025-03-14 --shared_phones=True \
+        --languages="{es: {espeak: es}, ky: {espeak: ky}}"
+
+Second stage, it goes on with unlabelled speech:
+
+    python recipes/pretrain_unispeech.py \
+        hparams/pretrain_unispeech_continued.yaml --data_folder=recordings \
+        --model=FIRST/export --head_from=FIRST/export
+
+The authors' settings are hparams/pretrain_unispeech_large.yaml and
+hparams/pretrain_unispeech_continued.yaml. On several GPUs: torchrun
+--nproc_per_node=8 recipes/pretrain_unispeech.py ... --precision=bf16. Each run
+ends with the scores and export/, a folder that Backbone.from_pretrained and
+every other recipe take: --model=export.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from unispeech_sb.brains.pretraining import PretrainBrain, build_objective
+from unispeech_sb.dataio.corpora.phonetic import (
+    phone_vocabulary,
+    phonetic_speech,
+)
+from unispeech_sb.dataio.corpora.unlabelled import unlabelled_speech
+from unispeech_sb.dataio.manifest import check_records, write_manifests
+from unispeech_sb.dataio.pretraining import pretraining_datasets
+from unispeech_sb.dataio.texts import check_phones, prepare_texts
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.experiment import main as script
+from unispeech_sb.experiment import run
+
+
+def prepare(hparams):
+    """Checks every recording, makes the tokenizer and writes the manifests.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; with ``labelled``, speech has to have phones, of
+        its vocabulary where one is given.
+    """
+    folder, skip_prep = hparams["manifest_folder"], hparams["skip_prep"]
+    if not hparams["labelled"]:
+        if not skip_prep:
+            records = unlabelled_speech(hparams)
+            good = check_records(records, hparams["skip_bad_files"])
+            write_manifests(good, folder)
+        return
+    found = phone_vocabulary(hparams)
+    if found is not None:
+        hparams["make_tokenizer"] = partial(
+            hparams["make_tokenizer"], vocabulary=found
+        )
+    prepare_texts(() if skip_prep else phonetic_speech(hparams), hparams)
+    if found is not None:
+        tokenizer, column = read_tokenizer(hparams), hparams["text_column"]
+        check_phones(folder, tokenizer, column, found)
+
+
+def read_tokenizer(hparams):
+    """Reads the run's tokenizer.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml.
+
+    Returns
+    -------
+    CTCTokenizer
+        Of its phones.
+    """
+    tokenizer = CTCTokenizer()
+    tokenizer.load_strict(Path(hparams["save_folder"], "tokenizer.ckpt"))
+    return tokenizer
+
+
+def dataio_prep(hparams):
+    """Builds the datasets, and head and objective for as many phones.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; what is built is added to it.
+
+    Returns
+    -------
+    dict
+        ``train``, ``valid`` and, if there is one, ``test``.
+    """
+    tokenizer, phones, options = None, 0, {}
+    if hparams["labelled"]:
+        tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
+        phones = len(tokenizer)
+        options["blank_index"] = tokenizer.blank_index
+    conv_size = hparams["backbone"].config["conv_dim"][-1]
+    sizes = {"conv_size": conv_size, "num_ctc_classes": phones}
+    build_objective(hparams, sizes, **options)
+    return pretraining_datasets(hparams, tokenizer)
+
+
+main = partial(run, PretrainBrain, dataio_prep, prepare)
+"""Runs the recipe on a list of arguments, or on the process's."""
+
+if __name__ == "__main__":
+    script(main)

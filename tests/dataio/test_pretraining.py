@@ -1,0 +1,111 @@
+"""Crops of speech and what belongs to them."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from unispeech_sb.dataio.manifest import read_manifest
+from unispeech_sb.dataio.pretraining import (
+    NUM_SPECIALS,
+    PassBatches,
+    SpeechCrops,
+    pretraining_datasets,
+    unit_targets,
+)
+from unispeech_sb.dataio.units import write_units
+
+HOPS = {50: 320, 100: 160}
+
+
+@pytest.fixture(params=HOPS, ids=lambda rate: f"{rate}Hz")
+def spoken(request, tmp_path):
+    """Recordings whose samples tell their units: rows, folder, rate."""
+    rate, records, units = request.param, [], []
+    for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        own = np.arange(int(seconds * rate) - 1)
+        wav = np.repeat(np.arange(len(own) + 1), HOPS[rate]) / 1000
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, wav, 16000, subtype="FLOAT")
+        records.append({"ID": name, "wav": str(path), "duration": seconds,
+                        "split": "train"})  # fmt: skip
+        units.append(own)
+    about = {"label_rate": rate, "num_units": 300}
+    write_units(tmp_path / "units", records, units, about)
+    return tmp_path / "units", rate
+
+
+def crops_of(folder, rate, **options):
+    """The training set with its units."""
+    rows = read_manifest(folder / "train.csv")
+    targets = unit_targets(folder, "train")
+    return SpeechCrops(rows, targets, rate, **options)
+
+
+def test_units_stay_in_step_with_the_samples(spoken):
+    crops = crops_of(*spoken, crop_s=0.8)
+    for number in range(30):
+        item = crops[number]
+        hop = HOPS[spoken[1]]
+        heard = (item["sig"][::hop] * 1000).round().long()
+        assert len(item["sig"]) == 12800
+        count = len(item["targets"])
+        assert count >= len(heard) - 1
+        assert torch.equal(item["targets"] - NUM_SPECIALS, heard[:count])
+
+
+def test_a_batch_is_cut_to_its_shortest_at_random_places(spoken):
+    crops = crops_of(*spoken, equal_lengths=True)
+    items = crops.__getitems__([2, 0, 1])
+    assert [len(item["sig"]) for item in items] == [16000] * 3
+    firsts = {crops.__getitems__([2 + 3 * k, 0])[0]["sig"][0].item()
+              for k in range(20)}  # fmt: skip
+    assert len(firsts) > 10
+    assert crops.__getitems__([2])[0]["sig"].shape == (48000,)
+
+
+def test_a_place_depends_on_seed_and_pass_alone(spoken):
+    first, again, other = (
+        crops_of(*spoken, crop_s=0.5, seed=seed) for seed in (1, 1, 2)
+    )
+    torch.manual_seed(5)
+    numbers = range(2, 32, 3)
+    places = [
+        [crops[number]["sig"][0].item() for number in numbers]
+        for crops in (first, again, other)
+    ]
+    assert places[0] == places[1] != places[2]
+    assert len(set(places[0])) > 5
+
+
+def test_labels_of_whole_utterances_are_not_cut():
+    with pytest.raises(ValueError, match="expected no crop_s"):
+        SpeechCrops([], targets=len, crop_s=1.0)
+
+
+def test_batches_count_on_from_epoch_to_epoch():
+    class Batches(list):
+        def set_epoch(self, epoch):
+            self.reverse()
+
+    sampler = PassBatches(Batches([[0, 2], [1]]), size=3)
+    assert len(sampler) == 2
+    sampler.set_epoch(4)
+    assert list(sampler) == [[13], [12, 14]]
+
+
+def test_datasets_leave_short_and_long_ones_out(spoken):
+    folder = spoken[0]
+    (folder / "valid.csv").write_text((folder / "train.csv").read_text())
+    hparams = {
+        "units_folder": folder, "sample_rate": 16000, "seed": 1,
+        "min_duration_s": 1.5, "max_duration_s": 2.5, "max_batch_s": 9.0,
+        "num_buckets": 2, "train_dataloader_opts": {},
+        "valid_dataloader_opts": {},
+    }  # fmt: skip
+    datasets = pretraining_datasets(hparams)
+    assert [row["ID"] for row in datasets["train"].rows] == ["b"]
+    assert set(datasets) == {"train", "valid"}
+    sampler = hparams["train_dataloader_opts"]["batch_sampler"]
+    sampler.set_epoch(3)
+    assert list(sampler) == [[3]]

@@ -1,0 +1,390 @@
+"""Pre-training of either kind: UniSpeech and UniSpeech-SAT (Wang et al. 2021,
+section 3; Chen et al. 2021, section 3), normalised as the authors' trainer
+does.
+"""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+from speechbrain import Stage
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import (
+    is_distributed_initialized,
+    run_on_main,
+)
+
+from unispeech_sb.brains.base import SSLBrain
+from unispeech_sb.brains.exporting import export_pretraining
+
+
+@partial(register_checkpoint_hooks, save_on_main_only=False)
+class WeightedMeans:
+    """Weighted means of named numbers, over batches and processes.
+
+    A checkpoint keeps what was added so far; one at the end of an epoch
+    keeps nothing.
+
+    Example
+    -------
+    >>> means = WeightedMeans()
+    >>> means.add({"loss": 3.0}, weight=1)
+    >>> means.add({"loss": 5.0}, weight=3)
+    >>> means.summarize()
+    {'loss': 4.5}
+    """
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self):
+        """Forget all numbers."""
+        self.sums, self.weight = {}, 0.0
+
+    def add(self, numbers, weight):
+        """Take in the numbers of a batch.
+
+        Arguments
+        ---------
+        numbers : dict
+            Name -> float.
+        weight : float
+            What they count.
+        """
+        self.weight += weight
+        for name, number in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + weight * number
+
+    def summarize(self, over_processes=False):
+        """The means.
+
+        Arguments
+        ---------
+        over_processes : bool
+            Of what all processes have added; then all of them call this.
+
+        Returns
+        -------
+        dict
+            Name -> float.
+        """
+        sums, weight = self._totals() if over_processes else self._own()
+        return {name: total / weight for name, total in sums.items()}
+
+    def _own(self):
+        """Sums and weight of this process."""
+        return self.sums, self.weight
+
+    def _totals(self):
+        """Sums and weight over all processes."""
+        if not is_distributed_initialized():
+            return self._own()
+        parts = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, self._own())
+        sums = {}
+        for own, _ in parts:
+            for name, number in own.items():
+                sums[name] = sums.get(name, 0.0) + number
+        return sums, sum(weight for _, weight in parts)
+
+    @mark_as_saver
+    def _save(self, path):
+        """Write the sums; all processes take part."""
+        text = json.dumps(self._totals())
+        run_on_main(Path(path).write_text, [text, "utf-8"])
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        """Read the sums, which the main process then holds for all."""
+        self.clear()
+        main = (
+            not is_distributed_initialized()
+            or torch.distributed.get_rank() == 0
+        )
+        if main and not end_of_epoch:
+            text = Path(path).read_text(encoding="utf-8")
+            self.sums, self.weight = json.loads(text)
+
+
+class PretrainBrain(SSLBrain):
+    """Pre-training by whatever losses ``modules["objective"]`` computes.
+
+    The gradients of an update are those of the sum of the losses over all its
+    batches and processes, divided by the sum of their masked frames: however
+    the same utterances are spread over batches, each masked frame counts the
+    same. Only what is no sum over frames (diversity, the feature penalty)
+    depends on what a process sees at once, as it does in the authors' code.
+
+    Batches have ``id``, ``sig`` and, but for unlabelled speech, ``targets``.
+    ``hparams`` names, beside what ``SSLBrain`` reads:
+
+    * ``modules["objective"]``: a ``lobes.pretraining.Objective``; there is no
+      other module.
+    * ``objective``, ``backbone`` and ``head``: the same, and its parts.
+    * ``compute_cost``: ``lobes.pretraining.weighted_loss`` with its weights.
+    * ``mixing`` (optional): waveforms and lengths -> mixed waveforms, in
+      training.
+    * ``seed``: of the masks of validations, which are the same each time.
+
+    The log has, for training and validation, the loss, all its parts before
+    they are weighed, accuracies, perplexities and the temperature: losses per
+    masked frame, in nats. The temperature follows ``optimizer_step``, so a
+    run that goes on has that of an uninterrupted one.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import UniSpeechSATHead
+    >>> from unispeech_sb.lobes.pretraining import UniSpeechSAT, weighted_loss
+    >>> backbone = Backbone.from_preset("tiny")
+    >>> objective = UniSpeechSAT(
+    ...     backbone, UniSpeechSATHead(16, 9, 12, codevectors=None)
+    ... )
+    >>> hparams = {"seed": 1, "backbone": backbone, "objective": objective}
+    >>> weights = {"cluster": 1.0, "feature_penalty": 0.0}
+    >>> hparams["compute_cost"] = partial(weighted_loss, weights=weights)
+    >>> brain = PretrainBrain(
+    ...     {"objective": objective},
+    ...     hparams=hparams,
+    ...     run_opts={"device": "cpu"},
+    ... )
+    >>> batch = SimpleNamespace(
+    ...     sig=(torch.randn(2, 8000), torch.ones(2)),
+    ...     targets=(torch.randint(9, (2, 24)), torch.ones(2)),
+    ... )
+    >>> batch.to = lambda device: batch
+    >>> brain.on_stage_start(Stage.VALID)
+    >>> output = brain.compute_forward(batch, Stage.VALID)
+    >>> loss = brain.compute_objectives(output, batch, Stage.VALID)
+    >>> sorted(brain.stage_scores(Stage.VALID))
+    ['cluster', 'cluster_accuracy', 'feature_penalty']
+    """
+
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        self.means = WeightedMeans()
+        self.sample_sizes = []
+        self.generator = None
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        if self.hparams.backbone.encoder.layerdrop > 0:
+            # A dropped block has no gradients for DDP to wait for
+            self.find_unused_parameters = True
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("means", self.means)
+
+    def compute_forward(self, batch, stage):
+        """From waveforms to losses.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With ``sig`` and perhaps ``targets``.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        PretrainingOutput
+            Losses, sample size and diagnostics.
+        """
+        batch = batch.to(self.device)
+        wavs, wav_lens = batch.sig
+        mixing = getattr(self.hparams, "mixing", None)
+        if stage == Stage.TRAIN and mixing is not None:
+            wavs = mixing(wavs, wav_lens)
+        targets, target_lens = getattr(batch, "targets", (None, None))
+        return self.modules.objective(
+            wavs,
+            wav_lens,
+            targets=targets,
+            target_lens=target_lens,
+            num_updates=self.optimizer_step,
+            generator=self.generator,
+        )
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Weighs the losses.
+
+        Arguments
+        ---------
+        predictions : PretrainingOutput
+            From ``compute_forward``.
+        batch : PaddedBatch
+            Not used.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        torch.Tensor
+            Their sum over the masked frames.
+        """
+        loss = self.hparams.compute_cost(predictions)
+        size = self.batch_weight = predictions.sample_size
+        if stage == Stage.TRAIN:
+            self.sample_sizes.append(size)
+        numbers = {n: p / size for n, p in predictions.losses.items()}
+        numbers |= predictions.diagnostics
+        values = [torch.as_tensor(value).detach() for value in numbers.values()]
+        values = torch.stack([v.to(loss.device, torch.double) for v in values])
+        values = values.tolist()  # one transfer for all of them
+        if stage != Stage.TRAIN or all(map(math.isfinite, values)):
+            self.means.add(dict(zip(numbers, values, strict=True)), size)
+        return loss
+
+    def update_average(self, loss, avg_loss):
+        """Running mean per masked frame.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Sum over the masked frames of a batch.
+        avg_loss : float
+            Mean so far.
+
+        Returns
+        -------
+        float
+            New mean.
+        """
+        return super().update_average(loss / self.batch_weight, avg_loss)
+
+    def optimizers_step(self):
+        """One update, of gradients that are divided by all masked frames."""
+        frames = torch.tensor(float(sum(self.sample_sizes)), device=self.device)
+        processes = 1
+        if is_distributed_initialized():
+            torch.distributed.all_reduce(frames)
+            processes = torch.distributed.get_world_size()
+        # So far they are means over batches and processes
+        factor = processes * len(self.sample_sizes) / frames
+        for parameter in self.modules.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        self.sample_sizes.clear()
+        super().optimizers_step()
+
+    def on_stage_start(self, stage, epoch=None):
+        """Start with no numbers; choose who draws masks.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage of the experiment.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        if self.step == 0:  # else a stage that was resumed inside
+            self.means.clear()
+        super().on_stage_start(stage, epoch)
+        self.sample_sizes.clear()
+        self.generator = None
+        if stage != Stage.TRAIN:
+            self.generator = torch.Generator(self.device)
+            self.generator.manual_seed(self.hparams.seed)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """As ``SSLBrain``, with the parts of the training loss in the log.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage that has ended.
+        stage_loss : float
+            Mean loss per masked frame.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage == Stage.TRAIN:
+            self.train_scores |= self.means.summarize(over_processes=True)
+
+    def stage_scores(self, stage):
+        """Parts of the loss and diagnostics.
+
+        Arguments
+        ---------
+        stage : Stage
+            VALID or TEST.
+
+        Returns
+        -------
+        dict
+            Name -> float.
+        """
+        return self.means.summarize()
+
+    def export(self, folder, scores, scored_on):
+        """Write the backbone, and the head that it was trained with.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The folder to make, or to replace.
+        scores : dict
+            What it scored: name -> number.
+        scored_on : str
+            The split: ``test``, or ``valid`` where there is no test set.
+        """
+        facts = {
+            "best epoch": self.hparams.epoch_counter.current,
+            "optimizer updates": self.optimizer_step,
+        }
+        for key in ("units_folder", "languages", "head_from"):
+            if getattr(self.hparams, key, None):
+                facts[key] = getattr(self.hparams, key)
+        export_pretraining(folder, self.hparams, scores, scored_on, facts)
+
+
+def build_objective(hparams, head_options, **options):
+    """Builds head and objective once it is known what they tell apart.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml: ``head`` and ``objective`` are names of classes
+        there, and become what they build. A run that begins takes the head's
+        weights from the folder ``head_from``, if there is one.
+    head_options : dict
+        Arguments of the head that the yaml does not have.
+    **options
+        Those of the objective.
+
+    Example
+    -------
+    >>> from speechbrain.utils.checkpoints import Checkpointer
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import UniSpeechSATHead
+    >>> from unispeech_sb.lobes.pretraining import Instances, UniSpeechSAT
+    >>> hparams = {"backbone": Backbone.from_preset("tiny"), "modules": {}}
+    >>> hparams["head"] = partial(UniSpeechSATHead, 16, codevectors=[2, 4, 6])
+    >>> hparams["objective"] = partial(UniSpeechSAT, instances=Instances(1))
+    >>> hparams["checkpointer"] = Checkpointer(getfixture("tmpdir"))
+    >>> hparams["head_from"] = None
+    >>> build_objective(hparams, {"num_clusters": 9}, label_rate=100)
+    >>> list(hparams["modules"])
+    ['objective']
+    """
+    head, checkpointer = (
+        hparams["head"](**head_options),
+        hparams["checkpointer"],
+    )
+    if hparams["head_from"] and checkpointer.find_checkpoint() is None:
+        hparams["load_head"](head, hparams["head_from"])
+    objective = hparams["objective"](hparams["backbone"], head, **options)
+    hparams |= {"head": head, "objective": objective}
+    hparams["modules"]["objective"] = objective
+    checkpointer.add_recoverable("head", head)

@@ -1,0 +1,372 @@
+"""Speech for pre-training: whole utterances with phones, or crops with units
+or with nothing, the same in a run that was stopped and goes on.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.logger import get_logger
+from torch.utils.data import Dataset, Sampler
+
+from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.manifest import (
+    SPLITS,
+    filter_by_duration,
+    read_manifest,
+)
+from unispeech_sb.dataio.pipelines import dynamic_batches
+from unispeech_sb.dataio.units import cut_units, read_about, units_of
+
+logger = get_logger(__name__)
+
+NUM_SPECIALS = 4
+"""Rows of the label embeddings before those of the units: the authors'
+``<s> <pad> </s> <unk>``, never targets."""
+
+_SEED_STEP = 0x9E3779B1  # seeds of runs far apart
+
+
+class SpeechCrops(Dataset):
+    """Utterances, each batch cut to one length where that is wanted.
+
+    An item's number says which pass it is of too: ``number // len(self)``.
+    So the place of a crop is the same in a run that was stopped and resumed,
+    with any number of workers.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Utterance records.
+    targets : callable, optional
+        Row -> its labels, int64, [U].
+    label_rate : int, optional
+        Labels a second. Without it labels are of the whole utterance, which
+        then must not be cut.
+    crop_s : float, optional
+        Keep this many seconds of longer utterances.
+    equal_lengths : bool
+        Cut all utterances of a batch to the shortest, as the authors do
+        without ``pad_audio``; otherwise they will be padded.
+    sample_rate : int
+        Rate of the waveforms in Hz.
+    seed : int
+        Places are drawn from it.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> rows = []
+    >>> for seconds in (1, 2):
+    ...     path = getfixture("tmp_path") / f"{seconds}.wav"
+    ...     soundfile.write(path, np.sin(np.arange(16000 * seconds)), 16000)
+    ...     rows.append({"ID": path.stem, "wav": str(path)})
+    >>> crops = SpeechCrops(rows, equal_lengths=True)
+    >>> [len(item["sig"]) for item in crops.__getitems__([0, 1])]
+    [16000, 16000]
+    """
+
+    def __init__(
+        self,
+        rows,
+        targets=None,
+        label_rate=None,
+        crop_s=None,
+        equal_lengths=False,
+        sample_rate=16000,
+        seed=0,
+    ):
+        if targets and not label_rate and (crop_s or equal_lengths):
+            raise ValueError(
+                "speech with labels of whole utterances: expected no crop_s "
+                "and no equal_lengths"
+            )
+        self.rows = rows
+        self.targets = targets
+        self.label_rate = label_rate
+        self.crop_s = crop_s
+        self.equal_lengths = equal_lengths
+        self.sample_rate = sample_rate
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        """Reads an item by itself.
+
+        Arguments
+        ---------
+        number : int
+            Pass times length, plus place in the pass.
+
+        Returns
+        -------
+        dict
+            ``id``, ``sig``, [N], and ``targets``, [U], if there are labels.
+        """
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers):
+        """Reads a batch, as torch's loader asks for it.
+
+        Arguments
+        ---------
+        numbers : list of int
+            Of its items.
+
+        Returns
+        -------
+        list of dict
+            The items.
+        """
+        rows = [self.rows[number % len(self)] for number in numbers]
+        bounds = [_bounds(row) for row in rows]
+        length_s = self.crop_s or float("inf")
+        if self.equal_lengths:
+            shortest = min(
+                (stop - start) / rate for start, stop, rate in bounds
+            )
+            length_s = min(length_s, shortest)
+        return [
+            self._read(row, stretch, length_s, number)
+            for row, stretch, number in zip(rows, bounds, numbers, strict=True)
+        ]
+
+    def _read(self, row, stretch, length_s, number):
+        """Reads an utterance, or a crop of it."""
+        start, stop, rate = stretch
+        targets = None if self.targets is None else self.targets(row)
+        size = stop - start
+        if length_s < size / rate:
+            size = round(length_s * rate)
+            # Crops begin where a unit does: both are in step to the sample
+            grid = self.label_rate or rate
+            last = (stop - start - size) * grid // rate
+            if targets is not None:
+                most = len(targets) - round(size / rate * grid)
+                last = min(last, max(0, most))
+            place = int(self._draw(number) * (last + 1))
+            first = round(place * rate / grid)
+            if targets is not None:
+                targets = cut_units(targets, first, size, grid, rate)
+            start, stop = start + first, start + first + size
+        sig = read_audio(
+            row["wav"], start, stop, self.sample_rate, allow_silence=True
+        )
+        item = {"id": row["ID"], "sig": sig}
+        return item if targets is None else {**item, "targets": targets}
+
+    def _draw(self, number):
+        """A number in [0, 1) for an item of a pass."""
+        generator = torch.Generator()
+        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
+        return torch.rand((), generator=generator, dtype=torch.double).item()
+
+
+def _bounds(row):
+    """First and last sample of an utterance, and its file's rate."""
+    num_samples, rate = read_header(row["wav"])
+    start, stop = row.get("start"), row.get("stop")
+    return start or 0, num_samples if stop is None else stop, rate
+
+
+class PassBatches(Sampler):
+    """Batches of ``SpeechCrops``, whose numbers say which epoch they are of.
+
+    Arguments
+    ---------
+    batches : torch.utils.data.Sampler
+        Batches of places in a pass.
+    size : int
+        Items in a pass.
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.batches import FixedBatches
+    >>> sampler = PassBatches(FixedBatches([[0, 1], [2]]), size=3)
+    >>> sampler.set_epoch(2)
+    >>> list(sampler)
+    [[6, 7], [8]]
+    """
+
+    def __init__(self, batches, size):
+        self.batches = batches
+        self.size = size
+        self.epoch = 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        first = self.epoch * self.size
+        for batch in self.batches:
+            yield [first + place for place in batch]
+
+    def set_epoch(self, epoch):
+        """Chooses the epoch, as SpeechBrain does at its start.
+
+        Arguments
+        ---------
+        epoch : int
+            Its number.
+        """
+        self.epoch = epoch
+        self.batches.set_epoch(epoch)
+
+
+def unit_targets(folder, split):
+    """Reads units as what the clusters' head tells apart.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        A folder of units, checked by ``check_units``.
+    split : str
+        Whose units.
+
+    Returns
+    -------
+    callable
+        Row -> its targets, int64, [U]: unit k is ``k + NUM_SPECIALS``.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from unispeech_sb.dataio.units import write_units
+    >>> folder = getfixture("tmp_path")
+    >>> record = {"ID": "a", "wav": "/a.wav", "duration": 0.04}
+    >>> record["split"] = "train"
+    >>> about = {"label_rate": 50, "num_units": 9}
+    >>> _ = write_units(folder, [record], [np.array([8, 2])], about)
+    >>> row = {"wav": "/a.wav", "units_start": "0", "units_stop": "2"}
+    >>> unit_targets(folder, "train")(row)
+    tensor([12,  6])
+    """
+
+    def read(row):
+        return torch.from_numpy(units_of(folder, split, row) + NUM_SPECIALS)
+
+    return read
+
+
+def phone_targets(tokenizer, column):
+    """Reads phones as what CTC is to say.
+
+    Arguments
+    ---------
+    tokenizer : CTCTokenizer
+        Encodes them.
+    column : str
+        Where a row has them.
+
+    Returns
+    -------
+    callable
+        Row -> its targets, int64, [U].
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
+    >>> tokenizer = CTCTokenizer.from_texts(["s oː"], separator=" ")
+    >>> phone_targets(tokenizer, "phones")({"phones": "oː s"}).shape
+    torch.Size([2])
+    """
+    return lambda row: torch.tensor(tokenizer.targets(row[column]))
+
+
+def pretraining_datasets(hparams, tokenizer=None):
+    """Builds the datasets of a pre-training and their batches.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; the batches of each split are added to it.
+        Manifests are in ``manifest_folder`` or, with units, in
+        ``units_folder``. Utterances outside ``min_duration_s`` and
+        ``max_duration_s`` are left out, those for CTC must not be cut:
+        ``crop_s`` and ``equal_lengths`` are for the other ones. Batches have
+        ``max_batch_s`` in all.
+    tokenizer : CTCTokenizer, optional
+        Of the phones in the column ``text_column``.
+
+    Returns
+    -------
+    dict
+        ``train``, ``valid`` and, if there is one, ``test``.
+
+    Raises
+    ------
+    ValueError
+        When nothing is left of the training or validation set.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> hparams = {"manifest_folder": folder, "min_duration_s": 2.0}
+    >>> hparams["max_duration_s"] = 20.0
+    >>> _ = (folder / "train.csv").write_text("ID,wav,duration\\na,/a.wav,1.5")
+    >>> pretraining_datasets(hparams)
+    Traceback (most recent call last):
+    ...
+    ValueError: ...train.csv: expected utterances of 2.0 to 20.0 s, got none
+    """
+    units = hparams.get("units_folder")
+    folder, datasets = Path(units or hparams["manifest_folder"]), {}
+    for split in SPLITS:
+        path = folder / f"{split}.csv"
+        if split == "test" and not path.is_file():
+            continue
+        rows = _usable(path, hparams)
+        targets = rate = None
+        if units:
+            targets = unit_targets(folder, split)
+            rate = read_about(folder)["label_rate"]
+        elif tokenizer is not None:
+            targets = phone_targets(tokenizer, hparams["text_column"])
+        datasets[split] = SpeechCrops(
+            rows, targets, rate,
+            hparams.get("crop_s"), hparams.get("equal_lengths", False),
+            hparams["sample_rate"], hparams["seed"],
+        )  # fmt: skip
+        _add_batches(datasets[split], split, hparams)
+    return datasets
+
+
+def _usable(path, hparams):
+    """The rows of a manifest that are neither too short nor too long."""
+    least, most = hparams["min_duration_s"], hparams["max_duration_s"]
+    most = float("inf") if most is None else most
+    kept, dropped = filter_by_duration(read_manifest(path), least, most)
+    if not kept:
+        raise ValueError(
+            f"{path}: expected utterances of {least} to {most} s, got none"
+        )
+    if dropped:
+        logger.info(
+            f"{path}: left out {len(dropped)} of {len(kept) + len(dropped)} "
+            f"utterances, which are not of {least} to {most} s"
+        )
+    return kept
+
+
+def _add_batches(dataset, split, hparams):
+    """Adds what a split's loader needs to the yaml."""
+    most = hparams.get("crop_s") or float("inf")
+    lengths = {
+        row["ID"]: {"duration": min(row["duration"], most)}
+        for row in dataset.rows
+    }
+    batches = partial(
+        dynamic_batches,
+        DynamicItemDataset(lengths),
+        hparams["max_batch_s"],
+        hparams["num_buckets"],
+    )
+    sampler = batches()
+    if split == "train":
+        sampler = PassBatches(batches(hparams["seed"]), len(dataset))
+    options = hparams[f"{split}_dataloader_opts"]
+    options |= {"batch_sampler": sampler, "collate_fn": PaddedBatch}
