@@ -19,10 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
-from speechbrain.utils.data_pipeline import provides, takes
 
-from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     read_manifest,
@@ -315,84 +312,9 @@ def cut_units(units, start, num_samples, label_rate, sample_rate=16000):
 
     Example
     -------
-    >>> cut_units(torch.arange(100), 8000, 3200, label_rate=50)
-    tensor([25, 26, 27, 28, 29, 30, 31, 32, 33, 34])
+    >>> cut_units(np.arange(100), 8000, 3200, label_rate=50)
+    array([25, 26, 27, 28, 29, 30, 31, 32, 33, 34])
     """
     first = round(start * label_rate / sample_rate)
     count = round(num_samples * label_rate / sample_rate)
     return units[first : first + count]
-
-
-def units_pipeline(folder, split, sample_rate=16000, crop_s=None):
-    """Make the items of a recording and its units: takes wav, start, stop,
-    units_start and units_stop; provides sig and units.
-
-    A crop begins where a unit does, so that the two are in step to the sample;
-    its place is drawn from torch's default generator.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        A folder of units, checked by ``check_units``.
-    split : str
-        Whose units.
-    sample_rate : int
-        Rate of the waveform in Hz.
-    crop_s : float, optional
-        Keep this many seconds of longer recordings, at a random place.
-
-    Returns
-    -------
-    speechbrain.utils.data_pipeline.DynamicItem
-        For ``add_dynamic_item``; sig is float32, [N], units are int64, [U].
-
-    Example
-    -------
-    >>> import soundfile
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(16000)), 16000)
-    >>> record = {"ID": "a", "wav": str(folder / "a.wav"), "duration": 1.0}
-    >>> record["split"] = "train"
-    >>> about = {"label_rate": 50, "num_units": 49}
-    >>> _ = write_units(folder, [record], [np.arange(49)], about)
-    >>> item = units_pipeline(folder, "train", crop_s=0.5)
-    >>> sig, units = item(record["wav"], "", "", "0", "49")
-    >>> sig.shape, units.shape
-    (torch.Size([8000]), torch.Size([25]))
-    """
-    label_rate = read_about(folder)["label_rate"]
-
-    def read(wav, start, stop, units_start, units_stop):
-        row = {"units_start": units_start, "units_stop": units_stop}
-        units = units_of(folder, split, {**row, "wav": wav})
-        start, stop = (
-            int(x) if x not in (None, "") else None for x in (start, stop)
-        )
-        if crop_s is not None:
-            start, stop, units = _crop(
-                wav, (start, stop), units, label_rate, crop_s
-            )
-        sig = read_audio(wav, start, stop, sample_rate, allow_silence=True)
-        return sig, torch.from_numpy(units)
-
-    return provides("sig", "units")(
-        takes("wav", "start", "stop", "units_start", "units_stop")(read)
-    )
-
-
-def _crop(wav, stretch, units, label_rate, crop_s):
-    """Chooses a random crop of a recording, before anything is decoded."""
-    num_samples, rate = read_header(wav)
-    start, stop = stretch
-    start, stop = start or 0, num_samples if stop is None else stop
-    size = round(crop_s * rate)
-    if stop - start <= size:
-        return start, stop, units
-    last = min(
-        (stop - start - size) * label_rate // rate,
-        max(0, len(units) - round(crop_s * label_rate)),
-    )
-    place = torch.randint(last + 1, ()).item()
-    first = round(place * rate / label_rate)
-    units = cut_units(units, first, size, label_rate, rate)
-    return start + first, start + first + size, units
