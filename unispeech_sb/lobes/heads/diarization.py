@@ -54,6 +54,7 @@ class DiarizationHead(Lobe):
 
     Example
     -------
+    >>> import torch
     >>> from unispeech_sb.lobes.heads import DiarizationHead
     >>> head = DiarizationHead(16, hidden_size=8, num_states=3)
     >>> head(torch.randn(3, 2, 9, 16)).shape
