@@ -63,12 +63,12 @@ class Quiet:
         self.lines.append({**meta, **stats})
 
 
-def make_brain(checkpointer=None, layerdrop=0.0, **run_opts):
+def make_brain(checkpointer=None, **run_opts):
     """A Brain that descends plainly, at a rate of 1."""
     objective = Frames()
     weights = {"cluster": 2.0, "spare": 0.0}
     hparams = {
-        "backbone": Backbone.from_preset("tiny", layerdrop=layerdrop),
+        "backbone": Backbone.from_preset("tiny"),
         "compute_cost": partial(weighted_loss, weights=weights),
         "train_logger": Quiet(),
         "seed": 3,
@@ -136,11 +136,6 @@ def test_a_batch_that_is_not_finite_does_not_spoil_the_log():
         output = brain.compute_forward(batch_of(frame), Stage.TRAIN)
         brain.compute_objectives(output, None, Stage.TRAIN)
     assert brain.means.summarize()["spare"] == 3.0
-
-
-def test_only_layerdrop_makes_ddp_look_for_unused_parameters():
-    assert make_brain(layerdrop=0.1).find_unused_parameters
-    assert not make_brain().find_unused_parameters
 
 
 def test_means_survive_inside_an_epoch_and_start_anew_after_it(tmp_path):

@@ -149,6 +149,11 @@ def test_noises_and_responses_are_taken_from_lists(records, tmp_path):
     }
     options = {"snr_db": (20.0, 20.0), "level_db": (-25.0, -25.0), **lists}
     mixture = MixtureSimulator(records, options, 10.0)[0]
+    folders = {
+        f"{name}_list": str(tmp_path / name) for name in ("noise", "rir")
+    }
+    same = MixtureSimulator(records, {**options, **folders}, 10.0)[0]
+    assert torch.equal(same.wav, mixture.wav)
     dry = {**options, "rir_list": None, "rt60_s": None}
     # The response is a single sample: the room of the list changes nothing
     without = MixtureSimulator(records, dry, 10.0)[0]

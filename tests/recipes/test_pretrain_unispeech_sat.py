@@ -117,32 +117,39 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert len(set(temperatures)) == 3
 
 
-def test_two_processes_are_one_with_the_double_batch(root, units, tmp_path):
+def gradients_of(root, units, folder, processes, *options):
+    """The gradients of two updates, of batches of four in all."""
+    # A batch's perplexity and penalty are no sums over its frames; cut to
+    # equal lengths, utterances would depend on their batch
+    arguments = units_arguments(
+        root, units, folder, "--distributed_backend=gloo",
+        "--loss_weights={diversity: 0.0, feature_penalty: 0.0}",
+        "--equal_lengths=False", "--max_grad_norm=0.0", "--warmup_updates=0",
+        *options,
+    )  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--standalone"]
+    launch = [*launch, f"--nproc_per_node={processes}"]
     script = str(root / "tests" / "recipes" / "ordered_pretraining.py")
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2",
-              "--standalone"]  # fmt: skip
-    for name, launcher, size in (("one", [], "4"), ("two", launch, "2")):
-        # A batch's perplexity and penalty are no sums over its frames; cut
-        # to equal lengths, utterances would depend on their batch
-        options = units_arguments(
-            root, units, tmp_path / name, "--distributed_backend=gloo",
-            "--loss_weights={diversity: 0.0, feature_penalty: 0.0}",
-            "--equal_lengths=False", "--max_grad_norm=0.0",
-            "--warmup_updates=0",
-        )  # fmt: skip
-        recipe = "pretrain_unispeech_sat"
-        subprocess.run(
-            [sys.executable, *launcher, script, recipe, *options],
-            check=True, stdout=subprocess.DEVNULL, timeout=300,
-            env=environment(root, BATCH_SIZE=size),
-        )  # fmt: skip
-    one, two = (
-        torch.load(tmp_path / name / "gradients.pt") for name in ("one", "two")
-    )
+    subprocess.run(
+        [sys.executable, *(launch if processes > 1 else []), script,
+         "pretrain_unispeech_sat", *arguments],
+        check=True, stdout=subprocess.DEVNULL, timeout=300,
+        env=environment(root, BATCH_SIZE=str(4 // processes)),
+    )  # fmt: skip
+    return torch.load(folder / "gradients.pt")
+
+
+def test_two_processes_are_one_with_the_double_batch(root, units, tmp_path):
+    one, two = (gradients_of(root, units, tmp_path / str(n), n) for n in (1, 2))
     assert len(one) == len(two) == 2
     for first, second in zip(one, two, strict=True):
         most = max(gradient.abs().max() for gradient in first)
         torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5 * most)
+
+
+def test_layerdrop_does_not_keep_two_processes_waiting(root, units, tmp_path):
+    found = gradients_of(root, units, tmp_path, 2, "--layerdrop=0.7")
+    assert len(found) == 2
 
 
 def no_array(folder):

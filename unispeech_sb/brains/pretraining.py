@@ -179,9 +179,6 @@ class PretrainBrain(SSLBrain):
         self.sample_sizes = []
         self.generator = None
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
-        if self.hparams.backbone.encoder.layerdrop > 0:
-            # A dropped block has no gradients for DDP to wait for
-            self.find_unused_parameters = True
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
 

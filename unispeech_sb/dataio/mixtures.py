@@ -4,12 +4,14 @@ them, turns, overlap, levels, room and noise are drawn, all from one seed.
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.manifest import read_manifest
+from unispeech_sb.dataio.noises import find_recordings
 from unispeech_sb.dataio.rooms import heard_in_room, room_response
 from unispeech_sb.dataio.turns import (
     Turn,
@@ -52,12 +54,13 @@ class MixtureOptions:
         Energy of the speech over that of the noise, in dB, where there is
         speech. None: no noise.
     noise_list : str or path-like, optional
-        List of noises that ``prepare_noises`` made. White noise when omitted.
+        List of noises that ``prepare_noises`` made, or a folder of them. White
+        noise when omitted.
     rt60_s : sequence of float, optional
         Reverberation time of random rooms, see ``room_response``. None: none.
     rir_list : str or path-like, optional
-        List of impulse responses that ``prepare_noises`` made, to take
-        instead of random ones. Each speaker has another one.
+        List of impulse responses that ``prepare_noises`` made, or a folder of
+        them, to take instead of random ones. Each speaker has another one.
 
     Example
     -------
@@ -369,8 +372,12 @@ def _as_options(options):
 
 
 def _listed(path):
-    """Records of a list of noises or impulse responses."""
-    return [] if path is None else read_manifest(path)
+    """Records of a list, or a folder, of noises or impulse responses."""
+    if path is None:
+        return []
+    if Path(path).is_dir():
+        return [{"wav": str(file)} for file in find_recordings(path)]
+    return read_manifest(path)
 
 
 def _one_of(items, generator):

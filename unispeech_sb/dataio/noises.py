@@ -18,6 +18,44 @@ _SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 _SAMPLE_RATE = 16000
 
 
+def find_recordings(folder):
+    """Finds the recordings in a folder, at any depth.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The folder.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files, sorted.
+
+    Raises
+    ------
+    ValueError
+        When there are none.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "rain.wav").touch()
+    >>> [file.name for file in find_recordings(folder)]
+    ['rain.wav']
+    """
+    files = sorted(
+        file
+        for file in Path(folder).rglob("[!.]*")
+        if file.suffix.lower() in _SUFFIXES
+    )
+    if not files:
+        raise ValueError(
+            f"{folder}: expected recordings ({', '.join(sorted(_SUFFIXES))}) "
+            "in it; there are none"
+        )
+    return files
+
+
 def prepare_noises(folder, output_folder, piece_s=None):
     """Copies recordings as 16 kHz mono and lists them, once.
 
@@ -62,16 +100,7 @@ def prepare_noises(folder, output_folder, piece_s=None):
     path = output_folder / "list.csv"
     if path.is_file():
         return path
-    files = sorted(
-        file
-        for file in folder.rglob("[!.]*")
-        if file.suffix.lower() in _SUFFIXES
-    )
-    if not files:
-        raise ValueError(
-            f"{folder}: expected recordings ({', '.join(sorted(_SUFFIXES))}) "
-            "in it; there are none"
-        )
+    files = find_recordings(folder)
     output_folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, file in enumerate(
