@@ -1,48 +1,50 @@
 """What pre-training brings: small models, and one probe on frozen features.
 
-    python benchmarks/pretraining.py --data data --work results/pretraining
+    python benchmarks/pretraining.py [--work FOLDER] [NAME=FOLDER ...]
 
-First pre-trains what is not in the folder of work yet: UniSpeech-SAT on units
-of MFCCs of libri248 and LibriSpeech's train-mini, and UniSpeech on train-mini
-and the embedded corpus with their phones, by the recipes and their yamls; a run
-that was killed goes on. Each takes 40 minutes of one core at most. Then it
-compares them with MFCCs and with random weights. The probe sees all layers, and
-is the same for all:
+First pre-trains what is not in the folder of work yet (results/pretraining):
+UniSpeech-SAT on units of MFCCs of libri248 and LibriSpeech's train-mini, and
+UniSpeech on train-mini and the embedded corpus with their phones, by the
+recipes and their yamls; a run that was killed goes on. Each takes 40 minutes of
+one core at most. Then it compares them with MFCCs and with random weights. The
+probe sees all layers, and is the same for all:
 
 * digits, wake words, speakers: mean and standard deviation over time, then
   linear discriminant analysis (scikit-learn); of speakers, pieces of a second
   are learned;
-* phones: one linear layer and CTC, greedy, learned on train-mini and tested on
-  other readers (test-other-mini).
+* phones: the same analysis of single frames, on the embedded corpus, which
+  knows when each is spoken; tested on other voices.
 
-The folder of data has digits/manifest.csv, wakewords/manifest.csv,
+The folder in UNISPEECH_SB_DATA has digits/manifest.csv, wakewords/manifest.csv,
 libri248/sid_segments.csv and LibriSpeech/manifest.csv. NAME=FOLDER adds a row
 for any pre-trained folder. Intervals of 95 % are drawn over recordings.
 """
 
 import argparse
 import csv
+import math
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torchaudio
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from speechbrain.utils.edit_distance import wer_details_for_batch
-from torch.nn.utils.rnn import pad_sequence
 
+from unispeech_sb.dataio.alignments import NO_PHONE, phone_frames, read_spans
 from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.corpora.aligned import aligned_sentences
 from unispeech_sb.dataio.corpora.table import table
 from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.nnet.ctc import ctc_loss
+from unispeech_sb.nnet.lengths import receptive_field
 from unispeech_sb.nnet.pooling import masked_statistics
 
 RATE, PIECE_S, DRAWS = 16000, 1.0, 1000
-EPOCHS, BATCH, LR = 40, 8, 0.01  # of the layer that hears phones
 MFCC = torchaudio.transforms.MFCC(
     RATE, n_mfcc=20, melkwargs={"n_fft": 400, "hop_length": 160, "n_mels": 40}
 )
@@ -92,13 +94,18 @@ def write_table(folder, rows):
         writer.writerows(rows)
 
 
+def spoken_sentences(work):
+    """The embedded corpus."""
+    return aligned_sentences(work / "spoken", SENTENCES, VOICES, seed=1986)
+
+
 def pretrain_unispeech(data, work):
     """Two kinds of phones, as of two languages."""
     folder = work / "phones"
     read = known_phones(data / "LibriSpeech")
     rows = [(r["ID"], r["wav"], r["split"], r["phones"]) for r in read]
     write_table(folder / "real", [row for row in rows if row[2] != "test"])
-    spoken = aligned_sentences(work / "spoken", SENTENCES, VOICES, seed=1986)
+    spoken = spoken_sentences(work)
     rows = [(r["ID"], r["wav"], r["split"], r["phn"]) for r in spoken]
     write_table(folder / "spoken", rows)
     return recipe(
@@ -107,6 +114,24 @@ def pretrain_unispeech(data, work):
         f"--data_folder={folder}",
         "--languages={real: {}, spoken: {}}",
     )
+
+
+class Features(NamedTuple):
+    """What a probe hears.
+
+    Arguments
+    ---------
+    compute : callable
+        Waveform [N] -> features of each frame, [T, D].
+    rate : float
+        Frames in a second.
+    window_s : float
+        Seconds that a frame sees, from its place on.
+    """
+
+    compute: Callable
+    rate: float
+    window_s: float
 
 
 def mfccs(wav):
@@ -143,7 +168,9 @@ def clips(features, path, label, tested):
         wav = read(record)
         cut = label == "spk_id" and record["split"] == "train"
         for piece in pieces(wav) if cut else [wav]:
-            rows.append(masked_statistics(features(piece)[None])[0].numpy())
+            rows.append(
+                masked_statistics(features.compute(piece)[None])[0].numpy()
+            )
             labels.append(record[label])
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
     analysis.fit(*sets["train"])
@@ -157,55 +184,30 @@ def known_phones(path):
     return [record for record in records if not record["oov"]]
 
 
-def featured(features, path):
-    """Features and phones to learn from, and to test on."""
-    sets = {"train": [], "valid": [], "test": []}
-    for record in known_phones(path):
-        phones = record["phones"].split()
-        sets[record["split"]].append((features(read(record)), phones))
-    return sets["train"], sets["test"]
-
-
-def hear(train, known):
-    """Trains the layer; returns what maps features to phones."""
-    frames = torch.cat([feats for feats, _ in train])
-    mean, deviation = frames.mean(0), frames.std(0).clamp_min(1e-5)
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(frames.shape[1], len(known) + 1)
-    optimizer = torch.optim.Adam(layer.parameters(), LR)
-    steps = EPOCHS * -(-len(train) // BATCH)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
-    rows = [
-        ((feats - mean) / deviation, torch.tensor([known[p] for p in phones]))
-        for feats, phones in train
+def frames(features, records):
+    """Right and all frames within phones, of each test recording, [2, N]."""
+    names = sorted({phone for r in records for phone in r["phn"].split()})
+    known = {name: number for number, name in enumerate(names)}
+    sets = {"train": [], "test": []}
+    for record in records:
+        if record["split"] not in sets:
+            continue
+        feats = features.compute(read(record)).numpy()
+        said = phone_frames(
+            read_spans(record),
+            len(feats),
+            features.rate,
+            features.window_s,
+            known,
+        )
+        spoken = said != NO_PHONE
+        sets[record["split"]].append((feats[spoken], said[spoken]))
+    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
+    analysis.fit(*map(np.concatenate, zip(*sets["train"], strict=True)))
+    counts = [
+        ((analysis.predict(feats) == said).sum(), len(said))
+        for feats, said in sets["test"]
     ]
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(rows)).split(BATCH):
-            feats, labels = zip(*(rows[i] for i in batch), strict=True)
-            loss = ctc_loss(
-                layer(pad_sequence(feats, batch_first=True)),
-                pad_sequence(labels, batch_first=True, padding_value=-100),
-                torch.tensor([len(row) for row in feats]),
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return lambda feats: layer((feats - mean) / deviation)
-
-
-def phones(features, path):
-    """Errors and phones of each test recording, [2, N]."""
-    train, test = featured(features, path)
-    names = sorted({phone for _, row in train for phone in row})
-    known = {name: number for number, name in enumerate(names, 1)}
-    layer, found = hear(train, known), []
-    for feats, _ in test:
-        best = torch.unique_consecutive(layer(feats).argmax(1)).tolist()
-        found.append([names[number - 1] for number in best if number])
-    said = [row for _, row in test]
-    details = wer_details_for_batch(range(len(said)), said, found)
-    counts = [(row["num_edits"], row["num_ref_tokens"]) for row in details]
     return np.array(counts, float).T
 
 
@@ -219,18 +221,19 @@ def interval(right, out_of):
     return f"{100 * right.sum() / out_of.sum():.1f} [{low:.1f}, {high:.1f}]"
 
 
-def row(features, data):
+def row(features, data, spoken):
     """The cells of a row."""
     cells = []
     for path, label, tested in CLIPS.values():
         right = clips(features, data / path, label, tested).astype(float)
         cells.append(interval(right, np.ones_like(right)))
-    return [*cells, interval(*phones(features, data / "LibriSpeech"))]
+    return [*cells, interval(*frames(features, spoken))]
 
 
 def candidates(folders):
     """Yields name and features of each row."""
-    yield "MFCC", mfccs
+    # Each frame of torchaudio's is around its time, not behind it
+    yield "MFCC", Features(mfccs, 100, 0.0)
     loaded = {
         name: Backbone.from_pretrained(folder, freeze=True)
         for name, folder in folders.items()
@@ -238,7 +241,15 @@ def candidates(folders):
     config = next(iter(loaded.values())).config
     torch.manual_seed(0)
     for name, backbone in {"random": Backbone(**config), **loaded}.items():
-        yield name, partial(states, backbone.eval())
+        sizes = config["conv_kernel"], config["conv_stride"]
+        yield (
+            name,
+            Features(
+                partial(states, backbone.eval()),
+                RATE / math.prod(config["conv_stride"]),
+                receptive_field(*sizes) / RATE,
+            ),
+        )
 
 
 def main():
@@ -246,20 +257,24 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "results" / "pretraining"
+    )
     parser.add_argument("folders", nargs="*", metavar="NAME=FOLDER")
     arguments = parser.parse_args()
-    data, work = arguments.data.absolute(), arguments.work.absolute()
+    default = ROOT.parent / "shared" / "data"
+    data = Path(os.environ.get("UNISPEECH_SB_DATA", default)).resolve()
+    work = arguments.work.absolute()
     folders = {
         "UniSpeech": pretrain_unispeech(data, work),
         "UniSpeech-SAT": pretrain_sat(data, work),
         **dict(text.split("=", 1) for text in arguments.folders),
     }
-    print(f"| features | {' | '.join(CLIPS)} | phone error rate |")
-    print("|---|---|---|---|---|")
+    spoken = spoken_sentences(work)
+    kinds = [*CLIPS, "phones"]
+    print(f"| features | {' | '.join(kinds)} |\n|{'---|' * (len(kinds) + 1)}")
     for name, features in candidates(folders):
-        cells = row(features, data)
+        cells = row(features, data, spoken)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -14,7 +14,7 @@ from benchmarks.ngrams import write_arpa
 from tests.conftest import ROOT
 from tests.dataio.corpora.test_speech_commands import build_tree
 from tests.huggingface import save_folder, tiny_model
-from tests.recipes import speech, talks, voices
+from tests.recipes import pretraining, speech, talks, voices
 from tests.recipes.conftest import TINY, WORDS, write_corpus
 from unispeech_sb import cli
 
@@ -49,6 +49,14 @@ TURNS = [
     "unispeech-sb recipe speaker_diarization --data_folder=my_talks",
     f"unispeech-sb diarize {TALKS}/export talk.wav --rttm-dir=turns --plot",
 ]
+PRETRAINING = [
+    "unispeech-sb recipe make_units --data_folder=my_speech",
+    "unispeech-sb recipe pretrain_unispeech_sat "
+    "--units_folder=results/make_units/1337/units",
+    "unispeech-sb recipe pretrain_unispeech --data_folder=my_speech",
+    "unispeech-sb recipe keyword_spotting --data_folder=my_clips "
+    "--num_classes=10 --model=results/pretrain_unispeech_sat/1337/export",
+]
 SHORT = [
     *TINY[2:], "--model=tiny", "--number_of_epochs=1", "--augmentation=null",
 ]  # fmt: skip
@@ -81,6 +89,7 @@ def test_the_readme_holds_what_is_tested_here():
         *RECOGNITION,
         *SPEAKERS,
         *TURNS,
+        *PRETRAINING,
     ]
 
 
@@ -214,3 +223,26 @@ def test_the_diarization_commands_run(tmp_path, monkeypatch):
     run_all(TURNS, [*voices.QUICK, "--number_of_epochs=1", "--hidden_size=4"])
     assert (tmp_path / "turns" / "talk.rttm").is_file()
     assert list(tmp_path.glob("**/talk*.png"))
+
+
+def test_the_pretraining_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, write in (
+        ("speech", speech.write_speech),
+        ("clips", write_corpus),
+    ):
+        (tmp_path / f"my_{name}").mkdir()
+        write(tmp_path / f"my_{name}")
+    options = {
+        "make_units": ["--num_units=4", "--device=cpu"],
+        "pretrain_unispeech_sat": [*pretraining.SMALL, "--contrastive_layer=1"],
+        "pretrain_unispeech": pretraining.SMALL,
+        "keyword_spotting": [
+            "--number_of_epochs=1", f"--num_classes={len(WORDS)}", *TINY[2:],
+        ],
+    }  # fmt: skip
+    for line in PRETRAINING:
+        run_all([line], options[line.split()[2]])
+    export = tmp_path / "results" / "keyword_spotting" / "1986" / "export"
+    taken = (export / "hyperparams.yaml").read_text()
+    assert "hidden_size: 16" in taken
