@@ -71,18 +71,13 @@ def recipe(name, output, *options):
 
 def pretrain_sat(data, work):
     """Units of MFCCs, then their prediction."""
-    units = work / "units" / "units"
-    if not units.is_dir():
+    units, output = work / "units", work / "sat"
+    if not (output / "export").is_dir():
         folders = f"[{data / 'libri248'}, {data / 'LibriSpeech'}]"
-        recipe(
-            "make_units",
-            units.parent,
-            f"--data_folder={folders}",
-            "--subsets=[train-mini]",
-        )
-    return recipe(
-        "pretrain_unispeech_sat", work / "sat", f"--units_folder={units}"
-    )
+        options = f"--data_folder={folders}", "--subsets=[train-mini]"
+        recipe("make_units", units, *options)
+    options = [f"--units_folder={units / 'units'}"]
+    return recipe("pretrain_unispeech_sat", output, *options)
 
 
 def write_table(folder, rows):
