@@ -33,21 +33,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchaudio
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from speakers import DRAWS, RATE, mfccs, pieces, read
 
 from unispeech_sb.dataio.alignments import NO_PHONE, phone_frames, read_spans
-from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.corpora.aligned import aligned_sentences
 from unispeech_sb.dataio.corpora.table import table
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.lengths import receptive_field
 from unispeech_sb.nnet.pooling import masked_statistics
 
-RATE, PIECE_S, DRAWS = 16000, 1.0, 1000
-MFCC = torchaudio.transforms.MFCC(
-    RATE, n_mfcc=20, melkwargs={"n_fft": 400, "hop_length": 160, "n_mels": 40}
-)
 PHONES = {"train-mini": "train", "dev-mini": "valid", "test-other-mini": "test"}
 CLIPS = {
     "digits": ("digits", "label", "valid"),
@@ -129,30 +124,10 @@ class Features(NamedTuple):
     window_s: float
 
 
-def mfccs(wav):
-    """20 MFCCs and their differences, [T, 40]."""
-    feats = MFCC(wav)
-    feats = torch.cat([feats, torchaudio.functional.compute_deltas(feats)])
-    return feats.T
-
-
 @torch.no_grad()
 def states(backbone, wav):
     """The states of all layers side by side, [T, (L + 1) * D]."""
     return torch.cat(list(backbone.iter_states(wav[None])), dim=2)[0]
-
-
-def read(record):
-    """A recording's samples."""
-    return read_audio(
-        record["wav"], record.get("start"), record.get("stop"), RATE
-    )
-
-
-def pieces(wav):
-    """Overlapping pieces of about a second."""
-    size = round(PIECE_S * RATE)
-    return wav.unfold(0, min(size, len(wav)), size // 2)
 
 
 def clips(features, path, label, tested):

@@ -33,16 +33,24 @@ MFCC = torchaudio.transforms.MFCC(
 )
 
 
-def statistics(wav):
-    """Mean and standard deviation of MFCCs and their differences, [80]."""
+def mfccs(wav):
+    """20 MFCCs and their differences, [T, 40]."""
     feats = MFCC(wav)
     feats = torch.cat([feats, torchaudio.functional.compute_deltas(feats)])
-    return torch.cat([feats.mean(1), feats.std(1)]).numpy()
+    return feats.T
+
+
+def statistics(wav):
+    """Mean and standard deviation of MFCCs and their differences, [80]."""
+    feats = mfccs(wav)
+    return torch.cat([feats.mean(0), feats.std(0)]).numpy()
 
 
 def read(record):
     """A recording's samples."""
-    return read_audio(record["wav"], record["start"], record["stop"], RATE)
+    return read_audio(
+        record["wav"], record.get("start"), record.get("stop"), RATE
+    )
 
 
 def pieces(wav):

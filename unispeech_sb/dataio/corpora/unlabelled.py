@@ -10,8 +10,7 @@ import torch
 from unispeech_sb.dataio.corpora.aligned import aligned_sentences
 from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
 from unispeech_sb.dataio.corpora.table import table
-
-_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
+from unispeech_sb.dataio.noises import find_recordings
 
 
 def unlabelled_speech(hparams):
@@ -91,15 +90,7 @@ def _has_splits(path):
 def _recordings(folder):
     """Yields all recordings below a folder, named after their paths."""
     root = folder.absolute()
-    paths = sorted(
-        path for path in root.rglob("[!.]*") if path.suffix.lower() in _SUFFIXES
-    )
-    if not paths:
-        raise ValueError(
-            f"{folder}: expected recordings ({', '.join(sorted(_SUFFIXES))}) "
-            "in it; there are none"
-        )
-    for path in paths:
+    for path in find_recordings(root):
         name = path.relative_to(root).with_suffix("").as_posix()
         yield {
             "ID": name.replace("/", "_"),
