@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "checkpoints": set(),
     "environment": set(),
+    "moved": set(),
+    "__init__": {"moved"},
     "nnet": set(),
     "dataio": set(),
     "metrics": set(),
