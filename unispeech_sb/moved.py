@@ -58,15 +58,12 @@ def _forward(old):
     """``__getattr__`` of an old module."""
 
     def find(name):
-        new = MOVED[old]
-        if isinstance(new, dict):
-            if name not in new:
-                raise AttributeError(f"module {old} has no attribute {name!r}")
-            module, _, new_name = new[name].partition(":")
-        else:
-            module, new_name = new, name
-        if name.startswith("__"):  # asked for by Python, not by a user
+        new = MOVED.get(old, {})
+        if isinstance(new, str):
+            new = {name: f"{new}:{name}"}
+        if name not in new or name.startswith("__"):
             raise AttributeError(f"module {old} has no attribute {name!r}")
+        module, _, new_name = new[name].partition(":")
         found = getattr(import_module(module), new_name)
         if old not in QUIET:
             warnings.warn(
