@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all."""
+
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic(path, mode="w"):
+    """Writes a file beside its place and moves it there when it is whole.
+
+    Until the block ends, readers find what was there before; when the block
+    raises, they still do, and nothing is left behind. Of a symbolic link the
+    file that it points to is replaced, not the link. What cannot be replaced,
+    such as ``/dev/stdout``, is written to directly.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file to write or to replace. Its folder has to be there.
+    mode : str, optional
+        "w" for text in UTF-8 without translation of line ends, "wb" for
+        bytes, None for code that opens the file by its name.
+
+    Yields
+    ------
+    io.IOBase or pathlib.Path
+        An open file; with ``mode=None`` a path with the suffix of ``path``.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; the error names ``path``.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> with atomic(path) as file:
+    ...     _ = file.write("whole")
+    ...     path.exists()
+    False
+    >>> path.read_text()
+    'whole'
+    """
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{secrets.token_hex(6)}-{target.name}")
+    replaces = os.path.isfile(path) or not os.path.exists(path)
+    if not replaces:
+        target = draft = Path(path)
+    try:
+        if mode is None:
+            yield draft
+        else:
+            new = mode.replace("w", "x") if replaces else mode
+            with _open(draft, new, path) as file:
+                yield file
+        if replaces:
+            os.replace(draft, target)
+    finally:
+        if replaces:
+            draft.unlink(missing_ok=True)
+
+
+def _open(draft, mode, path):
+    """Opens a file; an error names the one that was asked for."""
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        return open(draft, mode, **text)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
