@@ -18,6 +18,7 @@ SpeechBrain's EncoderClassifier loads. README.md says what to expect.
 from functools import partial
 from pathlib import Path
 
+import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 

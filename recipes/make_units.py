@@ -25,6 +25,7 @@ import json
 import os
 from pathlib import Path
 
+import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 import numpy as np
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml

@@ -25,6 +25,7 @@ unispeech_sb.inference.diarization.SpeakerDiarization loads.
 from functools import partial
 from pathlib import Path
 
+import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 from speechbrain import Stage
 
 from unispeech_sb.brains import DiarizationBrain

@@ -9,6 +9,7 @@ ANYWHERE = {"atomic", "environment"}
 
 MAY_IMPORT = {
     "__init__": {"moved"},
+    "__main__": {"cli"},
     "moved": set(),
     "nnet": set(),
     "metrics": set(),

@@ -109,7 +109,7 @@ def test_the_yaml_example_builds_a_frozen_backbone(tmp_path):
 
 def test_make_demo_runs_the_demo_and_make_test_the_suite():
     for target, ran in (
-        ("demo", "python -m unispeech_sb.cli demo"),
+        ("demo", "python -m unispeech_sb demo"),
         ("test", "python -m pytest"),
     ):
         dry = ["make", "--dry-run", "--always-make", target]
