@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 TESTED = {"torch": "2.14.1", "torchaudio": "2.11.1"}
 """The pair of ``constraints.txt``."""
@@ -47,3 +48,12 @@ def _installed(name):
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def require_extra(package, extra, purpose):
+    """Refuses a purpose whose package is not installed, by the pip command."""
+    if find_spec(package) is None:
+        raise ImportError(
+            f"{purpose} needs the package {package}: run "
+            f"`pip install 'unispeech_sb[{extra}]'`"
+        )
