@@ -16,14 +16,20 @@ MAY_IMPORT = {
     "decoding": set(),
     "checkpoints": set(),
     "dataio": set(),
-    "experiment": set(),
+    "recipe_options": set(),
+    "experiment": {"recipe_options"},
     "lobes": {"nnet", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "inference": {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
     },
     "brains": {"nnet", "metrics", "checkpoints"},
-    "cli": {"convert", "inference", "lobes", "demo"},
+    "commands": {
+        *("checkpoints", "convert", "dataio", "decoding", "inference"),
+        *("metrics", "recipe_options", "demo"),
+    },
+    "cli": {"commands"},
+    "__main__": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},
     "hparams": set(),
 }

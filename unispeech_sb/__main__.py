@@ -2,7 +2,7 @@
 
 import sys
 
-from unispeech_sb.cli import main
+from unispeech_sb.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

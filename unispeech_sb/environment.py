@@ -12,6 +12,7 @@ import shlex
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 
 TESTED = {"torch": "2.14.1", "torchaudio": "2.11.1"}
 """The pair of ``constraints.txt``."""
@@ -69,6 +70,15 @@ def require_torchaudio():
         import torchaudio  # noqa: F401
     except ModuleNotFoundError as error:
         raise _broken(error) from error
+
+
+def require_extra(package, extra, purpose):
+    """Refuses a purpose whose package is not installed, by the pip command."""
+    if find_spec(package) is None:
+        raise ImportError(
+            f"{purpose} needs the package {package}: run "
+            f"`pip install 'unispeech_sb[{extra}]'`"
+        )
 
 
 class _GuardedFinder(MetaPathFinder):

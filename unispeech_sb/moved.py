@@ -13,6 +13,35 @@ from importlib.machinery import ModuleSpec
 
 MOVED = {
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
+    "unispeech_sb.inference.commands": {
+        **{
+            name: f"unispeech_sb.commands.options:{name}"
+            for name in (
+                *("positive", "probability", "at_least", "add_device"),
+                *("load_folder", "progress_bar"),
+            )
+        },
+        "tell_failures": "unispeech_sb.commands.options:report_failures",
+    },
+    "unispeech_sb.inference.diarize": {
+        "main": "unispeech_sb.commands.diarize:diarize"
+    },
+    "unispeech_sb.inference.embed": {
+        "main": "unispeech_sb.commands.speakers:embed"
+    },
+    "unispeech_sb.inference.results": "unispeech_sb.commands.trial_report",
+    "unispeech_sb.inference.score": {
+        "main": "unispeech_sb.commands.speakers:score"
+    },
+    "unispeech_sb.inference.transcribe": {
+        "main": "unispeech_sb.commands.transcribe:transcribe"
+    },
+    "unispeech_sb.inference.tune_lm": {
+        "main": "unispeech_sb.commands.transcribe:tune_lm"
+    },
+    "unispeech_sb.inference.verify": {
+        "main": "unispeech_sb.commands.speakers:verify"
+    },
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""

@@ -6,10 +6,10 @@ import json
 import pytest
 import soundfile
 from speechbrain.inference.ASR import EncoderASR
+from tests.inference.test_transcribe import save_tiny
 
 from benchmarks.ngrams import write_arpa
 from tests.inference.models import uneven_speech
-from tests.inference.test_transcribe import save_tiny
 from unispeech_sb.inference.tune_lm import main
 
 pytest.importorskip("kenlm", reason="the extra lm is not installed")

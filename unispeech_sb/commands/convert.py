@@ -1,0 +1,143 @@
+"""Checkpoints: ``unispeech-sb convert``, ``to-hf`` and ``info``."""
+
+import json
+from pathlib import Path
+
+from unispeech_sb.commands.options import new_parser, print_escaped
+
+SOURCES = (
+    "a Hugging Face folder or the hub name of a model; a file of fairseq, of "
+    "the authors' speaker verification or diarization, or of s3prl"
+)
+
+
+def convert(argv):
+    """Converts a checkpoint to a pretrained folder."""
+    parser = new_parser(
+        "convert",
+        "Convert a checkpoint to a pretrained folder, which SpeechBrain's "
+        "interfaces load.",
+    )
+    parser.add_argument("src", metavar="SRC", help=SOURCES)
+    parser.add_argument("dst", metavar="DST", help="folder to make")
+    parser.add_argument(
+        "--backbone",
+        metavar="SOURCE",
+        help="the model that a head was trained on, for files with a head only "
+        "(those of s3prl)",
+    )
+    _add_set(parser)
+    arguments = parser.parse_args(argv)
+    options = _options(arguments.set)
+    _check_source(arguments.src)
+    if arguments.backbone is not None:
+        _check_source(arguments.backbone)
+    _check_target(arguments.dst)
+
+    from unispeech_sb.convert import convert_checkpoint
+
+    print_escaped(
+        convert_checkpoint(
+            arguments.src, arguments.dst, arguments.backbone, **options
+        )
+    )
+
+
+def to_hf(argv):
+    """Converts a pretrained folder to one that transformers loads."""
+    parser = new_parser(
+        "to-hf",
+        "Convert a pretrained folder to a Hugging Face folder, which "
+        "transformers loads.",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="pretrained folder: the export/ of a recipe, or what "
+        "unispeech-sb convert wrote",
+    )
+    parser.add_argument("dst", metavar="DST", help="folder to make")
+    parser.add_argument(
+        "--family",
+        choices=("unispeech", "unispeech-sat"),
+        help="transformers' classes to use; by default those that the folder "
+        "came from, else unispeech-sat",
+    )
+    parser.add_argument(
+        "--backbone-only", action="store_true", help="leave the head out"
+    )
+    arguments = parser.parse_args(argv)
+    if not Path(arguments.folder).exists():
+        raise ValueError(f"{arguments.folder}: there is no such folder")
+    _check_target(arguments.dst)
+
+    from unispeech_sb.convert import to_huggingface
+
+    print_escaped(to_huggingface(**vars(arguments)))
+
+
+def info(argv):
+    """Describes a checkpoint, with the source of each fact."""
+    parser = new_parser(
+        "info",
+        "Describe a checkpoint without building the model: what it is, where "
+        "each fact is from, and what a conversion would drop.",
+    )
+    parser.add_argument(
+        "path", metavar="PATH", help=f"{SOURCES}; or a pretrained folder"
+    )
+    _add_set(parser)
+    arguments = parser.parse_args(argv)
+    options = _options(arguments.set)
+    _check_source(arguments.path)
+
+    from unispeech_sb.convert import describe
+
+    print_escaped(describe(arguments.path, **options))
+
+
+def _add_set(parser):
+    """Adds the option that sets what a file does not say."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the model in place of the file's, like "
+        "num_attention_heads=12 or mask_rule=hf; may be given several times",
+    )
+
+
+def _options(pairs):
+    """NAME=VALUE texts as a dict; values are JSON, else plain text."""
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set: expected NAME=VALUE; got {pair!r}")
+        try:
+            options[name] = json.loads(text)
+        except json.JSONDecodeError:
+            options[name] = text
+    return options
+
+
+def _check_source(source):
+    """Refuses what is neither here nor may be the hub name of a model."""
+    path = Path(source)
+    # A weight file of a Hugging Face folder stands for the folder
+    if path.exists() or (path.parent / "config.json").is_file():
+        return
+    if source[:1] in "./~" or source.count("/") != 1:
+        raise ValueError(
+            f"{source}: expected a folder, a checkpoint file, or the hub name "
+            "of a model, like microsoft/unispeech-sat-base; there is no such "
+            "folder or file"
+        )
+
+
+def _check_target(target):
+    """Refuses to write where something is."""
+    path = Path(target)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{target}: expected a new folder; it exists already")

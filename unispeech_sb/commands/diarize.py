@@ -1,0 +1,181 @@
+"""Speaker diarization: ``unispeech-sb diarize``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from unispeech_sb.commands.options import (
+    add_device,
+    add_files,
+    add_folder,
+    advance,
+    at_least,
+    check_file,
+    check_files,
+    check_folder,
+    check_names,
+    load_folder,
+    new_parser,
+    progress_bar,
+    recording_name,
+    report_failures,
+)
+
+FORMATS = ("text", "rttm", "json", "audacity")
+
+
+def diarize(argv):
+    """Finds who speaks when; recordings that fail are named at the end.
+
+    Exits with 1 when a recording could not be used, with 2 when the command
+    line makes no sense.
+    """
+    arguments = _parse(argv)
+    files = arguments.files
+    check_folder(arguments.folder)
+    if arguments.speaker_model is not None:
+        check_folder(arguments.speaker_model)
+    check_names([recording_name(file) for file in files])
+    check_file(arguments.reference, "RTTM file")
+    reference = _reference(arguments.reference, files)
+    check_files("diarize", files)
+
+    from unispeech_sb.dataio.audio import AudioError
+
+    diarization = _load(arguments)
+    target = arguments.rttm_dir or Path()
+    target.mkdir(parents=True, exist_ok=True)
+    errors = {}
+    with progress_bar(files, "diarize") as bar:
+        for path, found in diarization.diarize_files(
+            files,
+            arguments.num_speakers,
+            arguments.min_speakers,
+            arguments.max_speakers,
+            advance(bar),
+        ):
+            if isinstance(found, AudioError):
+                errors[path] = found
+                continue
+            if arguments.rttm_dir:
+                found.to_rttm(target / f"{found.name}.rttm")
+            if arguments.plot:
+                own = reference.get(found.name)
+                found.plot(target / f"{found.name}.png", own)
+            with bar.external_write_mode(sys.stdout):
+                sys.stdout.write(_printed(found, path, arguments))
+    report_failures("diarize", files, errors)
+    if errors:
+        raise SystemExit(1)
+
+
+def _parse(argv):
+    """Reads the command line."""
+    parser = new_parser(
+        "diarize",
+        "Find who speaks when in recordings of any length.",
+    )
+    add_folder(parser, "a diarization model (SpeakerDiarization)")
+    add_files(parser)
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="what is printed. text: start, end and speaker of each segment; "
+        "rttm: NIST's segments; json: a line for each recording; audacity: "
+        "a label track, of one recording (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rttm-dir",
+        type=Path,
+        metavar="DIR",
+        help="write an RTTM file for each recording into DIR, too",
+    )
+    parser.add_argument(
+        "--plot",
+        action="store_true",
+        help="draw the timeline of each recording as a PNG, in DIR or in the "
+        "current folder",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="RTTM",
+        help="reference segments, drawn above; recordings are named by their "
+        "files without suffix",
+    )
+    add_device(parser)
+    _add_speakers(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.reference and not arguments.plot:
+        parser.error("--reference is drawn in the picture: give --plot")
+    if arguments.format == "audacity" and len(arguments.files) > 1:
+        parser.error("--format audacity: labels of one recording; got several")
+    return arguments
+
+
+def _add_speakers(parser):
+    """Adds how many speakers there are, and what tells them apart."""
+    group = parser.add_argument_group("speakers")
+    group.add_argument(
+        "--num-speakers",
+        type=at_least(1),
+        metavar="N",
+        help="speakers in each recording; estimated when omitted",
+    )
+    group.add_argument(
+        "--min-speakers",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="fewest speakers to estimate (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-speakers",
+        type=at_least(1),
+        metavar="N",
+        help="most speakers to estimate",
+    )
+    group.add_argument(
+        "--speaker-model",
+        metavar="FOLDER",
+        help="pretrained folder of a speaker model (SpeakerRecognition): "
+        "cluster by its embeddings in place of the diarization model's own",
+    )
+
+
+def _load(arguments):
+    """Loads the folder, and that of the speaker model."""
+    from unispeech_sb.inference import SpeakerDiarization, SpeakerVerification
+
+    speakers = arguments.speaker_model
+    if speakers is not None:
+        chosen = argparse.Namespace(folder=speakers, device=arguments.device)
+        speakers = load_folder(SpeakerVerification, chosen)
+    return load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+
+
+def _reference(path, files):
+    """Recording -> its reference segments; empty without a file."""
+    if path is None:
+        return {}
+
+    from unispeech_sb.dataio.annotations import read_rttm
+
+    found = read_rttm(path)
+    for file in files:
+        name = recording_name(file)
+        if name not in found:
+            raise ValueError(
+                f"{path}: expected segments of {name}; it has those of "
+                f"{', '.join(sorted(found)[:5]) or 'no recording'}"
+            )
+    return found
+
+
+def _printed(found, path, arguments):
+    """What is printed of a recording."""
+    text = getattr(found, f"to_{arguments.format}")()
+    if arguments.format == "text" and len(arguments.files) > 1:
+        lines = text.splitlines(keepends=True)
+        text = "".join(f"{path}\t{line}" for line in lines)
+    return text

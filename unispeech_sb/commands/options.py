@@ -1,0 +1,213 @@
+"""What the commands share: readers of arguments, checks of files, progress.
+
+Nothing here imports torch or SpeechBrain before a model is to be loaded, so
+that help and errors of a command line come at once.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+RECORDING = "recording in a format that soundfile reads: WAV, FLAC, MP3, ..."
+
+
+def new_parser(command, description):
+    """A parser that is called as its command is."""
+    return argparse.ArgumentParser(
+        f"unispeech-sb {command}", description=description
+    )
+
+
+def positive(text):
+    """Reads a number above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0, got {text}"
+        )
+    return number
+
+
+def probability(text):
+    """Reads a number between 0 and 1."""
+    number = positive(text)
+    if not number < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number between 0 and 1, got {text}"
+        )
+    return number
+
+
+def finite(text):
+    """Reads a number."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not abs(number) < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text}")
+    return number
+
+
+def at_least(least):
+    """Makes a reader of whole numbers from ``least``, 0 or more, upwards."""
+
+    def read(text):
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"expected {least} or more, got {text}"
+            )
+        return int(text)
+
+    return read
+
+
+def add_folder(parser, kind):
+    """Adds the pretrained folder, which is for a kind of model."""
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help=f"pretrained folder of {kind}: the export/ of a recipe, or what "
+        "unispeech-sb convert wrote",
+    )
+
+
+def add_files(parser):
+    """Adds the recordings."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help=RECORDING)
+
+
+def add_device(parser):
+    """Adds where the model runs."""
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="where the model runs: cpu, cuda, cuda:1, ...; cpu when omitted",
+    )
+
+
+def add_batch_seconds(parser, default):
+    """Adds how much audio goes through the model at once."""
+    parser.add_argument(
+        "--batch-seconds",
+        type=positive,
+        default=default,
+        metavar="S",
+        help="most seconds of audio in a batch (default: %(default)g)",
+    )
+
+
+def check_folder(folder):
+    """Refuses what is no pretrained folder."""
+    if not Path(folder, "hyperparams.yaml").is_file():
+        raise ValueError(f"{folder}: expected a folder with hyperparams.yaml")
+
+
+def check_file(path, kind):
+    """Refuses a path, None excepted, where there is no file of that kind."""
+    if path is not None and not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such {kind}")
+
+
+def check_files(command, files):
+    """Stops where there is none of the files; names those that are missing."""
+    missing = [file for file in files if not Path(file).is_file()]
+    if not missing:
+        return
+    if len(missing) == len(files):
+        errors = {file: f"{file}: there is no such file" for file in files}
+        report_failures(command, files, errors)
+        raise SystemExit(1)
+    sys.stderr.write(
+        f"{command}: {len(missing)} of {len(files)} files do not exist, the "
+        f"others are processed; missing: {', '.join(missing)}\n"
+    )
+
+
+def recording_name(path):
+    """What outputs call a recording: its stem, with ``_`` for white space."""
+    return re.sub(r"\s", "_", Path(path).stem)
+
+
+def check_names(names):
+    """Refuses recordings whose outputs would have the same name."""
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "files: expected different names; outputs of files that differ in "
+            "folder or suffix only would have the same name"
+        )
+
+
+def load_folder(interface, arguments, **options):
+    """Loads a ``Pretrained`` class from the folder of a command line.
+
+    Nothing is looked for on the hub; options go to ``from_hparams``.
+    """
+    from speechbrain.utils.fetching import FetchConfig
+
+    check_folder(arguments.folder)
+    device = arguments.device
+    return interface.from_hparams(
+        arguments.folder,
+        fetch_config=FetchConfig(allow_network=False),
+        run_opts={"device": device} if device else None,
+        **options,
+    )
+
+
+def progress_bar(files, title):
+    """A progress bar over the seconds of recordings, on the standard error.
+
+    A file that cannot be read adds nothing: its error is reported where it is
+    used.
+    """
+    from tqdm import tqdm
+
+    from unispeech_sb.dataio.audio import AudioError
+    from unispeech_sb.inference.recordings import duration_s
+
+    def seconds(path):
+        try:
+            return duration_s(path)
+        except AudioError:
+            return 0.0
+
+    return tqdm(
+        total=round(sum(map(seconds, files)), 1),
+        unit="s",
+        unit_scale=True,
+        desc=title,
+        file=sys.stderr,
+    )
+
+
+def advance(bar):
+    """What moves a bar by seconds: tqdm warns of what rounding has too many."""
+    return lambda seconds: bar.update(min(seconds, bar.total - bar.n))
+
+
+def report_failures(command, files, errors):
+    """Names the files that could not be used, on the standard error."""
+    if not errors:
+        return
+    sys.stderr.write(
+        f"{command}: {len(errors)} of {len(files)} files failed:\n"
+    )
+    for name in files:
+        if name in errors:
+            sys.stderr.write(f"  {errors[name]}\n")
+
+
+def print_escaped(text, stream=None):
+    """Prints what may quote a file: control characters are escaped."""
+    shown = "".join(
+        char
+        if char.isprintable() or char == "\n"
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)
+    )
+    print(shown, file=stream or sys.stdout)

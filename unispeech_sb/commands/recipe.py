@@ -1,0 +1,147 @@
+"""Training: ``unispeech-sb recipe`` and ``demo``."""
+
+import ast
+import re
+import shutil
+import sys
+import textwrap
+from importlib import import_module
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from unispeech_sb.commands.options import new_parser
+from unispeech_sb.environment import require_extra
+from unispeech_sb.recipe_options import (
+    check_inputs,
+    describe_recipe,
+    read_command_line,
+    unknown,
+)
+
+USAGE = "unispeech-sb recipe [NAME [YAML] [--key=value ...]]"
+
+
+def recipe(argv):
+    """Lists the recipes, or runs one: recipe [NAME [YAML] [--key=value ...]]
+
+    Arguments
+    ---------
+    argv : list of str
+        Name of the recipe; its yaml, a file or the name of an installed one,
+        that of the recipe's name when omitted; overrides.
+
+    Returns
+    -------
+    dict or None
+        The scores.
+
+    Example
+    -------
+    >>> recipe(["make_units"])
+    Traceback (most recent call last):
+    ...
+    ValueError: ...make_units.yaml needs a value of data_folder: give ...
+    """
+    known = _docstrings()
+    if not argv or argv[0] in ("-h", "--help"):
+        _list_recipes(known, with_usage=bool(argv))
+        return None
+    name, *arguments = argv
+    if name not in known:
+        sys.stderr.write(f"unispeech-sb: {unknown('recipe', name, known)}\n")
+        sys.exit(2)
+    program = f"unispeech-sb recipe {name}"
+    yamls = _yamls_of(name, known)
+    if not arguments or arguments[0].startswith("-"):
+        arguments.insert(0, f"{name}.yaml")
+    if not Path(arguments[0]).is_file():
+        if arguments[0] not in yamls:
+            raise ValueError(unknown("yaml file", arguments[0], yamls))
+        arguments[0] = str(files(_home("hparams")) / arguments[0])
+    if {"-h", "--help"} & {*arguments}:
+        usage = f"{program} [YAML] [--key=value ...]"
+        docstring = _as_commands(known[name])
+        text = describe_recipe(arguments[0], usage, docstring, yamls)
+        print(_as_commands(text))
+        return None
+    check_inputs(read_command_line(arguments, program))
+    return import_module(f"{_home('recipes')}.{name}").main(arguments)
+
+
+def demo(argv):
+    """Trains, scores and exports a small model on synthetic speech."""
+    parser = new_parser(
+        "demo",
+        "Speak a small corpus with espeak-ng, train a keyword spotter on it, "
+        "score and export it, and classify a recording by what was exported: "
+        "a few minutes on a CPU.",
+    )
+    parser.usage = "%(prog)s [-h] [--key=value ...]"
+    parser.epilog = (
+        "Keys are those of `unispeech-sb recipe keyword_spotting --help`; "
+        "results are in results/demo."
+    )
+    _, overrides = parser.parse_known_args(argv)
+    require_extra("espeakng_loader", "demo", "synthetic speech")
+
+    from unispeech_sb.demo import main
+
+    main(overrides)
+
+
+def _list_recipes(known, with_usage):
+    """Prints name and task of each recipe."""
+    if with_usage:
+        print(f"usage: {USAGE}\n\nTrain a model. The recipes:\n")
+    indent = max(map(len, known), default=0) + 2
+    columns = shutil.get_terminal_size((1000, 0)).columns  # no wrap in a pipe
+    for name, docstring in known.items():
+        task, *_ = docstring.split("\n\n")
+        line = f"{name:<{indent}}{' '.join(task.split())}"
+        print(textwrap.fill(line, columns, subsequent_indent=" " * indent))
+    if with_usage:
+        print("\nunispeech-sb recipe NAME --help lists the keys of a recipe.")
+
+
+def _home(kind):
+    """Package of ``recipes`` or ``hparams``: installed, else the clone's."""
+    installed = f"unispeech_sb.{kind}"
+    return kind if find_spec(installed) is None else installed
+
+
+def _docstrings():
+    """Name of each recipe -> docstring, read without importing."""
+    scripts = {
+        file.name.removesuffix(".py"): file
+        for file in files(_home("recipes")).iterdir()
+        if file.name.endswith(".py") and not file.name.startswith("_")
+    }
+    return {
+        name: ast.get_docstring(ast.parse(scripts[name].read_text("utf-8")))
+        for name in sorted(scripts)
+    }
+
+
+def _yamls_of(name, recipes):
+    """Installed yamls of a recipe: each is named by its recipe and a suffix."""
+
+    def owner(stem):
+        fitting = [r for r in recipes if f"{stem}_".startswith(f"{r}_")]
+        return max(fitting, key=len, default=None)
+
+    found = [file.name for file in files(_home("hparams")).iterdir()]
+    stems = [n.removesuffix(".yaml") for n in found if n.endswith(".yaml")]
+    return sorted(f"{stem}.yaml" for stem in stems if owner(stem) == name)
+
+
+def _as_commands(text):
+    """Calls of a clone's scripts as calls of the installed command."""
+
+    def command(match):
+        recipe_name, yaml_name = match.groups()
+        yaml = "" if yaml_name == recipe_name else f" {yaml_name}.yaml"
+        return f"unispeech-sb recipe {recipe_name}{yaml}"
+
+    script = r"python recipes/(\w+)\.py\s+(?:\\\s+)?hparams/(\w+)\.yaml"
+    return re.sub(r"hparams/(\w+\.yaml)", r"\1", re.sub(script, command, text))

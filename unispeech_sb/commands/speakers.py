@@ -1,0 +1,348 @@
+"""Speakers: ``unispeech-sb embed``, ``verify`` and ``score``."""
+
+import os
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from unispeech_sb.commands.options import (
+    RECORDING,
+    add_batch_seconds,
+    add_device,
+    add_files,
+    add_folder,
+    advance,
+    at_least,
+    check_file,
+    check_files,
+    check_folder,
+    finite,
+    load_folder,
+    new_parser,
+    positive,
+    probability,
+    progress_bar,
+    report_failures,
+)
+
+EMBEDDINGS = "embeddings.safetensors"
+"""Name of the file of speaker embeddings in the folder of results."""
+
+
+def embed(argv):
+    """Extracts speaker embeddings; recordings that fail are named at the end.
+
+    What was embedded before an interruption, or is in the output already, is
+    not embedded again. Exits with 1 when a recording could not be used, with 2
+    when the command line makes no sense.
+    """
+    arguments = _parse_embed(argv)
+    files = arguments.files
+    if len(set(files)) < len(files):
+        raise ValueError("files: expected each of them once")
+    check_folder(arguments.folder)
+    check_files("embed", files)
+    verification = _load_model(arguments)
+    store = _open_store(arguments.output, _model_id(arguments))
+    known = len(store.gallery)
+    errors = _extract(
+        verification,
+        {file: file for file in files},
+        store,
+        arguments.batch_seconds,
+        "embed",
+    )
+    found = store.finish(files)
+    if len(found):
+        print(
+            f"Wrote {arguments.output}: {len(found)} embeddings, "
+            f"{known} of them from before"
+        )
+    if errors:
+        raise SystemExit(1)
+
+
+def _parse_embed(argv):
+    """Reads the command line."""
+    parser = new_parser(
+        "embed",
+        "Extract speaker embeddings of recordings into one file.",
+    )
+    _add_model(parser)
+    add_files(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="safetensors file to write; the embeddings that it has already, "
+        "by the names of their recordings, are kept",
+    )
+    add_batch_seconds(parser, 60.0)
+    return parser.parse_args(argv)
+
+
+def verify(argv):
+    """Decides whether two recordings are of the same speaker."""
+    arguments = _parse_verify(argv)
+    check_folder(arguments.folder)
+    for path in (arguments.left, arguments.right):
+        check_file(path, "file")
+    check_file(arguments.calibration, "calibration")
+    verification = _load_model(arguments)
+    if arguments.calibration:
+        from unispeech_sb.metrics.calibration import Calibration
+
+        verification.calibration = Calibration.read(arguments.calibration)
+    if arguments.threshold is None and verification.calibration is None:
+        raise ValueError(
+            f"{arguments.folder}: expected calibration.ckpt, or --calibration "
+            "from unispeech-sb score, or --threshold"
+        )
+    found = verification.verify(
+        arguments.left,
+        arguments.right,
+        p_target=arguments.p_target,
+        threshold=arguments.threshold,
+    )
+    print("same speaker" if found.same else "different speakers")
+    print(f"cosine     {found.score:.4f}")
+    print(f"threshold  {found.threshold:.4f}")
+    if found.llr is not None:
+        print(f"llr        {found.llr:.2f}")
+
+
+def _parse_verify(argv):
+    """Reads the command line."""
+    parser = new_parser(
+        "verify",
+        "Decide whether two recordings are of the same speaker. Prints the "
+        "decision, the cosine of the two embeddings, its threshold, and the "
+        "log-likelihood ratio (llr) by the calibration.",
+    )
+    _add_model(parser)
+    parser.add_argument("left", metavar="A", help=RECORDING)
+    parser.add_argument("right", metavar="B", help="another one")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--p-target",
+        type=probability,
+        metavar="P",
+        help="prior probability of the same speaker, which sets the threshold "
+        "by the calibration; 0.5 when omitted",
+    )
+    choice.add_argument(
+        "--threshold",
+        type=finite,
+        metavar="T",
+        help="lowest cosine of the same speaker, in place of the calibration's",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="CAL",
+        help="file that unispeech-sb score --calibrate wrote, in place of the "
+        "folder's own calibration",
+    )
+    return parser.parse_args(argv)
+
+
+def score(argv):
+    """Scores a trial list.
+
+    With ``-o``, what was embedded before an interruption is not embedded
+    again. Exits with 1 when a recording could not be used, with 2 when the
+    command line makes no sense.
+    """
+    arguments = _parse_score(argv)
+    root, given = arguments.audio_root, arguments.output
+    check_folder(arguments.folder)
+    check_file(arguments.trials, "trial list")
+    check_file(arguments.cohort, "file of embeddings")
+    if not Path(root).is_dir():
+        raise ValueError(f"{root}: there is no such folder")
+
+    from unispeech_sb.dataio.trials import read_trials
+
+    trials = read_trials(arguments.trials, root=root)
+    files = {name: os.path.join(root, name) for name in trials.names}
+    verification = _load_model(arguments)
+
+    from unispeech_sb.commands import trial_report
+
+    model = _model_id(arguments)
+    cohort = _cohort(arguments.cohort, model, files)
+    with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        store = _open_store(Path(path) / EMBEDDINGS, model)
+        if _extract(
+            verification, files, store, arguments.batch_seconds, "score"
+        ):
+            raise SystemExit(1)
+        gallery = store.finish(trials.names)
+    scores = trial_report.score_trials(gallery, trials, cohort, arguments.top_n)
+    # Made for cosines: normalised scores are something else
+    calibration = verification.calibration if cohort is None else None
+    summary = trial_report.summarize(
+        scores, calibration, arguments.p_target, arguments.draws
+    )
+    if given:
+        title = Path(arguments.folder).name
+        trial_report.write_results(Path(given), scores, summary, title)
+    print(trial_report.summary_table(summary))
+    if arguments.calibrate:
+        trial_report.fit_calibration(scores).save(arguments.calibrate)
+
+
+def _parse_score(argv):
+    """Reads the command line."""
+    parser = new_parser(
+        "score",
+        "Score a trial list: equal error rate, minimum detection cost, their "
+        "confidence intervals, and what the model's calibration is worth.",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--trials",
+        required=True,
+        metavar="FILE",
+        help='trial list: lines "1 a b" or "a b target", or a CSV with the '
+        "columns left, right and target",
+    )
+    parser.add_argument(
+        "--audio-root",
+        required=True,
+        metavar="DIR",
+        help="folder in which the names in the trial list are files",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="folder for results.json, scores.csv, det.png, scores.png and "
+        f"{EMBEDDINGS}",
+    )
+    parser.add_argument(
+        "--cohort",
+        metavar="FILE",
+        help="embeddings of other speakers, which unispeech-sb embed wrote, "
+        "to normalize the scores by",
+    )
+    parser.add_argument(
+        "--top-n",
+        type=at_least(0),
+        metavar="N",
+        help="normalize by the N nearest of the cohort (AS-norm), by all of "
+        "them when omitted (S-norm)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="CAL",
+        help="fit a calibration to these trials and write it, for "
+        "unispeech-sb verify",
+    )
+    _add_measures(parser)
+    add_batch_seconds(parser, 60.0)
+    arguments = parser.parse_args(argv)
+    if arguments.top_n and not arguments.cohort:
+        parser.error("--top-n counts speakers of a cohort: give --cohort")
+    if arguments.calibrate and arguments.cohort:
+        parser.error("--calibrate is for cosines: give no --cohort")
+    return arguments
+
+
+def _add_measures(parser):
+    """Adds what is measured."""
+    parser.add_argument(
+        "--p-target",
+        type=probability,
+        default=0.01,
+        metavar="P",
+        help="prior probability of a target trial in the detection cost "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=at_least(0),
+        default=1000,
+        metavar="N",
+        help="bootstrap draws of speakers for the confidence intervals, 0 for "
+        "none (default: %(default)s)",
+    )
+
+
+def _add_model(parser):
+    """Adds the folder and how recordings go through its model."""
+    add_folder(parser, "a speaker model (SpeakerRecognition)")
+    parser.add_argument(
+        "--window-s",
+        type=positive,
+        default=30.0,
+        metavar="S",
+        help="longest window in seconds; a longer recording is embedded "
+        "window by window (default: %(default)g)",
+    )
+    add_device(parser)
+
+
+def _load_model(arguments):
+    """Loads the folder of a command line."""
+    from unispeech_sb.inference import SpeakerVerification
+
+    found = load_folder(
+        SpeakerVerification, arguments, window_s=arguments.window_s
+    )
+    if "embedding_model" not in found.mods:
+        raise ValueError(
+            f"{arguments.folder}: expected a folder for SpeakerRecognition, "
+            f"with the module embedding_model; got {', '.join(found.mods)}"
+        )
+    return found
+
+
+def _model_id(arguments):
+    """What embeddings depend on: the model, and its windows."""
+    from unispeech_sb.inference.collecting import model_id
+
+    return model_id(arguments.folder, arguments.window_s)
+
+
+def _open_store(path, model):
+    """The file of embeddings of a model, to add to."""
+    from unispeech_sb.inference.collecting import VoiceStore
+
+    return VoiceStore(path, model)
+
+
+def _extract(verification, files, store, batch_seconds, title):
+    """Embeds what a store lacks; returns name -> error, and reports them."""
+    from unispeech_sb.inference.collecting import collect_voices
+
+    missing = [p for name, p in files.items() if name not in store.gallery]
+    with progress_bar(missing, title) as bar:
+        errors = collect_voices(
+            verification, files, store, batch_seconds, advance(bar)
+        )
+    report_failures(title, files, errors)
+    return errors
+
+
+def _cohort(path, model, files):
+    """Embeddings of speakers that are in no trial; None without a file."""
+    if path is None:
+        return None
+
+    from unispeech_sb.inference.gallery import Gallery
+
+    cohort = Gallery.load(path)
+    if cohort.model != model:
+        raise ValueError(
+            f"{path}: expected embeddings of this model and --window-s "
+            f"({model}); got {cohort.model}"
+        )
+    names = {*files, *files.values()}
+    both = [name for name in cohort.names if name in names]
+    if both:
+        raise ValueError(
+            f"{path}: expected embeddings that are in no trial; got {both[0]}"
+        )
+    return cohort

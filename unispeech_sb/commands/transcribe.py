@@ -1,0 +1,427 @@
+"""Speech recognition: ``unispeech-sb transcribe`` and ``tune-lm``."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from unispeech_sb.commands.options import (
+    add_batch_seconds,
+    add_device,
+    add_files,
+    add_folder,
+    at_least,
+    check_file,
+    check_files,
+    check_folder,
+    check_names,
+    finite,
+    load_folder,
+    new_parser,
+    progress_bar,
+    recording_name,
+    report_failures,
+)
+from unispeech_sb.environment import require_extra
+from unispeech_sb.inference.formats import FORMATS
+
+
+def transcribe(argv):
+    """Transcribes recordings; those that cannot be used are named at the end.
+
+    Exits with 1 when a recording could not be transcribed, with 2 when the
+    command line makes no sense.
+    """
+    arguments = _parse_transcribe(argv)
+    files = arguments.files
+    check_folder(arguments.folder)
+    check_file(arguments.lm, "language model")
+    _check_outputs(files, arguments.format, arguments.output_dir)
+    check_files("transcribe", files)
+    if arguments.lm:
+        require_extra("kenlm", "lm", "--lm")
+
+    from unispeech_sb.dataio.audio import AudioError
+    from unispeech_sb.inference import LongFormASR
+
+    targets = _targets(files, arguments.format, arguments.output_dir)
+    asr = _configured(load_folder(LongFormASR, arguments), arguments)
+    errors, ready = {}, _Ordered(files)
+    with progress_bar(files, "transcribe") as bar:
+        for path, result in asr.transcribe_files(
+            files, arguments.batch_seconds, bar.update
+        ):
+            if isinstance(result, AudioError):
+                errors[path] = result
+                text = ""
+            else:
+                text = _written(result, path, arguments.format, targets)
+            if text and len(files) > 1 and arguments.format == "text":
+                text = f"{path}\t{text}"
+            with bar.external_write_mode(sys.stdout):
+                sys.stdout.write(ready.take(path, text))
+    report_failures("transcribe", files, errors)
+    if errors:
+        raise SystemExit(1)
+
+
+def _parse_transcribe(argv):
+    """Reads the command line."""
+    parser = new_parser(
+        "transcribe",
+        "Transcribe recordings of any length by a CTC model.",
+    )
+    add_folder(parser, "a speech recognizer (EncoderASR)")
+    add_files(parser)
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="text; json: a line for each recording, with time and confidence "
+        "of each word; srt, vtt: subtitles; ctm: NIST's time-marked words "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="write a file for each recording into DIR, nothing to the "
+        "standard output",
+    )
+    parser.add_argument(
+        "--language",
+        metavar="L",
+        help="language, for a model with adapters of several languages",
+    )
+    add_batch_seconds(parser, 30.0)
+    add_device(parser)
+    _add_decoding(parser)
+    arguments = parser.parse_args(argv)
+    weights = {"--alpha": arguments.alpha, "--beta": arguments.beta}
+    for name, weight in weights.items():
+        if weight is not None and arguments.lm is None:
+            parser.error(f"{name} weighs a language model: give --lm")
+    return arguments
+
+
+def _add_decoding(parser):
+    """Adds what changes the folder's decoding."""
+    group = parser.add_argument_group(
+        "decoding",
+        "As the folder says, greedy or by beam search; with one of these "
+        "options, by prefix beam search.",
+    )
+    group.add_argument(
+        "--lm",
+        metavar="FILE",
+        help="n-gram language model of words: an ARPA file or a KenLM binary",
+    )
+    group.add_argument(
+        "--alpha",
+        type=finite,
+        metavar="A",
+        help="weight of the language model; unispeech-sb tune-lm finds it",
+    )
+    group.add_argument(
+        "--beta",
+        type=finite,
+        metavar="B",
+        help="score of each word, to balance the language model's preference "
+        "for few words",
+    )
+    group.add_argument(
+        "--hot-words",
+        type=_words,
+        metavar="A,B",
+        help="words and phrases to prefer, with commas in between",
+    )
+    group.add_argument(
+        "--beam-size",
+        type=at_least(1),
+        metavar="N",
+        help="hypotheses that are kept at each frame",
+    )
+
+
+def _configured(asr, arguments):
+    """Sets language and decoding as the command line says."""
+    if arguments.language:
+        if arguments.lm:
+            asr.use_language_model(None)  # that of the language before
+        asr.set_language(arguments.language)
+    if arguments.beam_size:
+        asr.use_beam_search(beam_size=arguments.beam_size)
+    if arguments.hot_words:
+        asr.use_hot_words(arguments.hot_words)
+    if arguments.lm:
+        weights = {"alpha": arguments.alpha, "beta": arguments.beta}
+        given = {k: v for k, v in weights.items() if v is not None}
+        asr.use_language_model(arguments.lm, **given)
+    return asr
+
+
+def _words(text):
+    """Words and phrases between commas."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(
+            f"expected words between commas, got {text!r}"
+        )
+    return words
+
+
+def _check_outputs(files, format_name, folder):
+    """Refuses recordings whose transcripts would get into each other's way."""
+    if len(set(files)) < len(files):
+        raise ValueError("files: expected each of them once")
+    if len(files) > 1 and folder is None and format_name in ("srt", "vtt"):
+        raise ValueError(
+            f"--format {format_name}: expected one recording for the standard "
+            f"output, got {len(files)}; give --output-dir"
+        )
+    if format_name == "ctm":
+        check_names([recording_name(file) for file in files])
+    elif folder is not None:
+        check_names([Path(file).stem for file in files])
+
+
+def _targets(files, format_name, folder):
+    """File -> where its transcript goes; empty for the standard output."""
+    if folder is None:
+        return {}
+    suffix, _ = FORMATS[format_name]
+    folder.mkdir(parents=True, exist_ok=True)
+    return {file: folder / f"{Path(file).stem}.{suffix}" for file in files}
+
+
+def _written(transcript, path, format_name, targets):
+    """Writes a transcript's file, or returns what to print."""
+    _, write = FORMATS[format_name]
+    text = write(transcript, path)
+    if targets:
+        part = targets[path].with_name(f".{targets[path].name}.part")
+        part.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(part, targets[path])
+        return ""
+    return text
+
+
+class _Ordered:
+    """Gives results back in the order of the command line."""
+
+    def __init__(self, files):
+        self.waiting, self.texts = list(files), {}
+
+    def take(self, path, text):
+        """Takes one result; returns those that are next in line."""
+        self.texts[path], ready = text, ""
+        while self.waiting and self.waiting[0] in self.texts:
+            ready += self.texts.pop(self.waiting.pop(0))
+        return ready
+
+
+def tune_lm(argv):
+    """Finds the weights of a language model that give the fewest word errors.
+
+    Each recording goes through the model once. Prints the word error rates
+    and, with ``--to``, writes a folder that decodes with the language model.
+    """
+    arguments = _parse_tune_lm(argv)
+    if arguments.to is not None and Path(arguments.to).exists():
+        raise ValueError(f"{arguments.to}: expected a new folder; it exists")
+    check_folder(arguments.folder)
+    if not Path(arguments.csv).exists():
+        raise ValueError(f"{arguments.csv}: there is no such table")
+    check_file(arguments.lm, "language model")
+    require_extra("kenlm", "lm", "--lm")
+
+    from unispeech_sb.checkpoints.folder import write_beam_search
+    from unispeech_sb.decoding import LanguageModel
+
+    model = LanguageModel(arguments.lm, case=arguments.case)
+    records = _records(arguments.csv, arguments.split, arguments.text_column)
+    texts = [record[arguments.text_column] for record in records]
+    rows, tokenizer = _log_probs(records, arguments)
+    results = _tuned(rows, texts, tokenizer, model, arguments)
+    print(_shown(results["word_error_rates"], model))
+    if arguments.json is not None:
+        _write_json(arguments.json, results)
+    if arguments.to is not None:
+        weights = {"alpha": model.alpha, "beta": model.beta}
+        if model.case is not None:
+            weights["case"] = model.case
+        write_beam_search(
+            arguments.to,
+            arguments.folder,
+            arguments.lm,
+            weights,
+            beam_size=arguments.beam_size,
+        )
+
+
+def _parse_tune_lm(argv):
+    """Reads the command line."""
+    parser = new_parser(
+        "tune-lm",
+        "Find the weights alpha and beta of a language model that give the "
+        "lowest word error rate, and write a folder that decodes by them.",
+    )
+    add_folder(parser, "a speech recognizer (EncoderASR)")
+    parser.add_argument(
+        "csv",
+        metavar="CSV",
+        help="table of recordings and their texts, with the columns path, "
+        "split and wrd; or a folder with manifest.csv",
+    )
+    parser.add_argument(
+        "--lm",
+        required=True,
+        metavar="FILE",
+        help="n-gram language model of words: an ARPA file or a KenLM binary",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="NEW",
+        help="folder to make: FOLDER with the language model and its weights",
+    )
+    parser.add_argument(
+        "--split",
+        default="valid",
+        help="rows of the table to use (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--text-column",
+        default="wrd",
+        metavar="NAME",
+        help="column of the texts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--case",
+        choices=("upper", "lower"),
+        help="how the language model spells words, where the model spells "
+        "them otherwise",
+    )
+    _add_search(parser)
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all weights that were tried, with their word error rates",
+    )
+    add_device(parser)
+    return parser.parse_args(argv)
+
+
+def _add_search(parser):
+    """Adds how the weights are searched for."""
+    parser.add_argument(
+        "--beam-size",
+        type=at_least(1),
+        default=100,
+        metavar="N",
+        help="hypotheses that are kept at each frame (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=at_least(0),
+        default=2,
+        metavar="N",
+        help="times that the grid of weights is refined (default: %(default)s)",
+    )
+
+
+def _records(path, split, column):
+    """The rows of a split, which need a text."""
+    from unispeech_sb.dataio.corpora.table import table
+
+    records = [
+        record
+        for record in table(path, label_column=None)
+        if record["split"] == split
+    ]
+    if not records:
+        raise ValueError(f"{path}: expected rows of the split {split!r}")
+    for record in records:
+        if not record.get(column, "").strip():
+            raise ValueError(
+                f"{path}: expected a text in the column {column!r} of "
+                f"{record['wav']}, got none"
+            )
+    return records
+
+
+def _log_probs(records, arguments):
+    """Log probabilities of each recording, and the model's tokenizer."""
+    from tqdm import tqdm
+
+    from unispeech_sb.dataio.audio import read_audio
+    from unispeech_sb.inference import LongFormASR
+
+    asr = load_folder(LongFormASR, arguments)
+    rows = [
+        asr.log_probs(
+            read_audio(
+                record["wav"],
+                record.get("start"),
+                record.get("stop"),
+                asr.audio_normalizer.sample_rate,
+            )
+        )
+        for record in tqdm(records, desc="recordings", file=sys.stderr)
+    ]
+    return rows, asr.tokenizer
+
+
+def _tuned(rows, texts, tokenizer, model, arguments):
+    """Word error rates by way of decoding, and the points that were tried."""
+    from tqdm import tqdm
+
+    from unispeech_sb.decoding import PrefixBeamSearch
+    from unispeech_sb.decoding.tuning import tune, word_error_rate
+
+    def rate(language_model=None, beam_size=arguments.beam_size):
+        search = PrefixBeamSearch(
+            tokenizer, language_model, beam_size=beam_size
+        )
+        found = [search.decode(row)[0].text for row in rows]
+        return word_error_rate(found, texts)
+
+    greedy = [tokenizer.decode_frames(row.argmax(-1)) for row in rows]
+    rates = {
+        "greedy": word_error_rate(greedy, texts),
+        "beam search": rate(),
+        "language model": rate(model),
+    }
+    with tqdm(desc="points", file=sys.stderr) as bar:
+        best, tried = tune(
+            rows,
+            texts,
+            tokenizer,
+            model,
+            rounds=arguments.rounds,
+            on_point=lambda point: bar.update(),
+            beam_size=arguments.beam_size,
+        )
+    rates["language model, tuned"] = best.wer
+    return {
+        "word_error_rates": rates,
+        "alpha": best.alpha,
+        "beta": best.beta,
+        "tried": [point._asdict() for point in tried],
+    }
+
+
+def _shown(rates, model):
+    """The table."""
+    width = max(map(len, rates))
+    lines = [f"{name:{width}}  {rate:6.2f} %" for name, rate in rates.items()]
+    lines.append(f"alpha {model.alpha:g}, beta {model.beta:g}")
+    return "\n".join(lines)
+
+
+def _write_json(path, results):
+    """Writes all results, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)

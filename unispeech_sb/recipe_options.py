@@ -1,0 +1,510 @@
+"""The command line of a recipe: the keys of its yaml and SpeechBrain's options.
+
+Both are read, checked and described without importing torch, so that help and
+mistakes are answered at once.
+"""
+
+import argparse
+import difflib
+import re
+import shutil
+import sys
+import textwrap
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from unispeech_sb.environment import require_extra
+
+RUN_OPTIONS = {
+    "device": (None, "cpu, cuda, cuda:1, ...; a GPU where there is one"),
+    "precision": ("fp32", "of training: fp32, or mixed with fp16 or bf16"),
+    "eval_precision": ("fp32", "of evaluation: fp32, fp16 or bf16"),
+    "noprogressbar": (False, "no progress bars"),
+    "tqdm_colored_bar": (False, "colored progress bars"),
+    "test_only": (False, "evaluate the best checkpoint without training"),
+    "debug": (False, "a trial run: a few batches of a few epochs"),
+    "debug_batches": (2, "batches of an epoch of a trial run"),
+    "debug_epochs": (2, "epochs of a trial run; 0: all"),
+    "debug_persistently": (False, "keep what a trial run saves"),
+    "grad_accumulation_factor": (1, "batches of one update"),
+    "optimizer_step_limit": (None, "updates after which training ends"),
+    "max_grad_norm": (5.0, "clip gradients to this norm; 0: no clipping"),
+    "skip_nonfinite_grads": (False, "leave out gradients with inf or nan"),
+    "nonfinite_patience": (
+        3,
+        "batches of an epoch whose loss may be inf or nan before training "
+        "stops",
+    ),
+    "remove_vector_weight_decay": (
+        False,
+        "no weight decay of biases and normalizations",
+    ),
+    "ckpt_interval_minutes": (
+        0,
+        "minutes between checkpoints within an epoch; 0: none",
+    ),
+    "ckpt_interval_steps": (
+        0,
+        "updates between checkpoints within an epoch; 0: none",
+    ),
+    "distributed_backend": (
+        "nccl",
+        "of runs by torchrun: nccl on GPUs, gloo on CPUs, mpi",
+    ),
+    "find_unused_parameters": (
+        False,
+        "of runs by torchrun: allow parameters without gradients",
+    ),
+    "data_parallel_backend": (
+        False,
+        "several GPUs by DataParallel; torchrun is faster",
+    ),
+    "jit": (False, "compile the modules by TorchScript"),
+    "jit_module_keys": (None, "those to compile, of the yaml's modules"),
+    "compile": (False, "compile the modules by torch.compile"),
+    "compile_module_keys": (None, "those to compile, of the yaml's modules"),
+    "compile_mode": (
+        "default",
+        "of torch.compile: default, reduce-overhead or max-autotune",
+    ),
+    "compile_using_fullgraph": (
+        False,
+        "torch.compile fails where it cannot compile a whole module",
+    ),
+    "compile_using_dynamic_shape_tracing": (
+        False,
+        "torch.compile expects inputs of any length",
+    ),
+    "log_config": (None, "yaml file that configures the logging"),
+    "profile_training": (False, "write a profile for TensorBoard"),
+    "profile_warmup": (5, "updates before the profile"),
+    "profile_steps": (5, "updates in the profile"),
+    "auto_mix_prec": (False, "deprecated: --precision=fp16"),
+    "bfloat16_mix_prec": (False, "deprecated: --precision=bf16"),
+}
+"""SpeechBrain's options of a run: name -> default and what it is. A test
+compares them with SpeechBrain's own parser, which cannot be imported without
+torch. A default of False makes a flag."""
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+INPUTS = (
+    *("data_folder", "test_folder", "units_folder", "simulated_folder"),
+    *("noise_folder", "rir_folder", "audio_root", "wav_root"),
+    *("trials", "lexicon", "phones_table"),
+)
+"""Keys of the yamls that name files and folders to read."""
+
+PLACEHOLDER = "!PLACEHOLDER"
+REFERENCE = "!ref"
+COLUMN = 32
+"""Where the explanations of keys and options begin in the help."""
+
+
+class CommandLine(NamedTuple):
+    """What a recipe is called with; from ``read_command_line``."""
+
+    yaml_file: str
+    nodes: dict
+    """Key of the yaml file -> its value, as PyYAML composes it."""
+    run_options: dict
+    """All of ``RUN_OPTIONS``: name -> value."""
+    given: set
+    """Names of the run options that stand on the command line."""
+    overrides: str
+    """What replaces values of the yaml file, as yaml."""
+    values: dict
+    """The same as objects: key -> value."""
+
+
+def read_command_line(argv=None, program=None):
+    """Reads a recipe's command line and checks its keys against the yaml.
+
+    Arguments
+    ---------
+    argv : list of str, optional
+        ``[yaml file, --option, --key=value, ...]``. Those of the process when
+        omitted, which is then a recipe's script; among these, ``--help``
+        prints ``describe_recipe`` and exits.
+    program : str, optional
+        What the command line begins with, for the usage.
+
+    Returns
+    -------
+    CommandLine
+        Options, overrides and the yaml file.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such yaml file.
+    ValueError
+        For a key that is neither in the yaml file nor an option, and for a
+        word in place of a number or of True or False.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "hparams.yaml"
+    >>> _ = path.write("seed: 1")
+    >>> line = read_command_line([str(path), "--device=cpu", "--seed", "2"])
+    >>> line.run_options["device"], line.values
+    ('cpu', {'seed': 2})
+    """
+    if argv is None:
+        argv, program = sys.argv[1:], f"python {sys.argv[0]}"
+        if {"-h", "--help"} & {*argv}:
+            _print_help_of_script(argv, program)
+    argv = [str(argument) for argument in argv]
+    options, rest = _parser(program).parse_known_args(argv)
+    options = vars(options)
+    yaml_file = options.pop("param_file")
+    overrides = _as_yaml(rest)
+    _, entries = _read_yaml(yaml_file)
+    nodes = {key.value: node for key, node in entries}
+    try:
+        values = yaml.safe_load(overrides) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{yaml_file}: expected yaml, in it and on the command line "
+            f"({_one_line(error)})"
+        ) from error
+    for key, value in values.items():
+        _check_value(yaml_file, nodes, key, value)
+    named = {argument.partition("=")[0] for argument in argv}
+    given = {name for name in RUN_OPTIONS if f"--{name}" in named}
+    return CommandLine(yaml_file, nodes, options, given, overrides, values)
+
+
+def check_inputs(line):
+    """Refuses a run that cannot begin: open keys, missing files and packages.
+
+    Arguments
+    ---------
+    line : CommandLine
+        What the recipe is called with.
+
+    Raises
+    ------
+    ValueError
+        When a key is open that the yaml leaves to the command line, or a file
+        or folder to read is not there.
+    ImportError
+        When an extra of this package is needed and not installed.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "hparams.yaml"
+    >>> _ = path.write("data_folder: !PLACEHOLDER")
+    >>> check_inputs(read_command_line([str(path)]))
+    Traceback (most recent call last):
+    ...
+    ValueError: ...hparams.yaml needs a value of data_folder: give ...
+    """
+    nodes, values = line.nodes, line.values
+    still_open = [
+        key
+        for key, node in nodes.items()
+        if node.tag == PLACEHOLDER and key not in values
+    ]
+    if still_open:
+        raise ValueError(
+            f"{line.yaml_file} needs a value of {' and '.join(still_open)}: "
+            f"give {' '.join(f'--{key}=...' for key in still_open)}"
+        )
+    known = values | {
+        key: yaml.safe_load(node.value)
+        for key, node in nodes.items()
+        if isinstance(node, yaml.ScalarNode)
+        and node.tag[0] != "!"
+        and key not in values
+    }
+    if known.get("synthetic") is True:
+        require_extra("espeakng_loader", "demo", "synthetic speech")
+    if known.get("espeak") is not None:
+        require_extra("espeakng_loader", "demo", "espeak")
+    if "kmeans" in nodes:
+        require_extra("sklearn", "pretrain", "k-means")
+    if known.get("synthetic") is True or known.get("skip_prep") is True:
+        return
+    for key in INPUTS:
+        # A path that the yaml derives from others is written, not read
+        if key in known and nodes[key].tag != REFERENCE:
+            _check_paths(key, known[key], nodes[key].tag == PLACEHOLDER)
+
+
+def describe_recipe(yaml_file, usage, docstring, yamls=()):
+    """Writes the help of a recipe with one of its yamls.
+
+    Arguments
+    ---------
+    yaml_file : str or path-like
+        The yaml whose keys are described by its own comments.
+    usage : str
+        How the recipe is called.
+    docstring : str
+        Of the recipe: its first paragraph says the task, its last one what a
+        run leaves; between them stand examples, which are left out.
+    yamls : iterable of str
+        Names of the yamls that come with the recipe, the default one first.
+
+    Returns
+    -------
+    str
+        Lines as wide as the terminal.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "toy.yaml"
+    >>> _ = path.write("# Training\nlr: 0.1 # of Adam\nopt: !new:x.Adam\n")
+    >>> print(describe_recipe(path, "toy [--key=value ...]", "A toy."))
+    usage: toy [--key=value ...]
+    <BLANKLINE>
+    A toy.
+    <BLANKLINE>
+    Training
+      --lr=0.1                      of Adam
+    ...
+    """
+    text, entries = _read_yaml(yaml_file)
+    lines = text.splitlines()
+    nodes = {key.value: node for key, node in entries}
+    header = [line[2:] for line in takewhile(_is_comment, lines)]
+    if entries and len(header) == entries[0][0].start_mark.line:
+        header = []  # it is the title of the first section
+    title, sections, built = "General", {}, []
+    for key, node in entries:
+        title = _comment_above(lines, key) or title
+        if key.value != "modules" and _is_plain(key.value, nodes):
+            rows = sections.setdefault(title, [])
+            rows += _key_rows(key, node, text, lines)
+        elif not key.value.startswith("_"):
+            built.append(key.value)
+    task, *more = docstring.strip().split("\n\n")
+    about = [task, *more[-1:]]
+    if yamls:
+        about.append(f"YAML: {', '.join(yamls)}, or a file of your own")
+    parts = [f"usage: {usage}"]
+    parts += ["\n".join(_wrapped(paragraph)) for paragraph in about]
+    if header:
+        name = Path(yaml_file).name
+        parts.append("\n".join([f"{name}:", *_indented(header)]))
+    for title, rows in sections.items():
+        parts.append("\n".join([*_wrapped(title), *rows]))
+    notes = "<key> stands for the value of that key, null for none."
+    if built:
+        notes += f" The yaml builds from these: {', '.join(built)}."
+    rows = [row for name in RUN_OPTIONS if name not in nodes
+            for row in _option_rows(name)]  # fmt: skip
+    title = "SpeechBrain's options of a run"
+    parts += ["\n".join(_wrapped(notes)), "\n".join([title, *rows])]
+    return "\n\n".join(parts)
+
+
+def unknown(kind, name, known):
+    """The sentence on a name that is none of those known, with the closest."""
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean '{close[0]}'? There" if close else "there"
+    return f"no {kind} is named '{name}'; {guess} are: {', '.join(known)}"
+
+
+def _print_help_of_script(argv, program):
+    """Prints the help of the recipe that runs as a script, and exits."""
+    script = Path(sys.argv[0])
+    yaml_file = argv[0]
+    if yaml_file.startswith("-"):
+        folder = script.resolve().parent.parent / "hparams"
+        yaml_file = folder / f"{script.stem}.yaml"
+    usage = f"{program} YAML [--key=value ...]"
+    docstring = sys.modules["__main__"].__doc__ or ""
+    print(describe_recipe(yaml_file, usage, docstring))
+    sys.exit(0)
+
+
+def _parser(program):
+    """A parser of SpeechBrain's options, without abbreviations."""
+    parser = argparse.ArgumentParser(
+        program,
+        usage="%(prog)s YAML [--key=value ...], or --help for the keys",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("param_file", metavar="YAML")
+    for name, (default, _) in RUN_OPTIONS.items():
+        options = {"default": default}
+        if default is False:
+            options["action"] = "store_true"
+        elif default is not None:
+            options["type"] = type(default)
+        if "precision" in name:
+            options["choices"] = PRECISIONS
+        if name.endswith("_module_keys"):
+            options["nargs"] = "*"
+        parser.add_argument(f"--{name}", **options)
+    return parser
+
+
+def _read_yaml(path):
+    """Text of a yaml file, and the nodes of its keys and values."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: there is no such yaml file")
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        document = yaml.compose(text)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{path}: expected yaml, got: {_one_line(error)}"
+        ) from error
+    if not isinstance(document, yaml.MappingNode):
+        raise ValueError(f"{path}: expected a mapping of yaml keys")
+    return text, document.value
+
+
+def _one_line(error):
+    """Message of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _as_yaml(arguments):
+    """``--key value`` and ``--key=value`` to yaml; the last one counts."""
+    values, key = {}, None
+    for argument in arguments:
+        if argument.startswith("--"):
+            key, _, value = argument[2:].partition("=")
+            values[key] = value
+        elif key is not None:
+            values[key] += f" {argument}"
+        else:
+            raise ValueError(
+                f"expected --key=value after the yaml file, got '{argument}'"
+            )
+    return "\n".join(f"{key}: {value}" for key, value in values.items())
+
+
+def _check_value(yaml_file, nodes, key, value):
+    """Refuses an unknown key, and a word for a number or for True or False."""
+    if key not in nodes:
+        close = difflib.get_close_matches(
+            str(key), {**nodes, **RUN_OPTIONS}, n=1
+        )
+        guess = f"did you mean '{close[0]}'? It" if close else "it"
+        names = [name for name in nodes if _is_plain(name, nodes)]
+        raise ValueError(
+            f"{yaml_file} has no key '{key}'; {guess} has: {', '.join(names)}"
+        )
+    kind = nodes[key].tag.rpartition(":")[2]
+    if kind in ("int", "float") and isinstance(value, str):
+        try:
+            float(value)  # PyYAML takes 1e-3 for a word
+        except ValueError:
+            raise ValueError(
+                f"{key}: expected a number, as in the yaml file; got {value!r}"
+            ) from None
+    if kind == "bool" and isinstance(value, str):
+        raise ValueError(f"{key}: expected True or False, got {value!r}")
+
+
+def _check_paths(key, paths, is_needed):
+    """Refuses files and folders that are not there."""
+    if paths is None and not is_needed:
+        return
+    for path in paths if isinstance(paths, list) else [paths]:
+        if path is None or not Path(str(path)).exists():
+            raise ValueError(
+                f"{key}: expected a file or folder; there is no {path}"
+            )
+
+
+def _is_comment(line):
+    """Whether a line of a yaml is a comment from its beginning."""
+    return line.startswith("#")
+
+
+def _comment_above(lines, key):
+    """The comment right above a key, as one line; empty without one."""
+    above = reversed(lines[: key.start_mark.line])
+    block = [line[1:].strip() for line in takewhile(_is_comment, above)]
+    return " ".join(reversed(block))
+
+
+def _comment_beside(lines, key, node):
+    """The comment behind a key and its value; empty without one."""
+    below = node.start_mark.line > key.end_mark.line
+    mark = key.end_mark if below else node.end_mark
+    return lines[mark.line][mark.column :].partition("#")[2].strip()
+
+
+def _is_plain(name, nodes):
+    """Whether a key's value is text, a number, or a list or dict of these."""
+    node = nodes.get(name)
+    if node is None:
+        return False
+    if node.tag == REFERENCE:
+        names = re.findall("<(.*?)>", node.value)
+        return all(_is_plain(other, nodes) for other in names)
+    return node.tag == PLACEHOLDER or _is_literal(node)
+
+
+def _is_literal(node):
+    """Whether no tag is in a value."""
+    inner = []
+    if isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    elif isinstance(node, yaml.MappingNode):
+        inner = [value for _, value in node.value]
+    return node.tag[0] != "!" and all(map(_is_literal, inner))
+
+
+def _key_rows(key, node, text, lines):
+    """Lines of a key; a dict has one more for each of its entries."""
+    comment = _comment_beside(lines, key, node)
+    default, inner = text[node.start_mark.index : node.end_mark.index], []
+    if node.tag == PLACEHOLDER:
+        default = "..."
+        comment = f"required; {comment}" if comment else "required"
+    elif node.tag == REFERENCE:
+        default = node.value
+    elif isinstance(node, yaml.MappingNode) and not node.flow_style:
+        default = "{...}"
+        for name, value in node.value:
+            shown = text[value.start_mark.index : value.end_mark.index]
+            beside = _comment_beside(lines, name, value)
+            inner += _row(f"    {name.value}: {shown}", beside)
+    return _row(f"  --{key.value}={default}", comment) + inner
+
+
+def _option_rows(name):
+    """Lines of one of SpeechBrain's options."""
+    default, explanation = RUN_OPTIONS[name]
+    shown = (
+        "" if default is False else f"={'...' if default is None else default}"
+    )
+    return _row(f"  --{name}{shown}", explanation)
+
+
+def _row(left, right):
+    """Lines of a table with two columns, wrapped in the second one."""
+    rest = _wrapped(right, COLUMN) if right else []
+    if len(left) > COLUMN - 2 or not rest:
+        return [left, *rest]
+    return [left.ljust(COLUMN) + rest[0][COLUMN:], *rest[1:]]
+
+
+def _indented(lines):
+    """Lines moved to the right; empty ones stay empty."""
+    return [f"  {line}".rstrip() for line in lines]
+
+
+def _wrapped(text, indent=0):
+    """Lines of a text, not wider than the terminal."""
+    width = max(shutil.get_terminal_size().columns, COLUMN + 20)
+    return textwrap.wrap(
+        " ".join(text.split()),
+        min(width, 100),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
