@@ -12,6 +12,13 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 MOVED = {
+    "unispeech_sb.decoding.alignment": "unispeech_sb.decoding.search",
+    "unispeech_sb.decoding.hot_words": "unispeech_sb.decoding.scoring",
+    "unispeech_sb.decoding.language_model": "unispeech_sb.decoding.scoring",
+    "unispeech_sb.decoding.searcher": "unispeech_sb.decoding.search",
+    "unispeech_sb.decoding.spelling": {
+        "Spelling": "unispeech_sb.decoding.words:TokenToWordMapping",
+    },
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
 }
 """Old module -> the module that has its names now; or, where its names went
