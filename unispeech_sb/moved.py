@@ -12,6 +12,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 MOVED = {
+    "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
     "unispeech_sb.decoding.alignment": "unispeech_sb.decoding.search",
     "unispeech_sb.decoding.hot_words": "unispeech_sb.decoding.scoring",
     "unispeech_sb.decoding.language_model": "unispeech_sb.decoding.scoring",
@@ -19,7 +20,11 @@ MOVED = {
     "unispeech_sb.decoding.spelling": {
         "Spelling": "unispeech_sb.decoding.words:TokenToWordMapping",
     },
-    "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
+    "unispeech_sb.metrics.bootstrap": "unispeech_sb.metrics.verification",
+    "unispeech_sb.metrics.cllr": "unispeech_sb.metrics.calibration",
+    "unispeech_sb.metrics.logistic": "unispeech_sb.metrics.calibration",
+    "unispeech_sb.metrics.normalization": "unispeech_sb.metrics.verification",
+    "unispeech_sb.metrics.quality": "unispeech_sb.metrics.calibration",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""
