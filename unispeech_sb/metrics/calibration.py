@@ -6,7 +6,6 @@ Preez 2006).
 
 import json
 import math
-import os
 from numbers import Real
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.metrics.verification import as_scores
 
 _FORMAT = "unispeech_sb calibration 1"
@@ -227,11 +227,9 @@ class Calibration:
         >>> Calibration.read(path).scale
         2.0
         """
-        path = Path(path)
         content = {"format": _FORMAT, **vars(self)}
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        os.replace(partial, path)
+        with atomic(path) as file:
+            file.write(json.dumps(content, indent=2) + "\n")
 
     @mark_as_transfer
     def load(self, path):

@@ -1,13 +1,13 @@
 """Confusion matrix of a classifier: counts, a table per class, a picture."""
 
 import csv
-import io
-import os
 from pathlib import Path
 
 import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+
+from unispeech_sb.atomic import atomic
 
 _CELL_INCHES = 0.42
 """Side of a cell of the picture: room for a count of four digits."""
@@ -186,19 +186,16 @@ class ConfusionMatrix:
         yes,0,1
         <BLANKLINE>
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["truth", *self.labels])
-        for label, row in zip(self.labels, self.counts.tolist()):
-            writer.writerow([label, *row])
-        picture = io.BytesIO()
-        self._figure().savefig(picture, format="png")
-        for suffix, content in (
-            ("csv", text.getvalue().encode()),
-            ("txt", (self.table() + "\n").encode()),
-            ("png", picture.getvalue()),
-        ):
-            _write_whole(Path(folder) / f"{stem}.{suffix}", content)
+        place = str(Path(folder) / stem)
+        with atomic(f"{place}.csv") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["truth", *self.labels])
+            for label, row in zip(self.labels, self.counts.tolist()):
+                writer.writerow([label, *row])
+        with atomic(f"{place}.txt") as file:
+            file.write(self.table() + "\n")
+        with atomic(f"{place}.png", "wb") as file:
+            self._figure().savefig(file, format="png")
 
     def _confusions(self):
         """Per class, what it was most often taken for, and how often."""
@@ -250,10 +247,3 @@ class ConfusionMatrix:
         num_clips = self.counts.sum().item()
         axes.set_title(f"accuracy {self.accuracy:.1%}, {num_clips} clips")
         return figure
-
-
-def _write_whole(path, content):
-    """Puts a file in place only when all of it is on the disk."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -2,14 +2,11 @@
 histogram per kind of trial.
 """
 
-import io
-import os
-from pathlib import Path
-
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.metrics.verification import (
     as_scores,
     eer,
@@ -186,10 +183,6 @@ def _plain(text):
 
 
 def _write(figure, path):
-    """Puts a picture in place only when all of it is on the disk."""
-    path = Path(path)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(picture.getvalue())
-    os.replace(partial, path)
+    """Writes a picture, whole or not at all."""
+    with atomic(path, "wb") as file:
+        figure.savefig(file, format="png")
