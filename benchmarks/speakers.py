@@ -23,9 +23,12 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.trials import read_trials
-from unispeech_sb.metrics.bootstrap import bootstrap
-from unispeech_sb.metrics.normalization import cosine_scores
-from unispeech_sb.metrics.verification import eer, min_dcf
+from unispeech_sb.metrics.verification import (
+    bootstrap,
+    cosine_scores,
+    eer,
+    min_dcf,
+)
 
 RATE, PIECE_S, DRAWS = 16000, 1.0, 1000
 MFCC = torchaudio.transforms.MFCC(

@@ -42,6 +42,26 @@ MOVED = {
     "unispeech_sb.inference.verify": {
         "main": "unispeech_sb.commands.speakers:verify"
     },
+    "unispeech_sb.decoding.alignment": "unispeech_sb.decoding.search",
+    "unispeech_sb.decoding.hot_words": "unispeech_sb.decoding.scoring",
+    "unispeech_sb.decoding.language_model": "unispeech_sb.decoding.scoring",
+    "unispeech_sb.decoding.searcher": "unispeech_sb.decoding.search",
+    "unispeech_sb.decoding.spelling": {
+        "Spelling": "unispeech_sb.decoding.words:TokenToWordMapping",
+    },
+    "unispeech_sb.metrics.bootstrap": "unispeech_sb.metrics.verification",
+    "unispeech_sb.metrics.cllr": "unispeech_sb.metrics.calibration",
+    "unispeech_sb.metrics.logistic": "unispeech_sb.metrics.calibration",
+    "unispeech_sb.metrics.normalization": "unispeech_sb.metrics.verification",
+    "unispeech_sb.metrics.quality": "unispeech_sb.metrics.calibration",
+    "unispeech_sb.nnet.activations": "unispeech_sb.nnet.frontend",
+    "unispeech_sb.nnet.adapter": "unispeech_sb.nnet.transformer",
+    "unispeech_sb.nnet.context": "unispeech_sb.nnet.pooling",
+    "unispeech_sb.nnet.gradients": {
+        "touch": "unispeech_sb.nnet.transformer:keep_in_graph",
+    },
+    "unispeech_sb.nnet.instance_norm": "unispeech_sb.nnet.pooling",
+    "unispeech_sb.nnet.negatives": "unispeech_sb.nnet.contrastive",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""

@@ -1,6 +1,8 @@
-"""The search is exact where nothing is pruned, and the same however it runs."""
+"""The search is exact where nothing is pruned, and the same however it runs;
+alignments are the best of all there are."""
 
 import math
+from itertools import groupby, product
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from unispeech_sb.decoding import (
     PrefixBeamSearch,
     greedy_transcript,
 )
+from unispeech_sb.decoding.search import align
 
 PHONES = CTCTokenizer.from_tokens(["-", "h", "aɪ", "|"], 0, separator=" ")
 PIECES = CTCTokenizer.from_tokens(["▁a", "-", "b", "▁ab"], 1)
@@ -52,7 +55,7 @@ def scored(log_probs, tokenizer, **options):
     """Text -> score, and the texts in order."""
     search = PrefixBeamSearch(tokenizer, **OPEN, **options)
     made = search.decode(log_probs, num_best=10**6)
-    joint = search.spelling.joint
+    joint = search.mapping.separator
     texts = [" ".join(h.text.split(joint or None)) for h in made]
     if not joint:
         texts = [" ".join(h.text) for h in made]
@@ -234,17 +237,71 @@ def test_no_frames_give_no_text():
     assert (made.text, made.words, made.score) == ("", (), 0.0)
 
 
-def test_options_can_be_changed_in_a_copy():
-    search = PrefixBeamSearch(letters(), beam_size=7, hot_words=["ab"])
-    other = search.with_options(hot_words=None, token_threshold=3.0)
-    assert (other.beam_size, other.token_threshold) == (7, 3.0)
-    assert other.scorer is None
-    assert search.scorer is not None
-
-
 @pytest.mark.parametrize(
     "options", [{"beam_size": 0}, {"beam_threshold": -1.0}]
 )
 def test_settings_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="beam_size from 1 and thresholds"):
         PrefixBeamSearch(letters(), **options)
+
+
+def best_by_trying(rows, tokens):
+    """Score of the best path that merges to the tokens."""
+    best = -np.inf
+    for path in product(range(rows.shape[1]), repeat=len(rows)):
+        merged = [token for token, _ in groupby(path) if token]
+        if merged == tokens:
+            best = max(best, sum(row[t] for row, t in zip(rows, path)))
+    return best
+
+
+def score_of(spans, rows):
+    """Score of a path, blanks between the spans."""
+    path = np.zeros(len(rows), dtype=int)
+    for span in spans:
+        path[span.first : span.last] = span.token
+        assert span.log_prob == pytest.approx(
+            rows[span.first : span.last, span.token].sum()
+        )
+    assert [t for t, _ in groupby(path.tolist()) if t] == [
+        span.token for span in spans
+    ]
+    return sum(row[t] for row, t in zip(rows, path))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("tokens", [[1], [1, 2], [1, 1], [2, 1, 1], [2, 2, 2]])
+def test_the_path_is_the_best(tokens, seed):
+    rows = noise(6, 3, seed, sharpness=2.0).double().numpy()
+    spans = align(rows, tokens, blank=0)
+    assert score_of(spans, rows) == pytest.approx(best_by_trying(rows, tokens))
+
+
+def test_a_token_like_the_one_before_begins_after_a_blank():
+    rows = np.log([[0.1, 0.9], [0.4, 0.6], [0.4, 0.6]])
+    (span,) = align(rows, [1], blank=0, before=1)
+    assert span.first == 1
+    assert align(rows, [1], blank=0)[0].first == 0
+
+
+def test_second_delimiters_are_gaps():
+    # blank, delimiter, a
+    rows = np.log([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.1, 0.8, 0.1]])
+    rows = np.concatenate([rows, rows[:2]])
+    spans = align(rows, [2, 1, 2], 0, delimiter=1, before=1)
+    assert [(s.first, s.last) for s in spans] == [(1, 2), (2, 3), (4, 5)]
+
+
+def test_impossible_frames_are_crossed_where_nothing_else_is_left():
+    rows = np.full((3, 2), -np.inf)
+    rows[:, 0] = 0.0
+    assert len(align(rows, [1], blank=0)) == 1
+
+
+def test_nothing_aligns_to_nothing():
+    assert align(np.zeros((0, 2)), [], blank=0) == []
+
+
+def test_more_tokens_than_frames_are_refused():
+    with pytest.raises(ValueError, match="at least 3 frames for 2.*got 2"):
+        align(np.zeros((2, 2)), [1, 1], blank=0)

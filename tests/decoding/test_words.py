@@ -1,13 +1,101 @@
-"""Greedy paths give the tokenizer's text, with times and confidences."""
+"""Tokens make words in each of the ways there are; greedy paths give the
+tokenizer's text, with times and confidences."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from tests.decoding.posteriors import letters, noise
 from tests.inference.models import TOKENS, characters
-from unispeech_sb.dataio.tokenizers import CTCTokenizer
-from unispeech_sb.decoding.words import WordDecoder, greedy_transcript
+from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+from unispeech_sb.decoding.words import (
+    TokenToWordMapping,
+    WordDecoder,
+    greedy_transcript,
+)
+
+PHONES = ["<pad>", "h", "aɪ", "|"]
+PIECES = ["-", "▁so", "▁i", "t", "s", "<unk>"]
+
+
+def phones():
+    return CTCTokenizer.from_tokens(PHONES, 0, separator=" ")
+
+
+def test_letters_make_words_between_delimiters():
+    mapping = TokenToWordMapping(letters())
+    assert mapping.split([1, 2, 3, 1, 1, 4]) == [[2, 3], [4]]
+    assert [mapping.num_complete(t) for t in ([2, 1, 3], [2, 3], [])] == [
+        2,
+        0,
+        0,
+    ]
+    assert mapping.separator == " "
+
+
+def test_pieces_make_words_from_their_mark_on():
+    mapping = TokenToWordMapping(CTCTokenizer.from_tokens(PIECES, 0))
+    assert mapping.split([1, 2, 3, 2, 4]) == [[1], [2, 3], [2, 4]]
+    assert mapping.spell([2, 3]) == "it"
+    assert mapping.num_complete([1, 2, 3]) == 1
+    assert mapping.texts[1:4] == ["so", "i", "t"]
+    assert mapping.separator == " "
+
+
+def test_pieces_of_a_sentencepiece_model_make_its_words():
+    model = pieces.train(["so it is", "so is it"], num_pieces=8)
+    tokenizer = CTCTokenizer.from_pieces(model)
+    mapping = TokenToWordMapping(tokenizer)
+    indices = tokenizer.encode("it is so")
+    words = [mapping.spell(word) for word in mapping.split(indices)]
+    assert words == ["it", "is", "so"]
+
+
+def test_phones_are_words_and_have_no_delimiter():
+    mapping = TokenToWordMapping(phones())
+    assert mapping.split([1, 2, 2]) == [[1], [2], [2]]
+    assert mapping.delimiter is None
+    assert mapping.specials == [3]
+    assert mapping.separator == " "
+
+
+def test_what_has_no_text_counts_as_blank():
+    mapping, rows = TokenToWordMapping(letters()), noise(7, 6)
+    folded = mapping.merge_into_blank(rows)
+    np.testing.assert_allclose(
+        np.exp(folded[:, 0]), rows.exp()[:, [0, 5]].sum(-1), rtol=1e-6
+    )
+    assert (folded[:, 5] == -np.inf).all()
+    np.testing.assert_allclose(np.exp(folded).sum(-1), 1.0, rtol=1e-6)
+
+
+def test_numbers_that_are_no_log_posteriors_are_refused():
+    mapping = TokenToWordMapping(letters())
+    with pytest.raises(ValueError, match=r"\[T, 6\].*got \[3, 5\]"):
+        mapping.merge_into_blank(torch.zeros(3, 5))
+    for value in (float("nan"), -float("inf")):
+        rows = torch.zeros(3, 6)
+        rows[1] = value
+        with pytest.raises(ValueError, match="got NaN, or a frame of -inf"):
+            mapping.merge_into_blank(rows)
+
+
+def test_texts_are_split_as_a_model_would_write_them():
+    upper = letters(["-", "|", "A", "B"])
+    assert TokenToWordMapping(upper).split_text("ab Ba") == ["AB", "BA"]
+    lower = CTCTokenizer.from_tokens(["-", "|", "A", "B"], 0, lowercase=True)
+    assert TokenToWordMapping(lower).split_text("AB ba") == ["ab", "ba"]
+    assert TokenToWordMapping(phones()).split_text("h aɪ") == ["h", "aɪ"]
+    chinese = CTCTokenizer.from_tokens(["-", "你", "好"], 0)
+    assert TokenToWordMapping(chinese).split_text("你好") == ["你", "好"]
+
+
+@pytest.mark.parametrize("text", ["abx", "", "a-b"])
+def test_texts_that_the_tokens_cannot_write_are_refused(text):
+    with pytest.raises(ValueError, match="symbols that have tokens; got"):
+        TokenToWordMapping(letters()).split_text(text)
 
 
 def frames_of(tokens, labels=TOKENS, probability=1.0):
@@ -53,12 +141,10 @@ def test_specials_make_no_word():
 
 
 def test_phones_are_words_of_their_own():
-    labels = ["<pad>", "h", "aɪ", "|"]
-    phones = CTCTokenizer.from_tokens(labels, 0, separator=" ")
     tokens = ["h", "h", "aɪ", "<pad>", "aɪ", "|", "h"]
-    transcript = spoken(tokens, phones, labels=labels)
+    transcript = spoken(tokens, phones(), labels=PHONES)
     assert transcript.text == "h aɪ aɪ h"
-    assert transcript.text == phones.decode([1, 2, 2, 3, 1])
+    assert transcript.text == phones().decode([1, 2, 2, 3, 1])
     starts = [word.start_s for word in transcript.words]
     assert starts == [0.0, 0.04, 0.08, 0.12]
 

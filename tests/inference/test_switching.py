@@ -12,7 +12,7 @@ from tests.inference.models import (
     uneven_speech,
 )
 from unispeech_sb.checkpoints.folder import write_pretrained
-from unispeech_sb.decoding.searcher import PrefixBeamSearcher
+from unispeech_sb.decoding import PrefixBeamSearcher
 from unispeech_sb.inference.asr import LongFormASR
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead

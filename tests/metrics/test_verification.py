@@ -1,7 +1,6 @@
 """Error rates against scikit-learn, SpeechBrain and published examples."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -159,7 +158,7 @@ def test_thresholds_decide_alike_in_the_precision_of_the_scores():
     assert low < np.float32(threshold) <= high
 
 
-def test_speechbrain_says_the_same_of_scores_without_ties():
+def test_speechbrain_agrees_on_scores_without_ties():
     positive, negative = trials(200, 200)
     scores = torch.tensor(positive), torch.tensor(negative)
     # Theirs takes the middle of both rates at the closest threshold.
@@ -179,6 +178,14 @@ def test_speechbrain_never_accepts_everything():
     scores = torch.tensor([0.1, 0.2]), torch.tensor([0.3, 0.4])
     assert minDCF(*scores, p_target=0.9)[0] == pytest.approx(0.55)
     assert min_dcf(*scores, p_target=0.9)[0] == 1.0  # 0.1 of 0.1
+
+
+def test_one_trial_in_a_hundred_is_a_target_when_nothing_is_given():
+    positive, negative = [0.5, 0.9], [0.7] + [0.0] * 199
+    # One false alarm of 200, each as much as 99 misses.
+    assert min_dcf(positive, negative)[0] == pytest.approx(99 / 200)
+    cost = actual_dcf(positive, negative, 0.6)
+    assert cost == pytest.approx(1 / 2 + 99 / 200)
 
 
 @pytest.mark.parametrize("function", [eer, min_dcf])
@@ -267,11 +274,3 @@ def test_bad_costs_are_refused(options):
 def test_a_threshold_has_to_be_a_number():
     with pytest.raises(ValueError, match="a threshold, got nan"):
         actual_dcf([0.5], [0.1], math.nan)
-
-
-def test_as_many_trials_as_voxceleb1_has_take_under_two_seconds():
-    scores = trials(18_860, 18_860)
-    start = time.perf_counter()
-    eer(*scores)
-    min_dcf(*scores)
-    assert time.perf_counter() - start < 2

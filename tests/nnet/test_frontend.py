@@ -10,7 +10,7 @@ from unispeech_sb.nnet import frontend
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
     TimeNorm,
-    groups_of_like_length,
+    groups_of_similar_length,
     normalize_wavs,
 )
 
@@ -59,9 +59,9 @@ def test_frames_do_not_see_the_padding(norm, checkpointing, least, monkeypatch):
         )
 
 
-def test_groups_hold_every_row_once_and_like_lengths():
+def test_groups_hold_every_row_once_and_similar_lengths():
     lengths = torch.randint(400, 30000, (50,)).tolist()
-    groups = groups_of_like_length(lengths, least=100_000)
+    groups = groups_of_similar_length(lengths, least=100_000)
     assert sorted(row for group in groups for row in group) == list(range(50))
     ordered = [lengths[row] for group in groups for row in group]
     assert ordered == sorted(lengths)

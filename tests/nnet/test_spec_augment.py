@@ -49,6 +49,20 @@ def test_a_warp_moves_one_frame_no_farther_than_its_window():
         assert (row - torch.arange(60.0)).abs().max() < 6.5
 
 
+def test_the_shortest_row_with_room_for_a_warp_is_warped():
+    augment = SpecAugment(warp_window=5, **NO_MASKS)
+    for _ in range(50):
+        row = augment(ramp(11))
+        if not torch.equal(row, ramp(11)):
+            return
+    pytest.fail("no row was warped")
+
+
+def test_there_has_to_be_a_count_of_frames_for_each_row():
+    with pytest.raises(ValueError, match="frames of 2 rows; got 1"):
+        SpecAugment()(torch.randn(2, 50, 60), torch.tensor([50]))
+
+
 @pytest.mark.parametrize("length", [1, 10])
 def test_rows_too_short_for_a_warp_stay(length):
     feats = ramp(length)

@@ -10,10 +10,9 @@ from torch.nn import functional as F
 
 from unispeech_sb.brains.base import SSLBrain
 from unispeech_sb.brains.exporting import export_speakers
-from unispeech_sb.metrics.bootstrap import bootstrap
 from unispeech_sb.metrics.calibration import Calibration
 from unispeech_sb.metrics.det import write_det, write_histogram
-from unispeech_sb.metrics.verification import eer, min_dcf
+from unispeech_sb.metrics.verification import bootstrap, eer, min_dcf
 
 logger = get_logger(__name__)
 

@@ -9,16 +9,17 @@ import numpy as np
 
 from unispeech_sb.dataio.trials import Trials, speakers_of, write_trials
 from unispeech_sb.inference.voices import pair_quality
-from unispeech_sb.metrics.bootstrap import bootstrap
-from unispeech_sb.metrics.calibration import Calibration
-from unispeech_sb.metrics.cllr import cllr, min_cllr
+from unispeech_sb.metrics.calibration import Calibration, cllr, min_cllr
 from unispeech_sb.metrics.det import write_det, write_histogram
-from unispeech_sb.metrics.normalization import (
+from unispeech_sb.metrics.verification import (
+    actual_dcf,
+    bootstrap,
     cohort_statistics,
     cosine_scores,
+    eer,
+    min_dcf,
     s_norm,
 )
-from unispeech_sb.metrics.verification import actual_dcf, eer, min_dcf
 
 
 class TrialScores(NamedTuple):

@@ -1,13 +1,12 @@
 """Decoding of CTC models: greedy, and by prefix beam search."""
 
-from unispeech_sb.decoding.hot_words import HotWords
-from unispeech_sb.decoding.language_model import LanguageModel
+from unispeech_sb.decoding.scoring import HotWords, LanguageModel
 from unispeech_sb.decoding.search import (
     BeamWordDecoder,
     Hypothesis,
     PrefixBeamSearch,
+    PrefixBeamSearcher,
 )
-from unispeech_sb.decoding.searcher import PrefixBeamSearcher
 from unispeech_sb.decoding.tuning import tune
 from unispeech_sb.decoding.words import (
     Transcript,

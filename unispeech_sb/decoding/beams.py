@@ -22,24 +22,10 @@ _SMALL = 1e-100
 """Masses are scaled up again below this."""
 
 
-class Prefix:
-    """A node in the tree of prefixes.
+class _Prefix:
+    """A node in the tree of prefixes: its last token below the others.
 
-    Arguments
-    ---------
-    parent : Prefix or None
-        The prefix without the last token.
-    token : int or None
-        The last token.
-    state : TextState or None
-        What scoring remembers.
-    bonus : float
-        Score of the text, in nats.
-
-    Example
-    -------
-    >>> Prefix(Prefix(None, None), 3).depth
-    1
+    ``bonus`` is the score of its text in nats, ``state`` the scorer's.
     """
 
     __slots__ = (
@@ -70,13 +56,7 @@ class Prefix:
         self.total = self.blank = self.label = 0.0
 
     def tokens(self):
-        """Lists the tokens since the last prefix that became final.
-
-        Returns
-        -------
-        list of int
-            In order.
-        """
+        """Lists the tokens since the last prefix that became final."""
         tokens, node = [], self
         while node.parent is not None:
             tokens.append(node.token)
@@ -85,41 +65,18 @@ class Prefix:
 
 
 class Beams:
-    """The prefixes that are alive, best first.
-
-    Arguments
-    ---------
-    search : PrefixBeamSearch
-        The settings.
-
-    Example
-    -------
-    >>> import torch
-    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
-    >>> from unispeech_sb.decoding.search import PrefixBeamSearch
-    >>> tokenizer = CTCTokenizer.from_tokens(["-", "|", "a", "b"], 0)
-    >>> beams = Beams(PrefixBeamSearch(tokenizer))
-    >>> beams.push(np.log([[0.1, 0.1, 0.7, 0.1], [0.3, 0.1, 0.5, 0.1]]))
-    >>> beams.alive[0].tokens()
-    [2]
-    """
+    """The prefixes that are alive, best first, under a search's settings."""
 
     def __init__(self, search):
         self.search, self.scorer = search, search.scorer
-        self.delimiter = search.spelling.delimiter
+        self.delimiter = search.mapping.delimiter
         state = self.scorer.start() if self.scorer else None
-        root = Prefix(None, self.delimiter, state)
+        root = _Prefix(None, self.delimiter, state)
         root.blank, self.scale = 1.0, 0.0
         self.alive, self.frame, self._resting = [root], 0, True
 
     def push(self, rows):
-        """Goes on by some frames.
-
-        Arguments
-        ---------
-        rows : numpy.ndarray
-            Log-posteriors as ``Spelling.fold`` gives them, [T, V].
-        """
+        """Goes on by some frames of ``merge_into_blank``, [T, V]."""
         best = rows.max(-1, initial=-np.inf)
         self.scale += float(best.sum())
         with _no_garbage_collection():
@@ -132,28 +89,11 @@ class Beams:
                 self._resting = not tokens
 
     def score(self, node):
-        """Gives the log-probability of a prefix.
-
-        Arguments
-        ---------
-        node : Prefix
-            One that is alive.
-
-        Returns
-        -------
-        float
-            Over all its alignments, in nats.
-        """
+        """The log-probability of a prefix over all its alignments."""
         return math.log(node.blank + node.label) + self.scale
 
-    def agreed(self):
-        """Finds the longest prefix that all that are alive begin with.
-
-        Returns
-        -------
-        Prefix
-            It may be alive itself.
-        """
+    def common_prefix(self):
+        """The longest prefix of all that are alive; it may be alive too."""
         common = self.alive[0]
         for node in self.alive[1:]:
             while node is not common:
@@ -179,31 +119,25 @@ class Beams:
                 alive.append(node)
         self.alive = alive
 
-    def keep(self, node, longer):
-        """Drops prefixes, but for the best.
-
-        Arguments
-        ---------
-        node : Prefix
-            What they have to begin with.
-        longer : int
-            By how many tokens they may be longer than that.
-        """
+    def keep_below(self, node, num_tokens):
+        """Keeps the best, and what adds at most so many tokens to a prefix."""
         self.alive = [
             other
             for other in self.alive
             if other is self.alive[0]
-            or other.depth <= node.depth + longer
+            or other.depth <= node.depth + num_tokens
             and _ancestor(other, node) is node
         ]
 
     def _recent(self, node):
         """The tokens from the beginning of the last whole word on."""
-        spelling = self.search.spelling
-        tokens, edges = [], 0
-        while node.parent is not None and edges < 2:
-            if tokens and (spelling.by_token or node.token in spelling.edges):
-                edges += 1
+        mapping = self.search.mapping
+        tokens, seen = [], 0
+        while node.parent is not None and seen < 2:
+            if tokens and (
+                mapping.by_token or node.token in mapping.boundaries
+            ):
+                seen += 1
             tokens.append(node.token)
             node = node.parent
         return tuple(tokens)
@@ -211,7 +145,7 @@ class Beams:
     def _likely(self, rows, best):
         """(blank's, [(token, its, log of it), ...]) of each frame, the likely
         first, as shares of the best token's probability."""
-        search, blank = self.search, self.search.spelling.blank
+        search, blank = self.search, self.search.mapping.blank
         likely = rows > -search.token_threshold
         likely |= rows == best[:, None]
         logs = rows - best[:, None]
@@ -360,7 +294,7 @@ class Beams:
         is below it."""
         if token not in node.children:
             scored = node.scored.get(token, (None, 0.0))
-            node.children[token] = Prefix(node, token, *scored)
+            node.children[token] = _Prefix(node, token, *scored)
         return node.children[token]
 
     def _rescale(self):

@@ -1,27 +1,349 @@
-"""What a language model and hot words add to the scores of prefixes."""
+"""What language models and hot words add to the scores of prefixes."""
 
+import math
+from bisect import bisect_left
+from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from speechbrain.utils.checkpoints import (
+    mark_as_transfer,
+    register_checkpoint_hooks,
+)
 
-class TextState(NamedTuple):
-    """What scoring remembers of a prefix.
+_LN10 = math.log(10.0)
+_CASES = {None: str, "upper": str.upper, "lower": str.lower}
+_BINARY = b"mmap lm "
+_MARKS = ("<s>", "</s>", "<unk>")
+_BOUNDARY = None
+"""Between the words of a phrase in the tree of letters."""
+
+
+@register_checkpoint_hooks
+class LanguageModel:
+    r"""Word n-gram language model that KenLM reads, in nats.
+
+    A word scores ``alpha * ln P(word | words before) + beta``, with
+    ``alpha * unk_offset * ln 10`` more where it is unknown. The beginning of
+    a word that no known word begins with scores as an unknown word does.
+
+    In a pretrained folder it is ``language_model.ckpt``, which is the ARPA or
+    KenLM file itself. Needs the extra ``lm``.
 
     Arguments
     ---------
-    word : str
-        Letters of the word that it ends in.
-    score : float
-        Score of the words before, by the language model, in nats.
-    model : kenlm.State or None
-        The language model's memory of them.
-    hot : tuple or None
-        State of the hot words.
+    path : str or path-like, optional
+        ARPA file, or binary that KenLM made of one. Without it, SpeechBrain's
+        Pretrainer loads the file.
+    alpha : float
+        Weight of the model.
+    beta : float
+        Added for each word, as a model alone prefers few.
+    unk_offset : float
+        Added to the log10 probability of unknown words.
+    boundary : bool
+        Whether the beginning and the end of a sentence count.
+    words : iterable of str, optional
+        The known words. Those of the file if it is an ARPA; for a binary it
+        is unknown, when omitted, which beginnings are those of words.
+    case : str, optional
+        "upper" or "lower": how the model writes the words that a recogniser
+        writes otherwise.
 
     Example
     -------
-    >>> TextState("y", 0.0, None, None).word
-    'y'
+    >>> path = getfixture("tmp_path") / "two.arpa"
+    >>> _ = path.write_text(
+    ...     "\\data\\\nngram 1=5\nngram 2=1\n\n"
+    ...     "\\1-grams:\n-9\t<unk>\n-9\t<s>\n-.5\t</s>\n-.5\tyes\n-.4\tno\n"
+    ...     "\n\\2-grams:\n-0.1\tyes no\n\n\\end\\\n"
+    ... )
+    >>> model = LanguageModel(path, alpha=1.0, beta=0.0)
+    >>> score, _ = model.score(model.start(), "yes")
+    >>> round(score, 3)
+    -1.151
+    >>> model.score_beginning("y"), round(model.score_beginning("x"))
+    (0.0, -23)
     """
+
+    def __init__(
+        self,
+        path=None,
+        alpha=0.5,
+        beta=1.5,
+        unk_offset=-10.0,
+        boundary=True,
+        words=None,
+        case=None,
+    ):
+        if case not in _CASES:
+            raise ValueError(
+                f"language model: expected a case of upper or lower; got {case}"
+            )
+        self.alpha, self.beta, self.unk_offset = alpha, beta, unk_offset
+        self.boundary, self.case = boundary, case
+        self.path = self._model = None
+        self._words = None if words is None else sorted(words)
+        if path is not None:
+            self.load(path)
+
+    @mark_as_transfer
+    def load(self, path):
+        """Reads the file.
+
+        Arguments
+        ---------
+        path : str or path-like
+            ARPA file or KenLM binary.
+
+        Raises
+        ------
+        ValueError
+            When it is neither.
+        ImportError
+            When KenLM is not installed.
+        """
+        try:
+            import kenlm
+        except ImportError as error:
+            raise ImportError(
+                "language models need KenLM: pip install 'unispeech_sb[lm]'"
+            ) from error
+        quiet = kenlm.Config()
+        quiet.show_progress = False
+        quiet.arpa_complain = kenlm.ARPALoadComplain.NONE
+        try:
+            model = kenlm.Model(str(path), quiet)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).rpartition("threw ")[2]
+            raise ValueError(
+                f"{path}: expected an ARPA file or a KenLM binary ({reason})"
+            ) from error
+        self.path, self._model, self._state = Path(path), model, kenlm.State
+        if self._words is None:
+            self._words = _read_words(path)
+
+    def start(self):
+        """Begins a text.
+
+        Returns
+        -------
+        kenlm.State
+            Of the empty text.
+
+        Raises
+        ------
+        ValueError
+            When no file is loaded.
+        """
+        if self._model is None:
+            raise ValueError("language model: expected a file; none is loaded")
+        state = self._state()
+        if self.boundary:
+            self._model.BeginSentenceWrite(state)
+        else:
+            self._model.NullContextWrite(state)
+        return state
+
+    def score(self, state, word):
+        """Scores the next word.
+
+        Arguments
+        ---------
+        state : kenlm.State
+            After the words before.
+        word : str
+            As the recogniser writes it.
+
+        Returns
+        -------
+        score : float
+            In nats.
+        state : kenlm.State
+            After this word.
+        """
+        word, after = _CASES[self.case](word), self._state()
+        score = self._model.BaseScore(state, word, after)
+        if word not in self._model:
+            score += self.unk_offset
+        return self.alpha * _LN10 * score + self.beta, after
+
+    def score_beginning(self, text):
+        """Scores the beginning of a word.
+
+        Arguments
+        ---------
+        text : str
+            Its first letters.
+
+        Returns
+        -------
+        float
+            In nats; 0 if it may become a known word.
+        """
+        if not self._words:
+            return 0.0
+        text = _CASES[self.case](text)
+        place = bisect_left(self._words, text)
+        if place < len(self._words) and self._words[place].startswith(text):
+            return 0.0
+        return self.alpha * _LN10 * self.unk_offset
+
+    def score_end(self, state):
+        """Scores the end of the text.
+
+        Arguments
+        ---------
+        state : kenlm.State
+            After the last word.
+
+        Returns
+        -------
+        float
+            In nats.
+        """
+        if not self.boundary:
+            return 0.0
+        score = self._model.BaseScore(state, "</s>", self._state())
+        return self.alpha * _LN10 * score
+
+
+def _read_words(path):
+    """The words of an ARPA file in order; none of a binary."""
+    with open(path, "rb") as file:
+        if file.read(len(_BINARY)) == _BINARY:
+            return []
+    with open(path, encoding="utf-8") as file:
+        lines = dropwhile(lambda line: line.strip() != "\\1-grams:", file)
+        next(lines, None)
+        unigrams = takewhile(lambda line: not line.startswith("\\"), lines)
+        words = {line.split()[1] for line in unigrams if line.strip()}
+    return sorted(words.difference(_MARKS))
+
+
+class HotWords:
+    """Words and phrases that a search prefers, and by how much.
+
+    As in pyctcdecode, each word that is found adds ``weight`` to a text's
+    score in nats, and its beginning the share of its letters. The words of a
+    phrase count one after the other only; a phrase that breaks off gives
+    back what its beginning got.
+
+    A state is the number of words that count for good, and of each phrase
+    that may be under way (place in the tree of letters, words that counted
+    before it).
+
+    Arguments
+    ---------
+    words : iterable of str
+        Words and phrases.
+    weight : float
+        Nats for each word.
+    split : callable
+        Phrase -> list of its words.
+
+    Raises
+    ------
+    ValueError
+        When ``words`` is one string, or holds an empty one.
+
+    Example
+    -------
+    >>> hot_words = HotWords(["new york"], weight=8.0)
+    >>> state = hot_words.start()
+    >>> for text in ("new", "yo"):
+    ...     state = hot_words.add(state, text)
+    ...     print(hot_words.score(state))
+    ...     state = hot_words.end_word(state)
+    8.0
+    12.0
+    >>> hot_words.score(state)
+    0.0
+    """
+
+    def __init__(self, words, weight=10.0, split=str.split):
+        self.words, self.weight = list(words), weight
+        if isinstance(words, str) or not all(self.words):
+            raise ValueError(
+                f"hot words: expected a list of words; got {words!r:.60}"
+            )
+        self._root = _Letter()
+        for phrase in self.words:
+            self._root.insert(split(phrase))
+
+    def split_by(self, split):
+        """The same words, with phrases split otherwise than at spaces."""
+        return HotWords(self.words, self.weight, split)
+
+    def start(self):
+        """The state before the first word."""
+        return 0, ((self._root, 0),)
+
+    def add(self, state, text):
+        """The state after some more letters of the word."""
+        kept, places = state
+        for letter in text:
+            places = tuple(
+                (place.after[letter], count)
+                for place, count in places
+                if letter in place.after
+            )
+        return kept, places
+
+    def end_word(self, state):
+        """The state after the end of the word."""
+        kept, places = state
+        ended = [
+            (place.after[_BOUNDARY], count)
+            for place, count in places
+            if _BOUNDARY in place.after
+        ]
+        found = [place.done + count for place, count in ended if place.final]
+        kept = max([kept, *found])
+        return kept, (*(p for p in ended if p[0].after), (self._root, kept))
+
+    def score(self, state):
+        """The score so far in nats, beginnings of words included."""
+        kept, places = state
+        found = (place.share + count for place, count in places)
+        return self.weight * max(kept, *found, 0)
+
+    def final_score(self, state):
+        """The score in nats of a text that ends after a word."""
+        return self.weight * state[0]
+
+
+class _Letter:
+    """A place in the tree of all phrases.
+
+    ``done`` words lie before it; ``share`` adds the part of the current one,
+    of which ``depth`` letters lie before it; ``shortest`` is the length of the
+    shortest word that goes on from here. ``final``: a phrase ends here.
+    """
+
+    def __init__(self, done=0, depth=0):
+        self.after, self.done, self.depth = {}, done, depth
+        self.shortest, self.final = float("inf"), False
+
+    @property
+    def share(self):
+        """Words before this place, and the share of the one it is in."""
+        return self.done + (self.depth / self.shortest if self.depth else 0)
+
+    def insert(self, words):
+        """Adds a phrase below the root."""
+        place = self
+        for done, word in enumerate(words):
+            for depth, letter in enumerate(word, 1):
+                place = place.after.setdefault(letter, _Letter(done, depth))
+                place.shortest = min(place.shortest, len(word))
+            place = place.after.setdefault(_BOUNDARY, _Letter(done + 1))
+        place.final = True
+
+
+class _TextState(NamedTuple):
+    """Of a prefix: the letters of its last word, the language model's score of
+    the words before it in nats, and the states of model and hot words."""
 
     word: str
     score: float
@@ -30,34 +352,13 @@ class TextState(NamedTuple):
 
 
 class TextScorer:
-    """Scores prefixes token by token.
+    """Scores prefixes token by token."""
 
-    Arguments
-    ---------
-    spelling : Spelling
-        Of the tokens.
-    language_model : LanguageModel, optional
-        Scores words.
-    hot_words : HotWords, optional
-        Words to prefer.
-
-    Example
-    -------
-    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
-    >>> from unispeech_sb.decoding.hot_words import HotWords
-    >>> from unispeech_sb.decoding.spelling import Spelling
-    >>> tokenizer = CTCTokenizer.from_tokens(["-", "|", "a", "b"], 0)
-    >>> spelling = Spelling(tokenizer)
-    >>> scorer = TextScorer(spelling, hot_words=HotWords(["ab"], weight=4.0))
-    >>> state = scorer.extend(scorer.start(), 2)
-    >>> scorer.score(state)
-    2.0
-    """
-
-    def __init__(self, spelling, language_model=None, hot_words=None):
+    def __init__(self, mapping, language_model=None, hot_words=None):
         self.language_model, self.hot_words = language_model, hot_words
-        self._texts, self._delimiter = spelling.texts, spelling.delimiter
-        self._begins, self._whole = spelling.begins, spelling.by_token
+        self._texts, self._delimiter = mapping.texts, mapping.delimiter
+        self._word_starts = mapping.word_starts
+        self._by_token = mapping.by_token
 
     @property
     def headroom(self):
@@ -70,15 +371,9 @@ class TextScorer:
         return room
 
     def start(self):
-        """Begins a text.
-
-        Returns
-        -------
-        TextState
-            Of the empty prefix.
-        """
+        """The state of the empty prefix."""
         model, hot = self.language_model, self.hot_words
-        return TextState(
+        return _TextState(
             "",
             0.0,
             None if model is None else model.start(),
@@ -86,43 +381,19 @@ class TextScorer:
         )
 
     def extend(self, state, token):
-        """Adds a token.
-
-        Arguments
-        ---------
-        state : TextState
-            Of the prefix without it.
-        token : int
-            Its index.
-
-        Returns
-        -------
-        TextState
-            Of the prefix with it.
-        """
+        """The state of the prefix with one more token."""
         if token == self._delimiter:
             return self._end_word(state)
-        if token in self._begins:
+        if token in self._word_starts:
             state = self._end_word(state)
         text, hot = self._texts[token], state.hot
         if hot is not None:
             hot = self.hot_words.add(hot, text)
-        state = TextState(state.word + text, state.score, state.model, hot)
-        return self._end_word(state) if self._whole else state
+        state = _TextState(state.word + text, state.score, state.model, hot)
+        return self._end_word(state) if self._by_token else state
 
     def score(self, state):
-        """Gives the score of a prefix, the word that it ends in included.
-
-        Arguments
-        ---------
-        state : TextState
-            Of the prefix.
-
-        Returns
-        -------
-        float
-            In nats.
-        """
+        """The score of a prefix in nats, its unfinished word included."""
         score = state.score
         if state.word and self.language_model is not None:
             score += self.language_model.score_beginning(state.word)
@@ -131,18 +402,7 @@ class TextScorer:
         return score
 
     def context(self, state):
-        """Gives what the scores of all further tokens depend on.
-
-        Arguments
-        ---------
-        state : TextState
-            Of a prefix.
-
-        Returns
-        -------
-        tuple
-            Equal for prefixes that go on equally.
-        """
+        """What the scores of all further tokens depend on, as a key."""
         if state.hot is None:
             return state.word, state.model
         kept, places = state.hot
@@ -150,18 +410,7 @@ class TextScorer:
         return state.word, state.model, hot
 
     def finish(self, state):
-        """Gives the score of a text that ends here.
-
-        Arguments
-        ---------
-        state : TextState
-            Of the text.
-
-        Returns
-        -------
-        float
-            In nats.
-        """
+        """The score in nats of a text that ends here."""
         state = self._end_word(state)
         score = state.score
         if self.language_model is not None:
@@ -180,4 +429,4 @@ class TextScorer:
             score += added
         if hot is not None:
             hot = self.hot_words.end_word(hot)
-        return TextState("", score, model, hot)
+        return _TextState("", score, model, hot)

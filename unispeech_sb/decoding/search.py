@@ -1,29 +1,32 @@
 """Prefix beam search with a language model and hot words.
 
-Words come with the times and confidences of the text's best alignment.
+Words have the times and confidences of the text's best alignment.
+``PrefixBeamSearch`` is the search, ``BeamWordDecoder`` runs it on chunks, and
+``PrefixBeamSearcher`` is its form in SpeechBrain's ``EncoderASR``.
 """
 
-import inspect
 import math
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
+import torch
+from speechbrain.decoders.ctc import CTCBaseSearcher, CTCHypothesis
 
-from unispeech_sb.decoding.alignment import align
 from unispeech_sb.decoding.beams import Beams
-from unispeech_sb.decoding.hot_words import HotWords
-from unispeech_sb.decoding.scoring import TextScorer
-from unispeech_sb.decoding.spelling import Spelling
-from unispeech_sb.decoding.words import Word
+from unispeech_sb.decoding.scoring import HotWords, TextScorer
+from unispeech_sb.decoding.words import TokenToWordMapping, Word
 
 _CHECK = 50
 """Frames after which it is looked for what all prefixes agree on."""
 
+_UNLIKELY = -1e4
+"""In place of -inf: sums of it still compare."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of a recording.
+    """One of the texts that a search finds for a recording.
 
     Arguments
     ---------
@@ -32,7 +35,7 @@ class Hypothesis:
     words : tuple of Word
         In order, with the times of the best alignment.
     score : float
-        Sum of the next two, which the readings are ranked by.
+        Sum of the next two, by which hypotheses are ranked.
     acoustic_score : float
         Log-probability of the text, over all its alignments that the search
         kept.
@@ -53,7 +56,7 @@ class Hypothesis:
 
 
 class PrefixBeamSearch:
-    """Settings of a search; any number of recordings may use them at once.
+    """Prefix beam search; any number of recordings may use it at once.
 
     Arguments
     ---------
@@ -68,19 +71,24 @@ class PrefixBeamSearch:
     beam_threshold : float
         Prefixes that are so many nats worse than the best are dropped.
     token_threshold : float
-        Tokens less likely than exp of minus this in a frame are passed over,
-        but for its best one.
+        Tokens less likely than ``exp(-token_threshold)`` in a frame are
+        skipped, but for its best one.
     prune_history : bool
         Whether to drop prefixes that differ from a better one only before
-        its last words, as SpeechBrain does: the best reading stays, others
+        its last words, as SpeechBrain does: the best hypothesis stays, others
         differ in their ends only.
     patience : int
-        Frames after which the best prefix is believed where they disagree,
-        so that memory is bounded.
+        Frames after which the best prefix is taken where they disagree, so
+        that memory is bounded.
+
+    Raises
+    ------
+    ValueError
+        When a setting is out of its range, or the tokens cannot spell a hot
+        word.
 
     Example
     -------
-    >>> import torch
     >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
     >>> tokenizer = CTCTokenizer.from_tokens(["-", "|", "a", "b"], 0)
     >>> probs = torch.tensor([[0.5, 0.0, 0.3, 0.2], [0.5, 0.0, 0.4, 0.1]])
@@ -110,32 +118,15 @@ class PrefixBeamSearch:
         self.beam_threshold = beam_threshold
         self.token_threshold = token_threshold
         self.prune_history, self.patience = prune_history, patience
-        self.spelling = Spelling(tokenizer)
+        self.mapping = TokenToWordMapping(tokenizer)
         if hot_words and not isinstance(hot_words, HotWords):
             hot_words = HotWords(hot_words)
         if hot_words:
-            hot_words = hot_words.split_by(self.spelling.words_of)
+            hot_words = hot_words.split_by(self.mapping.split_text)
         self.scorer, self.headroom = None, 0.0
         if language_model is not None or hot_words:
-            scorer = TextScorer(self.spelling, language_model, hot_words)
+            scorer = TextScorer(self.mapping, language_model, hot_words)
             self.scorer, self.headroom = scorer, scorer.headroom
-
-    def with_options(self, **options):
-        """Makes the same search with other settings.
-
-        Arguments
-        ---------
-        **options : dict
-            Arguments of the class.
-
-        Returns
-        -------
-        PrefixBeamSearch
-            A new one.
-        """
-        names = inspect.signature(PrefixBeamSearch).parameters
-        old = {name: getattr(self, name) for name in names}
-        return PrefixBeamSearch(**{**old, **options})
 
     def decode(self, log_probs, num_best=1, frame_s=1.0):
         """Decodes a whole recording.
@@ -145,7 +136,7 @@ class PrefixBeamSearch:
         log_probs : torch.Tensor
             Log-posteriors, [T, V].
         num_best : int
-            Most readings to return.
+            Most hypotheses to return.
         frame_s : float
             Seconds from one frame to the next; 1 for times in frames.
 
@@ -160,7 +151,7 @@ class PrefixBeamSearch:
 
 
 class BeamWordDecoder:
-    """Prefix beam search over log-posteriors that come in pieces.
+    """Prefix beam search over log-posteriors that arrive in chunks.
 
     How they are cut changes nothing.
 
@@ -173,7 +164,6 @@ class BeamWordDecoder:
 
     Example
     -------
-    >>> import torch
     >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
     >>> tokenizer = CTCTokenizer.from_tokens(["-", "|", "a", "b"], 0)
     >>> decoder = BeamWordDecoder(PrefixBeamSearch(tokenizer), frame_s=0.02)
@@ -188,8 +178,8 @@ class BeamWordDecoder:
     def __init__(self, search, frame_s):
         self.search, self.frame_s = search, frame_s
         self._beams = Beams(search)
-        self._before = search.spelling.delimiter
-        # Rows of the frames since the last cut; what the word before it has
+        self._before = search.mapping.delimiter
+        # Rows of the frames since the last cut; spans of the word it cuts
         self._rows, self._begin, self._open = [], 0, []
 
     def push(self, log_probs):
@@ -205,7 +195,7 @@ class BeamWordDecoder:
         list of Word
             Those that no later frame can change.
         """
-        rows = self.search.spelling.fold(log_probs)
+        rows = self.search.mapping.merge_into_blank(log_probs)
         words = []
         first = _CHECK - self._beams.frame % _CHECK
         for piece in np.split(rows, range(first, len(rows), _CHECK)):
@@ -214,7 +204,7 @@ class BeamWordDecoder:
             if self._beams.frame % _CHECK == 0:
                 if self.search.prune_history:
                     self._beams.prune_history()
-                words += self._settle()
+                words += self._commit_agreed()
         return words
 
     def finish(self):
@@ -228,7 +218,7 @@ class BeamWordDecoder:
         return list(self.hypotheses(1)[0].words)
 
     def join(self, words):
-        """Writes words as one text.
+        """Joins words to one text.
 
         Arguments
         ---------
@@ -240,10 +230,11 @@ class BeamWordDecoder:
         str
             The text.
         """
-        return self.search.spelling.joint.join(word.text for word in words)
+        return self.search.mapping.separator.join(word.text for word in words)
 
     def partial(self):
-        """Reads what no push has returned yet; later frames may change it.
+        """Gives the words that no push has returned; later frames may
+        change them.
 
         Returns
         -------
@@ -253,7 +244,7 @@ class BeamWordDecoder:
         return self._words(self._beams.alive[0].tokens())
 
     def hypotheses(self, num_best, words=()):
-        """Ends the recording and reads the best texts.
+        """Ends the recording and gives the best texts.
 
         Arguments
         ---------
@@ -267,15 +258,15 @@ class BeamWordDecoder:
         list of Hypothesis
             Of different texts, the best first.
         """
-        scorer, readings = self.search.scorer, {}
+        scorer, by_text = self.search.scorer, {}
         for node in self._beams.alive:
             tokens = node.tokens()
             acoustic = self._beams.score(node)
             bonus = scorer.finish(node.state) if scorer else 0.0
-            reading = (acoustic, bonus, tokens)
-            readings.setdefault(self._key(tokens), []).append(reading)
+            found = (acoustic, bonus, tokens)
+            by_text.setdefault(self._key(tokens), []).append(found)
         merged = sorted(
-            map(_merged, readings.values()), key=lambda r: -(r[0] + r[1])
+            map(_merged, by_text.values()), key=lambda r: -(r[0] + r[1])
         )
         made = []
         for acoustic, bonus, tokens in merged[:num_best]:
@@ -287,18 +278,22 @@ class BeamWordDecoder:
         return made
 
     def _key(self, tokens):
-        """What tells the text of a prefix from those of others."""
+        """The words of a prefix, by which equal texts are found."""
         before = [span.token for span in self._open]
-        spelling = self.search.spelling
-        words = spelling.split([*before, *tokens])
-        return tuple(filter(None, map(spelling.word, words)))
+        mapping = self.search.mapping
+        words = mapping.split([*before, *tokens])
+        return tuple(filter(None, map(mapping.spell, words)))
 
-    def _settle(self):
-        """Takes out what is final, and returns the words that are whole."""
-        best, node = self._beams.alive[0], self._beams.agreed()
+    def _commit_agreed(self):
+        """Takes out what all prefixes agree on; returns its whole words."""
+        best, node = self._beams.alive[0], self._beams.common_prefix()
         waiting = self._beams.frame - self._begin
         if node.parent is None or node.parent.parent is None:
-            return self._force(best) if waiting > self.search.patience else []
+            return (
+                self._commit_half(best)
+                if waiting > self.search.patience
+                else []
+            )
         spans = self._aligned(best.tokens())
         deepest = max(other.depth for other in self._beams.alive)
         # The last token all agree on may go on, so it stays. What stays has
@@ -309,41 +304,41 @@ class BeamWordDecoder:
             if self._beams.frame - cut >= 2 * (deepest - node.depth):
                 return self._commit(node, spans[: len(spans) - left], cut)
             node, left = node.parent, left + 1
-        return self._force(best) if waiting > self.search.patience else []
+        return self._commit_half(best) if waiting > self.search.patience else []
 
-    def _force(self, best):
-        """Believes the best prefix in the first half of what waits."""
+    def _commit_half(self, best):
+        """Takes the best prefix in the first half of the waiting frames."""
         spans = self._aligned(best.tokens())
         cut = (self._begin + self._beams.frame) // 2
         final = [span for span in spans if span.first < cut]
         if final and final[-1].last > cut:
-            # One token on many seconds: it says nothing more in the rest
+            # One token on many seconds: the rest of it adds nothing
             final[-1] = replace(final[-1], last=cut)
         node = best
         for _ in spans[len(final) :]:
             node = node.parent
-        self._beams.keep(node, (self._beams.frame - cut) // 2)
+        self._beams.keep_below(node, (self._beams.frame - cut) // 2)
         return self._commit(node, final, cut)
 
     def _commit(self, node, spans, cut):
-        """Ends the tree and the frames that wait at a prefix."""
+        """Cuts tree and frames behind a prefix; returns its whole words."""
         if node.parent is not None:
             node.parent, self._before = None, node.token
         self._rows = [np.concatenate(self._rows)[cut - self._begin :]]
         self._begin = cut
         self._open += spans
-        whole = self.search.spelling.num_whole([s.token for s in self._open])
+        whole = self.search.mapping.num_complete([s.token for s in self._open])
         done, self._open = self._open[:whole], self._open[whole:]
-        return self._spelled(done)
+        return self._as_words(done)
 
     def _aligned(self, tokens):
-        """Spans of tokens on the frames that wait."""
-        spelling = self.search.spelling
+        """Spans of tokens on the waiting frames."""
+        mapping = self.search.mapping
         spans = align(
             np.concatenate(self._rows) if self._rows else np.zeros((0, 1)),
             tokens,
-            spelling.blank,
-            spelling.delimiter,
+            mapping.blank,
+            mapping.delimiter,
             self._before,
         )
         return [
@@ -356,13 +351,13 @@ class BeamWordDecoder:
         ]
 
     def _words(self, tokens):
-        """Words of the tokens that wait, and what is open before them."""
-        return self._spelled([*self._open, *self._aligned(tokens)])
+        """Words of waiting tokens, and of the unfinished word before them."""
+        return self._as_words([*self._open, *self._aligned(tokens)])
 
-    def _spelled(self, spans):
+    def _as_words(self, spans):
         """Words of spans."""
-        spelling = self.search.spelling
-        words = spelling.split(spans, attrgetter("token"))
+        mapping = self.search.mapping
+        words = mapping.split(spans, attrgetter("token"))
         made = (self._word(word) for word in words)
         return [word for word in made if word.text]
 
@@ -371,15 +366,196 @@ class BeamWordDecoder:
         num_frames = sum(span.last - span.first for span in spans)
         log_prob = sum(span.log_prob for span in spans)
         return Word(
-            self.search.spelling.word([span.token for span in spans]),
+            self.search.mapping.spell([span.token for span in spans]),
             round(spans[0].first * self.frame_s, 6),
             round(spans[-1].last * self.frame_s, 6),
             min(math.exp(log_prob / num_frames), 1.0),
         )
 
 
-def _merged(readings):
-    """One of several readings with the same text."""
-    best = max(readings, key=lambda reading: reading[0] + reading[1])
-    acoustic = np.logaddexp.reduce([reading[0] for reading in readings])
+def _merged(found):
+    """One of several (acoustic score, bonus, tokens) of the same text."""
+    best = max(found, key=lambda one: one[0] + one[1])
+    acoustic = np.logaddexp.reduce([one[0] for one in found])
     return float(acoustic), best[1], best[2]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A token on its frames, ``last`` not included, and their summed
+    log-posteriors."""
+
+    token: int
+    first: int
+    last: int
+    log_prob: float
+
+
+def align(rows, tokens, blank, delimiter=None, before=None):
+    """Finds the most likely frames of tokens in log-posteriors (Viterbi).
+
+    States are the gaps before, between and after the tokens, and the tokens::
+
+        gap 0 -> token 0 -> gap 1 -> token 1 -> gap 2     and the shortcut
+                    |________________^                    past a gap
+
+    A second ``delimiter`` in a row counts as a gap. ``before`` is the token
+    that ended before the first frame, which is ``delimiter`` at the beginning
+    of a recording.
+    """
+    if not tokens:
+        return []
+    previous = np.array([-1 if before is None else before, *tokens])
+    repeats = previous[1:] == previous[:-1]
+    if len(rows) < len(tokens) + repeats.sum():
+        raise ValueError(
+            f"alignment: expected at least {len(tokens) + repeats.sum()} "
+            f"frames for {len(tokens)} tokens; got {len(rows)}"
+        )
+    scores = _emissions(rows, tokens, blank, previous == delimiter, delimiter)
+    path = _best_path(scores, repeats)
+    firsts = np.searchsorted(path, range(1, 2 * len(tokens), 2), "left")
+    lasts = np.searchsorted(path, range(1, 2 * len(tokens), 2), "right")
+    return [
+        Span(token, first, last, float(rows[first:last, token].sum()))
+        for token, first, last in zip(tokens, firsts.tolist(), lasts.tolist())
+    ]
+
+
+def _emissions(rows, tokens, blank, after_delimiter, delimiter):
+    """Log-posteriors of each state, [T, S]."""
+    scores = np.empty((len(rows), 2 * len(tokens) + 1))
+    scores[:, 0::2] = rows[:, [blank]]
+    scores[:, 1::2] = rows[:, tokens]
+    if delimiter is not None:
+        either = np.logaddexp(rows[:, blank], rows[:, delimiter])
+        scores[:, 0::2][:, after_delimiter] = either[:, None]
+    return np.maximum(scores, _UNLIKELY)
+
+
+def _best_path(scores, repeats):
+    """The state of each frame, [T]."""
+    num_frames, num_states = scores.shape
+    shortcut = np.full(num_states, -np.inf)
+    shortcut[1::2] = np.where(repeats, -np.inf, 0.0)
+    # Row k: what a state gets from the one k places before
+    moves = np.full((3, num_states + 2), -np.inf)
+    # The path comes from the place before gap 0: a step to it, or a shortcut
+    moves[1, 0] = 0.0
+    moves[2, 1] = shortcut[1]
+    choices = np.empty((num_frames, num_states), dtype=np.int8)
+    for frame in range(num_frames):
+        options = moves[:, :num_states]
+        choices[frame] = options.argmax(0)
+        best = options.max(0) + scores[frame]
+        moves[0, :-2] = best
+        moves[1, 0], moves[1, 1:-1] = -np.inf, best
+        moves[2, :2], moves[2, 2:-2] = -np.inf, best[:-2] + shortcut[2:]
+    state = num_states - 1 - int(best[-2] >= best[-1])
+    path = np.empty(num_frames, dtype=int)
+    for frame in range(num_frames - 1, -1, -1):
+        path[frame] = state
+        state -= int(choices[frame, state])
+    return path
+
+
+class PrefixBeamSearcher(CTCBaseSearcher):
+    """``PrefixBeamSearch`` as ``EncoderASR`` builds and calls it.
+
+    In a pretrained folder's ``hyperparams.yaml``::
+
+        decoding_function: !name:unispeech_sb.decoding.PrefixBeamSearcher
+        test_beam_search:
+            tokenizer: !ref <tokenizer>
+            language_model: !ref <language_model>
+            hot_words: []
+            beam_size: 100
+
+    Arguments
+    ---------
+    tokenizer : CTCTokenizer
+        Of the model's outputs.
+    vocab_list : list of str, optional
+        The tokens by index, as ``EncoderASR`` gives them.
+    topk : int
+        Most hypotheses for each recording.
+    **options : dict
+        Further arguments of ``PrefixBeamSearch``.
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
+    >>> tokenizer = CTCTokenizer.from_tokens(["-", "|", "a", "b"], 0)
+    >>> searcher = PrefixBeamSearcher(tokenizer, beam_size=10)
+    >>> frames = torch.eye(4)[[2, 2, 0, 3, 1, 1, 0, 2]].log()
+    >>> searcher(frames[None], torch.ones(1))[0][0].text_frames
+    [('ab', (0, 4)), ('a', (7, 8))]
+    """
+
+    def __init__(self, tokenizer, vocab_list=None, topk=1, **options):
+        tokens = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
+        if vocab_list is not None and list(vocab_list) != tokens:
+            raise ValueError(
+                "searcher: expected the tokens of its tokenizer; got "
+                f"{len(vocab_list)} others"
+            )
+        # Not CTCBaseSearcher's: it would load the language model once more
+        torch.nn.Module.__init__(self)
+        self.vocab_list, self.topk = tokens, topk
+        self.blank_index = tokenizer.blank_index
+        self.search = PrefixBeamSearch(tokenizer, **options)
+
+    def decode_beams(self, log_probs, wav_lens=None, lm_start_state=None):
+        """Decodes a batch; what calling the searcher does.
+
+        Arguments
+        ---------
+        log_probs : torch.Tensor
+            Log-posteriors, [B, T, V].
+        wav_lens : torch.Tensor, optional
+            Valid share of each row, in (0, 1], [B]. All of it when omitted.
+        lm_start_state : None
+            Texts always begin at their beginning.
+
+        Returns
+        -------
+        list of list of CTCHypothesis
+            For each row the best texts, the best first. ``score`` is that of
+            the acoustics, ``lm_score`` the sum with the language model's and
+            hot words', as in SpeechBrain's own.
+
+        Raises
+        ------
+        ValueError
+            When another start is asked for.
+        """
+        if lm_start_state is not None:
+            raise ValueError(
+                "searcher: expected no start state of the language model, as "
+                f"texts begin at their beginning; got {lm_start_state!r:.60}"
+            )
+        num_frames = log_probs.shape[1]
+        if wav_lens is None:
+            wav_lens = torch.ones(len(log_probs))
+        counts = (wav_lens * num_frames).round().int().tolist()
+        return [
+            [
+                _as_speechbrain(made)
+                for made in self.search.decode(row[:count], self.topk)
+            ]
+            for row, count in zip(log_probs, counts)
+        ]
+
+
+def _as_speechbrain(made):
+    """One hypothesis in SpeechBrain's form."""
+    return CTCHypothesis(
+        text=made.text,
+        last_lm_state=None,
+        score=made.acoustic_score,
+        lm_score=made.score,
+        text_frames=[
+            (word.text, (round(word.start_s), round(word.end_s)))
+            for word in made.words
+        ],
+    )

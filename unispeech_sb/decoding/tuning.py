@@ -12,20 +12,7 @@ BETAS = (-1.0, 0.0, 1.0, 2.0, 4.0)
 
 
 class Point(NamedTuple):
-    """Weights that were tried.
-
-    Arguments
-    ---------
-    alpha, beta : float
-        Of ``LanguageModel``.
-    wer : float
-        In percent.
-
-    Example
-    -------
-    >>> Point(0.5, 1.5, 12.0).wer
-    12.0
-    """
+    """Weights of ``LanguageModel``, and their word error rate in percent."""
 
     alpha: float
     beta: float
@@ -33,28 +20,7 @@ class Point(NamedTuple):
 
 
 def word_error_rate(found, texts):
-    """Scores texts against what was said.
-
-    Arguments
-    ---------
-    found, texts : list of str
-        What a decoder gives and what is right, in the same order.
-
-    Returns
-    -------
-    float
-        Word error rate in percent.
-
-    Raises
-    ------
-    ValueError
-        When nothing is said.
-
-    Example
-    -------
-    >>> word_error_rate(["so it is"], ["so is it is"])
-    25.0
-    """
+    """Word error rate of hypotheses against reference texts, in percent."""
     stats = accumulatable_wer_stats(
         [text.split() for text in texts], [text.split() for text in found]
     )
@@ -72,18 +38,18 @@ def tune(
     on_point=None,
     **search_options,
 ):
-    """Finds the alpha and beta of the least word error rate.
+    """Finds the alpha and beta with the lowest word error rate.
 
     A coarse grid, then ``rounds`` times the eight points around the best one
-    at half of the distance before. Of equal ones the first tried is taken,
-    smaller weights being tried first. The language model ends with the best.
+    at half of the distance before. Of equal ones the first that was tried is
+    taken; smaller weights are tried first. The language model keeps the best.
 
     Arguments
     ---------
     log_probs : list of torch.Tensor
         Log-posteriors of each recording, [T, V].
     texts : list of str
-        What is said in it.
+        The reference text of each.
     tokenizer : CTCTokenizer
         Of the model's outputs.
     language_model : LanguageModel
@@ -105,13 +71,13 @@ def tune(
     Raises
     ------
     ValueError
-        When there is not one text for each recording.
+        When there is not one text for each recording, or no text has words.
 
     Example
     -------
     >>> import torch
     >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
-    >>> class Nothing:  # a language model that knows nothing
+    >>> class Nothing:  # a language model without a preference
     ...     def start(self):
     ...         return None
     ...
@@ -163,7 +129,7 @@ def _best(tried):
 
 
 def _around(point, alpha_step, beta_step):
-    """The neighbours of a point; a language model never counts against."""
+    """The neighbours of a point; alpha stays at least 0."""
     return [
         (
             max(0.0, round(point.alpha + i * alpha_step, 6)),

@@ -1,26 +1,33 @@
-"""CTC's greedy path as words with times and confidences."""
+"""Words of CTC models: how tokens make them, and those of the greedy path.
+
+Tokens are characters with a delimiter between words, SentencePiece pieces of
+which "▁" begins a word, or words of their own: phones, and scripts without
+spaces.
+"""
 
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
+import numpy as np
 import torch
 
-from unispeech_sb.decoding.spelling import Spelling
+_WORD_START = "▁"
+"""What SentencePiece writes before the first piece of a word."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or a phone, and when it was said.
+    """A word, or a phone, with its times.
 
     Arguments
     ---------
     text : str
         The word.
     start_s, end_s : float
-        Beginning of the first frame on which the model wrote it, and end of
-        the last, in seconds. CTC models write a token on one or two frames
-        near its middle: the word may sound a little longer.
+        Beginning of the first frame on which the model emits it, and end of
+        the last, in seconds. CTC models emit a token on one or two frames
+        near its middle: the spoken word may be a little longer.
     confidence : float
         Geometric mean of the probabilities of its tokens on their frames, in
         [0, 1].
@@ -39,7 +46,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What is said in a recording.
+    """The transcript of a recording.
 
     Arguments
     ---------
@@ -61,8 +68,115 @@ class Transcript:
     duration_s: float
 
 
+class TokenToWordMapping:
+    """A tokenizer's rules of how tokens make words, ready for decoders.
+
+    ``texts`` are the tokens' own texts; ``silent`` are the tokens without
+    one, of which ``specials`` are not the blank; ``boundaries`` are the
+    tokens at which a word ends or, if in ``word_starts``, begins.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.blank = tokenizer.blank_index
+        names = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
+        delimiter = tokenizer.lab2ind.get(tokenizer.word_delimiter)
+        self.by_token = tokenizer.separator != "" or delimiter is None
+        self.word_starts = set()
+        if self.by_token and not tokenizer.separator:
+            self.word_starts = {
+                index
+                for index, name in enumerate(names)
+                if name.startswith(_WORD_START)
+            }
+            self.by_token = not self.word_starts
+        specials = {tokenizer.lab2ind[name] for name in tokenizer.specials}
+        if self.by_token and delimiter is not None:
+            specials.add(delimiter)
+            delimiter = None
+        self.delimiter = delimiter
+        self.boundaries = {delimiter, *self.word_starts}
+        self.separator = " " if self.word_starts else tokenizer.delimiter_text
+        if self.by_token:
+            self.separator = tokenizer.separator
+        self.specials = sorted(specials - {self.blank})
+        self.silent = {self.blank, *self.specials}
+        self.texts = [
+            tokenizer.decode([index]).removeprefix(_WORD_START)
+            for index in range(len(names))
+        ]
+
+    def merge_into_blank(self, log_probs):
+        """Log-posteriors as float64, [T, V]; specials count as blank."""
+        rows = log_probs.detach().cpu().double().numpy()
+        size = len(self.texts)
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise ValueError(
+                f"log-posteriors: expected [T, {size}], one for each token; "
+                f"got {list(rows.shape)}"
+            )
+        if not (rows.max(-1, initial=-np.inf) > -np.inf).all():
+            raise ValueError(
+                "log-posteriors: expected numbers; got NaN, or a frame of -inf"
+            )
+        if self.specials:
+            silent = rows[:, [self.blank, *self.specials]]
+            rows = rows.copy()
+            rows[:, self.specials] = -np.inf
+            rows[:, self.blank] = np.logaddexp.reduce(silent, axis=1)
+        return rows
+
+    def split(self, items, token=lambda item: item):
+        """Items with tokens as lists, one per word, without delimiters."""
+        words = [[]]
+        for item in items:
+            index = token(item)
+            if self.by_token or index in self.boundaries:
+                words.append([])
+            if index != self.delimiter:
+                words[-1].append(item)
+        return [word for word in words if word]
+
+    def num_complete(self, tokens):
+        """How many of the first tokens make words no later one can change."""
+        if self.by_token:
+            return len(tokens)
+        count = len(tokens)
+        while count and tokens[count - 1] != self.delimiter:
+            count -= 1
+            if tokens[count] in self.word_starts:
+                break
+        return count
+
+    def spell(self, indices):
+        """The text of one word's tokens."""
+        text = self.tokenizer.decode(indices)
+        return text.replace(_WORD_START, "") if self.word_starts else text
+
+    def split_text(self, text):
+        """Words of a text, in the case in which the model writes them."""
+        shown = "".join(self.texts)
+        if shown == shown.upper():
+            text = text.upper()
+        elif shown == shown.lower():
+            text = text.lower()
+        if self.word_starts:
+            return text.split()
+        words = [text] if self.by_token else text.split()
+        indices = [self.tokenizer.encode(word) for word in words]
+        if not words or not all(
+            row and self.silent.isdisjoint(row) for row in indices
+        ):
+            raise ValueError(
+                f"words: expected symbols that have tokens; got {text!r:.60}"
+            )
+        if self.by_token:
+            return [self.texts[index] for index in indices[0]]
+        return [self.spell(row) for row in indices]
+
+
 class WordDecoder:
-    """Greedy decoding of log-posteriors that come in pieces.
+    """Greedy decoding of log-posteriors that arrive in chunks.
 
     Arguments
     ---------
@@ -84,7 +198,7 @@ class WordDecoder:
     """
 
     def __init__(self, tokenizer, frame_s):
-        self.frame_s, self.spelling = frame_s, Spelling(tokenizer)
+        self.frame_s, self.mapping = frame_s, TokenToWordMapping(tokenizer)
         self._begin, self._frames = 0, []
 
     def push(self, log_probs):
@@ -102,7 +216,7 @@ class WordDecoder:
         """
         scores, indices = log_probs.float().max(-1)
         self._frames += zip(indices.tolist(), scores.tolist())
-        return self._decode(self._final())
+        return self._decode(self._num_final())
 
     def finish(self):
         """Decodes what is left.
@@ -115,17 +229,18 @@ class WordDecoder:
         return self._decode(len(self._frames))
 
     def partial(self):
-        """Reads what no push has returned yet; later frames may change it.
+        """Gives the words that no push has returned; later frames may
+        change them.
 
         Returns
         -------
         list of Word
-            The words heard since.
+            The words so far.
         """
         return self._words(self._frames)
 
     def join(self, words):
-        """Writes words as one text.
+        """Joins words to one text.
 
         Arguments
         ---------
@@ -137,16 +252,16 @@ class WordDecoder:
         str
             The text.
         """
-        return self.spelling.joint.join(word.text for word in words)
+        return self.mapping.separator.join(word.text for word in words)
 
-    def _final(self):
+    def _num_final(self):
         """Counts the frames up to where the last unfinished word begins."""
-        frames, spelling = self._frames, self.spelling
+        frames, mapping = self._frames, self.mapping
         last = len(frames) - 1
-        if not spelling.by_token:
-            while last >= 0 and frames[last][0] not in spelling.edges:
+        if not mapping.by_token:
+            while last >= 0 and frames[last][0] not in mapping.boundaries:
                 last -= 1
-        if last < 0 or frames[last][0] == spelling.delimiter:
+        if last < 0 or frames[last][0] == mapping.delimiter:
             return last + 1
         # The last token, which begins or is a word, may go on
         index = frames[last][0]
@@ -166,20 +281,20 @@ class WordDecoder:
         tokens = [
             token
             for token in _runs(frames, self._begin)
-            if token.index not in self.spelling.silent
+            if token.index not in self.mapping.silent
         ]
-        words = self.spelling.split(tokens, attrgetter("index"))
+        words = self.mapping.split(tokens, attrgetter("index"))
         made = (self._word(word) for word in words)
         return [word for word in made if word.text]
 
     def _word(self, tokens):
-        """Makes a word of its tokens; one without text of special tokens."""
+        """The word of some tokens; special tokens give one without text."""
         scores = torch.tensor(
             [score for token in tokens for score in token.scores],
             dtype=torch.float64,
         )
         return Word(
-            self.spelling.word([token.index for token in tokens]),
+            self.mapping.spell([token.index for token in tokens]),
             round(tokens[0].first * self.frame_s, 6),
             round(tokens[-1].last * self.frame_s, 6),
             min(scores.mean().exp().item(), 1.0),
@@ -187,7 +302,7 @@ class WordDecoder:
 
 
 @dataclass(frozen=True)
-class _Token:
+class _Run:
     """A run of frames with one best index; ``last`` is the frame after it."""
 
     index: int
@@ -200,7 +315,7 @@ def _runs(frames, begin):
     """Merges the repeats of (index, score) pairs."""
     for index, run in groupby(frames, key=lambda frame: frame[0]):
         scores = [score for _, score in run]
-        yield _Token(index, begin, begin + len(scores), scores)
+        yield _Run(index, begin, begin + len(scores), scores)
         begin += len(scores)
 
 

@@ -10,8 +10,7 @@ import itertools
 import torch
 
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.decoding.search import BeamWordDecoder
-from unispeech_sb.decoding.words import Transcript, WordDecoder
+from unispeech_sb.decoding import BeamWordDecoder, Transcript, WordDecoder
 from unispeech_sb.inference.batches import length_batches
 from unispeech_sb.inference.encoding import WindowEncoder
 from unispeech_sb.inference.recordings import duration_s

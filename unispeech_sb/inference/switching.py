@@ -5,9 +5,11 @@ from pathlib import Path
 
 from speechbrain.inference.ASR import EncoderASR
 
-from unispeech_sb.decoding.hot_words import HotWords
-from unispeech_sb.decoding.language_model import LanguageModel
-from unispeech_sb.decoding.searcher import PrefixBeamSearcher
+from unispeech_sb.decoding import (
+    HotWords,
+    LanguageModel,
+    PrefixBeamSearcher,
+)
 from unispeech_sb.inference.languages import (
     folder_languages,
     language_tokenizer,

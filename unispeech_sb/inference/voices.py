@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.metrics.quality import quality_measures
+from unispeech_sb.metrics.calibration import quality_measures
 
 
 class Voice(NamedTuple):

@@ -18,7 +18,7 @@ from unispeech_sb.checkpoints.files import (
 )
 from unispeech_sb.checkpoints.keys import FAMILIES
 from unispeech_sb.checkpoints.texts import order_tokens, pick_language
-from unispeech_sb.nnet.adapter import AttentionAdapter
+from unispeech_sb.nnet.transformer import AttentionAdapter
 
 SUFFIXES = (".safetensors", ".bin")
 """Kinds of files, the preferred one first."""

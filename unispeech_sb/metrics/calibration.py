@@ -1,27 +1,31 @@
-"""Scores that mean something: logistic calibration with quality measures
-(Brümmer et al. 2007, Mandasari et al. 2013), kept in one small JSON file.
+"""Calibration of scores to log-likelihood ratios: logistic regression with
+quality measures (Brümmer et al. 2007, Mandasari et al. 2013), kept in one
+small JSON file, and Cllr, the cost of log-likelihood ratios (Brümmer and du
+Preez 2006).
 """
 
 import json
 import math
-import os
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
-from scipy.special import logit
+from scipy.optimize import isotonic_regression, minimize
+from scipy.special import expit, logit
 from speechbrain.utils.checkpoints import (
     mark_as_saver,
     mark_as_transfer,
     register_checkpoint_hooks,
 )
 
-from unispeech_sb.metrics.logistic import fit_logistic
+from unispeech_sb.atomic import atomic
 from unispeech_sb.metrics.verification import as_scores
 
 _FORMAT = "unispeech_sb calibration 1"
 _MAX_BYTES = 2**16
 _LIMIT = 1e300
+_AIM = 1e-8  # gradient of a cost near 1: half of float64's digits
+_ENOUGH = 1e-6  # where rounding ends the descent
 
 
 @register_checkpoint_hooks
@@ -93,10 +97,10 @@ class Calibration:
     def fit(cls, scores, targets, quality=None, prior=0.01, smoothing=False):
         """Fits to trials whose truth is known, by logistic regression.
 
-        Least is the cost ``prior * mean(log(1 + 1 / odds))`` of targets plus
-        ``(1 - prior) * mean(log(1 + odds))`` of non-targets, where ``log odds
-        = llr + logit(prior)``. It counts both kinds by the prior, however
-        many there are of each.
+        Minimises ``prior * mean(log(1 + 1 / odds))`` of targets plus ``(1 -
+        prior) * mean(log(1 + odds))`` of non-targets, where ``log odds = llr
+        + logit(prior)``. Both kinds count by the prior, however many there
+        are of each.
 
         Arguments
         ---------
@@ -112,7 +116,7 @@ class Calibration:
         smoothing : bool
             Count one further trial of each kind among those of the other, as
             Laplace's rule of succession does. The result is finite even where
-            no trial was decided wrongly, and hardly another where there are
+            no trial was decided wrongly, and changes little where there are
             thousands of trials.
 
         Returns
@@ -223,15 +227,13 @@ class Calibration:
         >>> Calibration.read(path).scale
         2.0
         """
-        path = Path(path)
         content = {"format": _FORMAT, **vars(self)}
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        os.replace(partial, path)
+        with atomic(path) as file:
+            file.write(json.dumps(content, indent=2) + "\n")
 
     @mark_as_transfer
     def load(self, path):
-        """Takes over what a file holds.
+        """Takes over the values of a file.
 
         Arguments
         ---------
@@ -247,7 +249,7 @@ class Calibration:
 
     @classmethod
     def read(cls, path):
-        """Makes the calibration that a file holds.
+        """Reads the calibration that ``save`` wrote.
 
         Arguments
         ---------
@@ -358,3 +360,204 @@ def _once(pairs):
     if len(content) != len(pairs):
         raise ValueError("got a name twice")
     return content
+
+
+def fit_logistic(columns, targets, prior, smoothing=False):
+    """Weights of columns [N], and an offset, whose sum is the best
+    log-likelihood ratio at a prior; ``Calibration.fit`` states the cost."""
+    features, means, scales = _standardise(columns)
+    weights = _descend(features, targets, prior, smoothing)
+    sums = features @ weights[1:]
+    if not smoothing and sums[targets].min() >= sums[~targets].max():
+        raise ValueError(
+            "expected trials that overlap, but a threshold parts all targets "
+            "from all non-targets, so that no finite scale is best: use more "
+            "trials, or smoothing=True"
+        )
+    slopes = weights[1:] / scales
+    offset = float(weights[0] - slopes @ means)
+    return dict(zip(columns, slopes.tolist())), offset
+
+
+def _standardise(columns):
+    """Columns at mean 0 and deviation 1, [N, D], and both as they were."""
+    features = np.column_stack(list(columns.values()))
+    means, scales = features.mean(0), features.std(0)
+    for name, mean, scale in zip(columns, means, scales):
+        if scale <= 1e-12 * abs(mean) or scale == 0:
+            raise ValueError(f"expected values that differ in {name!r}")
+    features = (features - means) / scales
+    if np.linalg.eigvalsh(features.T @ features / len(features))[0] < 1e-10:
+        raise ValueError(
+            "expected columns that do not follow from each other, got "
+            f"{', '.join(columns)}"
+        )
+    return features, means, scales
+
+
+def _descend(features, targets, prior, smoothing):
+    """Offset and slopes that cost least, by Newton's steps."""
+    counts = np.array([(~targets).sum(), targets.sum()])
+    shift = float(logit(prior))
+    shares = np.array([1 - prior, prior]) / min(prior, 1 - prior)
+    trial_weights = (shares / counts)[targets.astype(int)]
+    truth = targets.astype(np.float64)
+    if smoothing:
+        # Among trials of one kind, the other is taken to be as likely as one
+        # further trial of it is among all of its own.
+        limits = np.log1p(counts)
+        truth = expit(np.where(targets, limits[0], -limits[1]) + shift)
+    features = np.column_stack([np.ones(len(features)), features])
+
+    def cost(weights):
+        odds = features @ weights + shift
+        losses = np.logaddexp(0, odds) - truth * odds
+        errors = trial_weights * (expit(odds) - truth)
+        return trial_weights @ losses, features.T @ errors
+
+    def curvature(weights):
+        share = expit(features @ weights + shift)
+        curves = trial_weights * share * (1 - share)
+        return features.T @ (features * curves[:, None])
+
+    found = minimize(
+        cost,
+        np.zeros(features.shape[1]),
+        method="trust-exact",
+        jac=True,
+        hess=curvature,
+        options={"gtol": _AIM},
+    )
+    if np.linalg.norm(found.jac) > _ENOUGH:
+        raise ValueError(f"the regression found no minimum: {found.message}")
+    return found.x
+
+
+def quality_measures(durations=None, magnitudes=None):
+    """Quality measures of trials: what, beside the score, shows how reliable
+    it is (Thienpondt et al. 2020); the order of a pair does not matter.
+
+    Arguments
+    ---------
+    durations : tuple, optional
+        Seconds of speech of the left and of the right side, each [N].
+    magnitudes : tuple, optional
+        Norm of the embedding of the left and of the right side, before it is
+        normalised, each [N].
+
+    Returns
+    -------
+    dict
+        The lesser and the greater logarithm of both durations, and the lesser
+        and the greater magnitude: name -> array [N].
+
+    Raises
+    ------
+    ValueError
+        When a value is not above 0.
+
+    Example
+    -------
+    >>> measures = quality_measures(magnitudes=([1.0, 4.0], [3.0, 2.0]))
+    >>> {name: values.tolist() for name, values in measures.items()}
+    {'magnitude_min': [1.0, 2.0], 'magnitude_max': [3.0, 4.0]}
+    """
+    measures = {}
+    for name, sides in (
+        ("log_duration", durations),
+        ("magnitude", magnitudes),
+    ):
+        if sides is None:
+            continue
+        left, right = (as_scores(side, name) for side in sides)
+        if left.shape != right.shape or min(left.min(), right.min()) <= 0:
+            raise ValueError(
+                f"expected two sides of one length for {name}, above 0"
+            )
+        if name == "log_duration":
+            left, right = np.log(left), np.log(right)
+        measures[f"{name}_min"] = np.minimum(left, right)
+        measures[f"{name}_max"] = np.maximum(left, right)
+    return measures
+
+
+def cllr(positive, negative):
+    """Cost of log-likelihood ratios over all priors, in bits.
+
+    ``(mean(log2(1 + exp(-llr))) of targets + mean(log2(1 + exp(llr))) of
+    non-targets) / 2``.
+
+    Arguments
+    ---------
+    positive : numpy.ndarray or torch.Tensor
+        Natural log-likelihood ratios of target trials, [P].
+    negative : numpy.ndarray or torch.Tensor
+        Those of non-target trials, [N].
+
+    Returns
+    -------
+    float
+        0 is perfect; 1 is the cost of an llr of 0 for every trial.
+
+    Example
+    -------
+    >>> cllr([0.0, 0.0], [0.0])
+    1.0
+    """
+    positive = as_scores(positive, "llrs of targets").astype(np.float64)
+    negative = as_scores(negative, "llrs of non-targets").astype(np.float64)
+    return _bits(positive, negative, None, None)
+
+
+def min_cllr(positive, negative):
+    """The least Cllr that any ascending map of the scores reaches.
+
+    It is the isotonic regression (pool adjacent violators) of the truth; the
+    difference from ``cllr`` is what the calibration loses.
+
+    Arguments
+    ---------
+    positive : numpy.ndarray or torch.Tensor
+        Scores of target trials, [P].
+    negative : numpy.ndarray or torch.Tensor
+        Scores of non-target trials, [N].
+
+    Returns
+    -------
+    float
+        In [0, 1], bits.
+
+    Example
+    -------
+    >>> min_cllr([3.0, 4.0], [1.0, 2.0])
+    0.0
+    """
+    positive = as_scores(positive, "scores of targets")
+    negative = as_scores(negative, "scores of non-targets")
+    levels, places = np.unique(
+        np.concatenate([positive, negative]), return_inverse=True
+    )
+    counts = [
+        np.bincount(part, minlength=len(levels)).astype(np.float64)
+        for part in (places[: len(positive)], places[len(positive) :])
+    ]
+    totals = counts[0] + counts[1]
+    shares = isotonic_regression(counts[0] / totals, weights=totals).x
+    prior = len(positive) / (len(positive) + len(negative))
+    # A block of one kind only has an infinite llr, and costs nothing.
+    llrs = logit(np.clip(shares, 0, 1)) - logit(prior)
+    return _bits(llrs, llrs, *counts)
+
+
+def _bits(positive, negative, positive_counts, negative_counts):
+    """Cllr of llrs with their counts; one each for None."""
+    costs = []
+    for llrs, counts in (
+        (-positive, positive_counts),
+        (negative, negative_counts),
+    ):
+        kept = slice(None) if counts is None else counts > 0
+        weights = None if counts is None else counts[kept]
+        bits = np.logaddexp(0, llrs[kept]) / math.log(2)
+        costs.append(np.average(bits, weights=weights))
+    return float(sum(costs) / 2)

@@ -1,22 +1,20 @@
 """Confusion matrix of a classifier: counts, a table per class, a picture."""
 
 import csv
-import io
-import os
 from pathlib import Path
 
 import torch
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-CELL_INCHES = 0.42
+from unispeech_sb.atomic import atomic
+
+_CELL_INCHES = 0.42
 """Side of a cell of the picture: room for a count of four digits."""
 
 
 class ConfusionMatrix:
-    """Counts how often each class was taken for which.
-
-    Rows are the truth, columns what was predicted.
+    """Confusion matrix: rows are the true class, columns the predicted one.
 
     Arguments
     ---------
@@ -95,7 +93,7 @@ class ConfusionMatrix:
         return (self.counts.diagonal().sum() / self.counts.sum()).item()
 
     def table(self):
-        """Tells support, precision, recall and F1 of each class.
+        """Lists support, precision, recall and F1 of each class.
 
         As in scikit-learn, a ratio without a denominator is 0, and the macro
         average leaves out classes that neither occur nor were predicted.
@@ -131,7 +129,6 @@ class ConfusionMatrix:
             [*support.tolist(), self.counts.sum().item()],
             [*scores.tolist(), scores[seen].mean(0).tolist()],
             [*self._confusions(), ""],
-            strict=True,
         )
         width = max(map(len, [*self.labels, "macro average"]))
         header = f"{'class':<{width}}  clips  precision  recall     F1  "
@@ -189,35 +186,30 @@ class ConfusionMatrix:
         yes,0,1
         <BLANKLINE>
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["truth", *self.labels])
-        for label, row in zip(self.labels, self.counts.tolist(), strict=True):
-            writer.writerow([label, *row])
-        picture = io.BytesIO()
-        self._figure().savefig(picture, format="png")
-        for suffix, content in (
-            ("csv", text.getvalue().encode()),
-            ("txt", (self.table() + "\n").encode()),
-            ("png", picture.getvalue()),
-        ):
-            _write_whole(Path(folder) / f"{stem}.{suffix}", content)
+        place = str(Path(folder) / stem)
+        with atomic(f"{place}.csv") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["truth", *self.labels])
+            for label, row in zip(self.labels, self.counts.tolist()):
+                writer.writerow([label, *row])
+        with atomic(f"{place}.txt") as file:
+            file.write(self.table() + "\n")
+        with atomic(f"{place}.png", "wb") as file:
+            self._figure().savefig(file, format="png")
 
     def _confusions(self):
         """Per class, what it was most often taken for, and how often."""
         wrong = self.counts - torch.diag(self.counts.diagonal())
         return [
             f"{self.labels[most]} ({count})" if count else ""
-            for count, most in zip(
-                *(column.tolist() for column in wrong.max(1)), strict=True
-            )
+            for count, most in zip(*(c.tolist() for c in wrong.max(1)))
         ]
 
     def _figure(self):
         """The picture: counts, coloured by their share of the true class."""
         num_classes = len(self.labels)
         shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1)
-        side = CELL_INCHES * num_classes
+        side = _CELL_INCHES * num_classes
         figure = Figure((side + 3, side + 2.4), 130, layout="constrained")
         axes = figure.add_subplot()
         # On a linear scale, a confusion of 5 % would be as white as none.
@@ -255,10 +247,3 @@ class ConfusionMatrix:
         num_clips = self.counts.sum().item()
         axes.set_title(f"accuracy {self.accuracy:.1%}, {num_clips} clips")
         return figure
-
-
-def _write_whole(path, content):
-    """Puts a file in place only when all of it is on the disk."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

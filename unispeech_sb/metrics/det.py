@@ -2,14 +2,11 @@
 histogram per kind of trial.
 """
 
-import io
-import os
-from pathlib import Path
-
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.metrics.verification import (
     as_scores,
     eer,
@@ -17,13 +14,13 @@ from unispeech_sb.metrics.verification import (
     min_dcf,
 )
 
-TICKS = np.array(
+_TICKS = np.array(
     [1e-4, 1e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9]
     + [0.95, 0.99]
 )
 """Rates that the axes of a DET curve may name and end at."""
 
-NUM_BINS = 80
+_NUM_BINS = 80
 """Of a histogram."""
 
 _STEP = 0.005  # of the normal deviate, which a pixel of the curve is
@@ -64,7 +61,7 @@ def write_det(path, systems, p_target=0.01):
     limits = _limits([error_curve(*scores) for scores in systems.values()])
     for number, (name, scores) in enumerate(systems.items()):
         _draw_curve(axes, f"C{number}", name, scores, p_target, limits)
-    shown = TICKS[(limits[0] <= TICKS) & (limits[1] >= TICKS)]
+    shown = _TICKS[(limits[0] <= _TICKS) & (limits[1] >= _TICKS)]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ndtri(shown), [f"{100 * tick:g}" for tick in shown])
     axes.plot(*[ndtri(limits)] * 2, color="0.7", linewidth=0.8, zorder=1)
@@ -109,7 +106,7 @@ def write_histogram(path, positive, negative, thresholds=None):
     axes = figure.add_subplot()
     low = min(positive.min(), negative.min())
     high = max(positive.max(), negative.max())
-    edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
+    edges = np.linspace(low, high if high > low else low + 1, _NUM_BINS + 1)
     for scores, name, colour in (
         (negative, "non-target", "C1"),
         (positive, "target", "C0"),
@@ -173,11 +170,11 @@ def _thinned(across, up):
 def _limits(curves):
     """Ends of both axes, among the ticks: least rate seen, and 40 % or more."""
     rates = np.concatenate([rates for curve in curves for rates in curve[1:]])
-    low = TICKS.searchsorted(rates[rates > 0].min(), "right") - 1
+    low = _TICKS.searchsorted(rates[rates > 0].min(), "right") - 1
     # Where both rates are equal, the greater one is least.
     worst = max(np.maximum(miss, fa).min() for _, miss, fa in curves)
-    high = TICKS.searchsorted(min(max(0.4, 2.2 * worst), TICKS[-1]))
-    return TICKS[[min(max(low, 0), 3), high]]
+    high = _TICKS.searchsorted(min(max(0.4, 2.2 * worst), _TICKS[-1]))
+    return _TICKS[[min(max(low, 0), 3), high]]
 
 
 def _plain(text):
@@ -186,10 +183,6 @@ def _plain(text):
 
 
 def _write(figure, path):
-    """Puts a picture in place only when all of it is on the disk."""
-    path = Path(path)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(picture.getvalue())
-    os.replace(partial, path)
+    """Writes a picture, whole or not at all."""
+    with atomic(path, "wb") as file:
+        figure.savefig(file, format="png")

@@ -218,7 +218,7 @@ def speaker_count_error(reference, hypothesis, uem=None):
         Found segments.
     uem : sequence of tuple of float, optional
         Stretches (start, end) to score; all time when omitted. Speakers who
-        are heard elsewhere only do not count.
+        speak elsewhere only do not count.
 
     Returns
     -------
@@ -274,7 +274,7 @@ class _Cells:
 
     ``durations`` [K] are those of the cells; ``evaluated`` [K] is True within
     the UEM and ``scored`` [K] outside the collars, too; ``reference`` [R, K]
-    and ``hypothesis`` [H, K] are True where a speaker is heard.
+    and ``hypothesis`` [H, K] are True where a speaker is active.
     """
 
     def __init__(self, reference, hypothesis, uem, collar=0.0):

@@ -10,45 +10,16 @@ NO_PHONE = -1
 
 
 def count_pairs(units, phones, num_units, num_phones):
-    """Counts how often each unit is heard with each phone.
-
-    Counts of several recordings are summed; ``unit_quality`` takes the sum.
-
-    Arguments
-    ---------
-    units : numpy.ndarray
-        Unit of each frame, int, [T].
-    phones : numpy.ndarray
-        Phone of each frame, int, ``NO_PHONE`` where it is to be left out, [T].
-    num_units : int
-        Number of units K.
-    num_phones : int
-        Number of phones P.
-
-    Returns
-    -------
-    numpy.ndarray
-        Number of frames of each pair, int64, [P, K].
-
-    Raises
-    ------
-    ValueError
-        When the shapes differ or an index is out of range.
-
-    Example
-    -------
-    >>> count_pairs([0, 2, 2], [1, 0, 0], num_units=3, num_phones=2)
-    array([[0, 0, 2],
-           [1, 0, 0]])
-    """
+    """Number of frames of each phone and unit, int64, [P, K], of the unit and
+    the phone of each frame, both [T], whose phone is not ``NO_PHONE``."""
     units, phones = np.asarray(units), np.asarray(phones)
     if units.shape != phones.shape or units.ndim != 1:
         raise ValueError(
             "expected one unit and one phone for each frame, got "
             f"{list(units.shape)} and {list(phones.shape)}"
         )
-    heard = phones != NO_PHONE
-    pairs = {"units": units[heard], "phones": phones[heard]}
+    labelled = phones != NO_PHONE
+    pairs = {"units": units[labelled], "phones": phones[labelled]}
     for (name, values), size in zip(pairs.items(), (num_units, num_phones)):
         if values.size and not 0 <= values.min() <= values.max() < size:
             raise ValueError(
@@ -62,7 +33,7 @@ def count_pairs(units, phones, num_units, num_phones):
 
 
 def unit_quality(counts):
-    """Scores units by the phones they are heard with.
+    """Scores units by the phones with which they occur.
 
     Arguments
     ---------
@@ -107,7 +78,7 @@ def unit_quality(counts):
 
 
 def unit_use(counts):
-    """Tells how evenly units are used, for which no phones are needed.
+    """How evenly units are used, for which no phones are needed.
 
     Arguments
     ---------

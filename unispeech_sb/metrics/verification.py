@@ -1,38 +1,215 @@
-"""Error rates of verification scores: the error curve, EER and the detection
-cost of NIST's evaluations, sorted once, for up to tens of millions of trials.
+"""Speaker verification: cosine scores and their normalization by a cohort of
+other speakers, error rates, and confidence intervals of these.
+
+S-norm is Kenny's (2010), AS-norm that of Matějka et al. (2017); EER and the
+detection cost of NIST's evaluations are exact, for tens of millions of trials.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional
+
+_BLOCK = 4096
+"""Rows that are scored at once, which bounds the memory."""
+
+_BLOCK_BYTES = 2**26
+_MIN_SPEAKERS = 3
 
 
-def as_scores(scores, name):
-    """Checks scores and makes an array of them.
+def cosine_scores(embeddings, left, right, block=_BLOCK):
+    """Cosines of pairs of embeddings, in float64.
 
     Arguments
     ---------
-    scores : numpy.ndarray or torch.Tensor or list of float
-        One number per trial, [N].
-    name : str
-        What they are, for the message.
+    embeddings : torch.Tensor
+        One per utterance, [U, D].
+    left : torch.Tensor or numpy.ndarray
+        Index of each trial's one side, [N].
+    right : torch.Tensor or numpy.ndarray
+        Index of its other side, [N].
+    block : int
+        Trials that are scored at once.
 
     Returns
     -------
-    numpy.ndarray
-        [N], float32 or float64; not copied where it already was one.
+    torch.Tensor
+        In [-1, 1], [N]. The order of a pair does not matter.
 
     Raises
     ------
     ValueError
-        When there is none, the shape is not [N], or one is not finite.
+        When an embedding is zero or not finite, or an index has none.
 
     Example
     -------
-    >>> as_scores(torch.tensor([0.5, -0.5]), "scores").tolist()
-    [0.5, -0.5]
+    >>> embeddings = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
+    >>> [
+    ...     round(x, 6)
+    ...     for x in cosine_scores(embeddings, [0, 1], [1, 1]).tolist()
+    ... ]
+    [0.6, 1.0]
     """
+    left, right = (
+        _indices(side, len(embeddings), name)
+        for side, name in ((left, "left"), (right, "right"))
+    )
+    if len(left) != len(right):
+        raise ValueError(
+            f"expected two sides of one length, got {len(left)} and "
+            f"{len(right)}"
+        )
+    # The products of one row commute, so a swapped pair sums the same terms.
+    directions = _directions(embeddings, "embeddings")
+    scores = directions.new_empty(len(left))
+    for start in range(0, len(left), block):
+        part = slice(start, start + block)
+        products = directions[left[part]] * directions[right[part]]
+        scores[part] = products.sum(1)
+    return scores.clamp(-1, 1)
+
+
+def cohort_statistics(embeddings, cohort, top_n=None, block=_BLOCK):
+    """Mean and deviation of each embedding's cosines with a cohort.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        One per utterance, [U, D].
+    cohort : torch.Tensor
+        Embeddings of speakers that are in no trial, one each, [C, D].
+    top_n : int, optional
+        Take the highest so many cosines only, as AS-norm does. All of them,
+        as S-norm does, when omitted.
+    block : int
+        Embeddings that are compared with the cohort at once.
+
+    Returns
+    -------
+    means : torch.Tensor
+        [U], float64.
+    deviations : torch.Tensor
+        Unbiased standard deviations, [U], float64.
+
+    Raises
+    ------
+    ValueError
+        When an embedding is zero or not finite, ``top_n`` is not in 2...C, or
+        the cosines with the cohort do not differ.
+
+    Example
+    -------
+    >>> cohort = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> means, _ = cohort_statistics(cohort[:1], cohort, top_n=2)
+    >>> means.tolist()
+    [0.5]
+    """
+    top_n = len(cohort) if top_n is None else top_n
+    if not 2 <= top_n <= len(cohort):
+        raise ValueError(
+            f"expected top_n in 2...{len(cohort)}, the size of the cohort, "
+            f"got {top_n}"
+        )
+    directions = _directions(embeddings, "embeddings")
+    cohort = _directions(cohort, "cohort").T
+    means, deviations = (directions.new_empty(len(directions)) for _ in "ms")
+    for start in range(0, len(directions), block):
+        part = slice(start, start + block)
+        scores = directions[part] @ cohort  # [block, C]
+        if top_n < scores.shape[1]:
+            scores = scores.topk(top_n, dim=1, sorted=False).values
+        means[part] = scores.mean(1)
+        deviations[part] = scores.std(1)
+    flat = (deviations < 1e-9).nonzero()
+    if len(flat):
+        raise ValueError(
+            "expected a cohort of different speakers, but its scores with "
+            f"embedding {flat[0].item()} are all the same"
+        )
+    return means, deviations
+
+
+def s_norm(scores, left, right, statistics):
+    """Normalises scores by the cohort's on both sides, in their mean.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Cosines of trials, [N].
+    left : torch.Tensor or numpy.ndarray
+        Index of each trial's one side, [N].
+    right : torch.Tensor or numpy.ndarray
+        Index of its other side, [N].
+    statistics : tuple of torch.Tensor
+        What ``cohort_statistics`` gave for the embeddings: S-norm with all of
+        the cohort, AS-norm with ``top_n``.
+
+    Returns
+    -------
+    torch.Tensor
+        Scores in standard deviations, [N], float64.
+
+    Raises
+    ------
+    ValueError
+        When there are no statistics for an index, or lengths differ.
+
+    Example
+    -------
+    >>> means, deviations = torch.tensor([0.0, 0.25]), torch.ones(2) / 4
+    >>> s_norm(torch.tensor([0.5]), [0], [1], (means, deviations)).tolist()
+    [1.5]
+    """
+    means, deviations = (values.double() for values in statistics)
+    scores = torch.as_tensor(scores).double()
+    total = torch.zeros_like(scores)
+    for side, name in ((left, "left"), (right, "right")):
+        indices = _indices(side, len(means), name)
+        if indices.shape != scores.shape:
+            raise ValueError(
+                f"expected one index per score in {name}, got {len(indices)} "
+                f"for {len(scores)}"
+            )
+        total += (scores - means[indices]) / deviations[indices]
+    return total / 2
+
+
+def _directions(embeddings, name):
+    """Embeddings of length 1, float64."""
+    if embeddings.dim() != 2 or 0 in embeddings.shape:
+        raise ValueError(
+            f"expected {name} of shape [U, D], got {list(embeddings.shape)}"
+        )
+    embeddings = embeddings.detach().double()
+    norms = embeddings.norm(dim=1)
+    wrong = ~((norms > 0) & norms.isfinite())
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"expected finite {name} with a direction, but number {first} has "
+            f"the norm {norms[first]:g}"
+        )
+    return functional.normalize(embeddings, dim=1, eps=0.0)
+
+
+def _indices(values, limit, name):
+    """Indices below a limit, [N]."""
+    indices = torch.as_tensor(values)
+    if indices.dim() != 1 or indices.is_floating_point():
+        raise ValueError(f"expected {name} as a list of indices")
+    indices = indices.long()
+    if len(indices) and not 0 <= indices.min() <= indices.max() < limit:
+        raise ValueError(
+            f"expected {name} in 0...{limit - 1}, got "
+            f"{indices.min()}...{indices.max()}"
+        )
+    return indices
+
+
+def as_scores(scores, name):
+    """Scores as a float array [N]; ValueError, by the name, for others."""
     if isinstance(scores, torch.Tensor):
         scores = scores.detach().cpu()
         # numpy has no bfloat16
@@ -60,7 +237,7 @@ def as_scores(scores, name):
 def error_curve(
     positive, negative, positive_weights=None, negative_weights=None
 ):
-    """Tells both error rates at every threshold that makes a difference.
+    """Both error rates at every threshold that makes a difference.
 
     A trial is accepted when its score is at least the threshold, so trials of
     one score are accepted or rejected together.
@@ -283,7 +460,7 @@ def _share_below(thresholds, scores, weights):
 
 
 def _cost_weights(p_target, c_miss, c_fa):
-    """Cost of each error rate, in units of the cost of not listening."""
+    """Cost of each error rate, in units of the cost of no decision."""
     if not (0 < p_target < 1 and 0 < c_miss < math.inf and 0 < c_fa < math.inf):
         raise ValueError(
             "expected p_target in (0, 1) and costs above 0, got "
@@ -307,3 +484,177 @@ def _decision(thresholds, index):
         return float(np.nextafter(below, above))
     middle = below + (above - below) / 2
     return float(middle if middle > below else above)
+
+
+class Interval(NamedTuple):
+    """A metric, with the interval that holds it.
+
+    Arguments
+    ---------
+    value : float
+        On all trials.
+    low : float
+        Lower end.
+    high : float
+        Upper end.
+    level : float
+        Probability of the interval, such as 0.95.
+    num_speakers : int
+        Speakers that were resampled.
+
+    Example
+    -------
+    >>> print(Interval(0.05, 0.04, 0.065, 0.95, 40))
+    0.0500 [0.0400, 0.0650]
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    num_speakers: int
+
+    def __str__(self):
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap(
+    metric,
+    scores,
+    targets,
+    speakers,
+    num_draws=1000,
+    level=0.95,
+    seed=0,
+):
+    """Confidence interval of a metric, for other speakers of the same kind.
+
+    Trials that share a speaker are not independent, so resampling trials
+    gives intervals that are far too narrow; here speakers are resampled. In
+    each draw, as many speakers as there are are drawn with replacement. A
+    target trial of a speaker drawn c times counts c times; a non-target trial
+    counts c times d, d for the other speaker. Draws without a trial of one
+    kind are made again.
+
+    Arguments
+    ---------
+    metric : callable
+        ``metric(positive, negative, positive_weights=, negative_weights=)``
+        -> a number, or a tuple that begins with it, as ``eer`` and
+        ``min_dcf`` give it.
+    scores : numpy.ndarray or torch.Tensor
+        Scores of trials, [N].
+    targets : numpy.ndarray or torch.Tensor
+        Which of them are target trials: booleans, or 1 and 0, [N].
+    speakers : tuple of sequences
+        Speaker of the left and of the right side of each trial, each [N].
+    num_draws : int
+        How many draws; at least 100.
+    level : float
+        Probability of the interval, in (0, 1).
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    Interval
+        With the percentiles of the draws as its ends.
+
+    Raises
+    ------
+    ValueError
+        When lengths differ, a kind of trial is missing, truth and speakers
+        disagree, there are fewer than three speakers, or most draws would
+        lack a kind of trial.
+
+    Example
+    -------
+    >>> left, right = np.triu_indices(6)
+    >>> scores = (left == right) + np.sin(np.arange(21))
+    >>> bootstrap(eer, scores, left == right, (left, right)).num_speakers
+    6
+    """
+    if num_draws < 100 or not 0 < level < 1:
+        raise ValueError(
+            "expected num_draws from 100 on and a level in (0, 1), got "
+            f"{num_draws} and {level}"
+        )
+    scores = as_scores(scores, "scores")
+    targets, left, right, num_speakers = _checked(scores, targets, speakers)
+    # A metric that sorts stably is done much faster with sorted trials.
+    order = np.argsort(scores, kind="stable")
+    kinds = [order[targets[order]], order[~targets[order]]]
+    positive, negative = (scores[kind] for kind in kinds)
+    values = [
+        _value(
+            metric(
+                positive,
+                negative,
+                positive_weights=positive_weights,
+                negative_weights=negative_weights,
+            )
+        )
+        for positive_weights, negative_weights in _draws(
+            left, right, kinds, num_draws, seed
+        )
+    ]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    value = _value(metric(positive, negative))
+    return Interval(value, float(low), float(high), level, num_speakers)
+
+
+def _value(result):
+    """The number that a metric's result begins with."""
+    return float(result[0] if isinstance(result, tuple) else result)
+
+
+def _checked(scores, targets, speakers):
+    """Truth and indices of both speakers of each trial, [N]."""
+    targets = np.asarray(targets)
+    sides = [np.asarray(side) for side in speakers]
+    shapes = {scores.shape, targets.shape, *(side.shape for side in sides)}
+    if len(sides) != 2 or len(shapes) > 1:
+        raise ValueError(
+            "expected the truth and two speakers for each of "
+            f"{len(scores)} trials"
+        )
+    if not np.isin(targets, (0, 1)).all() or len(np.unique(targets)) < 2:
+        raise ValueError("expected both kinds of trials, as 1 and 0")
+    targets = targets.astype(bool)
+    names, places = np.unique(np.concatenate(sides), return_inverse=True)
+    left, right = places.reshape(2, -1)
+    wrong = np.flatnonzero((left == right) != targets)
+    if len(wrong):
+        kind = "target" if targets[wrong[0]] else "non-target"
+        raise ValueError(
+            f"trial {wrong[0]} is a {kind} trial of the speakers "
+            f"{sides[0][wrong[0]]} and {sides[1][wrong[0]]}"
+        )
+    if len(names) < _MIN_SPEAKERS:
+        raise ValueError(
+            f"expected at least {_MIN_SPEAKERS} speakers, got {len(names)}"
+        )
+    return targets, left, right, len(names)
+
+
+def _draws(left, right, kinds, num_draws, seed):
+    """Weights of targets and of non-targets, for one draw after another."""
+    num_speakers = int(max(left.max(), right.max())) + 1
+    generator = torch.Generator().manual_seed(seed)
+    block = max(1, _BLOCK_BYTES // (8 * len(left)))
+    done = tried = 0
+    while done < num_draws:
+        shape = min(block, num_draws - done), num_speakers
+        drawn = torch.randint(num_speakers, shape, generator=generator)
+        counts = torch.zeros(shape, dtype=torch.float64)
+        counts = counts.scatter_add_(1, drawn, torch.ones_like(counts)).numpy()
+        positive = counts[:, left[kinds[0]]]
+        negative = counts[:, left[kinds[1]]] * counts[:, right[kinds[1]]]
+        whole = positive.any(1) & negative.any(1)
+        done, tried = done + int(whole.sum()), tried + len(whole)
+        if done < tried / 2 and tried >= 20:
+            raise ValueError(
+                "expected more trials per speaker: most draws of speakers "
+                "have no target or no non-target trial"
+            )
+        yield from zip(positive[whole], negative[whole])

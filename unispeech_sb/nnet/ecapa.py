@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 
-def hide(feats, mask):
-    """Writes zeros in the padding, as convolutions pad at the edges.
+def mask_padding(feats, mask):
+    """Sets the padding to zero, as convolutions pad at the edges.
 
     Arguments
     ---------
@@ -26,7 +26,7 @@ def hide(feats, mask):
 
     Example
     -------
-    >>> hide(torch.ones(1, 1, 3), torch.tensor([[[True, True, False]]]))
+    >>> mask_padding(torch.ones(1, 1, 3), torch.tensor([[[True, True, False]]]))
     tensor([[[1., 1., 0.]]])
     """
     return feats if mask is None else feats.masked_fill(~mask, 0.0)
@@ -112,7 +112,7 @@ class ConvReluNorm(nn.Module):
         torch.Tensor
             Features, [B, C', T].
         """
-        return self.bn(self.conv(hide(feats, mask)).relu(), mask)
+        return self.bn(self.conv(mask_padding(feats, mask)).relu(), mask)
 
 
 class Res2Conv(nn.Module):
@@ -179,7 +179,8 @@ class Res2Conv(nn.Module):
         *groups, last = feats.split(self.width, 1)
         results, running = [], 0.0
         for group, conv, norm in zip(groups, self.convs, self.bns):
-            running = norm(conv(hide(running + group, mask)).relu(), mask)
+            running = conv(mask_padding(running + group, mask)).relu()
+            running = norm(running, mask)
             results.append(running)
         return torch.cat([*results, last], 1)
 
@@ -220,7 +221,7 @@ class ChannelGate(nn.Module):
         torch.Tensor
             Features, [B, C, T].
         """
-        mean = hide(feats, mask).sum(2)
+        mean = mask_padding(feats, mask).sum(2)
         mean = mean / (feats.shape[2] if mask is None else mask.sum(2))
         gate = self.linear2(self.linear1(mean).relu()).sigmoid()
         return feats * gate[:, :, None]

@@ -5,16 +5,56 @@ the first layer only (``group``, the Base models) or over channels in every
 layer (``layer``, the Large models).
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from unispeech_sb.nnet.activations import activation
 from unispeech_sb.nnet.lengths import conv_lengths, length_mask
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "selu": F.selu,
+}
+"""The activations that checkpoints of both families name."""
 
 GROUP_SAMPLES = 160_000
 """Ten seconds keep two cores busy, and a GPU's launches few."""
+
+
+def activation(name):
+    """Finds an activation by the name that transformers gives it.
+
+    Arguments
+    ---------
+    name : str
+        One of ``gelu``, ``gelu_new``, ``relu``, ``selu``.
+
+    Returns
+    -------
+    callable
+        A function from tensor to tensor.
+
+    Raises
+    ------
+    ValueError
+        When the name is none of them.
+
+    Example
+    -------
+    >>> activation("relu")(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"activation: expected one of {', '.join(ACTIVATIONS)}; "
+            f"got {name!r}"
+        )
+    return ACTIVATIONS[name]
 
 
 def normalize_wavs(wavs, lengths=None, eps=1e-5):
@@ -244,7 +284,7 @@ class FeatureExtractor(nn.Module):
     ):
         """Turns waveforms into frames.
 
-        Rows of like lengths go through together, so that little time is
+        Rows of similar lengths go through together, so that little time is
         spent on padding.
 
         Arguments
@@ -256,7 +296,7 @@ class FeatureExtractor(nn.Module):
         checkpointing : bool
             Recompute activations in the backward pass to save memory.
         into_padding : bool
-            Compute the frames that see padding too, which costs more.
+            Compute the frames that contain padding too, which costs more.
 
         Returns
         -------
@@ -269,7 +309,7 @@ class FeatureExtractor(nn.Module):
         channels = self.conv_layers[-1].conv.out_channels
         feats = wavs.new_zeros(len(wavs), total, channels)
         counts = lengths.tolist()
-        for rows in groups_of_like_length(counts, GROUP_SAMPLES):
+        for rows in groups_of_similar_length(counts, GROUP_SAMPLES):
             shortest, longest = counts[rows[0]], counts[rows[-1]]
             own = lengths[rows] if shortest < longest else None
             frames = self._frames(wavs[rows, :longest], own, checkpointing)
@@ -291,7 +331,7 @@ class FeatureExtractor(nn.Module):
         return feats.transpose(1, 2)
 
 
-def groups_of_like_length(lengths, least):
+def groups_of_similar_length(lengths, least):
     """Sorts the rows of a batch into groups that need little padding.
 
     Arguments
@@ -308,7 +348,7 @@ def groups_of_like_length(lengths, least):
 
     Example
     -------
-    >>> groups_of_like_length([300, 100, 301, 200], least=300)
+    >>> groups_of_similar_length([300, 100, 301, 200], least=300)
     [[1, 3], [0], [2]]
     """
     groups, samples = [[]], 0

@@ -1,5 +1,5 @@
-"""Utterance mixing: parts of one utterance over another, so that a model has
-to tell the main speaker from a second one (Chen et al. 2021, section 3).
+"""Utterance mixing: parts of one utterance over another, so that a model
+learns to follow the main speaker (Chen et al. 2021, section 3).
 """
 
 from typing import NamedTuple

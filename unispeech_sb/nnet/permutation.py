@@ -83,9 +83,9 @@ def argmax_loss(logits, labels, num_frames=None):
 
     It is here for models that were trained by it. ``pit_loss`` is the default
     of the recipes, for three reasons: here the outputs have to come in the
-    order of the labels, which nothing in a recording tells; of speakers that
-    talk at once all but one count as silent; and a frame of silence is taken
-    for the first speaker.
+    order of the labels, which no recording determines; of speakers that talk
+    at once all but one count as silent; and a silent frame counts as the first
+    speaker.
 
     Arguments
     ---------

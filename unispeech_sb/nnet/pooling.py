@@ -1,10 +1,16 @@
-"""From frames to one vector: layer mix, masked mean and statistics."""
+"""Means and statistics of valid frames: over layers, whole utterances, and
+windows around each frame.
+"""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unispeech_sb.nnet.ecapa import MaskedBatchNorm
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+
+_FLOOR = 1e-5
+"""Least variance over a window, for the root's slope."""
 
 
 class LayerMix(nn.Module):
@@ -123,6 +129,35 @@ def masked_statistics(feats, counts=None):
     return torch.cat([mean, deviation], 1)
 
 
+def instance_norm(feats, lengths=None, eps=1e-5):
+    """Gives each channel zero mean and unit variance over the valid frames.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    lengths : torch.Tensor, optional
+        Valid share of each row, in (0, 1], [B]. All of it when omitted.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+        Features, float32, [B, T, D]. Frames in the padding hold anything.
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [9.0], [9.0]]])
+    >>> instance_norm(feats, torch.tensor([0.5]))[0, :2, 0]
+    tensor([-1.0000,  1.0000])
+    """
+    feats = feats.float()  # the squares of a Large model overflow in float16
+    centred = feats - masked_mean(feats, lengths)[:, None]
+    variance = masked_mean(centred.square(), lengths)
+    return centred * torch.rsqrt(variance + eps)[:, None]
+
+
 def batch_normalized(norm, vectors):
     """Normalises the vectors of utterances over a batch.
 
@@ -156,3 +191,76 @@ def batch_normalized(norm, vectors):
         norm.bias,
         eps=norm.eps,
     )
+
+
+class WindowStatistics(nn.Module):
+    """Projected frames, and their mean and deviation over a window around
+    each, normalised over the batch.
+
+    Statistics pooling (Snyder et al. 2018) for every frame: how a second of
+    frames is spread identifies a speaker, which a recurrent layer takes long
+    to learn.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    size : int
+        Size of the projected features P.
+    frames : int
+        Frames of the window, odd.
+
+    Raises
+    ------
+    ValueError
+        When their number is even.
+
+    Example
+    -------
+    >>> WindowStatistics(4, 6, frames=51)(torch.randn(2, 100, 4)).shape
+    torch.Size([2, 100, 18])
+    """
+
+    def __init__(self, input_size, size, frames):
+        super().__init__()
+        if frames % 2 != 1:
+            raise ValueError(
+                f"context: expected an odd number of frames; got {frames}"
+            )
+        self.frames = frames
+        self.projector = nn.Linear(input_size, size)
+        self.norm = MaskedBatchNorm(3 * size)
+
+    def forward(self, feats, counts=None):
+        """Joins frames with the statistics around them.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        counts : torch.Tensor, optional
+            Valid frames of each row, [B]. All of them when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames, means and deviations, [B, T, 3 * P]. The window ends where
+            the valid frames do.
+        """
+        # Squares and their differences need the digits of float32
+        feats = F.relu(self.projector(feats).float()).transpose(1, 2)
+        mask = torch.ones_like(feats[:, :1], dtype=torch.bool)
+        if counts is not None:
+            mask = length_mask(counts, feats.shape[2])[:, None]
+            mask = mask.to(feats.device)
+            feats = feats.masked_fill(~mask, 0.0)
+        share = self._smooth(mask.to(feats.dtype)).clamp(min=_FLOOR)
+        mean = self._smooth(feats) / share
+        variance = self._smooth(feats.square()) / share - mean.square()
+        deviation = variance.clamp(min=_FLOOR).sqrt()
+        joined = torch.cat([feats, mean, deviation], 1)
+        return self.norm(joined, mask).transpose(1, 2)
+
+    def _smooth(self, feats):
+        """Means over the window, zeros beyond the ends, [B, P, T]."""
+        return F.avg_pool1d(feats, self.frames, 1, self.frames // 2)

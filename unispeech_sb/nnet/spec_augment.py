@@ -66,14 +66,24 @@ class SpecAugment(nn.Module):
         torch.Tensor
             Features, [B, T, D], zero in the padding; a new tensor in
             training.
+
+        Raises
+        ------
+        ValueError
+            When there is not one number of frames for each row.
         """
         if not self.training:
             return feats
         rows, length, channels = feats.shape
         counts = [length] * rows if frames is None else frames.tolist()
+        if len(counts) != rows:
+            raise ValueError(
+                f"SpecAugment: expected frames of {rows} rows; got "
+                f"{len(counts)}"
+            )
         warped = [
             F.pad(self._warp(row[:count]), (0, 0, 0, length - count))
-            for row, count in zip(feats, counts, strict=True)
+            for row, count in zip(feats, counts)
         ]
         feats = torch.stack(warped)
         over_channels = _masks(rows, channels, *self.channel_masks)

@@ -14,8 +14,37 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from unispeech_sb.nnet.activations import activation
-from unispeech_sb.nnet.gradients import touch
+from unispeech_sb.nnet.frontend import activation
+
+
+def keep_in_graph(tensor, parameters):
+    """Keeps unused parameters in the graph, with a gradient of zero.
+
+    Distributed training waits for a gradient of every trainable parameter;
+    one that this step does not use would block it.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Any tensor that the loss depends on.
+    parameters : iterable of torch.nn.Parameter
+        Those without a part in this step.
+
+    Returns
+    -------
+    torch.Tensor
+        The same values, which depend on the parameters.
+
+    Example
+    -------
+    >>> unused = torch.nn.Parameter(torch.ones(3))
+    >>> feats = torch.ones(2, requires_grad=True)
+    >>> keep_in_graph(feats, [unused]).sum().backward()
+    >>> unused.grad
+    tensor([0., 0., 0.])
+    """
+    firsts = [p.view(-1)[0] for p in parameters if p.requires_grad]
+    return tensor + 0.0 * torch.stack(firsts).sum() if firsts else tensor
 
 
 class PositionalConv(nn.Module):
@@ -195,6 +224,46 @@ class FeedForward(nn.Module):
         return self.output_dropout(self.output_dense(inner))
 
 
+class AttentionAdapter(nn.Module):
+    """Norm, down-projection, ReLU, up-projection: what a block adds to its
+    output for one language.
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    inner_dim : int
+        Size of the inner layer.
+
+    Example
+    -------
+    >>> AttentionAdapter(8, 4)(torch.randn(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
+    """
+
+    def __init__(self, dim, inner_dim):
+        super().__init__()
+        # transformers keeps torch's epsilon here, whatever layer_norm_eps is.
+        self.norm = nn.LayerNorm(dim)
+        self.linear_1 = nn.Linear(dim, inner_dim)
+        self.linear_2 = nn.Linear(inner_dim, dim)
+
+    def forward(self, feats):
+        """Computes what is added.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Output of a block, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            [B, T, D].
+        """
+        return self.linear_2(self.linear_1(self.norm(feats)).relu())
+
+
 class EncoderLayer(nn.Module):
     """One block, with its norms before or after the two sub-layers.
 
@@ -356,7 +425,7 @@ class Encoder(nn.Module):
         for index, layer in enumerate(self.layers):
             attention_map = None
             if self._drops_a_layer():
-                feats = touch(feats, layer.parameters())
+                feats = keep_in_graph(feats, layer.parameters())
             else:
                 run = layer
                 if checkpointing:
@@ -382,9 +451,9 @@ class Encoder(nn.Module):
         return self.layer_norm(feats) if self.normalize_before else feats
 
     def _left_raw(self, feats):
-        """The last block's output, with the final norm tied to it."""
+        """The last block's output, with the final norm kept in the graph."""
         if self.normalize_before and self.training and torch.is_grad_enabled():
-            feats = touch(feats, self.layer_norm.parameters())
+            feats = keep_in_graph(feats, self.layer_norm.parameters())
         return feats
 
     def _drops_a_layer(self):

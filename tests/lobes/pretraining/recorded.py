@@ -23,8 +23,8 @@ from unispeech_sb.lobes.pretraining import (
     UniSpeechSAT,
     UniSpeechSATDraws,
 )
+from unispeech_sb.nnet.contrastive import authors_negatives
 from unispeech_sb.nnet.ctc import IGNORED
-from unispeech_sb.nnet.negatives import authors_negatives
 from unispeech_sb.nnet.quantizer import gumbel_noise
 
 SEEDS = 100_000

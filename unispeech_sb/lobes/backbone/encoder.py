@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from unispeech_sb.nnet.adapter import AttentionAdapter
 from unispeech_sb.nnet.frontend import FeatureExtractor, FeatureProjection
 from unispeech_sb.nnet.transformer import (
     Attention,
+    AttentionAdapter,
     Encoder,
     EncoderLayer,
     FeedForward,

@@ -2,8 +2,8 @@
 
 import torch
 
-from unispeech_sb.nnet.gradients import touch
 from unispeech_sb.nnet.masking import span_mask
+from unispeech_sb.nnet.transformer import keep_in_graph
 
 
 def masked(backbone, feats, lengths=None, mask_time_indices=None):
@@ -46,7 +46,7 @@ def masked(backbone, feats, lengths=None, mask_time_indices=None):
         embedding = backbone.masked_spec_embed.to(feats.dtype)
         feats = torch.where(mask_time_indices[..., None], embedding, feats)
     elif backbone.training and torch.is_grad_enabled():
-        feats = touch(feats, [backbone.masked_spec_embed])
+        feats = keep_in_graph(feats, [backbone.masked_spec_embed])
     if augment and backbone.mask_feature_prob > 0:
         channels = span_mask(
             torch.full((batch,), dim, device=feats.device),

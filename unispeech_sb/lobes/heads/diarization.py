@@ -6,15 +6,17 @@ import torch
 from torch import nn
 
 from unispeech_sb.lobes.lobe import Lobe
-from unispeech_sb.nnet.context import WindowStatistics
 from unispeech_sb.nnet.eend import (
     EENDLayer,
     interpolate_frames,
     speaker_means,
 )
-from unispeech_sb.nnet.instance_norm import instance_norm
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
-from unispeech_sb.nnet.pooling import LayerMix
+from unispeech_sb.nnet.pooling import (
+    LayerMix,
+    WindowStatistics,
+    instance_norm,
+)
 from unispeech_sb.nnet.recurrence import run_padded
 
 INNER_SIZE, DROPOUT = 2048, 0.1

@@ -9,9 +9,12 @@ from unispeech_sb.nnet.ecapa import (
     ConvReluNorm,
     SERes2Block,
 )
-from unispeech_sb.nnet.instance_norm import instance_norm
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
-from unispeech_sb.nnet.pooling import LayerMix, batch_normalized
+from unispeech_sb.nnet.pooling import (
+    LayerMix,
+    batch_normalized,
+    instance_norm,
+)
 
 DILATIONS = (2, 3, 4)
 """Of the three blocks (Desplanques et al. 2020, table 1)."""

@@ -12,6 +12,7 @@ from unispeech_sb.lobes.pretraining.objective import (
     PretrainingOutput,
 )
 from unispeech_sb.nnet.contrastive import (
+    NegativeSampler,
     candidate_cosines,
     contrastive_loss,
     diversity_loss,
@@ -19,7 +20,6 @@ from unispeech_sb.nnet.contrastive import (
 from unispeech_sb.nnet.ctc import blank_share, ctc_loss
 from unispeech_sb.nnet.lengths import absolute_lengths
 from unispeech_sb.nnet.masking import SpanMasks
-from unispeech_sb.nnet.negatives import NegativeSampler
 
 UNISPEECH_WEIGHTS = {
     "ctc": 0.5,

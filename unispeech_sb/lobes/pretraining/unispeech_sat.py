@@ -13,6 +13,7 @@ from unispeech_sb.lobes.pretraining.objective import (
     PretrainingOutput,
 )
 from unispeech_sb.nnet.contrastive import (
+    NegativeSampler,
     candidate_cosines,
     diversity_loss,
     utterance_contrastive_loss,
@@ -20,7 +21,6 @@ from unispeech_sb.nnet.contrastive import (
 from unispeech_sb.nnet.ctc import IGNORED
 from unispeech_sb.nnet.lengths import absolute_lengths
 from unispeech_sb.nnet.masking import SpanMasks
-from unispeech_sb.nnet.negatives import NegativeSampler
 
 SAT_WEIGHTS = {
     "cluster": 1.0,

@@ -5,8 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from unispeech_sb.metrics.bootstrap import Interval, bootstrap
-from unispeech_sb.metrics.verification import eer, min_dcf
+from unispeech_sb.metrics.verification import (
+    Interval,
+    bootstrap,
+    eer,
+    min_dcf,
+)
 
 
 def scored(num_speakers=20, num_each=3, spread=0.0, seed=0):

@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from unispeech_sb.metrics.normalization import (
+from unispeech_sb.metrics.verification import (
     cohort_statistics,
     cosine_scores,
     s_norm,
-    speaker_means,
 )
 
 
@@ -127,14 +126,6 @@ def test_an_offset_of_one_side_is_normalised_away():
     assert normalised[same].median() > normalised[~same].median()
 
 
-def test_speaker_means_count_each_utterance_alike(embeddings):
-    speakers = [f"s{i % 3}" for i in range(50)]
-    means, names = speaker_means(embeddings, speakers)
-    assert names == ["s0", "s1", "s2"]
-    units = functional.normalize(embeddings.double(), dim=1)
-    torch.testing.assert_close(means[1], units[1::3].mean(0))
-
-
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
 def test_embeddings_without_direction_are_refused(embeddings, cohort, bad):
     embeddings[3] = bad
@@ -142,8 +133,6 @@ def test_embeddings_without_direction_are_refused(embeddings, cohort, bad):
         cosine_scores(embeddings, [0], [1])
     with pytest.raises(ValueError, match="finite cohort .* number 3 has"):
         cohort_statistics(cohort, embeddings)
-    with pytest.raises(ValueError, match="finite embeddings .* number 3 has"):
-        speaker_means(embeddings, ["a"] * 50)
 
 
 @pytest.mark.parametrize("top_n", [0, 1, 31])
@@ -174,5 +163,3 @@ def test_bad_indices_are_refused(embeddings, cohort):
 def test_bad_shapes_are_refused(embeddings):
     with pytest.raises(ValueError, match=r"shape \[U, D\], got \[16\]"):
         cosine_scores(embeddings[0], [0], [0])
-    with pytest.raises(ValueError, match="one speaker per embedding, got 1"):
-        speaker_means(embeddings, ["a"])

@@ -1,5 +1,7 @@
-"""Language models score as KenLM does, and know beginnings of words."""
+"""Language models score as KenLM does and know beginnings of words; hot words
+count whole and from their beginnings on."""
 
+import importlib.util
 import math
 import sys
 
@@ -7,9 +9,19 @@ import pytest
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from tests.decoding.posteriors import arpa
-from unispeech_sb.decoding import LanguageModel
+from unispeech_sb.decoding import HotWords, LanguageModel
 
-kenlm = pytest.importorskip("kenlm", reason="the extra lm is not installed")
+needs_kenlm = pytest.mark.skipif(
+    importlib.util.find_spec("kenlm") is None,
+    reason="the extra lm is not installed",
+)
+
+
+def score_by_kenlm(path, text, boundary):
+    """KenLM's own score of a sentence, as log10."""
+    import kenlm
+
+    return kenlm.Model(str(path)).score(text, bos=boundary, eos=boundary)
 
 
 def whole_score(model, text):
@@ -21,15 +33,17 @@ def whole_score(model, text):
     return total + model.score_end(state)
 
 
+@needs_kenlm
 @pytest.mark.parametrize("text", ["ab c", "c ba ab ab", "b", ""])
 @pytest.mark.parametrize("boundary", [True, False])
 def test_words_add_up_to_the_score_of_the_sentence(tmp_path, text, boundary):
     path = arpa(tmp_path)
     model = LanguageModel(path, alpha=1.0, beta=0.0, boundary=boundary)
-    theirs = kenlm.Model(str(path)).score(text, bos=boundary, eos=boundary)
+    theirs = score_by_kenlm(path, text, boundary)
     assert whole_score(model, text) / math.log(10) == pytest.approx(theirs)
 
 
+@needs_kenlm
 def test_weights_scale_the_score_and_count_words(tmp_path):
     model = LanguageModel(arpa(tmp_path), alpha=1.0, beta=0.0)
     plain = whole_score(model, "ab c ab")
@@ -38,6 +52,7 @@ def test_weights_scale_the_score_and_count_words(tmp_path):
     assert ours == pytest.approx(0.5 * plain + 3 * 2.0)
 
 
+@needs_kenlm
 def test_unknown_words_score_less_and_so_do_their_beginnings(tmp_path):
     path = arpa(tmp_path)
     model = LanguageModel(path, alpha=0.5, beta=0.0, unk_offset=-3.0)
@@ -53,12 +68,14 @@ def test_unknown_words_score_less_and_so_do_their_beginnings(tmp_path):
         assert model.score_beginning(unknown) == pytest.approx(loss)
 
 
+@needs_kenlm
 def test_the_known_words_may_be_given(tmp_path):
     model = LanguageModel(arpa(tmp_path), words=["zoo"])
     assert model.score_beginning("z") == 0.0
     assert model.score_beginning("a") < 0.0
 
 
+@needs_kenlm
 def test_words_are_looked_up_in_the_case_of_the_model(tmp_path):
     path = arpa(tmp_path)
     lower = LanguageModel(path, case="lower")
@@ -70,6 +87,7 @@ def test_words_are_looked_up_in_the_case_of_the_model(tmp_path):
         LanguageModel(path, case="title")
 
 
+@needs_kenlm
 def test_the_pretrainer_loads_a_folders_file(tmp_path):
     arpa(tmp_path).rename(tmp_path / "language_model.ckpt")
     model = LanguageModel()
@@ -82,6 +100,7 @@ def test_the_pretrainer_loads_a_folders_file(tmp_path):
     assert model.score_beginning("x") < 0.0
 
 
+@needs_kenlm
 def test_files_of_other_kinds_are_refused(tmp_path):
     other = tmp_path / "other.arpa"
     for content in (b"", b"words\n", b"\\data\\\nngram 1=9\n\n"):
@@ -96,3 +115,54 @@ def test_without_kenlm_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kenlm", None)
     with pytest.raises(ImportError, match=r"unispeech_sb\[lm\]"):
         LanguageModel(arpa(tmp_path))
+
+
+def scores(hot_words, text):
+    """Score after each letter; a space ends a word, and so does the end."""
+    state, found = hot_words.start(), []
+    for letter in text:
+        if letter == " ":
+            state = hot_words.end_word(state)
+        else:
+            state = hot_words.add(state, letter)
+        found.append(hot_words.score(state))
+    return [*found, hot_words.final_score(hot_words.end_word(state))]
+
+
+def test_a_word_counts_by_the_share_of_its_letters():
+    assert scores(HotWords(["yes"], 9.0), "yes") == [3.0, 6.0, 9.0, 9.0]
+
+
+def test_a_longer_word_gives_back_what_its_beginning_got():
+    assert scores(HotWords(["yes"], 9.0), "yesx") == [3.0, 6.0, 9.0, 0.0, 0.0]
+    assert scores(HotWords(["yes"], 9.0), "xyes")[-1] == 0.0
+
+
+def test_words_count_as_often_as_they_are_said():
+    assert scores(HotWords(["a", "b"], 2.0), "a x b a")[-1] == 6.0
+
+
+def test_the_shortest_word_tells_the_share():
+    assert scores(HotWords(["abcd", "ab"], 4.0), "a")[0] == 2.0
+
+
+def test_phrases_count_word_by_word_and_only_whole():
+    new_york = HotWords(["new york"], 8.0)
+    assert scores(new_york, "new york")[2:] == [8, 8, 10, 12, 14, 16, 16]
+    assert scores(new_york, "new")[-1] == 0.0
+    assert scores(new_york, "york")[-1] == 0.0
+    assert scores(new_york, "new old york")[-1] == 0.0
+    assert scores(new_york, "new new york")[-1] == 16.0
+
+
+def test_phrases_may_begin_with_words_that_count_alone():
+    both = HotWords(["new", "new york", "york x"], 8.0)
+    assert scores(both, "new")[-1] == 8.0
+    assert scores(both, "new york")[-1] == 16.0
+    assert scores(both, "york new york x")[-1] == 24.0
+
+
+def test_words_have_to_be_a_list_without_empty_ones():
+    for wrong in ("yes", ["yes", ""]):
+        with pytest.raises(ValueError, match="hot words: expected a list"):
+            HotWords(wrong)
