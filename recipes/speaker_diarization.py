@@ -28,7 +28,6 @@ from pathlib import Path
 from speechbrain import Stage
 
 from unispeech_sb.brains import DiarizationBrain
-from unispeech_sb.dataio.annotations import write_rttm
 from unispeech_sb.dataio.corpora.conversations import conversations
 from unispeech_sb.dataio.corpora.voices import voices
 from unispeech_sb.dataio.diarization import (
@@ -37,6 +36,7 @@ from unispeech_sb.dataio.diarization import (
     usable_conversations,
 )
 from unispeech_sb.dataio.manifest import write_manifests
+from unispeech_sb.dataio.rttm import write_rttm
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 

@@ -13,6 +13,9 @@ from importlib.machinery import ModuleSpec
 
 MOVED = {
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
+    "unispeech_sb.dataio.annotation_files": "unispeech_sb.dataio.rttm",
+    "unispeech_sb.dataio.annotation_lines": "unispeech_sb.dataio.rttm",
+    "unispeech_sb.dataio.annotations": "unispeech_sb.dataio.rttm",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""

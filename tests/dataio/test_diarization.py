@@ -9,7 +9,6 @@ import torch
 from speechbrain import Stage
 from speechbrain.dataio.dataloader import make_dataloader
 
-from unispeech_sb.dataio.annotations import write_rttm, write_uem
 from unispeech_sb.dataio.corpora.conversations import conversations
 from unispeech_sb.dataio.corpora.voices import voices
 from unispeech_sb.dataio.diarization import (
@@ -18,6 +17,7 @@ from unispeech_sb.dataio.diarization import (
     usable_conversations,
 )
 from unispeech_sb.dataio.manifest import write_manifests
+from unispeech_sb.dataio.rttm import write_rttm, write_uem
 
 HPARAMS = {
     "data_folder": "talks",

@@ -4,10 +4,10 @@ import pytest
 import soundfile
 import torch
 
-from unispeech_sb.dataio.annotations import read_rttm
 from unispeech_sb.dataio.corpora.conversations import conversations
 from unispeech_sb.dataio.mixture_sets import write_mixtures
 from unispeech_sb.dataio.mixtures import Mixture
+from unispeech_sb.dataio.rttm import read_rttm
 
 MADE = [
     Mixture(0.1 * torch.randn(8000), [(0.1, 0.4, "anna"), (0.3, 0.5, "ben")]),

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from unispeech_sb.dataio.annotations import Segment
+from unispeech_sb.dataio.rttm import Segment
 
 HOP_SAMPLES, WINDOW_SAMPLES = 320, 400
 """Of the frames of every published backbone, at 16 kHz."""

@@ -12,18 +12,17 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.dataio.activity import clipped
-from unispeech_sb.dataio.annotations import read_uem
 from unispeech_sb.dataio.chunks import (
     ChunkReader,
     PassSampler,
     TrainingChunks,
     chunk_rows,
 )
-from unispeech_sb.dataio.corpora.conversations import read_annotations
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SPLITS, check_records, read_manifest
 from unispeech_sb.dataio.mixtures import MixtureSimulator
 from unispeech_sb.dataio.pipelines import dynamic_batches
+from unispeech_sb.dataio.rttm import read_annotations, read_uem
 
 logger = get_logger(__name__)
 

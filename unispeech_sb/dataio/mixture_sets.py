@@ -5,9 +5,11 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from unispeech_sb.dataio.annotation_files import write_kaldi_segments
-from unispeech_sb.dataio.annotation_lines import write_files
-from unispeech_sb.dataio.annotations import write_rttm
+from unispeech_sb.dataio.rttm import (
+    write_files,
+    write_kaldi_segments,
+    write_rttm,
+)
 
 _SAMPLE_RATE = 16000
 

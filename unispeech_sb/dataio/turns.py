@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from unispeech_sb.dataio.annotations import Segment, normalized
+from unispeech_sb.dataio.rttm import Segment, normalized
 
 _STEPS = 20  # of tightness to try, first coarse, then fine about the best
 

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from unispeech_sb.dataio.annotations import read_rttm
 from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.rttm import read_rttm
 from unispeech_sb.inference.commands import (
     add_device,
     at_least,
