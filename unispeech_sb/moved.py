@@ -16,6 +16,7 @@ MOVED = {
     "unispeech_sb.dataio.annotation_files": "unispeech_sb.dataio.rttm",
     "unispeech_sb.dataio.annotation_lines": "unispeech_sb.dataio.rttm",
     "unispeech_sb.dataio.annotations": "unispeech_sb.dataio.rttm",
+    "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""

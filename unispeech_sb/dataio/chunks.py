@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torchaudio
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from unispeech_sb.dataio.activity import (
     HOP_SAMPLES,
@@ -19,12 +19,12 @@ from unispeech_sb.dataio.activity import (
 )
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.samplers import numbered_generator
 
 NOBODY = -1
 """Label of a column without a speaker, or with one that is not known."""
 
 _SAMPLE_RATE, _NARROW_RATE = 16000, 8000
-_SEED_STEP = 0x9E3779B1  # as of the mixtures: seeds of runs far apart
 _LEAST_S = 0.025  # one frame of the backbone
 
 
@@ -271,66 +271,7 @@ class TrainingChunks(Dataset):
         """A row of a random stretch of the same recording."""
         whole = row["whole_s"]
         size = min(self.chunk_s, whole)
-        generator = torch.Generator()
-        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
+        generator = numbered_generator(self.seed, number)
         draw = torch.rand((), generator=generator, dtype=torch.double).item()
         start = draw * (whole - size)
         return {**row, "start_s": start, "end_s": start + size}
-
-
-class PassSampler(Sampler):
-    """Passes over ``TrainingChunks``, each in an order of its own.
-
-    An epoch may be any number of items: passes follow one another, and each
-    epoch goes on where the last one ended.
-
-    Arguments
-    ---------
-    size : int
-        Items in a pass.
-    draws_per_epoch : int, optional
-        Items in an epoch; one pass when omitted.
-    seed : int
-        The orders are drawn from it.
-
-    Example
-    -------
-    >>> sampler = PassSampler(2, draws_per_epoch=3)
-    >>> first = list(sampler)
-    >>> sampler.set_epoch(1)
-    >>> sorted(first + list(sampler))
-    [0, 1, 2, 3, 4, 5]
-    """
-
-    def __init__(self, size, draws_per_epoch=None, seed=0):
-        self.size = size
-        self.draws_per_epoch = draws_per_epoch or size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self):
-        return self.draws_per_epoch
-
-    def __iter__(self):
-        first, drawn, order = self.epoch * len(self), None, None
-        for position in range(first, first + len(self)):
-            number, place = divmod(position, self.size)
-            if number != drawn:
-                order, drawn = self._order(number), number
-            yield number * self.size + order[place]
-
-    def set_epoch(self, epoch):
-        """Chooses the epoch, as SpeechBrain does at its start.
-
-        Arguments
-        ---------
-        epoch : int
-            Its number.
-        """
-        self.epoch = epoch
-
-    def _order(self, number):
-        """Order of the items in a pass."""
-        generator = torch.Generator()
-        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
-        return torch.randperm(self.size, generator=generator).tolist()

@@ -14,15 +14,18 @@ from speechbrain.utils.logger import get_logger
 from unispeech_sb.dataio.activity import clipped
 from unispeech_sb.dataio.chunks import (
     ChunkReader,
-    PassSampler,
     TrainingChunks,
     chunk_rows,
 )
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SPLITS, check_records, read_manifest
 from unispeech_sb.dataio.mixtures import MixtureSimulator
-from unispeech_sb.dataio.pipelines import dynamic_batches
 from unispeech_sb.dataio.rttm import read_annotations, read_uem
+from unispeech_sb.dataio.samplers import (
+    SEED_STEP,
+    PassSampler,
+    dynamic_batches,
+)
 
 logger = get_logger(__name__)
 
@@ -245,7 +248,12 @@ def _training(rows, voices, reader, hparams):
             f"one batch; got {draws}: --batch_size={draws}"
         )
     options.pop("shuffle", None)
-    options["sampler"] = PassSampler(len(dataset), draws, hparams["seed"])
+    options["sampler"] = PassSampler(
+        range(len(dataset)),
+        draws,
+        hparams["seed"] * SEED_STEP,
+        pass_size=len(dataset),
+    )
     options["collate_fn"] = PaddedBatch
     return dataset
 

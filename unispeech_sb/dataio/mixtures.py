@@ -13,6 +13,7 @@ from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.noises import find_recordings
 from unispeech_sb.dataio.rooms import heard_in_room, room_response
+from unispeech_sb.dataio.samplers import numbered_generator
 from unispeech_sb.dataio.turns import (
     Turn,
     arrange_turns,
@@ -24,9 +25,6 @@ from unispeech_sb.dataio.vad import sound_stretches
 _SAMPLE_RATE = 16000
 _FADE_S = 0.005  # of a turn that is cut out of running speech
 _PEAK = 0.99
-# Generators of torch keep 32 bits of a seed. An odd factor near 2**32 over the
-# golden ratio keeps the seeds of runs far apart, and numbers within one too.
-_SEED_STEP = 0x9E3779B1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,8 +239,7 @@ class MixtureSimulator:
         ValueError
             When there is no speech in one.
         """
-        generator = torch.Generator()
-        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
+        generator = numbered_generator(self.seed, number)
         wanted = uniform(self.options.overlap, generator)
         turns, crops = self._turns(wanted, generator)
         starts = arrange_turns(
