@@ -15,8 +15,8 @@ from unispeech_sb.dataio.chunks import (
     chunk_rows,
 )
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.mixtures import Mixture
 from unispeech_sb.dataio.samplers import PassSampler
+from unispeech_sb.dataio.simulation import Mixture
 
 ENCODER = LabelEncoder.from_labels(["anna", "ben", "cleo"])
 

@@ -19,13 +19,13 @@ from unispeech_sb.dataio.chunks import (
 )
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SPLITS, check_records, read_manifest
-from unispeech_sb.dataio.mixtures import MixtureSimulator
 from unispeech_sb.dataio.rttm import read_annotations, read_uem
 from unispeech_sb.dataio.samplers import (
     SEED_STEP,
     PassSampler,
     dynamic_batches,
 )
+from unispeech_sb.dataio.simulation import MixtureSimulator
 
 logger = get_logger(__name__)
 
