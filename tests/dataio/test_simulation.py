@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from unispeech_sb.dataio.activity import frame_labels
 from unispeech_sb.dataio.corpora.conversations import conversations
+from unispeech_sb.dataio.diarization import frame_labels
 from unispeech_sb.dataio.noises import prepare_noises
 from unispeech_sb.dataio.rttm import read_rttm
 from unispeech_sb.dataio.simulation import (
