@@ -29,8 +29,8 @@ import torch
 import torchaudio
 from sklearn.cluster import AgglomerativeClustering
 
-from unispeech_sb.dataio.annotations import normalized, read_rttm, read_uem
 from unispeech_sb.dataio.audio import read_audio
+from unispeech_sb.dataio.rttm import normalized, read_rttm, read_uem
 from unispeech_sb.dataio.vad import sound_stretches
 from unispeech_sb.metrics.diarization import (
     diarization_error,

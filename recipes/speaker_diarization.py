@@ -29,15 +29,14 @@ import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 from speechbrain import Stage
 
 from unispeech_sb.brains import DiarizationBrain
-from unispeech_sb.dataio.annotations import write_rttm
 from unispeech_sb.dataio.corpora.conversations import conversations
 from unispeech_sb.dataio.corpora.voices import voices
 from unispeech_sb.dataio.diarization import (
     diarization_datasets,
-    mixture_voices,
-    usable_conversations,
+    mixture_recordings,
 )
-from unispeech_sb.dataio.manifest import write_manifests
+from unispeech_sb.dataio.manifest import check_records, write_manifests
+from unispeech_sb.dataio.rttm import write_rttm
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -59,13 +58,13 @@ def prepare(hparams):
             f"expected a simulated_folder to make {simulated} conversations "
             "of; got none"
         )
-    records = list(
-        usable_conversations(conversations(hparams["data_folder"]), hparams)
+    records = check_records(
+        conversations(hparams["data_folder"]), hparams["skip_bad_files"]
     )
     needed = ("valid",) if simulated else ("train", "valid")
     write_manifests(records, folder, required_splits=needed)
     if simulated:
-        alone = mixture_voices(
+        alone = mixture_recordings(
             voices(hparams["simulated_folder"]), records, hparams
         )
         write_manifests(

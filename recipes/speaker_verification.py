@@ -36,7 +36,7 @@ from unispeech_sb.dataio.speakers import (
     usable_voices,
 )
 from unispeech_sb.dataio.splits import hold_out, with_valid
-from unispeech_sb.dataio.trial_sets import add_trials, trial_records
+from unispeech_sb.dataio.trials import add_trials, trial_records
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 

@@ -9,7 +9,7 @@ ANYWHERE = {"atomic", "environment"}
 
 MAY_IMPORT = {
     "__init__": {"moved"},
-    "__main__": {"cli"},
+    "__main__": {"commands"},
     "moved": set(),
     "nnet": set(),
     "metrics": set(),
@@ -29,7 +29,6 @@ MAY_IMPORT = {
         *("metrics", "recipe_options", "demo"),
     },
     "cli": {"commands"},
-    "__main__": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},
     "hparams": set(),
 }

@@ -62,6 +62,12 @@ MOVED = {
     },
     "unispeech_sb.nnet.instance_norm": "unispeech_sb.nnet.pooling",
     "unispeech_sb.nnet.negatives": "unispeech_sb.nnet.contrastive",
+    "unispeech_sb.dataio.annotation_files": "unispeech_sb.dataio.rttm",
+    "unispeech_sb.dataio.annotation_lines": "unispeech_sb.dataio.rttm",
+    "unispeech_sb.dataio.annotations": "unispeech_sb.dataio.rttm",
+    "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
+    "unispeech_sb.dataio.mixture_sets": "unispeech_sb.dataio.simulation",
+    "unispeech_sb.dataio.mixtures": "unispeech_sb.dataio.simulation",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""

@@ -13,7 +13,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 
 from unispeech_sb.brains import DiarizationBrain
 from unispeech_sb.brains.decisions import Decision, Piece
-from unispeech_sb.dataio.annotations import read_rttm, write_rttm
+from unispeech_sb.dataio.rttm import read_rttm, write_rttm
 from unispeech_sb.lobes.heads import EENDVCHead
 from unispeech_sb.nnet.eend import speaker_loss, speaker_means
 from unispeech_sb.nnet.permutation import pit_loss

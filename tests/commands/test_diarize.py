@@ -8,7 +8,7 @@ import torch
 from tests.inference.diarization_models import babble, save_model
 from tests.inference.speaker_models import save_model as save_voices
 from tests.inference.speaker_models import write
-from unispeech_sb.dataio.annotations import read_rttm, write_rttm
+from unispeech_sb.dataio.rttm import read_rttm, write_rttm
 from unispeech_sb.inference.diarization import SpeakerDiarization
 from unispeech_sb.inference.diarize import main
 

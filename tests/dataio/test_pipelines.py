@@ -11,7 +11,6 @@ from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.manifest import write_manifests
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
-    dynamic_batches,
     fit_label_encoder,
     label_pipeline,
     text_pipeline,
@@ -159,33 +158,3 @@ def test_text_is_tidied_and_encoded():
     text, tokens = text_pipeline(tokenizer, "words")("  so  it ")
     assert text == "so it"
     assert tokens.tolist() == tokenizer.encode("so it")
-
-
-def test_batches_hold_no_more_than_their_seconds_and_change_each_epoch():
-    seconds = torch.rand(200, generator=torch.Generator().manual_seed(0))
-    rows = {
-        str(i): {"duration": 1 + 9 * float(s)} for i, s in enumerate(seconds)
-    }
-    dataset = DynamicItemDataset(rows)
-    sampler = dynamic_batches(dataset, 20.0, 8, seed=1)
-    epochs = []
-    for epoch in (1, 2):
-        sampler.set_epoch(epoch)
-        epochs.append(list(sampler))
-        assert sorted(i for batch in epochs[-1] for i in batch) == list(
-            range(200)
-        )
-        for batch in epochs[-1]:
-            longest = max(rows[str(i)]["duration"] for i in batch)
-            assert longest * len(batch) <= 20.0
-    assert epochs[0] != epochs[1]
-    sampler = dynamic_batches(dataset, 20.0, 8, seed=1)
-    sampler.set_epoch(1)
-    assert list(sampler) == epochs[0]
-
-
-def test_batches_without_a_seed_keep_the_order_of_the_lengths():
-    rows = {str(i): {"duration": 9.0 - i} for i in range(8)}
-    batches = list(dynamic_batches(DynamicItemDataset(rows), 10.0, 4))
-    longest = [max(rows[str(i)]["duration"] for i in b) for b in batches]
-    assert longest == sorted(longest)

@@ -8,7 +8,6 @@ import torch
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.pretraining import (
     NUM_SPECIALS,
-    PassBatches,
     SpeechCrops,
     pretraining_datasets,
     unit_targets,
@@ -81,17 +80,6 @@ def test_a_place_depends_on_seed_and_pass_alone(spoken):
 def test_labels_of_whole_utterances_are_not_cut():
     with pytest.raises(ValueError, match="expected no crop_s"):
         SpeechCrops([], targets=len, crop_s=1.0)
-
-
-def test_batches_count_on_from_epoch_to_epoch():
-    class Batches(list):
-        def set_epoch(self, epoch):
-            self.reverse()
-
-    sampler = PassBatches(Batches([[0, 2], [1]]), size=3)
-    assert len(sampler) == 2
-    sampler.set_epoch(4)
-    assert list(sampler) == [[13], [12, 14]]
 
 
 def test_datasets_leave_short_and_long_ones_out(spoken):

@@ -13,8 +13,8 @@ from tests.inference.diarization_models import (
     talk,
 )
 from tests.inference.speaker_models import write
-from unispeech_sb.dataio.annotations import normalized
 from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.rttm import normalized
 from unispeech_sb.inference.diarization import SpeakerDiarization
 from unispeech_sb.inference.turns import Smoothing
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from unispeech_sb.dataio.annotation_files import read_audacity
-from unispeech_sb.dataio.annotations import Segment, read_rttm
+from unispeech_sb.dataio.rttm import Segment, read_audacity, read_rttm
 from unispeech_sb.inference.diarized import Diarization, recording_name
 from unispeech_sb.inference.turns import Turn
 

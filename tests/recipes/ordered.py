@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from recipes import asr
-from unispeech_sb.dataio.batches import FixedBatches
+from unispeech_sb.dataio.samplers import PassSampler
 from unispeech_sb.experiment import main as script
 
 ORDER = [0, 1, 2, 3, 4, 0, 1, 2]
@@ -21,7 +21,7 @@ def ordered_datasets(hparams):
     datasets = asr.text_datasets(hparams)
     size = int(os.environ["BATCH_SIZE"])
     batches = [ORDER[i : i + size] for i in range(0, len(ORDER), size)]
-    hparams["train_dataloader_opts"]["batch_sampler"] = FixedBatches(batches)
+    hparams["train_dataloader_opts"]["batch_sampler"] = PassSampler(batches)
     hparams["sorting"] = "ascending"  # else SpeechBrain shuffles the batches
     # Adam would make much of the last bits
     hparams["opt_class"] = partial(torch.optim.SGD, lr=0.1)

@@ -15,7 +15,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 
 from unispeech_sb.brains.pretraining import PretrainBrain
-from unispeech_sb.dataio.batches import FixedBatches
+from unispeech_sb.dataio.samplers import PassSampler
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 from unispeech_sb.nnet import quantizer
@@ -62,7 +62,7 @@ def ordered_datasets(recipe, hparams):
     datasets = recipe.dataio_prep(hparams)
     size = int(os.environ["BATCH_SIZE"])
     batches = [ORDER[i : i + size] for i in range(0, len(ORDER), size)]
-    options = {"batch_sampler": FixedBatches(batches)}
+    options = {"batch_sampler": PassSampler(batches)}
     hparams["train_dataloader_opts"] |= options | {"collate_fn": PaddedBatch}
     hparams["sorting"] = "ascending"  # else SpeechBrain shuffles the batches
     hparams["opt_class"] = partial(KeepingSGD, lr=0.01)

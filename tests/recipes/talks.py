@@ -4,8 +4,8 @@ import soundfile
 import torch
 
 from tests.recipes.voices import QUICK, TEXTS, VOICES
-from unispeech_sb.dataio.annotations import Segment, write_rttm
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, speak
+from unispeech_sb.dataio.rttm import Segment, write_rttm
 
 YAML = "hparams/speaker_diarization.yaml"
 GAP_S, OVERLAP_S = 0.2, 0.3

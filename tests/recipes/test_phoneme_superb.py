@@ -110,7 +110,7 @@ def test_superb_halves_batches_with_a_long_utterance(
         root, librispeech, tmp_path, batch_size=4, halve_over_s=0.1
     )
     text_datasets(hparams)
-    batches = hparams["train_dataloader_opts"]["batch_sampler"].batches
+    batches = hparams["train_dataloader_opts"]["batch_sampler"].items
     assert {len(batch) for batch in batches} == {2}
 
 

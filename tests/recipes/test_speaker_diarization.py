@@ -8,7 +8,7 @@ from recipes import speaker_diarization
 from tests.recipes.talks import YAML, talk_run, write_talks
 from tests.recipes.voices import VOICES, read_rows, write_table, write_voices
 from unispeech_sb.cli import main as command_line
-from unispeech_sb.dataio.annotations import read_rttm
+from unispeech_sb.dataio.rttm import read_rttm
 from unispeech_sb.inference.diarization import SpeakerDiarization
 from unispeech_sb.metrics.diarization import diarization_error
 

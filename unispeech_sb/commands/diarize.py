@@ -159,7 +159,7 @@ def _reference(path, files):
     if path is None:
         return {}
 
-    from unispeech_sb.dataio.annotations import read_rttm
+    from unispeech_sb.dataio.rttm import read_rttm
 
     found = read_rttm(path)
     for file in files:

@@ -1,69 +1,55 @@
-"""Datasets of diarization: chunks of recorded and of artificial conversations
-with who is active in each frame, and what a recipe prepares for them.
+"""Data of diarization: chunks of recorded conversations and simulated mixtures,
+with who is active in each frame.
 """
 
+import math
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+import torchaudio
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.logger import get_logger
+from torch.utils.data import Dataset
 
-from unispeech_sb.dataio.activity import clipped
-from unispeech_sb.dataio.annotations import read_uem
-from unispeech_sb.dataio.chunks import (
-    ChunkReader,
-    PassSampler,
-    TrainingChunks,
-    chunk_rows,
-)
-from unispeech_sb.dataio.corpora.conversations import read_annotations
+from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SPLITS, check_records, read_manifest
-from unispeech_sb.dataio.mixtures import MixtureSimulator
-from unispeech_sb.dataio.pipelines import dynamic_batches
+from unispeech_sb.dataio.rttm import Segment, read_annotations, read_uem
+from unispeech_sb.dataio.samplers import (
+    SEED_STEP,
+    PassSampler,
+    dynamic_batches,
+    numbered_generator,
+)
+from unispeech_sb.dataio.simulation import MixtureSimulator
+
+__all__ = ["diarization_datasets", "mixture_recordings"]
 
 logger = get_logger(__name__)
 
-_NUM_BUCKETS = 10  # lengths that the batches of evaluations tell apart
+HOP_SAMPLES, WINDOW_SAMPLES = 320, 400
+"""Of the frames of every published backbone, at 16 kHz."""
+
+NOBODY = -1
+"""Label of a column without a speaker, or with one that is not known."""
+
+_SAMPLE_RATE, _NARROW_RATE = 16000, 8000
+_LEAST_S = 0.025  # one frame of the backbone
+_DIGITS = 6  # of frame numbers: times in seconds are not exact
+_NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _STAGES = {"valid": Stage.VALID, "test": Stage.TEST}
 
 
-def usable_conversations(records, hparams):
-    """Checks that every recording can be decoded.
+def mixture_recordings(records, conversations, hparams):
+    """Chooses the recordings that simulated mixtures are made of.
 
-    Arguments
-    ---------
-    records : iterable of dict
-        Records of conversations.
-    hparams : dict
-        The recipe's yaml: ``skip_bad_files``.
-
-    Returns
-    -------
-    list of dict
-        The records.
-
-    Raises
-    ------
-    ValueError
-        As ``check_records``.
-
-    Example
-    -------
-    >>> usable_conversations([], {"skip_bad_files": False})
-    []
-    """
-    return check_records(records, hparams["skip_bad_files"])
-
-
-def mixture_voices(records, conversations, hparams):
-    """Chooses the recordings that conversations are made of.
-
-    Speakers of the validation and test sets are left out: nothing that is
-    trained on may have been heard in them.
+    Speakers of the validation and test sets are left out: these are of unseen
+    speakers.
 
     Arguments
     ---------
@@ -86,20 +72,20 @@ def mixture_voices(records, conversations, hparams):
 
     Example
     -------
-    >>> hparams = {"simulated_folder": "my_voices", "skip_bad_files": False}
-    >>> mixture_voices([], [], hparams)
+    >>> hparams = {"simulated_folder": "my_speakers", "skip_bad_files": False}
+    >>> mixture_recordings([], [], hparams)
     Traceback (most recent call last):
     ...
-    ValueError: my_voices: expected recordings of speakers that are not in ...
+    ValueError: my_speakers: expected recordings of speakers that are not in ...
     """
-    held_out = {
+    unseen = {
         segment.speaker
         for record in conversations
         if record["split"] != "train"
         for segment in read_annotations(record["rttm"]).get(record["ID"], [])
     }
     records = list(records)
-    kept = [record for record in records if record["spk_id"] not in held_out]
+    kept = [record for record in records if record["spk_id"] not in unseen]
     if not kept:
         raise ValueError(
             f"{hparams['simulated_folder']}: expected recordings of speakers "
@@ -118,8 +104,8 @@ def diarization_datasets(hparams):
     """Builds the datasets: waveform, activity and speakers of each chunk.
 
     Training chunks are at random places, but for SUPERB's. With ``simulated``
-    artificial conversations of the voices in ``manifest_folder/voices`` are
-    among them, as long as the chunks.
+    mixtures of the recordings in ``manifest_folder/voices`` are among them, as
+    long as the chunks.
 
     Arguments
     ---------
@@ -160,8 +146,8 @@ def diarization_datasets(hparams):
     [2]
     """
     rows = {split: _rows(hparams, split) for split in SPLITS}
-    voices = _voices(hparams)
-    names = {voice["spk_id"] for voice in voices}
+    singles = _mixture_records(hparams)
+    names = {record["spk_id"] for record in singles}
     names |= {s.speaker for row in rows["train"] for s in row["segments"]}
     if not names:
         raise ValueError(
@@ -177,7 +163,7 @@ def diarization_datasets(hparams):
         hparams["superb_labels"],
         hparams["narrow_band"],
     )
-    datasets = {"train": _training(rows["train"], voices, reader, hparams)}
+    datasets = {"train": _training(rows["train"], singles, reader, hparams)}
     hparams["references"], hparams["uems"] = {}, {}
     for split, stage in _STAGES.items():
         if rows[split]:
@@ -213,21 +199,21 @@ def _rows(hparams, split):
     ]
 
 
-def _voices(hparams):
-    """Recordings that conversations are made of."""
+def _mixture_records(hparams):
+    """The recordings that mixtures are made of."""
     if not hparams["simulated"]:
         return []
     return read_manifest(Path(hparams["manifest_folder"], "voices/train.csv"))
 
 
-def _training(rows, voices, reader, hparams):
+def _training(rows, singles, reader, hparams):
     """The dataset that is trained on, and its sampler."""
     chunk_s, simulate = hparams["chunk_s"], None
     chunks = chunk_rows(rows, chunk_s)
     _log_crowds(chunks, "train", reader.num_speakers)
-    if voices:
+    if singles:
         mixtures = MixtureSimulator(
-            voices, hparams["mixture_options"], chunk_s, hparams["seed"]
+            singles, hparams["mixture_options"], chunk_s, hparams["seed"]
         )
         simulate = partial(reader.simulate, mixtures)
     dataset = TrainingChunks(
@@ -246,7 +232,12 @@ def _training(rows, voices, reader, hparams):
             f"one batch; got {draws}: --batch_size={draws}"
         )
     options.pop("shuffle", None)
-    options["sampler"] = PassSampler(len(dataset), draws, hparams["seed"])
+    options["sampler"] = PassSampler(
+        range(len(dataset)),
+        draws,
+        hparams["seed"] * SEED_STEP,
+        pass_size=len(dataset),
+    )
     options["collate_fn"] = PaddedBatch
     return dataset
 
@@ -276,7 +267,7 @@ def _evaluation(rows, reader, split, hparams):
 
 
 def _log_crowds(chunks, split, num_speakers):
-    """Says in how many chunks there are more speakers than columns."""
+    """Logs in how many chunks there are more speakers than columns."""
     crowds = 0
     for row in chunks:
         inside = clipped(row["segments"], row["start_s"], row["end_s"])
@@ -286,3 +277,246 @@ def _log_crowds(chunks, split, num_speakers):
             f"{split}: {crowds} of {len(chunks)} chunks have more than "
             f"{num_speakers} speakers; those who speak least are not labelled"
         )
+
+
+def chunk_rows(rows, chunk_s=None):
+    """Cuts recordings into chunks of ``chunk_s`` that follow one another.
+
+    The last of a recording is shorter, and left out if no frame is in it.
+    Without ``chunk_s`` recordings are whole. Each chunk has its recording's
+    row, with the chunk's own ``id`` and ``duration``, ``recording``,
+    ``start_s``, ``end_s``, and ``whole_s``, the length of the recording.
+    """
+    chunks = []
+    for row in rows:
+        whole = row["duration"]
+        size = whole if chunk_s is None else chunk_s
+        count = max(1, math.ceil((whole - _LEAST_S) / size))
+        for number in range(count):
+            start, end = number * size, min((number + 1) * size, whole)
+            named = row["id"] if chunk_s is None else f"{row['id']}_{number:05}"
+            place = {"id": named, "recording": row["id"]}
+            place |= {"start_s": start, "end_s": end, "whole_s": whole}
+            chunks.append({**row, **place, "duration": end - start})
+    return chunks
+
+
+class TrainingChunks(Dataset):
+    """What is trained on: chunks of recordings, and simulated mixtures.
+
+    An item's number says which pass it is of too: ``number // len(self)``.
+    So a random place, or a mixture, is the same in a run that was stopped and
+    resumed, with any number of workers.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Chunks as ``chunk_rows`` gives them.
+    read : callable
+        Row -> item, of the stretch from ``start_s`` to ``end_s``.
+    chunk_s : float, optional
+        Take this much of a recording at a random place, for each of its
+        chunks. Chunks stay where they are when omitted.
+    simulate : callable, optional
+        Number -> item of a simulated mixture.
+    num_simulated : int
+        How many of them are in a pass.
+    seed : int
+        What is drawn depends on it.
+    """
+
+    def __init__(
+        self,
+        rows,
+        read,
+        chunk_s=None,
+        simulate=None,
+        num_simulated=0,
+        seed=0,
+    ):
+        self.rows = rows
+        self.read = read
+        self.chunk_s = chunk_s
+        self.simulate = simulate
+        self.num_simulated = num_simulated
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.rows) + self.num_simulated
+
+    def __getitem__(self, number):
+        """Reads the item of a number: pass times length, plus place."""
+        passed, place = divmod(number, len(self))
+        if place >= len(self.rows):
+            mixture = place - len(self.rows) + passed * self.num_simulated
+            return self.simulate(mixture)
+        row = self.rows[place]
+        if self.chunk_s is not None:
+            row = self._moved(row, number)
+        return self.read(row)
+
+    def _moved(self, row, number):
+        """A row of a random stretch of the same recording."""
+        whole = row["whole_s"]
+        size = min(self.chunk_s, whole)
+        generator = numbered_generator(self.seed, number)
+        draw = torch.rand((), generator=generator, dtype=torch.double).item()
+        start = draw * (whole - size)
+        return {**row, "start_s": start, "end_s": start + size}
+
+
+@dataclass(frozen=True)
+class ChunkReader:
+    """Reads a chunk of a conversation and labels it.
+
+    Arguments
+    ---------
+    label_encoder : LabelEncoder
+        The speakers of the training.
+    num_speakers : int
+        Number of columns S. Of more speakers those are labelled that are
+        active longest in the chunk.
+    frame_s : float
+        Seconds of a frame, see ``count_frames``.
+    superb : bool
+        Label as s3prl does for SUPERB; a chunk is cut to whole 20 ms then,
+        and each of them has a label.
+    narrow_band : bool
+        Take speech through 8 kHz, as the authors' diarization has it.
+    """
+
+    label_encoder: LabelEncoder
+    num_speakers: int
+    frame_s: float = 0.02
+    superb: bool = False
+    narrow_band: bool = False
+
+    def read(self, row):
+        """Reads and labels a chunk: a row of ``chunk_rows`` with segments."""
+        num_samples, rate = read_header(row["wav"])
+        start = round(row["start_s"] * rate)
+        stop = min(round(row["end_s"] * rate), num_samples)
+        read_rate = _NARROW_RATE if self.narrow_band else _SAMPLE_RATE
+        wav = read_audio(
+            row["wav"],
+            start,
+            stop,
+            read_rate,
+            min_samples=read_rate // 40,
+            allow_silence=True,
+        )
+        if self.narrow_band:
+            wav = _resampled(wav, _NARROW_RATE, _SAMPLE_RATE)
+        item = self.labelled(wav, row["segments"], row["start_s"])
+        return {"id": row["id"], **item}
+
+    def simulate(self, mixtures, number):
+        """Makes and labels the simulated mixture of a number."""
+        wav, segments = mixtures[number]
+        if self.narrow_band:
+            wav = _resampled(wav, _SAMPLE_RATE, _NARROW_RATE)
+            wav = _resampled(wav, _NARROW_RATE, _SAMPLE_RATE)
+        return {"id": f"mixture_{number}", **self.labelled(wav, segments)}
+
+    def labelled(self, wav, segments, start_s=0.0):
+        """Labels a waveform at 16 kHz, [N], that begins at ``start_s``.
+
+        Gives sig, [N], activity, [T, S], and speaker_labels: the index of each
+        column's speaker, ``NOBODY`` where nobody is labelled, int64, [S].
+        """
+        inside = clipped(segments, start_s, start_s + len(wav) / _SAMPLE_RATE)
+        speakers = longest_speakers(inside, self.num_speakers)
+        if self.superb:
+            frames = len(wav) // HOP_SAMPLES
+            wav = wav[: frames * HOP_SAMPLES]
+            first = round(start_s * _SAMPLE_RATE / HOP_SAMPLES)
+            labels = superb_labels(segments, speakers, first, frames)
+        else:
+            frames = count_frames(len(wav), self.frame_s)
+            labels = frame_labels(inside, speakers, frames, self.frame_s)
+        activity = torch.zeros(frames, self.num_speakers)
+        activity[:, : len(speakers)] = labels
+        indices = torch.full((self.num_speakers,), NOBODY)
+        for column, speaker in enumerate(speakers):
+            if labels[:, column].any():
+                indices[column] = self.label_encoder.lab2ind.get(
+                    speaker, NOBODY
+                )
+        return {"sig": wav, "activity": activity, "speaker_labels": indices}
+
+
+def _resampled(wav, rate, wanted):
+    """A waveform at another rate, by torchaudio's filter."""
+    return torchaudio.functional.resample(wav, rate, wanted)
+
+
+def count_frames(num_samples, frame_s=0.02):
+    """Counts the frames of a waveform at 16 kHz, as the backbone has them.
+
+    ``frame_s`` is 0.02 of the backbone itself, or 0.04 of ``EENDVCHead``.
+    """
+    frames = (num_samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+    if frame_s == 0.02:
+        return frames
+    if frame_s == 0.04:
+        return (frames + 1) // 2
+    raise ValueError(f"expected frame_s 0.02 or 0.04, got {frame_s}")
+
+
+def clipped(segments, start_s, end_s):
+    """Segments cut to a chunk, in seconds from its beginning."""
+    return [
+        Segment(
+            max(start, start_s) - start_s, min(end, end_s) - start_s, speaker
+        )
+        for start, end, speaker in segments
+        if start < end_s and end > start_s
+    ]
+
+
+def longest_speakers(segments, num_speakers):
+    """The speakers that are active longest in a chunk, sorted by name."""
+    lengths = {}
+    for start, end, speaker in segments:
+        lengths[speaker] = lengths.get(speaker, 0.0) + end - start
+    order = sorted(lengths, key=lambda speaker: (-lengths[speaker], speaker))
+    return sorted(order[:num_speakers])
+
+
+def frame_labels(segments, speakers, num_frames, frame_s=0.02):
+    """1 where a speaker is active in the centre of a frame, else 0, [T, S].
+
+    The centre of frame i is at ``(i + 0.5) frame_s``. Segments of speakers
+    without a column are passed over.
+    """
+    labels = torch.zeros(num_frames, len(speakers))
+    for start, end, speaker in segments:
+        if speaker in speakers:
+            first, last = (
+                max(0, math.ceil(round(time / frame_s - 0.5, _DIGITS)))
+                for time in (start, end)
+            )
+            labels[first:last, speakers.index(speaker)] = 1.0
+    return labels
+
+
+def superb_labels(segments, speakers, first_frame, num_frames):
+    """1 where a speaker is active for s3prl's SUPERB, else 0, [T, S].
+
+    Times are rounded to frames of 20 ms, halves to the even one. A segment is
+    labelled if it begins or ends in the chunk: one that covers the whole
+    chunk, and more, is not.
+    """
+    labels = torch.zeros(num_frames, len(speakers))
+    for start, end, speaker in segments:
+        # In single precision, as its numbers are read
+        times = torch.tensor([start, end], dtype=torch.float32)
+        times = times * 16000 / HOP_SAMPLES
+        begin, finish = (times.round().long() - first_frame).tolist()
+        begins, ends = 0 <= begin < num_frames, 0 < finish <= num_frames
+        if speaker in speakers and (begins or ends):
+            column = speakers.index(speaker)
+            labels[
+                begin if begins else 0 : finish if ends else num_frames, column
+            ] = 1.0
+    return labels

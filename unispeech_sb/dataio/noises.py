@@ -3,14 +3,16 @@
 """
 
 import csv
-import os
 from pathlib import Path
 
 import soundfile
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import read_audio
+
+__all__ = ["prepare_noises"]
 
 logger = get_logger(__name__)
 
@@ -19,30 +21,7 @@ _SAMPLE_RATE = 16000
 
 
 def find_recordings(folder):
-    """Finds the recordings in a folder, at any depth.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        The folder.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files, sorted.
-
-    Raises
-    ------
-    ValueError
-        When there are none.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "rain.wav").touch()
-    >>> [file.name for file in find_recordings(folder)]
-    ['rain.wav']
-    """
+    """Lists the recordings in a folder, at any depth; there has to be one."""
     files = sorted(
         file
         for file in Path(folder).rglob("[!.]*")
@@ -111,12 +90,10 @@ def prepare_noises(folder, output_folder, piece_s=None):
             copy = output_folder / f"{name}.wav"
             soundfile.write(copy, piece.numpy(), _SAMPLE_RATE, "PCM_16")
             rows.append([name, len(piece) / _SAMPLE_RATE, copy, "wav", ""])
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as stream:
+    with atomic(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
         writer.writerows(rows)
-    os.replace(partial, path)
     logger.info(f"{folder}: {len(rows)} stretches of {len(files)} recordings")
     return path
 

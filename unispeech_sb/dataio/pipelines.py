@@ -5,7 +5,6 @@
 import functools
 
 import torch
-from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.data_pipeline import provides, takes
 
 from unispeech_sb.dataio.audio import read_audio, read_header
@@ -147,51 +146,6 @@ def text_pipeline(tokenizer, key="wrd"):
         return text, torch.tensor(tokens, dtype=torch.long)
 
     return provides("text", "tokens")(takes(key)(encode))
-
-
-def dynamic_batches(dataset, max_batch_s, num_buckets, seed=None):
-    """Make batches of utterances of like length, up to a duration in all.
-
-    Arguments
-    ---------
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        With a duration in each row.
-    max_batch_s : float
-        Most seconds in a batch, padding included; an utterance that is longer
-        is a batch of its own.
-    num_buckets : int
-        Number of lengths to tell apart, at least 2.
-    seed : int, optional
-        Draw batches and their order from it, anew in each epoch; without one
-        the order is that of the lengths.
-
-    Returns
-    -------
-    speechbrain.dataio.sampler.DynamicBatchSampler
-        The ``batch_sampler`` of a loader.
-
-    Example
-    -------
-    >>> from speechbrain.dataio.dataset import DynamicItemDataset
-    >>> rows = {str(i): {"duration": 1.0 + i} for i in range(4)}
-    >>> dataset = DynamicItemDataset(rows)
-    >>> list(dynamic_batches(dataset, max_batch_s=9.0, num_buckets=3))
-    [[0, 1], [2], [3]]
-    """
-    if num_buckets < 2 or max_batch_s <= 0:
-        raise ValueError(
-            "dynamic batches: expected num_buckets of at least 2 and "
-            f"max_batch_s above 0; got {num_buckets} and {max_batch_s}"
-        )
-    shuffle = seed is not None
-    return DynamicBatchSampler(
-        dataset,
-        max_batch_s,
-        num_buckets,
-        shuffle=shuffle,
-        batch_ordering="random" if shuffle else "ascending",
-        seed=seed or 0,
-    )
 
 
 def fit_label_encoder(datasets, key="label"):

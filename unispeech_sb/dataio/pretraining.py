@@ -9,7 +9,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.manifest import (
@@ -17,7 +17,11 @@ from unispeech_sb.dataio.manifest import (
     filter_by_duration,
     read_manifest,
 )
-from unispeech_sb.dataio.pipelines import dynamic_batches
+from unispeech_sb.dataio.samplers import (
+    PassSampler,
+    dynamic_batches,
+    numbered_generator,
+)
 from unispeech_sb.dataio.units import cut_units, read_about, units_of
 
 logger = get_logger(__name__)
@@ -25,8 +29,6 @@ logger = get_logger(__name__)
 NUM_SPECIALS = 4
 """Rows of the label embeddings before those of the units: the authors'
 ``<s> <pad> </s> <unk>``, never targets."""
-
-_SEED_STEP = 0x9E3779B1  # seeds of runs far apart
 
 
 class SpeechCrops(Dataset):
@@ -161,8 +163,7 @@ class SpeechCrops(Dataset):
 
     def _draw(self, number):
         """A number in [0, 1) for an item of a pass."""
-        generator = torch.Generator()
-        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
+        generator = numbered_generator(self.seed, number)
         return torch.rand((), generator=generator, dtype=torch.double).item()
 
 
@@ -171,50 +172,6 @@ def _bounds(row):
     num_samples, rate = read_header(row["wav"])
     start, stop = row.get("start"), row.get("stop")
     return start or 0, num_samples if stop is None else stop, rate
-
-
-class PassBatches(Sampler):
-    """Batches of ``SpeechCrops``, whose numbers say which epoch they are of.
-
-    Arguments
-    ---------
-    batches : torch.utils.data.Sampler
-        Batches of places in a pass.
-    size : int
-        Items in a pass.
-
-    Example
-    -------
-    >>> from unispeech_sb.dataio.batches import FixedBatches
-    >>> sampler = PassBatches(FixedBatches([[0, 1], [2]]), size=3)
-    >>> sampler.set_epoch(2)
-    >>> list(sampler)
-    [[6, 7], [8]]
-    """
-
-    def __init__(self, batches, size):
-        self.batches = batches
-        self.size = size
-        self.epoch = 0
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __iter__(self):
-        first = self.epoch * self.size
-        for batch in self.batches:
-            yield [first + place for place in batch]
-
-    def set_epoch(self, epoch):
-        """Chooses the epoch, as SpeechBrain does at its start.
-
-        Arguments
-        ---------
-        epoch : int
-            Its number.
-        """
-        self.epoch = epoch
-        self.batches.set_epoch(epoch)
 
 
 def unit_targets(folder, split):
@@ -367,6 +324,6 @@ def _add_batches(dataset, split, hparams):
     )
     sampler = batches()
     if split == "train":
-        sampler = PassBatches(batches(hparams["seed"]), len(dataset))
+        sampler = PassSampler(batches(hparams["seed"]), pass_size=len(dataset))
     options = hparams[f"{split}_dataloader_opts"]
     options |= {"batch_sampler": sampler, "collate_fn": PaddedBatch}

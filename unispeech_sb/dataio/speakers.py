@@ -11,7 +11,6 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.dataio.batches import FixedBatches
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import (
     SPLITS,
@@ -20,9 +19,9 @@ from unispeech_sb.dataio.manifest import (
 )
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
-    dynamic_batches,
     fit_label_encoder,
 )
+from unispeech_sb.dataio.samplers import PassSampler, dynamic_batches
 from unispeech_sb.dataio.vad import cut_silence, with_sound
 
 logger = get_logger(__name__)
@@ -355,6 +354,6 @@ def _draw(options, num_items, hparams):
     if draws:
         # Passes follow one another, as s3prl counts updates and not epochs
         options.pop("shuffle", None)
-        options["sampler"] = FixedBatches(
+        options["sampler"] = PassSampler(
             range(num_items), draws, hparams["seed"]
         )

@@ -17,9 +17,9 @@ from unispeech_sb.dataio.manifest import (
 )
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
-    dynamic_batches,
     text_pipeline,
 )
+from unispeech_sb.dataio.samplers import dynamic_batches
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
 logger = get_logger(__name__)

@@ -1,6 +1,6 @@
-"""Trial lists of speaker verification: which two recordings to compare, and
-whether one speaker is heard in both. Files as VoxCeleb has them (``1 a b``), as
-Kaldi has them (``a b target``), or CSV.
+"""Trials of speaker verification: which two recordings to compare, and whether
+they are of one speaker. Lists as VoxCeleb has them (``1 a b``), as Kaldi has
+them (``a b target``), or CSV; pairs of utterances whose speakers are known.
 """
 
 import csv
@@ -10,11 +10,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from speechbrain import Stage
+from speechbrain.utils.logger import get_logger
 
-FORMS = ("voxceleb", "kaldi", "csv")
+from unispeech_sb.atomic import atomic
+from unispeech_sb.dataio.manifest import read_manifest
 
+__all__ = [
+    "Trials",
+    "add_trials",
+    "pair_trials",
+    "read_trials",
+    "trial_records",
+    "write_trials",
+]
+
+logger = get_logger(__name__)
+
+_FORMS = ("voxceleb", "kaldi", "csv")
 _TRUTH = {"1": True, "0": False, "target": True, "nontarget": False}
 _COLUMNS = {
     "left": ("left", "enroll", "enrol", "utt1", "file1"),
@@ -145,9 +161,9 @@ def write_trials(path, trials, form="voxceleb", scores=None):
     a c nontarget
     """
     path = Path(path)
-    if form not in FORMS or (form == "csv") != (path.suffix == ".csv"):
+    if form not in _FORMS or (form == "csv") != (path.suffix == ".csv"):
         raise ValueError(
-            f"{path}: expected a form of {', '.join(FORMS)}, and only CSVs to "
+            f"{path}: expected a form of {', '.join(_FORMS)}, and only CSVs to "
             f"end in .csv, got {form!r}"
         )
     if scores is not None and (
@@ -163,43 +179,209 @@ def write_trials(path, trials, form="voxceleb", scores=None):
             raise ValueError(
                 f"{path}: expected names without blanks, got {name!r}"
             )
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        rows = _table(trials, form, scores)
+    with atomic(path) as file:
+        rows = _text_rows(trials, form, scores)
         if form == "csv":
             csv.writer(file, lineterminator="\n").writerows(rows)
         else:
             file.writelines(" ".join(row) + "\n" for row in rows)
-    os.replace(partial, path)
 
 
-def speakers_of(trials):
-    """Tells from the truth alone which recordings are of one speaker.
-
-    Those of a target trial are, and so are all that a chain of target trials
-    connects; a recording in no target trial counts as a speaker by itself.
+def pair_trials(names, speakers, max_trials=None, seed=0):
+    """Pairs utterances: all of them, or a sample with as many target as
+    non-target trials, as far as there are.
 
     Arguments
     ---------
-    trials : Trials
-        The list.
+    names : sequence of str
+        Utterances, [U].
+    speakers : sequence of str
+        The speaker of each, [U].
+    max_trials : int, optional
+        How many trials at most; all pairs when omitted.
+    seed : int
+        Seed of the sample.
 
     Returns
     -------
-    numpy.ndarray
-        Number of each recording's speaker, [U].
+    Trials
+        Each pair once, in the order of the utterances.
 
     Raises
     ------
     ValueError
-        When recordings of one speaker are also in a non-target trial.
+        When no speaker has two utterances, when there is one speaker only, or
+        when less than two trials are asked for.
 
     Example
     -------
-    >>> sides = np.array([[0, 1, 0], [1, 2, 3]], np.int32)
-    >>> trials = Trials(list("abcd"), *sides, np.array([True, True, False]))
-    >>> speakers_of(trials).tolist()
-    [0, 0, 0, 1]
+    >>> trials = pair_trials(["a1", "a2", "b1"], ["a", "a", "b"])
+    >>> list(zip(trials.left.tolist(), trials.right.tolist()))
+    [(0, 1), (0, 2), (1, 2)]
+    >>> trials.targets.tolist()
+    [True, False, False]
+    """
+    if max_trials is not None and max_trials < 2:
+        raise ValueError(f"expected 2 trials or more, got {max_trials}")
+    names, counts = list(names), {}
+    for speaker in speakers:
+        counts[speaker] = counts.get(speaker, 0) + 1
+    if len(counts) < 2 or max(counts.values()) < 2:
+        alone = ", ".join(map(repr, list(counts)[:3])) or "none"
+        raise ValueError(
+            "expected two speakers or more, one of them with two utterances, "
+            f"to compare; got {len(names)} utterances of {len(counts)} "
+            f"speakers, such as {alone}"
+        )
+    owners = np.unique(list(speakers), return_inverse=True)[1]
+    total = len(names) * (len(names) - 1) // 2
+    if max_trials is None or total <= max_trials:
+        left, right = _pair_of(np.arange(total))
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        left, right = _sample(owners, max_trials, generator)
+    order = np.lexsort((right, left))
+    left, right = left[order], right[order]
+    return Trials(
+        names,
+        left.astype(np.int32),
+        right.astype(np.int32),
+        owners[left] == owners[right],
+    )
+
+
+def trial_records(records, path, audio_root=None):
+    """Makes the recordings of a trial list the test set.
+
+    The speakers of the list, as far as the corpus knows them, are left out of
+    the other splits: verification is of unseen speakers.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records with ``spk_id``.
+    path : str or path-like
+        The trial list.
+    audio_root : str or path-like, optional
+        Folder of the files that it names. Without one it names IDs of the
+        records.
+
+    Returns
+    -------
+    list of dict
+        Records of train and valid, then those of the list, whose IDs are its
+        names. Their ``spk_id`` is empty where it is not known.
+
+    Raises
+    ------
+    ValueError
+        As ``read_trials``, or when no other speaker is left to train on.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "trials.txt"
+    >>> _ = path.write_text("1 a1 a2\\n0 a1 b1\\n")
+    >>> records = [
+    ...     {"ID": name, "wav": name, "spk_id": name[0], "split": "train"}
+    ...     for name in ("a1", "a2", "b1", "c1")
+    ... ]
+    >>> found = trial_records(records, path)
+    >>> [(record["ID"], record["split"]) for record in found]
+    [('c1', 'train'), ('a1', 'test'), ('a2', 'test'), ('b1', 'test')]
+    """
+    records = list(records)
+    if audio_root is None:
+        known = {record["ID"]: record for record in records}
+        names = read_trials(path, known=known).names
+        test = [{"spk_id": "", **known[n], "split": "test"} for n in names]
+    else:
+        known = {record["wav"]: record for record in records}
+        names = read_trials(path, root=audio_root).names
+        test = []
+        for name in names:
+            wav = os.path.abspath(os.path.join(audio_root, name))
+            speaker = known.get(wav, {}).get("spk_id", "")
+            record = {"ID": name, "wav": wav, "split": "test"}
+            test.append({**record, "spk_id": speaker})
+    tested = {record["spk_id"] for record in test} - {""}
+    others = [record for record in records if record["split"] != "test"]
+    kept = [r for r in others if r.get("spk_id", "") not in tested]
+    if not kept:
+        raise ValueError(
+            f"{path}: expected speakers beside those of the trials, to train "
+            "on; there are none"
+        )
+    if len(kept) < len(others):
+        logger.info(
+            f"Left out {len(others) - len(kept)} recordings of speakers of "
+            f"{path}"
+        )
+    return kept + test
+
+
+def add_trials(hparams):
+    """Reads or makes the trials of validation and test.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml. In place of the file ``trials`` come the ``Trials``
+        of each stage, and there are added ``trial_speakers``, stage -> the
+        speakers of both sides, and ``write_trials``. Without a file, pairs of
+        the test set are compared, at most ``num_test_trials``; without a test
+        set, those of valid, at most ``num_valid_trials``.
+
+    Raises
+    ------
+    ValueError
+        As ``read_trials`` and ``pair_trials``, or when the list and the
+        corpus disagree on speakers.
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.manifest import write_manifests
+    >>> folder = getfixture("tmp_path")
+    >>> record = {"wav": "/a.wav", "duration": 1.0, "split": "valid"}
+    >>> records = [{**record, "ID": n, "spk_id": n[0]} for n in ("a1", "a2")]
+    >>> records += [{**record, "ID": "b1", "spk_id": "b"}]
+    >>> _ = write_manifests(records, folder, required_splits=())
+    >>> hparams = {"manifest_folder": folder, "trials": None, "seed": 1}
+    >>> add_trials({**hparams, "num_valid_trials": 1})
+    Traceback (most recent call last):
+    ...
+    ValueError: trials of the split valid: expected 2 trials or more, got 1
+    >>> hparams["num_valid_trials"] = 10
+    >>> add_trials(hparams)
+    >>> hparams["trials"][Stage.TEST].targets.tolist()
+    [True, False, False]
+    """
+    path = hparams["trials"]
+    found, owners = {}, {}
+    for stage, split in ((Stage.VALID, "valid"), (Stage.TEST, "test")):
+        manifest = Path(hparams["manifest_folder"], f"{split}.csv")
+        if not manifest.is_file():  # a run then evaluates on valid
+            found[stage], owners[stage] = (
+                found[Stage.VALID],
+                owners[Stage.VALID],
+            )
+            continue
+        speakers = {r["ID"]: r["spk_id"] for r in read_manifest(manifest)}
+        if path is not None and stage == Stage.TEST:
+            trials = read_trials(path, known=speakers)
+        else:
+            trials = _split_trials(speakers, split, hparams)
+        found[stage] = trials
+        owners[stage] = _owners(trials, speakers, path)
+    hparams["trials"], hparams["trial_speakers"] = found, owners
+    hparams["write_trials"] = write_trials
+
+
+def speakers_of(trials):
+    """Number of each recording's speaker, by the truth of trials alone, [U].
+
+    Recordings of a target trial are of one speaker, and so are all that a chain
+    of target trials connects; a recording in no target trial has a speaker of
+    its own. A non-target trial of one speaker is an error.
     """
     size = len(trials.names)
     left, right = trials.left[trials.targets], trials.right[trials.targets]
@@ -326,7 +508,7 @@ def _check_names(trials, path, lines, known, root):
         )
 
 
-def _table(trials, form, scores):
+def _text_rows(trials, form, scores):
     """Rows of a trial list, as text."""
     names = trials.names
     if form == "csv":
@@ -347,3 +529,89 @@ def _table(trials, form, scores):
             yield *pair, str(int(target))
         else:
             yield *pair, str(int(target)), repr(float(scores[number]))
+
+
+def _pair_of(numbers):
+    """Numbers 0, 1, 2, ... -> the pairs (0, 1), (0, 2), (1, 2), (0, 3), ..."""
+    right = ((1 + np.sqrt(1 + 8 * numbers.astype(np.float64))) / 2).astype(
+        np.int64
+    )
+    # The root is rounded, so that its integer may be one off
+    right -= right * (right - 1) // 2 > numbers
+    right += right * (right + 1) // 2 <= numbers
+    return numbers - right * (right - 1) // 2, right
+
+
+def _sample(owners, max_trials, generator):
+    """Both sides of drawn pairs, of one speaker and of two."""
+    targets = _draw_targets(owners, max_trials // 2, generator)
+    total = len(owners) * (len(owners) - 1) // 2
+    num_targets = sum(n * (n - 1) // 2 for n in np.bincount(owners).tolist())
+    wanted = min(max_trials - targets.shape[1], total - num_targets)
+    found = np.empty(0, np.int64)
+    while len(found) < wanted:
+        # As many again as are missing, for those of one speaker and doubles
+        drawn = _draw_numbers(total, 2 * (wanted - len(found)) + 16, generator)
+        left, right = _pair_of(drawn)
+        drawn = drawn[owners[left] != owners[right]]
+        fresh = drawn[~np.isin(drawn, found)]
+        found = np.concatenate([found, fresh])[:wanted]
+    return np.concatenate([targets, np.stack(_pair_of(found))], axis=1)
+
+
+def _draw_targets(owners, wanted, generator):
+    """Distinct pairs of one speaker, smaller side first, [2, N]."""
+    by_speaker = np.argsort(owners, kind="stable")
+    sizes = np.bincount(owners).astype(np.int64)
+    firsts = np.cumsum(sizes) - sizes
+    ends = np.cumsum(sizes * (sizes - 1) // 2)
+    drawn = _draw_numbers(int(ends[-1]), wanted, generator)
+    # Number of a pair -> its speaker, then its number among those of that one
+    speaker = np.searchsorted(ends, drawn, side="right")
+    local = drawn - np.append(0, ends)[speaker]
+    return np.stack(
+        [by_speaker[firsts[speaker] + side] for side in _pair_of(local)]
+    )
+
+
+def _draw_numbers(total, wanted, generator):
+    """Distinct numbers below a total, as many as wanted or there are."""
+    if total <= 8 * wanted:
+        return torch.randperm(total, generator=generator)[:wanted].numpy()
+    drawn = torch.randint(total, (2 * wanted,), generator=generator).numpy()
+    _, firsts = np.unique(drawn, return_index=True)
+    return drawn[np.sort(firsts)][:wanted]
+
+
+def _split_trials(speakers, split, hparams):
+    """Trials of a split's utterances."""
+    try:
+        return pair_trials(
+            list(speakers),
+            list(speakers.values()),
+            hparams[f"num_{split}_trials"],
+            hparams["seed"],
+        )
+    except ValueError as error:
+        raise ValueError(f"trials of the split {split}: {error}") from error
+
+
+def _owners(trials, speakers, path):
+    """Speakers of both sides of each trial, by number."""
+    names = [speakers[name] for name in trials.names]
+    if "" in names:
+        owners = speakers_of(trials)
+    else:
+        owners = np.unique(names, return_inverse=True)[1]
+    left, right = owners[trials.left], owners[trials.right]
+    wrong = np.flatnonzero((left == right) != trials.targets)
+    if len(wrong):
+        one, other = (
+            trials.names[side[wrong[0]]] for side in (trials.left, trials.right)
+        )
+        kind = "target" if trials.targets[wrong[0]] else "non-target"
+        raise ValueError(
+            f"{path}: {one} {other} is a {kind} trial, but by the corpus "
+            f"these are of {speakers[one]} and {speakers[other]}"
+        )
+    return left, right

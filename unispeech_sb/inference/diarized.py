@@ -6,9 +6,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from unispeech_sb.dataio.annotation_files import write_audacity
-from unispeech_sb.dataio.annotation_lines import write_files
-from unispeech_sb.dataio.annotations import Segment, write_rttm
+from unispeech_sb.dataio.rttm import (
+    Segment,
+    write_audacity,
+    write_files,
+    write_rttm,
+)
 from unispeech_sb.inference.timeline import write_timeline
 
 

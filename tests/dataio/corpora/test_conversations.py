@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from unispeech_sb.dataio.corpora.conversations import (
-    conversations,
-    read_annotations,
-)
+from unispeech_sb.dataio.corpora.conversations import conversations
+from unispeech_sb.dataio.rttm import read_annotations
 
 LINE = "SPEAKER {} 1 {} {} <NA> <NA> {} <NA> <NA>\n"
 

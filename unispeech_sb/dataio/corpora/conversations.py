@@ -5,11 +5,14 @@ SUPERB makes it), lists of recordings with RTTM files, folders of both.
 import csv
 from pathlib import Path
 
-from unispeech_sb.dataio.annotation_files import read_kaldi_segments
-from unispeech_sb.dataio.annotation_lines import fields_of, read_seconds
-from unispeech_sb.dataio.annotations import normalized, read_rttm, read_uem
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.corpora.paths import find_file
+from unispeech_sb.dataio.rttm import (
+    fields_of,
+    read_annotations,
+    read_seconds,
+    read_uem,
+)
 
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 _SPLITS = {
@@ -91,42 +94,6 @@ def conversations(path, split=None):
             annotations[file] = read_annotations(file)
         _check_end(record, annotations[file].get(record["ID"], []))
         yield record
-
-
-def read_annotations(path):
-    """Reads who spoke when, of an RTTM file or of Kaldi's ``segments``.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The file; one named ``segments`` has ``utt2spk`` beside it.
-
-    Returns
-    -------
-    dict
-        Recording -> list of Segment, as ``normalized`` gives it.
-
-    Raises
-    ------
-    ValueError
-        As ``read_rttm`` and ``read_kaldi_segments``.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "talk.rttm"
-    >>> _ = path.write_text(
-    ...     "SPEAKER talk 1 0.5 1 <NA> <NA> anna <NA> <NA>\\n"
-    ...     "SPEAKER talk 1 1.5 1 <NA> <NA> anna <NA> <NA>\\n"
-    ... )
-    >>> read_annotations(path)
-    {'talk': [Segment(start=0.5, end=2.5, speaker='anna')]}
-    """
-    path = Path(path)
-    if path.name == "segments":
-        found = read_kaldi_segments(path.parent)
-    else:
-        found = read_rttm(path)
-    return {name: normalized(segments) for name, segments in found.items()}
 
 
 def _kaldi(folder, split):

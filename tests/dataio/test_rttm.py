@@ -1,12 +1,18 @@
-"""Annotations: what is joined, RTTM and UEM there and back, what is refused."""
+"""Annotations: each format there and back, what is joined, what is refused."""
 
 import pytest
 
-from unispeech_sb.dataio.annotations import (
+from unispeech_sb.dataio.rttm import (
     Segment,
+    fields_of,
     normalized,
+    read_audacity,
+    read_kaldi_segments,
     read_rttm,
     read_uem,
+    write_audacity,
+    write_files,
+    write_kaldi_segments,
     write_rttm,
     write_uem,
 )
@@ -227,3 +233,157 @@ def test_real_annotations_are_read(data_folder):
             assert max(segment.end for segment in segments) <= 40
     stretches = read_uem(data_folder / "diarization" / "real" / "trn00.uem")
     assert stretches == {"trn00": [(0.0, 30.0)]}
+
+
+PAIRS = [(0.5, 1.75, "anna"), (1.0, 4.0, "ben"), (2.0, 3.0, "anna")]
+
+
+def test_audacity_there_and_back_is_the_same(tmp_path):
+    segments = [*PAIRS, (5.0, 6.0, "Ben C.")]
+    write_audacity(tmp_path / "labels.txt", segments)
+    assert read_audacity(tmp_path / "labels.txt") == segments
+    write_audacity(tmp_path / "none.txt", [])
+    assert read_audacity(tmp_path / "none.txt") == []
+
+
+def test_labels_as_audacity_writes_them_are_read(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text(
+        "1.000000\t2.500000\tben\n\\\t100.0\t4000.0\n"
+        "0.000000\t1.200000\tanna \n"
+    )
+    assert read_audacity(path) == [(0.0, 1.2, "anna"), (1.0, 2.5, "ben")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.0\t1.0\n", "line 1: expected start, end and the speaker's name"),
+        ("0.0\t1.0\t \n", "line 1: expected start, end and the speaker's"),
+        ("0.0 1.0 anna\n", "line 1: expected start, end and the speaker's"),
+        ("0,0\t1,0\tanna\n", "line 1: expected seconds from 0 on, got '0,0'"),
+        ("1.0\t1.0\tanna\n", "line 1: expected an end behind the start"),
+        ("0\t2\ta\n0\t2\tb\n1\t3\ta\n", "line 3: a of labels starts at 1.0"),
+    ],
+)
+def test_bad_labels_are_named(tmp_path, text, message):
+    path = tmp_path / "labels.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"labels.txt, {message}"):
+        read_audacity(path)
+
+
+def test_overlapping_labels_can_be_merged(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("0\t2\ta\n1\t3\ta\n")
+    assert read_audacity(path, merge=True) == [(0.0, 3.0, "a")]
+
+
+def test_kaldi_there_and_back_is_the_same(tmp_path):
+    annotations = {"talk": PAIRS, "other": [(0.0, 9.0, "anna")]}
+    write_kaldi_segments(tmp_path, annotations)
+    assert read_kaldi_segments(tmp_path) == annotations
+    names = [
+        line.split()[0]
+        for line in (tmp_path / "segments").read_text().splitlines()
+    ]
+    assert names == sorted(names)
+    assert names[0] == "anna_other_000000_009000"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["segments", "utt2spk"]
+
+
+def test_two_segments_of_one_name_are_refused(tmp_path):
+    segments = [(0.0, 1.0, "anna"), (0.0, 1.0001, "anna")]
+    with pytest.raises(ValueError, match="two segments are named anna_talk_0"):
+        write_kaldi_segments(tmp_path, {"talk": segments})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("segments", "speakers", "message"),
+    [
+        ("u1 talk 0 1", "u2 anna", "segments, line 1: u1 has no speaker in"),
+        ("u1 talk 0 1", "u1 anna x", "utt2spk, line 1: expected 2 fields"),
+        ("u1 talk 0 1 1", "u1 anna", "segments, line 1: expected 4 fields"),
+        ("u1 talk 0 -1", "u1 anna", "line 1: expected seconds .* got '-1'"),
+        ("u1 talk 2 1", "u1 anna", "line 1: expected an end behind"),
+        ("u1 talk 0 1\nu1 talk 2 3", "u1 anna", "line 2: u1 occurs twice"),
+        ("u1 talk 0 1", "u1 anna\nu1 ben", "utt2spk, line 2: u1 occurs"),
+        (
+            "u1 talk 0 2\nu2 talk 1 3",
+            "u1 anna\nu2 anna",
+            "segments, line 2: anna of talk starts at 1.0",
+        ),
+    ],
+)
+def test_bad_kaldi_folders_are_named(tmp_path, segments, speakers, message):
+    (tmp_path / "segments").write_text(segments)
+    (tmp_path / "utt2spk").write_text(speakers)
+    with pytest.raises(ValueError, match=message):
+        read_kaldi_segments(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(ValueError, match="utt2spk: there is no such file"):
+        read_kaldi_segments(tmp_path)
+
+
+@pytest.mark.real_data
+def test_rttm_and_segments_of_a_real_folder_say_the_same(data_folder):
+    for split, count in (("train", 60), ("dev", 16)):
+        folder = data_folder / "diarization" / "mix2" / split
+        ours = read_kaldi_segments(folder)
+        assert len(ours) == count
+        for name, segments in read_rttm(folder / "rttm").items():
+            for one, other in zip(segments, ours[name], strict=True):
+                assert one.speaker == other.speaker
+                assert one[:2] == pytest.approx(other[:2], abs=0.0021)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.000"),
+        (1.5, "1.500"),
+        (30.0, "30.000"),
+        (0.1 + 0.2, "0.300"),
+        (3599.123456789, "3599.123457"),
+        (0.1234, "0.1234"),
+        (1e5, "100000.000"),
+    ],
+)
+def test_times_have_three_to_six_digits(tmp_path, seconds, text):
+    write_uem(tmp_path / "a.uem", {"talk": [(seconds, 200000)]})
+    written = (tmp_path / "a.uem").read_text()
+    assert written == f"talk 1 {text} 200000.000\n"
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("before")
+    with pytest.raises(FileNotFoundError):
+        write_files({one: ["now"], tmp_path / "nowhere" / "other": ["now"]})
+    assert one.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [one]
+    write_files({one: ["now"], other: ["too"]})
+    assert (one.read_text(), other.read_text()) == ("now\n", "too\n")
+
+
+def test_lines_are_counted_from_one_with_those_passed_over(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("; no\n\na\tb c\n")
+    assert list(fields_of(path)) == [(f"{path}, line 3", ["a", "b", "c"])]
+    assert list(fields_of(path, "\t"))[0][1] == ["a", "b c"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a ", "a\tb", "a\nb", "a\n"])
+def test_names_that_are_no_field_are_refused(tmp_path, name):
+    for write, given in (
+        (write_rttm, {"talk": [(0, 1, name)]}),
+        (write_audacity, [(0, 1, name)]),
+    ):
+        with pytest.raises(ValueError, match="a: expected a name without"):
+            write(tmp_path / "a", given)
+    with pytest.raises(ValueError, match="a: expected a name without blanks"):
+        write_rttm(tmp_path / "a", {"talk": [(0, 1, "Anna B.")]})
+    assert not list(tmp_path.iterdir())

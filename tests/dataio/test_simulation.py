@@ -1,4 +1,4 @@
-"""Artificial conversations are what their options say, and the same again."""
+"""Simulated mixtures are what their options say, and the same again."""
 
 import math
 
@@ -7,14 +7,24 @@ import pytest
 import soundfile
 import torch
 
-from unispeech_sb.dataio.activity import frame_labels
-from unispeech_sb.dataio.mixtures import (
+from unispeech_sb.dataio.corpora.conversations import conversations
+from unispeech_sb.dataio.diarization import frame_labels
+from unispeech_sb.dataio.noises import prepare_noises
+from unispeech_sb.dataio.rttm import read_rttm
+from unispeech_sb.dataio.simulation import (
+    Mixture,
     MixtureOptions,
     MixtureSimulator,
+    Turn,
+    arrange_turns,
+    overlap_ratio,
+    reverberate,
+    room_response,
     speech_stretches,
+    turn_segments,
+    uniform,
+    write_mixtures,
 )
-from unispeech_sb.dataio.noises import prepare_noises
-from unispeech_sb.dataio.turns import overlap_ratio
 
 RATE = 16000
 DRY = {"snr_db": None, "rt60_s": None}
@@ -43,7 +53,7 @@ def level_db(wav):
 
 
 def active(mixture, speaker=None, shrink_s=0.03):
-    """Samples in which somebody, or one speaker, is surely heard."""
+    """Samples in which somebody, or one speaker, is surely active."""
     samples = torch.zeros(len(mixture.wav), dtype=torch.bool)
     for start, end, name in mixture.segments:
         if speaker in (None, name):
@@ -52,7 +62,7 @@ def active(mixture, speaker=None, shrink_s=0.03):
     return samples
 
 
-def test_a_number_is_the_same_conversation_whenever_it_is_made(records):
+def test_a_number_is_the_same_mixture_whenever_it_is_made(records):
     mixtures = MixtureSimulator(records, MixtureOptions(), 6.0, seed=3)
     first = [mixtures[number] for number in (5, 0)]
     anew = MixtureSimulator(list(records), {}, 6.0, seed=3)
@@ -235,3 +245,145 @@ def test_a_recording_without_speech_is_named(tmp_path):
     mixtures = MixtureSimulator([record], {"num_speakers": (1, 1)}, 3.0)
     with pytest.raises(ValueError, match=f"{path}: expected speech"):
         mixtures[0]
+
+
+def speech(speaker, duration):
+    """A turn without pauses."""
+    return Turn(speaker, duration, [(0.0, duration)])
+
+
+def generator(seed=0):
+    """A generator with a seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("segments", "ratio"),
+    [
+        ([], 0.0),
+        ([(0.0, 2.0, "a"), (3.0, 5.0, "a")], 0.0),
+        ([(0.0, 2.0, "a"), (2.0, 5.0, "b")], 0.0),
+        ([(0.0, 4.0, "a"), (3.0, 5.0, "b")], 0.2),
+        ([(0.0, 4.0, "a"), (1.0, 2.0, "b"), (1.5, 3.0, "c")], 0.5),
+        ([(0.0, 4.0, "a"), (0.0, 4.0, "b")], 1.0),
+    ],
+)
+def test_overlap_is_counted_once_however_many_speak(segments, ratio):
+    assert overlap_ratio(segments) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.1, 0.25, 0.4])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_overlap_is_what_is_wanted_and_never_of_three(wanted, seed):
+    turns = [speech("abc"[n % 3], 2.0 + n % 4 / 2) for n in range(12)]
+    starts = arrange_turns(turns, 20.0, wanted, (0.1, 0.8), generator(seed))
+    segments = turn_segments(turns, starts, 20.0)
+    assert overlap_ratio(segments) == pytest.approx(wanted, abs=0.02)
+    for time in torch.arange(0.0, 20.0, 0.05).tolist():
+        assert sum(s.start < time < s.end for s in segments) <= 2
+
+
+def test_without_overlap_pauses_are_in_their_limits():
+    turns = [speech("ab"[n % 2], 1.0) for n in range(20)]
+    starts = arrange_turns(turns, 60.0, 0.0, (0.2, 0.6), generator())
+    ends = [0.0, *(start + 1.0 for start in starts)]
+    pauses = [start - end for start, end in zip(starts, ends)]
+    assert 0.2 <= min(pauses) < 0.3 and 0.5 < max(pauses) <= 0.6
+
+
+def test_a_speaker_who_goes_on_never_overlaps_with_itself():
+    turns = [speech("a", 1.0) for _ in range(6)]
+    starts = arrange_turns(turns, 9.0, 0.4, (0.2, 0.2), generator())
+    assert starts == pytest.approx([0.2 + 1.2 * n for n in range(6)])
+
+
+def test_where_overlap_is_wanted_there_are_pauses_too():
+    turns = [speech("ab"[n % 2], 2.0) for n in range(30)]
+    starts = arrange_turns(turns, 60.0, 0.15, (0.5, 1.0), generator())
+    gaps = [after - 2.0 - before for before, after in zip(starts, starts[1:])]
+    assert min(gaps) < -0.2 and max(gaps) > 0.5
+
+
+def test_pauses_inside_a_turn_are_no_speech_and_the_end_is_cut():
+    turn = Turn("a", 3.0, [(0.0, 1.0), (2.0, 3.0)])
+    segments = turn_segments([turn, turn], [1.0, 4.5], 5.0)
+    assert segments == [(1.0, 2.0, "a"), (3.0, 4.0, "a"), (4.5, 5.0, "a")]
+
+
+def test_numbers_are_drawn_from_the_whole_range():
+    draws = [uniform((2.0, 3.0), generator(seed)) for seed in range(50)]
+    assert 2.0 <= min(draws) < 2.2 and 2.8 < max(draws) <= 3.0
+
+
+def decay_db(response, early_s, late_s, rate=16000):
+    """By how many dB the energy falls between two moments."""
+    width = rate // 50
+    early, late = (
+        response[int(t * rate) :][:width].square().mean()
+        for t in (early_s, late_s)
+    )
+    return 10 * float(torch.log10(early / late))
+
+
+@pytest.mark.parametrize("rt60_s", [0.3, 0.8])
+def test_the_tail_decays_by_60_db_in_the_reverberation_time(rt60_s):
+    response = room_response(rt60_s, torch.Generator().manual_seed(1))
+    assert len(response) == rt60_s * 16000
+    fall = decay_db(response, 0.1 * rt60_s, 0.6 * rt60_s)
+    assert fall == pytest.approx(30.0, abs=3.0)
+
+
+def test_the_direct_sound_has_up_to_10_db_more_than_the_rest():
+    ratios = []
+    for seed in range(30):
+        response = room_response(0.3, torch.Generator().manual_seed(seed))
+        assert response[0] == 1.0
+        ratios.append(-10 * float(response[1:].square().sum().log10()))
+    assert -0.1 < min(ratios) < 1.5 and 8.5 < max(ratios) < 10.1
+
+
+def test_a_reverberated_signal_is_in_step_and_at_its_level():
+    wav = torch.zeros(4000)
+    wav[1000] = 0.5
+    late = torch.zeros(300)
+    late[100], late[150] = -0.2, 0.1  # a file that begins before the sound
+    received = reverberate(wav, late)
+    wanted = torch.zeros(4000)
+    wanted[1000], wanted[1050] = 0.5, -0.25
+    torch.testing.assert_close(received, wanted, atol=1e-6, rtol=0)
+
+
+def test_a_room_of_one_sample_changes_nothing():
+    wav = torch.randn(1000)
+    received = reverberate(wav, room_response(1e-5, torch.Generator()))
+    torch.testing.assert_close(received, wav, atol=1e-6, rtol=0)
+
+
+MADE = [
+    Mixture(0.1 * torch.randn(8000), [(0.1, 0.4, "anna"), (0.3, 0.5, "ben")]),
+    Mixture(0.1 * torch.randn(16000), [(0.25, 1.0, "ben")]),
+]
+
+
+def test_a_written_set_is_a_corpus(tmp_path):
+    folder = tmp_path / "train"
+    write_mixtures(MADE, 2, folder, prefix="talk")
+    records = list(conversations(folder))
+    assert [record["ID"] for record in records] == ["talk_00000", "talk_00001"]
+    assert [record["duration"] for record in records] == [0.5, 1.0]
+    assert {record["split"] for record in records} == {"train"}
+    annotations = read_rttm(records[0]["rttm"])
+    assert list(annotations.values()) == [made.segments for made in MADE]
+    wav, rate = soundfile.read(records[1]["wav"], dtype="float32")
+    torch.testing.assert_close(
+        torch.from_numpy(wav), MADE[1].wav, atol=1e-4, rtol=0
+    )
+    assert rate == 16000
+    durations = (folder / "reco2dur").read_text().split()
+    assert durations == ["talk_00000", "0.500000", "talk_00001", "1.000000"]
+
+
+def test_a_set_is_not_written_over(tmp_path):
+    write_mixtures(MADE, 1, tmp_path)
+    with pytest.raises(ValueError, match="it has a wav.scp"):
+        write_mixtures(MADE, 1, tmp_path)

@@ -1,52 +1,60 @@
-"""Conversations made on the fly of recordings of single speakers: who is in
-them, turns, overlap, levels, room and noise are drawn, all from one seed.
+"""Simulated mixtures: conversations made of recordings of single speakers.
+Speakers, turns, overlap, levels, room and noise are drawn from one seed.
 """
 
 import dataclasses
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import soundfile
 import torch
+from scipy.signal import fftconvolve
+from tqdm import tqdm
 
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.noises import find_recordings
-from unispeech_sb.dataio.rooms import heard_in_room, room_response
-from unispeech_sb.dataio.turns import (
-    Turn,
-    arrange_turns,
-    turn_segments,
-    uniform,
+from unispeech_sb.dataio.rttm import (
+    Segment,
+    normalized,
+    write_files,
+    write_kaldi_segments,
+    write_rttm,
 )
+from unispeech_sb.dataio.samplers import numbered_generator
 from unispeech_sb.dataio.vad import sound_stretches
+
+__all__ = ["Mixture", "MixtureOptions", "MixtureSimulator", "write_mixtures"]
 
 _SAMPLE_RATE = 16000
 _FADE_S = 0.005  # of a turn that is cut out of running speech
 _PEAK = 0.99
-# Generators of torch keep 32 bits of a seed. An odd factor near 2**32 over the
-# golden ratio keeps the seeds of runs far apart, and numbers within one too.
-_SEED_STEP = 0x9E3779B1
+_STEPS = 20  # of tightness to try, first coarse, then fine about the best
+_DIRECT_DB = (0.0, 10.0)  # energy of the direct sound over that of the rest
+_FIRST_REFLECTION_S = 0.002
+_DECAY = 6.9078  # ln(1000): 60 dB
 
 
 @dataclasses.dataclass(frozen=True)
 class MixtureOptions:
-    """What artificial conversations are like.
+    """What simulated mixtures are like.
 
     Each pair is the least and the greatest of what is drawn, uniformly, for
-    every conversation, turn or speaker anew.
+    every mixture, turn or speaker anew.
 
     Arguments
     ---------
     num_speakers : sequence of int
-        Speakers of a conversation; a short one may end before all have spoken.
+        Speakers of a mixture; a short one may end before all have spoken.
     turn_s : sequence of float
         Seconds of a turn, less where the recording has less.
     pause_s : sequence of float
         Seconds between turns that do not overlap, and before the first.
     overlap : sequence of float
-        Share of the speech of a conversation in which two are heard, see
-        ``arrange_turns``.
+        Share of the speech of a mixture in which two speakers are active; more
+        than about a half cannot be had.
     level_db : sequence of float
         Root mean square of a speaker's speech, before the room, in dB of full
         scale.
@@ -57,7 +65,8 @@ class MixtureOptions:
         List of noises that ``prepare_noises`` made, or a folder of them. White
         noise when omitted.
     rt60_s : sequence of float, optional
-        Reverberation time of random rooms, see ``room_response``. None: none.
+        Reverberation time of random rooms: the seconds in which the sound
+        falls by 60 dB. None: no reverberation.
     rir_list : str or path-like, optional
         List of impulse responses that ``prepare_noises`` made, or a folder of
         them, to take instead of random ones. Each speaker has another one.
@@ -105,14 +114,14 @@ def _check_pair(name, pair, least, greatest):
 
 
 class Mixture(NamedTuple):
-    """An artificial conversation.
+    """A simulated mixture.
 
     Arguments
     ---------
     wav : torch.Tensor
         Waveform at 16 kHz, float32, [N].
     segments : list of Segment
-        Who spoke when, in seconds, as ``normalized`` gives it.
+        Who is active when, in seconds, as ``normalized`` gives it.
 
     Example
     -------
@@ -124,51 +133,8 @@ class Mixture(NamedTuple):
     segments: list
 
 
-def speech_stretches(wav, below_peak_db=30.0, min_pause_s=0.5):
-    """Finds the speech of a clean recording by its energy.
-
-    ``sound_stretches`` with a threshold that follows the recording's level.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Waveform at 16 kHz, [N].
-    below_peak_db : float
-        How far below the loudest 20 ms, but for the loudest twentieth of
-        them, speech may be.
-    min_pause_s : float
-        Shorter pauses count as speech.
-
-    Returns
-    -------
-    list of tuple of float
-        Start and end of each stretch in seconds, in order.
-
-    Example
-    -------
-    >>> wav = torch.zeros(16000)
-    >>> wav[4000:8000] = 0.01
-    >>> speech_stretches(wav)
-    [(0.25, 0.5199375)]
-    """
-    frame = _SAMPLE_RATE // 50
-    if len(wav) < frame:
-        return []
-    levels = wav.unfold(0, frame, frame).square().mean(1).sqrt()
-    loud = levels.quantile(0.95) if len(levels) > 1 else levels[0]
-    threshold = float(loud) * 10 ** (-below_peak_db / 20)
-    joined = []
-    for start, stop in sound_stretches(wav, _SAMPLE_RATE, threshold):
-        start, stop = start / _SAMPLE_RATE, stop / _SAMPLE_RATE
-        if joined and start - joined[-1][1] < min_pause_s:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return joined
-
-
 class MixtureSimulator:
-    """Artificial conversations by number, as many as are wanted.
+    """Simulated mixtures by number, as many as are wanted.
 
     One is the same whenever it is made: it depends on the records, the
     options, the seed and its number alone.
@@ -178,7 +144,7 @@ class MixtureSimulator:
     records : iterable of dict
         Utterance records with ``spk_id``; a recording has one speaker.
     options : MixtureOptions or dict
-        What conversations are like.
+        What mixtures are like.
     duration_s : float
         Length of each in seconds.
     seed : int
@@ -187,7 +153,7 @@ class MixtureSimulator:
     Raises
     ------
     ValueError
-        When there are fewer speakers than a conversation may have, or an
+        When there are fewer speakers than a mixture may have, or an
         option is unknown or out of range.
 
     Example
@@ -204,25 +170,25 @@ class MixtureSimulator:
     """
 
     def __init__(self, records, options, duration_s, seed=0):
-        self.options = _as_options(options)
+        self.options = _checked_options(options)
         self.duration_s = duration_s
         self.seed = seed
-        self.voices = {}
+        self.recordings = {}
         for record in records:
-            self.voices.setdefault(record["spk_id"], []).append(record)
-        self.speakers = sorted(self.voices)
+            self.recordings.setdefault(record["spk_id"], []).append(record)
+        self.speakers = sorted(self.recordings)
         wanted = self.options.num_speakers[1]
         if len(self.speakers) < wanted:
             raise ValueError(
                 f"mixtures: expected recordings of {wanted} speakers or more, "
                 f"got {len(self.speakers)}"
             )
-        self.noises = _listed(self.options.noise_list)
-        self.responses = _listed(self.options.rir_list)
+        self.noises = _noise_records(self.options.noise_list)
+        self.responses = _noise_records(self.options.rir_list)
         self._stretches = {}
 
     def __getitem__(self, number):
-        """Makes a conversation.
+        """Makes a mixture.
 
         Arguments
         ---------
@@ -241,8 +207,7 @@ class MixtureSimulator:
         ValueError
             When there is no speech in one.
         """
-        generator = torch.Generator()
-        generator.manual_seed((self.seed * _SEED_STEP + number) % 2**32)
+        generator = numbered_generator(self.seed, number)
         wanted = uniform(self.options.overlap, generator)
         turns, crops = self._turns(wanted, generator)
         starts = arrange_turns(
@@ -275,7 +240,7 @@ class MixtureSimulator:
             elif uniform((0, 1), generator) >= going_on and count > 1:
                 step = torch.randint(1, count, (), generator=generator)
                 index = (index + int(step)) % count
-            record = _one_of(self.voices[speakers[index]], generator)
+            record = _one_of(self.recordings[speakers[index]], generator)
             start, turn = self._crop(record, generator)
             turns.append(Turn(speakers[index], *turn))
             crops.append((record, start))
@@ -316,7 +281,7 @@ class MixtureSimulator:
         return self._stretches[record["ID"]]
 
     def _track(self, speaker, turns, crops, starts, generator):
-        """All that one speaker says, at a level and in the room, [N]."""
+        """All turns of one speaker, at a level and in the room, [N]."""
         size = round(self.duration_s * _SAMPLE_RATE)
         track, energy, active = torch.zeros(size), 0.0, 0
         for turn, (record, start), begin in zip(turns, crops, starts):
@@ -334,10 +299,10 @@ class MixtureSimulator:
         track *= 10 ** (level / 20) / math.sqrt(energy / active)
         if self.responses:
             response = read_audio(_one_of(self.responses, generator)["wav"])
-            return heard_in_room(track, response)
+            return reverberate(track, response)
         if self.options.rt60_s is not None:
             rt60_s = uniform(self.options.rt60_s, generator)
-            return heard_in_room(track, room_response(rt60_s, generator))
+            return reverberate(track, room_response(rt60_s, generator))
         return track
 
     def _noise(self, wav, segments, generator):
@@ -357,7 +322,7 @@ class MixtureSimulator:
         return noise * (energy / noise.square().mean()).sqrt()
 
 
-def _as_options(options):
+def _checked_options(options):
     """Options of a yaml, checked."""
     if isinstance(options, MixtureOptions):
         return options
@@ -371,7 +336,7 @@ def _as_options(options):
     return MixtureOptions(**options)
 
 
-def _listed(path):
+def _noise_records(path):
     """Records of a list, or a folder, of noises or impulse responses."""
     if path is None:
         return []
@@ -396,3 +361,192 @@ def _read_turn(record, start, duration):
     wav[:fade] *= slope
     wav[len(wav) - fade :] *= slope.flip(0)
     return wav
+
+
+def write_mixtures(mixtures, count, folder, prefix="mixture"):
+    """Writes mixtures as recordings with their annotations, a Kaldi folder.
+
+    ``wav.scp``, with paths relative to the folder, is written last: a folder
+    with one is whole.
+
+    Arguments
+    ---------
+    mixtures : MixtureSimulator
+        Makes them; those with the numbers from 0 on are written.
+    count : int
+        How many.
+    folder : str or path-like
+        Where they go; made if needed.
+    prefix : str
+        How the names of the recordings begin.
+
+    Raises
+    ------
+    ValueError
+        When there are mixtures in the folder already.
+
+    Example
+    -------
+    >>> import torch
+    >>> made = [Mixture(torch.zeros(16000), [(0.25, 0.5, "anna")])]
+    >>> folder = getfixture("tmp_path")
+    >>> write_mixtures(made, 1, folder)
+    >>> print((folder / "segments").read_text(), end="")
+    anna_mixture_00000_000250_000500 mixture_00000 0.250 0.500
+    """
+    folder = Path(folder)
+    if (folder / "wav.scp").exists():
+        raise ValueError(
+            f"{folder}: expected a folder without mixtures; it has a wav.scp"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    annotations, files, durations = {}, [], []
+    for number in tqdm(range(count), desc="Mixing", unit="file", disable=None):
+        name = f"{prefix}_{number:05d}"
+        wav, annotations[name] = mixtures[number]
+        soundfile.write(
+            folder / f"{name}.flac", wav.numpy(), _SAMPLE_RATE, "PCM_16"
+        )
+        files.append(f"{name} {name}.flac")
+        durations.append(f"{name} {len(wav) / _SAMPLE_RATE:.6f}")
+    write_rttm(folder / "rttm", annotations)
+    write_kaldi_segments(folder, annotations)
+    write_files({folder / "reco2dur": durations})
+    write_files({folder / "wav.scp": files})
+
+
+def speech_stretches(wav, below_peak_db=30.0, min_pause_s=0.5):
+    """Finds the speech of a clean recording by its energy: (start, end) in s.
+
+    ``sound_stretches`` with a threshold that follows the recording's level:
+    ``below_peak_db`` below the loudest 20 ms, but for the loudest twentieth of
+    them. Pauses shorter than ``min_pause_s`` count as speech.
+    """
+    frame = _SAMPLE_RATE // 50
+    if len(wav) < frame:
+        return []
+    levels = wav.unfold(0, frame, frame).square().mean(1).sqrt()
+    loud = levels.quantile(0.95) if len(levels) > 1 else levels[0]
+    threshold = float(loud) * 10 ** (-below_peak_db / 20)
+    joined = []
+    for start, stop in sound_stretches(wav, _SAMPLE_RATE, threshold):
+        start, stop = start / _SAMPLE_RATE, stop / _SAMPLE_RATE
+        if joined and start - joined[-1][1] < min_pause_s:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+class Turn(NamedTuple):
+    """One turn of a speaker: seconds, and (start, end) of the speech in it."""
+
+    speaker: str
+    duration: float
+    speech: list
+
+
+def uniform(limits, generator):
+    """Draws a number between the least and the greatest, uniformly."""
+    least, greatest = limits
+    draw = torch.rand((), generator=generator, dtype=torch.double).item()
+    return least + draw * (greatest - least)
+
+
+def overlap_ratio(segments):
+    """Share of the speech in which two speakers or more are active."""
+    edges = sorted(
+        edge for start, end, _ in segments for edge in ((start, 1), (end, -1))
+    )
+    speech = overlap = 0.0
+    active = 0
+    for (time, step), (following, _) in pairwise(edges):
+        active += step
+        speech += (following - time) * (active > 0)
+        overlap += (following - time) * (active > 1)
+    return overlap / speech if speech else 0.0
+
+
+def arrange_turns(turns, duration_s, overlap, pause_s, generator):
+    """Decides when each turn begins, in seconds; some may be behind the end.
+
+    Between two turns is a pause or an overlap. Each has a random point from
+    which on it shrinks, turns into an overlap and grows up to half of the
+    shorter turn, so that no more than two are active at once; of arrangements
+    from all pauses to all overlaps that is taken whose overlap is nearest to
+    what is wanted. A speaker who goes on pauses first, always. More overlap
+    than about a half cannot be had, less for two turns.
+    """
+    pauses = [uniform(pause_s, generator) for _ in turns]
+    points = torch.rand(len(turns), generator=generator).tolist()
+
+    def miss(tightness):
+        starts = _starts(turns, pauses, points, tightness)
+        segments = _segments(turns, starts, duration_s)
+        return abs(overlap_ratio(segments) - overlap)
+
+    best = min((step / _STEPS for step in range(_STEPS + 1)), key=miss)
+    fine = [step / _STEPS**2 for step in range(-_STEPS, _STEPS + 1)]
+    best = min((min(max(best + s, 0.0), 1.0) for s in fine), key=miss)
+    return _starts(turns, pauses, points, best)
+
+
+def turn_segments(turns, starts, duration_s):
+    """The annotation of turns that begin at ``starts``, up to the end."""
+    return normalized(_segments(turns, starts, duration_s))
+
+
+def _segments(turns, starts, duration_s):
+    """Yields stretches of speech, those of a turn after those of the last."""
+    for turn, begin in zip(turns, starts):
+        for start, end in turn.speech:
+            if begin + start < duration_s:
+                end = min(begin + end, duration_s)
+                yield Segment(begin + start, end, turn.speaker)
+
+
+def _starts(turns, pauses, points, tightness):
+    """When turns begin, for a tightness in [0, 1]."""
+    starts = pauses[:1]
+    for place, (before, turn) in enumerate(pairwise(turns), 1):
+        gap = pauses[place]
+        if before.speaker != turn.speaker:
+            most = min(before.duration, turn.duration) / 2
+            share = (tightness - points[place]) / (1 - points[place])
+            gap -= max(0.0, share) * (gap + most)
+        starts.append(starts[-1] + before.duration + gap)
+    return starts
+
+
+def room_response(rt60_s, generator, sample_rate=16000):
+    """Draws an impulse response: the direct sound, then decaying noise, [N].
+
+    The noise is Gaussian, loses 60 dB in ``rt60_s`` and begins 2 ms behind the
+    direct sound, a 1, which has 0 to 10 dB more energy. A response from a
+    speaker to a microphone in a diffuse field looks like that (Lehmann and
+    Johansson 2008).
+    """
+    size = max(1, round(rt60_s * sample_rate))
+    first = round(_FIRST_REFLECTION_S * sample_rate)
+    times = torch.arange(size) / sample_rate
+    tail = torch.randn(size, generator=generator)
+    tail *= torch.exp(-_DECAY * times / rt60_s)
+    tail[:first] = 0.0
+    direct = 10 ** (uniform(_DIRECT_DB, generator) / 10)
+    energy = tail.square().sum()
+    if energy > 0:
+        tail *= (direct * energy).rsqrt()
+    tail[0] = 1.0
+    return tail
+
+
+def reverberate(wav, response):
+    """A waveform, [N], as a microphone in a room receives it, [N].
+
+    The direct sound, taken for the response's largest sample, keeps its place
+    and its level; what is behind the end of the waveform is cut off.
+    """
+    peak = int(response.abs().argmax())
+    # SciPy's transform is of a length that is fast, torchaudio's of any
+    received = fftconvolve(wav.numpy(), (response / response[peak]).numpy())
+    return torch.from_numpy(received[peak : peak + len(wav)])
