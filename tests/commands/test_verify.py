@@ -92,7 +92,7 @@ def test_a_folder_of_another_kind_is_refused(pair, tmp_path):
     path = tmp_path / "features"
     lobes = {"backbone": Backbone.from_preset("tiny")}
     write_pretrained(path, lobes, "WaveformEncoder", "")
-    with pytest.raises(ValueError, match="for SpeakerRecognition, with"):
+    with pytest.raises(ValueError, match="for SpeakerRecognition; it is for"):
         main([str(path), *pair])
 
 

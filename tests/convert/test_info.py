@@ -1,12 +1,16 @@
 """``unispeech-sb info``: what a checkpoint is, and how that is known."""
 
 import json
+import math
 
 import pytest
 import torch
 
 from tests.huggingface import save_folder, tiny_model
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.folder import (
+    training_record,
+    write_pretrained,
+)
 from unispeech_sb.cli import main
 from unispeech_sb.convert import (
     convert_checkpoint,
@@ -165,3 +169,29 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path, capsys):
 def test_a_setting_without_a_value_is_one_sentence(tmp_path, capsys):
     assert main(["info", str(tmp_path), "--set", "mask_rule"]) == 1
     assert "expected NAME=VALUE" in capsys.readouterr().err
+
+
+def test_scores_and_training_are_told_where_they_were_written(tmp_path):
+    record = training_record(
+        {"WER": 12.3456, "CER": math.inf},
+        "test",
+        {"lr": 0.00001, "data_folder": "LibriSpeech", "stages": [1, 2]},
+        family="unispeech",
+    )
+    lobes = {"backbone": Backbone.from_preset("tiny")}
+    for name, files in (("told", record), ("untold", {})):
+        write_pretrained(
+            tmp_path / name, lobes, "WaveformEncoder", "", files=files
+        )
+    facts = describe(tmp_path / "told").facts
+    assert facts["family"] == ("unispeech", "training.json")
+    assert facts["scores"].value == "WER 12.35, CER Infinity on test"
+    rows = rows_of(str(describe(tmp_path / "told")))
+    assert rows["trained: lr"] == ["1e-05", "training.json"]
+    assert rows["trained: stages"][0] == "1, 2"
+    untold = describe(tmp_path / "untold").facts
+    for name in ("family", "scores", "trained"):
+        assert untold[name] == ("not recorded", "no training.json")
+    (tmp_path / "told" / "training.json").write_text('{"scores": [1]}')
+    with pytest.raises(ValueError, match="expected scores to be of the type"):
+        describe(tmp_path / "told")

@@ -61,6 +61,13 @@ def read_tensors(path):
     return {name: value.detach() for name, value in state.items()}
 
 
+def is_safetensors(path):
+    """Whether a file starts as safetensors do: eight bytes of length, then
+    JSON."""
+    with open(path, "rb") as stream:
+        return stream.read(9)[8:] == b"{"
+
+
 def read_metadata(path):
     """Reads the text notes of a safetensors file.
 

@@ -4,6 +4,7 @@ A folder holds ``hyperparams.yaml``, one ``<name>.ckpt`` per module, texts,
 and a README. It names no path and no hub, so it can be moved and used offline.
 """
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+
+from unispeech_sb.checkpoints.pretrained import TRAINING_FILE
 
 HEADER = """\
 # Needs the package unispeech_sb: without it, SpeechBrain says
@@ -236,6 +239,43 @@ def write_pretrained(
             _write(folder / name, content)
         (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
         (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def training_record(scores, scored_on, training, family=None):
+    """Makes ``training.json``, by which ``info`` says how a folder was made.
+
+    Arguments
+    ---------
+    scores : dict
+        Name -> number.
+    scored_on : str
+        The split they are of.
+    training : dict
+        What was trained on and how: name -> number, text, or list of these.
+    family : str, optional
+        ``unispeech`` or ``unispeech-sat``, where the backbone was one.
+
+    Returns
+    -------
+    dict
+        Name of the file -> text, for ``files`` of ``write_pretrained``.
+
+    Example
+    -------
+    >>> files = training_record({"WER": 12.5}, "test", {"lr": 0.001})
+    >>> json.loads(files["training.json"])["scores"]
+    {'WER': 12.5}
+    """
+    record = {
+        "scores": scores,
+        "scored_on": scored_on,
+        "training": training,
+        "family": family,
+    }
+    # What is not finite becomes a text: JSON has no such numbers
+    plain = json.loads(json.dumps(record, default=str), parse_constant=str)
+    text = json.dumps(plain, indent=1, ensure_ascii=False)
+    return {TRAINING_FILE: text + "\n"}
 
 
 def write_beam_search(

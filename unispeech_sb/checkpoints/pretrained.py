@@ -5,15 +5,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unispeech_sb.checkpoints.files import read_metadata, read_tensors
+from unispeech_sb.checkpoints.interfaces import (
+    BACKBONE_FILE,
+    OTHERS,
+    folder_kind,
+    purpose,
+)
 from unispeech_sb.checkpoints.safety.limits import check_config, shown
+from unispeech_sb.checkpoints.safety.pickles import is_torch_file
 from unispeech_sb.checkpoints.texts import read_json
 
-BACKBONE_FILE = "backbone.ckpt"
 TOKENIZER_FILE = "tokenizer.ckpt"
 LABEL_FILES = ("label_encoder.ckpt", TOKENIZER_FILE)
 NO_LOBES = (*LABEL_FILES, "calibration.ckpt", "language_model.ckpt")
 """Files of other things that SpeechBrain's Pretrainer loads."""
 ORIGIN_FILE = "origin.json"
+TRAINING_FILE = "training.json"
 TEXTS_FOLDER = "transformers"
 """Sub-folder with the texts of a Hugging Face checkpoint, as they were."""
 
@@ -29,6 +36,13 @@ ORIGIN_KINDS = {
     "facts": dict,
 }
 """Entries of ``origin.json``; any may be missing or null."""
+TRAINING_KINDS = {
+    "scores": dict,
+    "scored_on": str,
+    "training": dict,
+    "family": str,
+}
+"""Those of ``training.json``."""
 
 
 class LobeFile(NamedTuple):
@@ -53,6 +67,11 @@ class LobeFile(NamedTuple):
     config: dict
     tensors: dict
 
+    @property
+    def name(self):
+        """Name of the class, without its module."""
+        return self.cls.rpartition(".")[2]
+
 
 class Pretrained(NamedTuple):
     """What a pretrained folder holds.
@@ -68,6 +87,9 @@ class Pretrained(NamedTuple):
         trained here.
     texts : dict
         Name -> text of the files in ``transformers/``.
+    training : dict
+        ``training.json``: how it was trained; empty where that was not
+        written.
 
     Example
     -------
@@ -79,6 +101,7 @@ class Pretrained(NamedTuple):
     lobes: dict
     origin: dict
     texts: dict
+    training: dict = {}
 
 
 def is_pretrained(folder):
@@ -100,6 +123,12 @@ def is_pretrained(folder):
     False
     """
     return (Path(folder) / BACKBONE_FILE).is_file()
+
+
+def is_lobe_file(path):
+    """Whether a path is a ``.ckpt`` that is no PyTorch file, as ours are."""
+    path = Path(path)
+    return path.is_file() and path.suffix == ".ckpt" and not is_torch_file(path)
 
 
 def read_lobe(path):
@@ -167,7 +196,11 @@ def read_pretrained(folder):
     ...
     ValueError: ...: expected a pretrained folder, with backbone.ckpt
     """
-    folder = Path(folder)
+    folder, kind = Path(folder), folder_kind(folder)
+    if kind in OTHERS and kind != "modules":
+        raise ValueError(
+            f"{folder}: expected a pretrained folder; {purpose(folder, kind)}"
+        )
     if not is_pretrained(folder):
         raise ValueError(
             f"{folder}: expected a pretrained folder, with {BACKBONE_FILE}"
@@ -183,21 +216,26 @@ def read_pretrained(folder):
         lobes,
         _read_origin(folder / ORIGIN_FILE),
         {path.name: path.read_text("utf-8") for path in sorted(texts)},
+        _read_notes(folder / TRAINING_FILE, TRAINING_KINDS),
     )
 
 
-def _read_origin(path):
-    """What a folder was converted from; empty where it was trained here."""
-    if not path.is_file():
-        return {}
-    origin = read_json(path)
-    for name, kind in ORIGIN_KINDS.items():
-        value = origin.get(name)
+def _read_notes(path, kinds):
+    """A JSON file beside the modules; empty where there is none."""
+    notes = read_json(path) if path.is_file() else {}
+    for name, kind in kinds.items():
+        value = notes.get(name)
         if value is not None and type(value) is not kind:
             raise ValueError(
                 f"{path}: expected {name} to be of the type {kind.__name__}; "
                 f"got {shown(value)}"
             )
+    return notes
+
+
+def _read_origin(path):
+    """What a folder was converted from; empty where it was trained here."""
+    origin = _read_notes(path, ORIGIN_KINDS)
     check_config(
         {"pad_token_id": origin.get("blank_index")}, f"{path}: blank_index"
     )

@@ -19,12 +19,21 @@ from unispeech_sb.checkpoints.huggingface import (
     is_huggingface,
     read_huggingface,
 )
-from unispeech_sb.checkpoints.pretrained import BACKBONE_FILE, read_lobe
-from unispeech_sb.checkpoints.safety.limits import check_overrides
+from unispeech_sb.checkpoints.interfaces import (
+    BACKBONE_FILE,
+    INTERFACES,
+    OTHERS,
+    folder_kind,
+    purpose,
+)
+from unispeech_sb.checkpoints.pretrained import is_lobe_file, read_lobe
+from unispeech_sb.checkpoints.safety.limits import check_overrides, shown
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 
 SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt", "adapter.*"]
 WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin"])
+READ_HERE = ("Hugging Face", "file")
+"""Kinds of what is no folder of this package."""
 READERS = (
     (is_fairseq, read_fairseq),
     (is_s3prl, read_s3prl),
@@ -128,6 +137,7 @@ def read_checkpoint(source, save_path=None, overrides=None):
     """
     path, overrides = find_source(source, save_path), overrides or {}
     check_overrides(overrides)
+    _refuse_ours(path, "a checkpoint of another framework")
     if path.is_dir():
         if not is_huggingface(path):
             raise ValueError(
@@ -136,6 +146,11 @@ def read_checkpoint(source, save_path=None, overrides=None):
                 f"it {_contents(path)}"
             )
         return read_huggingface(path, overrides)
+    if is_lobe_file(path):
+        raise ValueError(
+            f"{path}: expected a checkpoint of another framework; it is a "
+            f"module of this package, {shown(read_lobe(path).name)}"
+        )
     objects = _read_file(path)
     for recognises, read in READERS:
         if recognises(objects):
@@ -187,8 +202,16 @@ def read_backbone(source, save_path=None):
     """
     path = find_source(source, save_path)
     if (path / BACKBONE_FILE).is_file():
-        lobe = read_lobe(path / BACKBONE_FILE)
-        return lobe.config, lobe.tensors, path / BACKBONE_FILE
+        path /= BACKBONE_FILE
+    _refuse_ours(path, "a model, as a folder or a file")
+    if is_lobe_file(path):
+        lobe = read_lobe(path)
+        if path.name != BACKBONE_FILE and lobe.name != "Backbone":
+            raise ValueError(
+                f"{path}: expected a backbone; it is another module of this "
+                f"package, {shown(lobe.name)}"
+            )
+        return lobe.config, lobe.tensors, path
     found = read_checkpoint(path)
     if not found.backbone:
         raise ValueError(
@@ -196,6 +219,13 @@ def read_backbone(source, save_path=None):
             f"{found.origin} only"
         )
     return found.config, found.backbone, path
+
+
+def _refuse_ours(path, expected):
+    """Refuses a folder of this package that is for something else."""
+    kind = folder_kind(path)
+    if kind in INTERFACES or kind in OTHERS and kind not in READ_HERE:
+        raise ValueError(f"{path}: expected {expected}; {purpose(path, kind)}")
 
 
 def _contents(folder):

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_device,
     add_files,
@@ -12,7 +13,6 @@ from unispeech_sb.commands.options import (
     at_least,
     check_file,
     check_files,
-    check_folder,
     check_names,
     load_folder,
     new_parser,
@@ -32,9 +32,9 @@ def diarize(argv):
     """
     arguments = _parse(argv)
     files = arguments.files
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, "SpeakerDiarization")
     if arguments.speaker_model is not None:
-        check_folder(arguments.speaker_model)
+        expect_folder(arguments.speaker_model, "SpeakerRecognition")
     check_names([recording_name(file) for file in files])
     check_file(arguments.reference, "RTTM file")
     reference = _reference(arguments.reference, files)

@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from unispeech_sb.checkpoints.interfaces import expect_folder
+
 RECORDING = "recording in a format that soundfile reads: WAV, FLAC, MP3, ..."
 
 
@@ -101,12 +103,6 @@ def add_batch_seconds(parser, default):
     )
 
 
-def check_folder(folder):
-    """Refuses what is no pretrained folder."""
-    if not Path(folder, "hyperparams.yaml").is_file():
-        raise ValueError(f"{folder}: expected a folder with hyperparams.yaml")
-
-
 def check_file(path, kind):
     """Refuses a path, None excepted, where there is no file of that kind."""
     if path is not None and not Path(path).is_file():
@@ -149,7 +145,7 @@ def load_folder(interface, arguments, **options):
     """
     from speechbrain.utils.fetching import FetchConfig
 
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, interface)
     device = arguments.device
     return interface.from_hparams(
         arguments.folder,

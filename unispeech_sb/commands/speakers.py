@@ -5,6 +5,7 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
+from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     RECORDING,
     add_batch_seconds,
@@ -15,7 +16,6 @@ from unispeech_sb.commands.options import (
     at_least,
     check_file,
     check_files,
-    check_folder,
     finite,
     load_folder,
     new_parser,
@@ -40,7 +40,7 @@ def embed(argv):
     files = arguments.files
     if len(set(files)) < len(files):
         raise ValueError("files: expected each of them once")
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, "SpeakerRecognition")
     check_files("embed", files)
     verification = _load_model(arguments)
     store = _open_store(arguments.output, _model_id(arguments))
@@ -85,7 +85,7 @@ def _parse_embed(argv):
 def verify(argv):
     """Decides whether two recordings are of the same speaker."""
     arguments = _parse_verify(argv)
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, "SpeakerRecognition")
     for path in (arguments.left, arguments.right):
         check_file(path, "file")
     check_file(arguments.calibration, "calibration")
@@ -155,7 +155,7 @@ def score(argv):
     """
     arguments = _parse_score(argv)
     root, given = arguments.audio_root, arguments.output
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, "SpeakerRecognition")
     check_file(arguments.trials, "trial list")
     check_file(arguments.cohort, "file of embeddings")
     if not Path(root).is_dir():

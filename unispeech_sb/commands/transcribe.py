@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -14,7 +15,6 @@ from unispeech_sb.commands.options import (
     at_least,
     check_file,
     check_files,
-    check_folder,
     check_names,
     finite,
     load_folder,
@@ -35,7 +35,7 @@ def transcribe(argv):
     """
     arguments = _parse_transcribe(argv)
     files = arguments.files
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, "EncoderASR")
     check_file(arguments.lm, "language model")
     _check_outputs(files, arguments.format, arguments.output_dir)
     check_files("transcribe", files)
@@ -230,7 +230,7 @@ def tune_lm(argv):
     arguments = _parse_tune_lm(argv)
     if arguments.to is not None and Path(arguments.to).exists():
         raise ValueError(f"{arguments.to}: expected a new folder; it exists")
-    check_folder(arguments.folder)
+    expect_folder(arguments.folder, "EncoderASR")
     if not Path(arguments.csv).exists():
         raise ValueError(f"{arguments.csv}: there is no such table")
     check_file(arguments.lm, "language model")

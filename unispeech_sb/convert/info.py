@@ -2,20 +2,42 @@
 
 from typing import NamedTuple
 
+import yaml
+
 from unispeech_sb.checkpoints.checkpoint import Fact
-from unispeech_sb.checkpoints.files import read_tensors
+from unispeech_sb.checkpoints.files import (
+    is_safetensors,
+    read_metadata,
+    read_tensors,
+)
+from unispeech_sb.checkpoints.interfaces import (
+    INTERFACES,
+    YAML_FILE,
+    folder_kind,
+    purpose,
+    result_of,
+)
 from unispeech_sb.checkpoints.keys import CLASSES
 from unispeech_sb.checkpoints.pretrained import (
     LABEL_FILES,
+    ORIGIN_FILE,
+    TRAINING_FILE,
+    is_lobe_file,
     is_pretrained,
     read_lobe,
     read_pretrained,
 )
-from unispeech_sb.checkpoints.safety.pickles import is_torch_file
 from unispeech_sb.checkpoints.source import find_source, read_checkpoint
+from unispeech_sb.checkpoints.texts import read_json
+from unispeech_sb.convert.lobes import KINDS, kinds_of, shown_of
 from unispeech_sb.convert.pretrained import interface_of
+from unispeech_sb.convert.to_huggingface import why_not
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.adapters import adapter_languages
+
+UNKNOWN = "not recorded"
+META_FILE = "CKPT.yaml"
+"""Scores of a training checkpoint of SpeechBrain."""
 
 SIZES = {(12, 768): "Base", (24, 1024): "Large"}
 SHOWN = (
@@ -36,32 +58,6 @@ SHOWN = (
     "mask_rule",
 )
 """Facts that are told of every backbone, in this order."""
-
-SHOWN_OF = {
-    "ForPreTraining": (
-        "num_codevector_groups",
-        "num_codevectors_per_group",
-        "codevector_dim",
-        "proj_codevector_dim",
-        "gumbel_temperature",
-    ),
-    "ForCTC": ("final_dropout", "ctc_loss_reduction", "ctc_zero_infinity"),
-    "ForSequenceClassification": (
-        "use_weighted_layer_sum",
-        "classifier_proj_size",
-    ),
-    "ForAudioFrameClassification": ("use_weighted_layer_sum",),
-    "ForXVector": (
-        "use_weighted_layer_sum",
-        "tdnn_dim",
-        "xvector_output_dim",
-        "tdnn_lengths",
-        "relu",
-    ),
-    "ForECAPA": ("channels", "embedding_size"),
-    "ForEENDVC": ("num_speakers", "num_layers", "num_heads", "speaker_size"),
-}
-"""Task -> facts that are told of its head."""
 
 MOST_NAMES = 4
 """Names of a vocabulary or a list that are told before the rest is counted."""
@@ -140,15 +136,19 @@ def describe(source, save_path=None, **overrides):
     what ...
     """
     path = find_source(source, save_path)
+    kind = folder_kind(path)
+    if kind in RUNS:
+        return RUNS[kind](path)
     if path.is_dir() and is_pretrained(path):
-        return _describe_ours(path)
+        return _describe_ours(path, kind)
     if path.is_file() and path.name.startswith("adapter."):
         return _describe_adapter(path)
-    if path.suffix == ".ckpt" and not is_torch_file(path):
+    if is_lobe_file(path):
         return _describe_lobe(path)
     found = read_checkpoint(path, overrides=overrides)
     facts = {"what": _what(found)}
-    facts |= _told(found.facts, found.task)
+    kinds = [kind for kind in KINDS if kind.task == found.task]
+    facts |= _told(found.facts, kinds)
     facts |= _names_facts(found)
     facts["tensors"] = _tensor_fact([found.backbone, found.top])
     facts["parameters"] = Fact(
@@ -170,9 +170,9 @@ def _what(found):
     return Fact(f"{found.origin}: {name}", source.source if source else "")
 
 
-def _told(facts, task=None):
-    """Size, then those facts that matter, in order."""
-    told, names = {}, (*SHOWN, *SHOWN_OF.get(task, ()))
+def _told(facts, kinds):
+    """Size, then those facts that matter of some kinds of lobes, in order."""
+    told, names = {}, (*SHOWN, *shown_of(kinds))
     if "family" in facts:
         told["family"] = facts["family"]
     if "hidden_size" in facts and "num_hidden_layers" in facts:
@@ -240,45 +240,176 @@ def _describe_adapter(path):
 def _describe_lobe(path):
     """The facts of one module of a pretrained folder."""
     lobe = read_lobe(path)
-    text = f"{lobe.cls.rpartition('.')[2]} of unispeech_sb"
-    facts = {"what": Fact(text, "note in the file")}
+    facts = {"what": Fact(f"{lobe.name} of unispeech_sb", "note in the file")}
     facts |= _told(
-        {k: Fact(v, "note in the file") for k, v in lobe.config.items()}
+        {k: Fact(v, "note in the file") for k, v in lobe.config.items()},
+        kinds_of(lobe, path),
     )
-    facts["tensors"] = _tensor_fact([lobe.tensors])
-    count = _num_parameters({path.stem: lobe.tensors})
-    facts["parameters"] = Fact(count, "shapes of the tensors")
-    return Description(facts, {}, [])
+    return Description(facts | _sizes({path.stem: lobe}), {}, [])
 
 
-def _describe_ours(folder):
+def _describe_ours(folder, kind):
     """A pretrained folder's facts."""
     found = read_pretrained(folder)
     origin = found.origin
     facts = {"what": Fact("pretrained folder of unispeech_sb", "backbone.ckpt")}
+    facts |= _uses(folder, kind)
     if origin:
         text = f"{origin.get('origin')}, {origin.get('task')}"
         facts["converted from"] = Fact(text, "origin.json")
-        facts["family"] = Fact(origin.get("family"), "origin.json")
-    config = {
-        name: Fact(value, f"{lobe}.ckpt")
-        for lobe, file in reversed(found.lobes.items())
-        for name, value in file.config.items()
-    }
-    config["sampling_rate"] = Fact(16000, "both families")
-    facts |= _told(config, origin.get("task"))
-    for name, lobe in found.lobes.items():
-        facts[name] = Fact(lobe.cls.rpartition(".")[2], f"{name}.ckpt")
+    facts |= _history(found)
+    facts |= _lobe_facts(found.lobes)
     for name in LABEL_FILES:
         if (folder / name).is_file():
             labels = LabelEncoder.read_labels(folder / name)
             facts["labels"] = Fact(labels, name)
     if origin.get("blank_index") is not None:
         facts["blank"] = Fact(origin["blank_index"], "origin.json")
-    lobes = {name: lobe.tensors for name, lobe in found.lobes.items()}
-    facts["tensors"] = _tensor_fact(lobes.values())
-    facts["parameters"] = Fact(_num_parameters(lobes), "shapes of the tensors")
-    return Description(facts, {}, [])
+    return Description(facts | _sizes(found.lobes), _left_out(found), [])
+
+
+def _left_out(found):
+    """What of a folder ``to_huggingface`` does not write -> why."""
+    reason = why_not(found)
+    if reason is None:
+        return {}
+    part = "all of it" if why_not(found, backbone_only=True) else "the head"
+    return {part: reason}
+
+
+def _uses(folder, kind):
+    """What loads a folder, and the command for it."""
+    if kind not in INTERFACES:
+        return {}
+    interface = INTERFACES[kind]
+    rows = {
+        "task": interface.task,
+        "interface": interface.speechbrain,
+        "our class": interface.ours,
+        "command": interface.command.replace("FOLDER", str(folder)),
+    }
+    return {name: Fact(row, YAML_FILE) for name, row in rows.items() if row}
+
+
+def _history(found):
+    """Family, scores and training, as far as they are known."""
+    notes = found.training
+    source = TRAINING_FILE if notes else f"no {TRAINING_FILE}"
+    facts = {"family": Fact(notes.get("family") or UNKNOWN, source)}
+    for name, lobe in found.lobes.items():
+        for kind in kinds_of(lobe, found.folder / f"{name}.ckpt"):
+            if kind.family:
+                facts["family"] = Fact(kind.family, f"{name}.ckpt: {lobe.name}")
+    if found.origin.get("family"):
+        facts["family"] = Fact(found.origin["family"], ORIGIN_FILE)
+    if found.origin and not notes:
+        return facts  # what others trained
+    scores = ", ".join(
+        f"{name} {_number(value)}"
+        for name, value in (notes.get("scores") or {}).items()
+    )
+    scores += f" on {notes['scored_on']}" if notes.get("scored_on") else ""
+    facts["scores"] = Fact(scores or UNKNOWN, source)
+    for name, value in (notes.get("training") or {"": UNKNOWN}).items():
+        facts[f"trained: {name}".strip(": ")] = Fact(_number(value), source)
+    return facts
+
+
+def _number(value):
+    """Four digits of what is not whole; anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _lobe_facts(lobes):
+    """What matters of each module, and its class."""
+    config, kinds = {}, []
+    for name, lobe in reversed(lobes.items()):
+        kinds = kinds_of(lobe, f"{name}.ckpt") + kinds
+        config |= {k: Fact(v, f"{name}.ckpt") for k, v in lobe.config.items()}
+    config["sampling_rate"] = Fact(16000, "both families")
+    facts = _told(config, kinds)
+    for name, lobe in lobes.items():
+        facts[name] = Fact(lobe.name, f"{name}.ckpt")
+    return facts
+
+
+def _describe_run(folder):
+    """The facts of a recipe's folder."""
+    result = result_of(folder)
+    facts = {
+        "what": Fact("folder of a recipe's run", YAML_FILE),
+        "result": Fact(result or "none yet", "files"),
+    }
+    if (folder / "scores.json").is_file():
+        for name, value in read_json(folder / "scores.json").items():
+            facts[f"score: {name}"] = Fact(_number(value), "scores.json")
+    saved = sorted(path.parent.name for path in folder.glob(f"*/*/{META_FILE}"))
+    facts["checkpoints"] = Fact(saved or "none", "files")
+    return Description(facts, {"all of it": "commands take the result"}, [])
+
+
+def _describe_saved(folder):
+    """The facts of a training checkpoint, or of the last one of a folder."""
+    path = folder / META_FILE
+    if not path.is_file():
+        path = max(folder.glob(f"CKPT+*/{META_FILE}"))
+    result = result_of(folder)
+    facts = {
+        "what": Fact("training checkpoint of unispeech_sb", path.name),
+        "result": Fact(result or "none yet", "files"),
+    }
+    for name, value in _read_meta(path).items():
+        facts[f"saved: {name}"] = Fact(_number(value), path.name)
+    lobes = {
+        file.stem: read_lobe(file)
+        for file in sorted(path.parent.glob("*.ckpt"))
+        if is_safetensors(file) and "lobe" in read_metadata(file)
+    }
+    facts |= _lobe_facts(lobes) | _sizes(lobes)
+    note = "the recipe's own command goes on from it"
+    return Description(facts, {"all of it": "commands take the result"}, [note])
+
+
+def _read_meta(path):
+    """The scores of a training checkpoint."""
+    try:
+        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: expected yaml ({problem})") from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: expected names and values")
+    return meta
+
+
+def _describe_units(folder):
+    """The facts of a folder of units."""
+    name = "units.json"
+    facts = {
+        "what": Fact("units of unispeech_sb", name),
+        "command": Fact(purpose(folder, "units").partition(": ")[2], name),
+    }
+    about = read_json(folder / name)
+    facts |= {key: Fact(value, name) for key, value in about.items()}
+    return Description(facts, {"all of it": "units are no model"}, [])
+
+
+RUNS = {
+    "run": _describe_run,
+    "training checkpoint": _describe_saved,
+    "units": _describe_units,
+}
+"""Kind of a folder that no interface loads -> function that describes it."""
+
+
+def _sizes(lobes):
+    """Number and precision of the tensors, and parameters by module."""
+    tensors = {name: lobe.tensors for name, lobe in lobes.items()}
+    count = _num_parameters(tensors)
+    return {
+        "tensors": _tensor_fact(tensors.values()),
+        "parameters": Fact(count, "shapes of the tensors"),
+    }
 
 
 def _tensor_fact(groups):

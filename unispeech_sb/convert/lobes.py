@@ -1,44 +1,98 @@
 """A checkpoint's tensors in the lobes that they belong to."""
 
 import inspect
+from typing import NamedTuple
 
 from unispeech_sb.checkpoints.files import load_strict
-from unispeech_sb.checkpoints.keys import split_heads
+from unispeech_sb.checkpoints.keys import CLASSES, split_heads
 from unispeech_sb.checkpoints.safety.limits import shown
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AAMSoftmax,
     AMSoftmax,
+    DiarizationHead,
     ECAPAHead,
     EENDVCHead,
     FrameHead,
     ProjectedFrameHead,
     RecurrentHead,
     SpeakerHead,
+    StatisticsHead,
     UniSpeechHead,
     UniSpeechSATHead,
     UtteranceHead,
 )
 from unispeech_sb.lobes.lobe import without_weights
 
-LOBES = {
-    f"{cls.__module__}.{cls.__name__}": cls
-    for cls in (
-        AAMSoftmax,
-        AMSoftmax,
-        Backbone,
-        ECAPAHead,
-        EENDVCHead,
-        FrameHead,
-        ProjectedFrameHead,
-        RecurrentHead,
-        SpeakerHead,
-        UniSpeechHead,
-        UniSpeechSATHead,
+
+class LobeKind(NamedTuple):
+    """A module that a folder may have, and what is known of it.
+
+    Arguments
+    ---------
+    cls : type
+        Its class.
+    task : str, optional
+        One of ``TASKS``, where a checkpoint of another framework has it.
+    family : str, optional
+        Its family, where the other one does not have it.
+    shown : tuple of str
+        What ``info`` shows of it: arguments of the class, or options of
+        transformers.
+    """
+
+    cls: type
+    task: str | None = None
+    family: str | None = None
+    shown: tuple = ()
+
+    @property
+    def in_transformers(self):
+        """Whether transformers has a class with it."""
+        return self.task in {task for _, task in CLASSES.values()}
+
+
+CODEVECTORS = (
+    "num_codevector_groups",
+    "num_codevectors_per_group",
+    "codevector_dim",
+    "codevectors",
+    "proj_codevector_dim",
+    "gumbel_temperature",
+)
+XVECTOR = ("tdnn_dim", "xvector_output_dim", "tdnn_lengths", "relu")
+MIXED = "use_weighted_layer_sum"
+KINDS = (
+    LobeKind(Backbone, "Model"),
+    LobeKind(
         UtteranceHead,
-    )
-}
-"""Name in the files -> class, for all that a folder may hold."""
+        "ForSequenceClassification",
+        shown=(MIXED, "classifier_proj_size", "proj_size"),
+    ),
+    LobeKind(
+        FrameHead,
+        "ForCTC",
+        shown=("final_dropout", "ctc_loss_reduction", "ctc_zero_infinity"),
+    ),
+    LobeKind(FrameHead, "ForAudioFrameClassification", shown=(MIXED,)),
+    LobeKind(SpeakerHead, "ForXVector", shown=(MIXED, *XVECTOR)),
+    LobeKind(AMSoftmax),
+    LobeKind(UniSpeechHead, "ForPreTraining", "unispeech", CODEVECTORS),
+    LobeKind(UniSpeechSATHead, "ForPreTraining", "unispeech-sat", CODEVECTORS),
+    LobeKind(ECAPAHead, "ForECAPA", shown=("channels", "embedding_size")),
+    LobeKind(
+        EENDVCHead,
+        "ForEENDVC",
+        shown=("num_speakers", "num_layers", "num_heads", "speaker_size"),
+    ),
+    LobeKind(DiarizationHead, shown=("num_speakers", "num_layers", "context")),
+    LobeKind(StatisticsHead, shown=("proj_size", "embedding_size")),
+    LobeKind(ProjectedFrameHead, shown=("proj_size",)),
+    LobeKind(RecurrentHead, shown=("proj_size", "num_layers")),
+    LobeKind(AAMSoftmax, shown=("sub_centers",)),
+)
+"""All modules that a folder may have. A new head is one row here."""
+
 
 MOST_NUMBER = 10**6
 """Largest number among a lobe's arguments."""
@@ -100,6 +154,40 @@ def build_lobes(checkpoint, path):
     return lobes
 
 
+def kinds_of(file, path):
+    """The rows of a lobe: two for a head that two tasks have.
+
+    Arguments
+    ---------
+    file : LobeFile
+        What its file holds.
+    path : str or pathlib.Path
+        Where it is from, for the error.
+
+    Returns
+    -------
+    list of LobeKind
+        One at least.
+
+    Raises
+    ------
+    ValueError
+        When the class is none of this package.
+    """
+    module, _, name = file.cls.rpartition(".")
+    found = [kind for kind in KINDS if kind.cls.__name__ == name]
+    if not found or not f"{module}.".startswith("unispeech_sb.lobes."):
+        raise ValueError(
+            f"{path}: expected a lobe of this package; got {shown(file.cls)}"
+        )
+    return found
+
+
+def shown_of(kinds):
+    """What ``info`` shows of some kinds of lobes, each name once."""
+    return tuple(dict.fromkeys(name for kind in kinds for name in kind.shown))
+
+
 def check_lobe(file, path):
     """Checks that a lobe's arguments and tensors fit its class.
 
@@ -109,6 +197,11 @@ def check_lobe(file, path):
         What its file holds.
     path : str or pathlib.Path
         Where it is from, for errors.
+
+    Returns
+    -------
+    Lobe
+        Built, with the file's tensors, and with all arguments in ``config``.
 
     Raises
     ------
@@ -123,11 +216,7 @@ def check_lobe(file, path):
     ...
     ValueError: a.ckpt: expected a lobe of this package; got 'os.system'
     """
-    cls = LOBES.get(file.cls)
-    if cls is None:
-        raise ValueError(
-            f"{path}: expected a lobe of this package; got {shown(file.cls)}"
-        )
+    cls = kinds_of(file, path)[0].cls
     numbers = [
         number
         for value in file.config.values()
@@ -148,6 +237,7 @@ def check_lobe(file, path):
             f"{path}: expected the arguments of {cls.__name__} ({first})"
         ) from error
     load_strict(lobe, file.tensors, path, assign=True, dtype=None)
+    return lobe
 
 
 def _heads(checkpoint):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +15,7 @@ from unispeech_sb.checkpoints.keys import (
     WEIGHT_NORM,
     join_heads,
 )
+from unispeech_sb.checkpoints.keys import HEADS as TENSOR_NAMES
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
@@ -26,7 +28,7 @@ from unispeech_sb.checkpoints.pretrained import (
     read_pretrained,
 )
 from unispeech_sb.checkpoints.safety.limits import check_config
-from unispeech_sb.convert.lobes import check_lobe
+from unispeech_sb.convert.lobes import check_lobe, kinds_of
 from unispeech_sb.convert.vocabulary import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
@@ -35,15 +37,10 @@ DEFAULT_FAMILY = "unispeech-sat"
 """For folders that do not say: the one that has every class. The backbone is
 the same for both."""
 
-TASKS = {
-    "UtteranceHead": "ForSequenceClassification",
-    "FrameHead": "ForAudioFrameClassification",
-    "SpeakerHead": "ForXVector",
-    "UniSpeechHead": "ForPreTraining",
-    "UniSpeechSATHead": "ForPreTraining",
-}
-"""Class of the head -> task, for folders that do not say."""
-
+NO_CLASS = (
+    "{folder}: transformers has no class for {head}; --backbone-only writes "
+    "the backbone"
+)
 MASK = "masked_spec_embed"
 
 
@@ -83,47 +80,95 @@ def to_huggingface(folder, dst, family=None, backbone_only=False):
     ...
     """
     found = read_pretrained(folder)
-    for name, lobe in found.lobes.items():
-        check_lobe(lobe, found.folder / f"{name}.ckpt")
-    family = family or found.origin.get("family") or DEFAULT_FAMILY
-    task = "Model" if backbone_only else _task(found)
-    name = _class_name(found, family, task)
-    labels = _labels(found) if task != "Model" else None
-    config = _config(found, family, name, labels)
-    check_config(config, found.folder)
-    tensors = _tensors(found, family, task, config)
-    notes = _notes(found, config)
-    texts = dict(found.texts)
-    if task == "ForCTC" and labels and "vocab.json" not in texts:
-        texts |= tokenizer_files(labels, config["pad_token_id"])
-    texts["config.json"] = _json(config)
-    texts["preprocessor_config.json"] = _preprocessor(found, config)
+    model = _model(found, family, backbone_only)
+    texts = model.texts
     with new_folder(dst) as temporary:
         path = temporary / "model.safetensors"
-        write_tensors(path, tensors, {"format": "pt"})
+        write_tensors(path, model.tensors, {"format": "pt"})
         for file, text in texts.items():
             (temporary / file).write_text(text, encoding="utf-8")
         for adapter in found.folder.glob("adapter.*"):
             shutil.copyfile(adapter, temporary / adapter.name)
     lines = [
-        f"Wrote {dst} for transformers.{name}",
-        f"used    {len(tensors)} tensors, files: {', '.join(sorted(texts))}",
+        f"Wrote {dst} for transformers.{model.name}",
+        f"used    {len(model.tensors)} tensors, "
+        f"files: {', '.join(sorted(texts))}",
     ]
-    return "\n".join(lines + [f"note    {note}" for note in notes])
+    return "\n".join(lines + [f"note    {note}" for note in model.notes])
+
+
+def why_not(found, backbone_only=False):
+    """Says why ``to_huggingface`` would refuse a folder.
+
+    Arguments
+    ---------
+    found : Pretrained
+        What the folder has.
+    backbone_only : bool
+        Without the head.
+
+    Returns
+    -------
+    str or None
+        The reason, without the folder; None where all of it can be written.
+    """
+    try:
+        _model(found, backbone_only=backbone_only)
+    except ValueError as error:
+        return str(error).removeprefix(f"{found.folder}: ")
+    return None
+
+
+class _Model(NamedTuple):
+    """What a folder of transformers has: class, tensors, texts, notes."""
+
+    name: str
+    tensors: dict
+    texts: dict
+    notes: list
+
+
+def _model(found, family=None, backbone_only=False):
+    """A folder's model as transformers has it."""
+    lobes = {}
+    for name, file in found.lobes.items():
+        lobe = check_lobe(file, found.folder / f"{name}.ckpt")
+        lobes[name] = file._replace(config=lobe.config)
+    found = found._replace(lobes=lobes)
+    task, own = ("Model", None) if backbone_only else _task(found)
+    family = family or found.origin.get("family") or own or DEFAULT_FAMILY
+    name = _class_name(found, family, task)
+    labels = _labels(found) if task != "Model" else None
+    config = _config(found, family, name, labels)
+    check_config(config, found.folder)
+    tensors = _tensors(found, family, task, config)
+    texts = dict(found.texts)
+    if task == "ForCTC" and labels and "vocab.json" not in texts:
+        texts |= tokenizer_files(labels, config["pad_token_id"])
+    texts["config.json"] = _json(config)
+    texts["preprocessor_config.json"] = _preprocessor(found, config)
+    return _Model(name, tensors, texts, _notes(found, config))
 
 
 def _task(found):
-    """What stands on the backbone, in transformers' terms."""
+    """What stands on the backbone, in transformers' terms: task, and family
+    where only one has it."""
     if "head" not in found.lobes:
-        return "Model"
-    head = found.lobes["head"].cls.rpartition(".")[2]
-    if head not in TASKS:
-        raise ValueError(
-            f"{found.folder}: transformers has no class for {head}; "
-            "--backbone-only writes the backbone"
-        )
-    if head != "FrameHead" or not _is_ctc(found):
-        return TASKS[head]
+        return "Model", None
+    path = found.folder / "head.ckpt"
+    kinds = {kind.task: kind for kind in kinds_of(found.lobes["head"], path)}
+    task = "ForCTC" if "ForCTC" in kinds and _is_ctc(found) else [*kinds][-1]
+    kind = kinds[task]
+    if not kind.in_transformers:
+        name = kind.cls.__name__
+        raise ValueError(NO_CLASS.format(folder=found.folder, head=name))
+    if task == "ForCTC":
+        _check_tokenizer(found)
+    return task, kind.family
+
+
+def _check_tokenizer(found):
+    """Refuses tokens that transformers' CTC tokenizers cannot have."""
     tokenizer = _tokenizer(found)
     if tokenizer is None and found.origin.get("blank_index") is None:
         raise ValueError(
@@ -135,7 +180,6 @@ def _task(found):
             f"{found.folder}: transformers has no CTC tokenizer of "
             "SentencePiece's pieces; --backbone-only writes the backbone"
         )
-    return "ForCTC"
 
 
 def _is_ctc(found):
@@ -322,6 +366,12 @@ def _tensors(found, family, task, config):
         for name, lobe in found.lobes.items()
         if name != "backbone"
     }
+    for lobe, file in found.lobes.items():
+        several = file.config.get("sub_centers", 1) > 1
+        if lobe in heads and (lobe not in TENSOR_NAMES[task] or several):
+            raise ValueError(
+                NO_CLASS.format(folder=found.folder, head=file.name)
+            )
     tensors |= join_heads(heads, task)
     norm = "layer_norm_for_extract."
     if family == "unispeech-sat" and task == "ForPreTraining":

@@ -1,0 +1,206 @@
+"""Whatever this package writes, each command takes it or says who does."""
+
+import re
+
+import pytest
+
+from tests.convert.exports import write_exports, write_others, write_sounds
+from unispeech_sb.checkpoints.interfaces import INTERFACES, folder_kind
+from unispeech_sb.cli import main
+from unispeech_sb.lobes.backbone import Backbone
+
+KINDS = {
+    "keyword_spotting": "EncoderClassifier",
+    "speaker_identification": "EncoderClassifier",
+    "asr": "EncoderASR",
+    "asr_pieces": "EncoderASR",
+    "asr_superb": "EncoderASR",
+    "phoneme_recognition": "EncoderASR",
+    "phoneme_recognition_superb": "EncoderASR",
+    "speaker_verification": "SpeakerRecognition",
+    "speaker_verification_superb": "SpeakerRecognition",
+    "speaker_verification_large": "SpeakerRecognition",
+    "speaker_diarization": "SpeakerDiarization",
+    "speaker_diarization_vc": "SpeakerDiarization",
+    "pretrain_unispeech": "WaveformEncoder",
+    "pretrain_unispeech_sat": "WaveformEncoder",
+    "ForAudioFrameClassification": "SpeakerDiarization",
+    "ForCTC": "WaveformEncoder",  # without a vocabulary
+    "ForPreTraining": "WaveformEncoder",
+    "ForSequenceClassification": "EncoderClassifier",
+    "ForXVector": "SpeakerRecognition",
+    "Model": "WaveformEncoder",
+    "hugging_face": "Hugging Face",
+    "with_beam": "EncoderASR",
+    "run": "run",
+    "checkpoint": "training checkpoint",
+    "checkpoints": "training checkpoint",
+    "units": "units",
+    "lobe": "file",
+    "backbone": "file",
+    "nothing": "",
+}
+"""What is written -> its kind."""
+
+NOT_IN_TRANSFORMERS = {
+    "speaker_identification": "StatisticsHead",
+    "asr_pieces": "SentencePiece",
+    "asr_superb": "RecurrentHead",
+    "phoneme_recognition_superb": "ProjectedFrameHead",
+    "speaker_verification": "StatisticsHead",
+    "speaker_verification_large": "ECAPAHead",
+    "speaker_diarization": "DiarizationHead",
+    "speaker_diarization_vc": "EENDVCHead",
+}
+"""Folder -> what ``to-hf`` names when it refuses."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, root):
+    """Everything that is written, by name."""
+    folder = tmp_path_factory.mktemp("own")
+    exports = write_exports(folder)
+    yaml = root / "hparams" / "asr.yaml"
+    return exports | write_others(folder, exports, yaml)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Recordings and lists of them."""
+    folder = tmp_path_factory.mktemp("sounds")
+    write_sounds(folder)
+    return folder
+
+
+each = pytest.mark.parametrize("name", KINDS)
+
+
+def test_all_that_is_written_is_looked_at(folders):
+    assert folders.keys() == KINDS.keys()
+
+
+@each
+def test_a_folder_is_told_by_its_names(name, folders):
+    assert folder_kind(folders[name]) == KINDS[name]
+
+
+COMMANDS = {
+    "transcribe": ("EncoderASR", "{folder} {sounds}/a.wav"),
+    "tune-lm": ("EncoderASR", "{folder} {sounds}/table.csv --lm no.arpa"),
+    "diarize": ("SpeakerDiarization", "{folder} {sounds}/a.wav"),
+    "embed": ("SpeakerRecognition", "{folder} {sounds}/a.wav -o {new}"),
+    "verify": (
+        "SpeakerRecognition",
+        "{folder} {sounds}/a.wav {sounds}/b.wav --threshold 0.5",
+    ),
+    "score": (
+        "SpeakerRecognition",
+        "{folder} --trials {sounds}/trials.txt --audio-root {sounds} --draws 0",
+    ),
+}
+"""Command -> the interface that it needs, its arguments."""
+
+
+def run(command, pattern, capsys, **paths):
+    """Runs a command; its exit code and the lines of its error."""
+    arguments = pattern.format(**paths).split()
+    code = main([command, *arguments])
+    errors = capsys.readouterr().err.splitlines()
+    return code, [e for e in errors if e.startswith("unispeech-sb: ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@each
+def test_a_command_takes_its_folders_and_names_the_rest(
+    command, name, folders, sounds, tmp_path, capsys
+):
+    wanted, pattern = COMMANDS[command]
+    folder, kind = folders[name], KINDS[name]
+    if command == "tune-lm" and kind == wanted:
+        return  # tests/inference/test_tune_lm.py
+    code, errors = run(
+        command, pattern, capsys,
+        folder=folder, sounds=sounds, new=tmp_path / "new",
+    )  # fmt: skip
+    if kind == wanted:
+        assert (code, errors) == (0, [])
+        return
+    assert code == 1 and len(errors) == 1
+    expected = "expected a folder with hyperparams.yaml"
+    if kind in INTERFACES:
+        expected = rf"expected a folder for {wanted}; it is for {kind}: \S+"
+    elif kind:
+        expected = rf"expected a folder for {wanted}; it is (a|the) "
+    assert re.match(
+        re.escape(f"unispeech-sb: {folder}: ") + expected, errors[0]
+    )
+    if name in ("run", "checkpoint", "checkpoints"):
+        assert errors[0].endswith(f"is {folders['run'] / 'export'}")
+
+
+@each
+def test_info_describes_all_of_it(name, folders, capsys):
+    code = main(["info", str(folders[name])])
+    out, err = capsys.readouterr()
+    if name == "nothing":
+        assert code == 1 and "expected a checkpoint" in err
+        return
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    rows = dict(line.split("  ", 1) for line in lines if "  " in line)
+    interface = INTERFACES.get(KINDS[name])
+    if interface:
+        assert interface.task in rows["task"]
+        assert interface.speechbrain in rows["interface"]
+        assert interface.ours in rows.get("our class", "")
+    not_all = [line for line in lines if "would not convert" in line]
+    assert len(not_all) == 1
+    if name in NOT_IN_TRANSFORMERS:
+        assert NOT_IN_TRANSFORMERS[name] in not_all[0]
+        assert "--backbone-only" in not_all[0]
+    elif interface:
+        assert not_all == ["would not convert: nothing"]
+
+
+@each
+def test_to_hf_writes_what_info_promises(name, folders, tmp_path, capsys):
+    pattern, folder = "{folder} {new}", folders[name]
+    paths = {"folder": folder, "new": tmp_path / "new"}
+    code, errors = run("to-hf", pattern, capsys, **paths)
+    if KINDS[name] in INTERFACES and name not in NOT_IN_TRANSFORMERS:
+        assert (code, errors) == (0, [])
+        return
+    assert code == 1 and len(errors) == 1 and not paths["new"].exists()
+    if name not in NOT_IN_TRANSFORMERS:
+        assert f"{folder}: expected a pretrained folder" in errors[0]
+        return
+    assert NOT_IN_TRANSFORMERS[name] in errors[0]
+    assert "--backbone-only writes the backbone" in errors[0]
+    code, _ = run("to-hf", pattern + " --backbone-only", capsys, **paths)
+    assert code == 0 and (paths["new"] / "config.json").is_file()
+
+
+@each
+def test_convert_takes_only_what_is_of_others(name, folders, tmp_path, capsys):
+    code, errors = run(
+        "convert", "{folder} {new}", capsys,
+        folder=folders[name], new=tmp_path / "new",
+    )  # fmt: skip
+    if name == "hugging_face":
+        assert code == 0
+        return
+    assert code == 1 and len(errors) == 1
+    assert f"{folders[name]}: expected a checkpoint" in errors[0]
+
+
+@each
+def test_a_backbone_is_loaded_or_the_way_to_it_is_named(name, folders):
+    has_none = ("run", "checkpoints", "units", "lobe", "nothing")
+    if name not in has_none:
+        assert Backbone.from_pretrained(folders[name]).dim == 16
+        return
+    with pytest.raises(ValueError, match=": expected") as found:
+        Backbone.from_pretrained(folders[name])
+    assert "\n" not in str(found.value)
+    if name in ("run", "checkpoints"):
+        assert str(found.value).endswith(f"is {folders['run'] / 'export'}")

@@ -1,0 +1,228 @@
+"""Which class and which command a folder is for.
+
+Only names of files and the text of ``hyperparams.yaml`` are looked at, and
+nothing here imports torch: commands ask before they load anything.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+YAML_FILE = "hyperparams.yaml"
+BACKBONE_FILE = "backbone.ckpt"
+EXPORT = "export"
+"""Folder of a run that has its trained model."""
+
+MOST_BYTES = 2**20
+"""Largest ``hyperparams.yaml`` that is looked at; ours have some thousands."""
+
+
+class Interface(NamedTuple):
+    """A class that loads folders.
+
+    Arguments
+    ---------
+    task : str
+        What a folder for it does.
+    speechbrain : str
+        SpeechBrain's class.
+    ours : str
+        This package's class that loads the same folders; empty where
+        SpeechBrain's is all there is.
+    command : str
+        What to type, with FOLDER for the folder; empty where there is none.
+    """
+
+    task: str
+    speechbrain: str
+    ours: str = ""
+    command: str = ""
+
+
+INTERFACES = {
+    "WaveformEncoder": Interface(
+        "features of speech",
+        "speechbrain.inference.encoders.WaveformEncoder",
+        "unispeech_sb.lobes.backbone.Backbone",
+        "unispeech-sb recipe TASK --model=FOLDER",
+    ),
+    "EncoderClassifier": Interface(
+        "classification of utterances",
+        "speechbrain.inference.classifiers.EncoderClassifier",
+    ),
+    "EncoderASR": Interface(
+        "speech recognition",
+        "speechbrain.inference.ASR.EncoderASR",
+        "unispeech_sb.inference.asr.LongFormASR",
+        "unispeech-sb transcribe FOLDER FILES",
+    ),
+    "SpeakerRecognition": Interface(
+        "speaker verification",
+        "speechbrain.inference.speaker.SpeakerRecognition",
+        "unispeech_sb.inference.speakers.SpeakerVerification",
+        "unispeech-sb verify FOLDER A B (also embed, score)",
+    ),
+    "SpeakerDiarization": Interface(
+        "speaker diarization",
+        "speechbrain.inference.encoders.WaveformEncoder",
+        "unispeech_sb.inference.diarization.SpeakerDiarization",
+        "unispeech-sb diarize FOLDER FILES",
+    ),
+}
+"""Name -> what loads such a folder."""
+
+MARKS = (
+    ("SpeakerRecognition", {"mean_var_norm_emb", "modules.embedding_model"}),
+    ("EncoderClassifier", {"modules.embedding_model", "modules.classifier"}),
+    ("SpeakerRecognition", {"modules.embedding_model"}),  # first versions'
+    ("EncoderASR", {"tokenizer", "decoding_function", "modules.encoder"}),
+    ("SpeakerDiarization", {"threshold", "chunk_s", "modules.backbone"}),
+    ("WaveformEncoder", {"modules.encoder"}),
+)
+"""Interface, names that its yamls have; the first that has all is meant."""
+
+FOREIGN = "another package"
+OTHERS = {
+    "run": "the folder of a recipe's run",
+    "training checkpoint": "a training checkpoint",
+    "units": "a folder of units: unispeech-sb recipe pretrain_unispeech_sat "
+    "--units_folder=FOLDER",
+    "modules": "a folder of modules without hyperparams.yaml: unispeech-sb "
+    "recipe TASK --model=FOLDER",
+    "Hugging Face": "a Hugging Face folder: unispeech-sb convert FOLDER NEW",
+    "file": "a file: unispeech-sb info FOLDER",
+}
+"""Kind of what no interface loads -> what it is, and what takes it."""
+
+
+def folder_kind(path):
+    """Tells what a folder or file is for.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Anything that may be one.
+
+    Returns
+    -------
+    str
+        A key of ``INTERFACES`` or of ``OTHERS``; ``FOREIGN`` for a folder
+        whose ``hyperparams.yaml`` names nothing of this package; empty for
+        everything else, and for what does not exist.
+
+    Raises
+    ------
+    ValueError
+        When there is a ``hyperparams.yaml`` that is no yaml.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return "file" if path.exists() else ""
+    if any(path.glob("CKPT.yaml")) or any(path.glob("CKPT+*/CKPT.yaml")):
+        return "training checkpoint"
+    if (path / YAML_FILE).is_file():
+        return _kind_of_yaml(path / YAML_FILE)
+    for name, kind in (
+        (BACKBONE_FILE, "modules"),
+        ("units.json", "units"),
+        ("config.json", "Hugging Face"),
+    ):
+        if (path / name).is_file():
+            return kind
+    return ""
+
+
+def expect_folder(path, interface):
+    """Refuses what is not for an interface, before anything is loaded.
+
+    A folder of another package passes: loading it shows what it has.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        What was given.
+    interface : str or type
+        A key of ``INTERFACES``, or the class of this package that is to load
+        the folder.
+
+    Raises
+    ------
+    ValueError
+        Says what was expected, what is there, and which command takes it.
+    """
+    kind = folder_kind(path)
+    if not kind:
+        raise ValueError(f"{path}: expected a folder with {YAML_FILE}")
+    name = getattr(interface, "__name__", interface)
+    ours = {i.ours.rpartition(".")[2]: key for key, i in INTERFACES.items()}
+    wanted = ours.get(name, name)
+    if kind not in (wanted, FOREIGN):
+        raise ValueError(
+            f"{path}: expected a folder for {wanted}; {purpose(path, kind)}"
+        )
+
+
+def purpose(path, kind):
+    """What a path is and what takes it, for the end of a sentence.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The path.
+    kind : str
+        What ``folder_kind`` says of it.
+
+    Returns
+    -------
+    str
+        "it is ...".
+    """
+    if kind in INTERFACES:
+        interface = INTERFACES[kind]
+        use = interface.command or interface.speechbrain
+        return f"it is for {kind}: {use.replace('FOLDER', str(path))}"
+    text = f"it is {OTHERS[kind].replace('FOLDER', str(path))}"
+    if kind not in ("run", "training checkpoint"):
+        return text
+    found = result_of(path)
+    if found is None:
+        return f"{text}; the run has no result yet"
+    return f"{text}; the result of the run is {found}"
+
+
+def result_of(path):
+    """The exported model or the units of a run, from the folder of the run
+    or of its checkpoints; None before its end."""
+    for folder in (Path(path), *Path(path).parents[:2]):
+        for found in (folder / EXPORT / YAML_FILE, folder / "units/units.json"):
+            if found.is_file():
+                return found.parent
+    return None
+
+
+def _kind_of_yaml(path):
+    """The interface of a ``hyperparams.yaml``, by the names in it."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path}: expected at most {MOST_BYTES} bytes")
+    try:
+        document = yaml.compose(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: expected yaml ({problem})") from error
+    entries = _entries(document)
+    if "pretrainer" not in entries:
+        return "run" if "output_folder" in entries else FOREIGN
+    if not any("unispeech" in node.tag for node in entries.values()):
+        return FOREIGN
+    modules = _entries(entries.get("modules"))
+    names = {*entries, *(f"modules.{name}" for name in modules)}
+    found = (interface for interface, marks in MARKS if marks <= names)
+    return next(found, FOREIGN)
+
+
+def _entries(node):
+    """Name -> node of a yaml's mapping; empty for any other node."""
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {str(key.value): value for key, value in node.value}
