@@ -15,7 +15,9 @@ MAY_IMPORT = {
     "decoding": set(),
     "checkpoints": set(),
     "dataio": set(),
-    "experiment": set(),
+    "experiment": {"fingerprint", "output_folder"},
+    "fingerprint": {"moved"},
+    "output_folder": {"fingerprint"},
     "lobes": {"nnet", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "inference": {
