@@ -20,15 +20,12 @@ phone_spans of a manifest says when which phone is heard (as --synthetic=True
 does), purities and PNMI.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
 import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 import numpy as np
-import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.dataio.alignments import phone_frames, read_spans
@@ -55,18 +52,11 @@ from unispeech_sb.dataio.unit_shards import (
     shard_of,
 )
 from unispeech_sb.dataio.units import check_units, write_units
+from unispeech_sb.experiment import enter, open_output, read_command
 from unispeech_sb.experiment import main as script
-from unispeech_sb.experiment import parse_arguments
 from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
 
 logger = get_logger(__name__)
-
-_DECIDES = (
-    *("data_folder", "subsets", "synthetic", "valid_share", "min_duration_s"),
-    *("model", "layer", "num_units", "kmeans_share", "kmeans", "seed"),
-    *("shards", "max_batch_s"),
-)
-"""Keys that must not change when a run goes on."""
 
 
 def make_features(hparams, device="cpu"):
@@ -95,7 +85,30 @@ def make_features(hparams, device="cpu"):
 
 
 def prepare(hparams):
-    """Checks every recording and writes the manifests, once.
+    """Checks every recording and writes the manifests.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml.
+    """
+    if hparams["skip_prep"]:
+        return
+    records = check_records(
+        unlabelled_speech(hparams), hparams["skip_bad_files"]
+    )
+    kept, dropped = filter_by_duration(records, hparams["min_duration_s"])
+    if dropped:
+        logger.info(
+            f"Left out {len(dropped)} files under {hparams['min_duration_s']} s"
+        )
+    write_manifests(
+        kept, hparams["manifest_folder"], required_splits=("train",)
+    )
+
+
+def read_records(hparams):
+    """Reads the manifests.
 
     Arguments
     ---------
@@ -107,55 +120,16 @@ def prepare(hparams):
     list of dict
         The records of all splits.
     """
-    folder, save = (
-        Path(hparams["manifest_folder"]),
-        Path(hparams["save_folder"]),
-    )
-    path = save / "settings.json"
-    if not path.is_file() and not hparams["skip_prep"]:
-        records = check_records(
-            unlabelled_speech(hparams), hparams["skip_bad_files"]
-        )
-        kept, dropped = filter_by_duration(records, hparams["min_duration_s"])
-        if dropped:
-            logger.info(
-                f"Left out {len(dropped)} files under "
-                f"{hparams['min_duration_s']} s"
-            )
-        write_manifests(kept, folder, required_splits=("train",))
+    folder = Path(hparams["manifest_folder"])
     paths = {split: folder / f"{split}.csv" for split in SPLITS}
     paths = {split: file for split, file in paths.items() if file.is_file()}
     if "train" not in paths:
         raise ValueError(f"{folder}: expected train.csv in it, got none")
-    _keep_settings(path, hparams, paths.values())
     return [
         {**record, "split": split}
         for split, file in paths.items()
         for record in read_manifest(file)
     ]
-
-
-def _keep_settings(path, hparams, manifests):
-    """Writes what a run depends on, or refuses to go on with another."""
-    settings = {key: hparams[key] for key in _DECIDES}
-    settings["manifests"] = [
-        hashlib.sha256(file.read_bytes()).hexdigest() for file in manifests
-    ]
-    text = json.dumps(settings, indent=2, default=str)
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        now = json.loads(text)
-        changed = [key for key in now if now[key] != kept.get(key)]
-        if changed:
-            raise ValueError(
-                f"{path}: expected a run with the same {', '.join(changed)}; "
-                f"choose another --output_folder, or remove {path.parent}"
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _shards(hparams):
@@ -345,7 +319,10 @@ def finish(records, paths, features, hparams):
         told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         logger.info(f"{split}: {told}")
     text = json.dumps(scores, indent=2) + "\n"
-    Path(hparams["output_folder"], "scores.json").write_text(text, "utf-8")
+    path = Path(hparams["output_folder"], "scores.json")
+    draft = path.with_suffix(f".{os.getpid()}.partial")
+    draft.write_text(text, "utf-8")
+    os.replace(draft, path)
     return scores
 
 
@@ -362,22 +339,26 @@ def main(argv=None):
     dict or None
         Split -> its scores; None when shards of other runs are to do.
     """
-    hparams_file, run_opts, overrides = parse_arguments(argv)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
+    command = read_command(argv)
+    hparams = command.load()
     _shards(hparams)
-    sb.create_experiment_directory(
-        hparams["output_folder"], hparams_file, overrides
-    )
-    features = make_features(hparams, run_opts["device"] or "cpu")
-    records = prepare(hparams)
+    # The units are made here, not trained on
+    own = {k: v for k, v in hparams.items() if k != "units_folder"}
+    output = open_output(command, own, prepare)
+    if enter(command, output, prepare, trusting=True) is not None:
+        logger.info(f"{output.folder}: already finished, nothing made")
+        return output.read_scores()
+    features = make_features(hparams, command.run_opts["device"] or "cpu")
+    records = read_records(hparams)
     centres = find_centres(records, features, hparams)
     if centres is None:
         return None
     paths = label(records, features, centres, hparams)
     if paths is None:
         return None
-    return finish(records, paths, features, hparams)
+    scores = finish(records, paths, features, hparams)
+    output.finish("all", hparams["units_folder"])
+    return scores
 
 
 if __name__ == "__main__":

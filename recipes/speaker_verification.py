@@ -22,6 +22,8 @@ SpeakerRecognition and EncoderClassifier load.
 from functools import partial
 from pathlib import Path
 
+from speechbrain.utils.distributed import run_on_main
+
 from unispeech_sb.brains import SpeakerBrain
 from unispeech_sb.dataio.corpora.synthetic import synthetic_sentences
 from unispeech_sb.dataio.corpora.table import table
@@ -74,7 +76,7 @@ def read_corpus(hparams):
 
 
 def prepare(hparams):
-    """Checks every recording, writes the manifests, and copies noises.
+    """Checks every recording and writes the manifests.
 
     Arguments
     ---------
@@ -82,11 +84,6 @@ def prepare(hparams):
         The recipe's yaml. ``trials`` say what is tested on,
         ``valid_speakers`` are held out of a corpus without a validation set.
     """
-    for kind, piece_s in (("noise", NOISE_PIECE_S), ("rir", None)):
-        folder = hparams.get(f"{kind}_folder")
-        if folder is not None:
-            copies = Path(hparams[f"{kind}_list"]).parent
-            prepare_noises(folder, copies, piece_s)
     if hparams["skip_prep"]:
         return
     records = read_corpus(hparams)
@@ -108,6 +105,21 @@ def prepare(hparams):
     write_manifests(long_enough(records, hparams), hparams["manifest_folder"])
 
 
+def copy_noises(hparams):
+    """Copies the noises and room impulse responses that the yaml asks for.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml.
+    """
+    for kind, piece_s in (("noise", NOISE_PIECE_S), ("rir", None)):
+        folder = hparams.get(f"{kind}_folder")
+        if folder is not None:
+            copies = Path(hparams[f"{kind}_list"]).parent
+            prepare_noises(folder, copies, piece_s)
+
+
 def dataio_prep(hparams):
     """Builds the datasets, the trials, and the objective for as many speakers
     as there are.
@@ -124,6 +136,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
+    run_on_main(copy_noises, [hparams])
     encoder, start = None, hparams["head_from"]
     if start is not None:
         encoder = read_speakers(start)

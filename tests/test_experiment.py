@@ -83,13 +83,13 @@ def toy(folder, *options, launcher=(), script=TOY):
 
 
 def test_second_run_evaluates_again_without_training(tmp_path):
-    first = toy(tmp_path, "--num_epochs=1")
+    first = toy(tmp_path, "--number_of_epochs=1")
     assert first.returncode == 0, first.stderr
     assert "There is no test set" in first.stdout
     assert (tmp_path / "toy.py").exists()
     scores = (tmp_path / "scores.json").read_text()
     (tmp_path / "scores.json").unlink()
-    second = toy(tmp_path, "--num_epochs=1")
+    second = toy(tmp_path, "--number_of_epochs=1")
     assert second.returncode == 0, second.stderr
     assert "Going into epoch" not in second.stdout
     assert (tmp_path / "scores.json").read_text() == scores
@@ -104,7 +104,7 @@ def test_user_error_of_a_script_has_no_traceback(tmp_path):
 def test_two_processes_train_one_model(tmp_path):
     result = toy(
         tmp_path,
-        "--num_epochs=2",
+        "--number_of_epochs=2",
         "--distributed_backend=gloo",
         "--grad_accumulation_factor=3",
         "--ckpt_interval_steps=1",
@@ -133,6 +133,6 @@ def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path):
     )
     for options, exported in ((["--debug"], False), ([], True)):
         out = tmp_path / f"out{len(options)}"
-        result = toy(out, "--num_epochs=1", *options, script=script)
+        result = toy(out, "--number_of_epochs=1", *options, script=script)
         assert "exported 2" in result.stdout, result.stderr
         assert (out / "export" / "scores.json").exists() == exported

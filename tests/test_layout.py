@@ -17,7 +17,9 @@ MAY_IMPORT = {
     "checkpoints": set(),
     "dataio": set(),
     "recipe_options": set(),
-    "experiment": {"recipe_options"},
+    "fingerprint": {"moved"},
+    "output_folder": {"fingerprint"},
+    "experiment": {"recipe_options", "fingerprint", "output_folder"},
     "lobes": {"nnet", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "inference": {

@@ -8,9 +8,11 @@ import difflib
 import gc
 import inspect
 import logging
-import shutil
 import sys
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from unispeech_sb.environment import require_torchaudio
 
@@ -19,7 +21,7 @@ require_torchaudio()
 import speechbrain as sb  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
-from hyperpyyaml import load_hyperpyyaml  # noqa: E402
+from hyperpyyaml import load_hyperpyyaml, resolve_references  # noqa: E402
 from speechbrain.utils.distributed import (  # noqa: E402
     ddp_init_group,
     is_distributed_initialized,
@@ -30,9 +32,13 @@ from speechbrain.utils.run_opts import RunOptions  # noqa: E402
 from speechbrain.utils.seed import seed_everything  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
+from unispeech_sb.fingerprint import read_settings  # noqa: E402
+from unispeech_sb.output_folder import OutputFolder  # noqa: E402
+
 logger = get_logger(__name__)
 
 
+@dataclass(frozen=True)
 class _ExactRunOptions(RunOptions):
     """SpeechBrain's command line, taking every argument as it is written.
 
@@ -40,11 +46,19 @@ class _ExactRunOptions(RunOptions):
     ``test_only`` and never reaches the yaml, and splits values at ``=``.
     """
 
+    overwrite: bool = False
+
     @staticmethod
     def _create_parser():
         """SpeechBrain's parser without abbreviations."""
         parser = RunOptions._create_parser()
         parser.allow_abbrev = False
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="Start afresh in an output folder, and remove what the "
+            "earlier run left there.",
+        )
         return parser
 
     @staticmethod
@@ -145,6 +159,10 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
     ``train_dataloader_opts``, ``valid_dataloader_opts`` and
     ``test_dataloader_opts`` (that of ``valid`` when omitted).
 
+    The output folder knows whose work it holds: the same command goes on, or
+    finds all done; another experiment is refused. ``--overwrite`` starts
+    afresh. A ``--debug`` run has a folder ``debug`` inside it to itself.
+
     Arguments
     ---------
     brain_class : type
@@ -154,7 +172,8 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
         hparams -> dict of the datasets ``train``, ``valid`` and, if there is
         one, ``test``.
     prepare : callable, optional
-        hparams -> None; prepares the corpus, on the main process only.
+        hparams -> None; prepares the corpus, on the main process only, in the
+        ``manifest_folder`` and ``save_folder`` of what it is given.
     argv : list, optional
         The command line after the program's name.
 
@@ -164,27 +183,209 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
         Scores of the best checkpoint on ``test``, or on ``valid`` where there
         is no test set.
 
+    Raises
+    ------
+    ValueError
+        When the output folder holds another experiment.
+
     Example
     -------
     >>> run(None, None, argv=["missing.yaml"])
     Traceback (most recent call last):
     FileNotFoundError: [Errno 2] No such file or directory: 'missing.yaml'
     """
+    command = read_command(argv)
+    ddp_init_group(command.run_opts)
+    hparams = command.load()
+    output = open_output(command, hparams, dataio_prep, prepare)
+    finished = enter(command, output, prepare)
+    if finished is None:
+        scores = _train(brain_class, dataio_prep, output, command.run_opts)
+    else:
+        logger.info(f"{output.folder}: already finished, nothing trained")
+        scores = run_on_main(output.read_scores)
+    if is_distributed_initialized():
+        # Not before what lives on it is gone
+        gc.collect()
+        torch.distributed.destroy_process_group()
+    return scores
+
+
+class Command(NamedTuple):
+    """A recipe's command line, read."""
+
+    hparams_file: str
+    run_opts: RunOptions
+    overrides: str
+    settings: dict
+
+    def load(self):
+        """Builds what the yaml names.
+
+        Returns
+        -------
+        dict
+            The recipe's ``hparams``.
+        """
+        with open(self.hparams_file, encoding="utf-8") as file:
+            return load_hyperpyyaml(file, self.overrides)
+
+
+def read_command(argv=None):
+    """Reads a recipe's command line, and what all of its settings are.
+
+    Arguments
+    ---------
+    argv : list, optional
+        As for ``parse_arguments``. A trial by ``--debug`` gets a folder
+        ``debug`` in the output folder, to start afresh in.
+
+    Returns
+    -------
+    Command
+        The command line.
+
+    Raises
+    ------
+    ValueError
+        As ``parse_arguments``.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "hparams.yaml"
+    >>> _ = path.write("output_folder: out\\nlr: !ref <rate>\\nrate: 1")
+    >>> command = read_command([str(path), "--rate=2", "--debug"])
+    >>> command.settings["lr"], command.settings["output_folder"]
+    (2, 'out/debug')
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = _read(argv)
+    options, settings = command.run_opts, command.settings
+    if not options.debug or options.debug_persistently:
+        return command
+    trial = f"{settings['output_folder']}/debug"
+    places = {"output_folder": trial, "save_folder": f"{trial}/save"}
+    places["manifest_folder"] = f"{trial}/manifests"
+    if settings.get("skip_prep"):
+        del places["manifest_folder"]
+        argv.append(f"--manifest_folder={settings['manifest_folder']}")
+    argv += [f"--{k}={v}" for k, v in places.items() if k in settings]
+    command = _read(argv)
+    return command._replace(run_opts=replace(command.run_opts, overwrite=True))
+
+
+def _read(argv):
+    """The command line as it is written."""
     hparams_file, run_opts, overrides = parse_arguments(argv)
-    ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
-    folder = hparams["output_folder"]
-    sb.create_experiment_directory(
-        experiment_directory=folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
+        resolved = resolve_references(file, overrides).getvalue()
+    keys, defaults = read_settings(resolved), RunOptions()
+    given = {
+        name: run_opts[name]
+        for name in sorted(run_opts.overridden_args & set(defaults.keys()))
+        if name in keys or run_opts[name] != defaults[name]
+    }
+    settings = read_settings(resolved, given)
+    return Command(hparams_file, run_opts, overrides, settings)
+
+
+def open_output(command, hparams, dataio_prep, prepare=None):
+    """Makes the output folder of a recipe known, and changes nothing in it.
+
+    Arguments
+    ---------
+    command : Command
+        The command line.
+    hparams : dict
+        What it builds.
+    dataio_prep, prepare : callable
+        As for ``run``. The recipe is named as the file of the last one.
+
+    Returns
+    -------
+    OutputFolder
+        To ``enter``.
+    """
+    functions = [function for function in (dataio_prep, prepare) if function]
+    scripts = [inspect.getsourcefile(function) for function in functions]
+    output = OutputFolder(
+        hparams,
+        Path(scripts[-1]).stem,
+        command.settings,
+        command.run_opts.overwrite,
     )
-    # SpeechBrain has put a copy of its caller there: this file
-    for function in filter(None, (dataio_prep, prepare)):
-        run_on_main(shutil.copy, [inspect.getsourcefile(function), folder])
-    if prepare is not None:
-        run_on_main(prepare, [hparams])
+    output.scripts = [__file__, *scripts]
+    return output
+
+
+def enter(command, output, prepare, trusting=False):
+    """Prepares, and takes the output folder if it is this experiment's.
+
+    Arguments
+    ---------
+    command : Command
+        The command line.
+    output : OutputFolder
+        From ``open_output``.
+    prepare : callable or None
+        As for ``run``.
+    trusting : bool
+        Do not prepare again for an unfinished run whose data lie where they
+        did.
+
+    Returns
+    -------
+    dict or None
+        The record of a finished run; None when there is something to do.
+
+    Raises
+    ------
+    ValueError
+        When the folder holds another experiment.
+    """
+
+    def take():
+        trusted = trusting and output.is_prepared()
+        return output.take(None if trusted else prepare)
+
+    start = partial(
+        sb.create_experiment_directory,
+        output.folder,
+        command.hparams_file,
+        command.overrides,
+    )
+    known = _on_main(output.look)
+    if not known:
+        start()
+    finished = _on_main(take)
+    if known and finished is None:
+        start()
+    if finished is None:
+        run_on_main(output.keep_scripts)
+    return finished
+
+
+def _on_main(function):
+    """What the main process finds; its error of the user is that of all."""
+    if not is_distributed_initialized():
+        return function()
+
+    def attempt():
+        try:
+            return function(), None
+        except (ValueError, OSError, ImportError) as error:
+            logger.debug("Traceback:", exc_info=True)
+            return None, str(error)
+
+    found, problem = run_on_main(attempt)
+    if problem is not None:
+        raise ValueError(problem)
+    return found
+
+
+def _train(brain_class, dataio_prep, output, run_opts):
+    """All that a run does once its data are prepared."""
+    hparams = output.hparams
     datasets = dataio_prep(hparams)
     if "seed" in hparams:
         # What was prepared before is skipped when a run goes on, and must not
@@ -204,27 +405,27 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
         train_loader_kwargs=hparams.get("train_dataloader_opts", {}),
         valid_loader_kwargs=hparams.get("valid_dataloader_opts", {}),
     )
-    scores = _evaluate_and_export(brain, datasets, hparams)
+    split = _evaluate_and_export(brain, datasets, output)
+    run_on_main(output.finish, [split])
     if is_distributed_initialized():
-        _leave_process_group(brain)
-    return scores
+        _unwrap(brain)
+    return brain.scores
 
 
-def _leave_process_group(brain):
-    """Let go of the distributed wrappers, then of the group.
+def _unwrap(brain):
+    """Let go of the distributed wrappers.
 
-    A wrapper that outlives its group aborts the process at its exit now and
-    then, after all work is done (torch 2.11, gloo).
+    One that outlives its group aborts the process at its exit now and then,
+    after all work is done (torch 2.11, gloo).
     """
     for name, module in brain.modules.items():
         if isinstance(module, DistributedDataParallel):
             brain.modules[name] = module.module
-    gc.collect()
-    torch.distributed.destroy_process_group()
 
 
-def _evaluate_and_export(brain, datasets, hparams):
-    """Scores of the best checkpoint, which is also exported."""
+def _evaluate_and_export(brain, datasets, output):
+    """Scores the best checkpoint and exports it; the split it is scored on."""
+    hparams = output.hparams
     loader_opts = hparams.get("valid_dataloader_opts", {})
     split = "test"
     if split in datasets:
@@ -234,12 +435,9 @@ def _evaluate_and_export(brain, datasets, hparams):
         split = "valid"
     brain.evaluate(datasets[split], test_loader_kwargs=loader_opts)
     if hasattr(brain, "export"):
-        folder = Path(hparams["output_folder"])
-        if brain.debug and not brain.debug_persistently:
-            # As its checkpoints: a trial must not replace a trained model
-            folder = Path(brain.checkpointer.checkpoints_dir)
-        run_on_main(brain.export, [folder / "export", brain.scores, split])
-    return brain.scores
+        place = output.folder / "export"
+        run_on_main(brain.export, [place, brain.scores, split])
+    return split
 
 
 def main(function):

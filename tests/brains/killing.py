@@ -56,14 +56,18 @@ def dying_save(obj, path):
 
 
 def dying_replace(source, target):
-    """Die before or after a move."""
-    reached("before_move")
+    """Die before or after a move, of a checkpoint or of the run's record."""
+    what = "record" if Path(target).name == "experiment.json" else "move"
+    reached(f"before_{what}")
     REAL["replace"](source, target)
-    reached("after_move")
+    reached(f"after_{what}")
 
 
-def dying_rmtree(folder):
+def dying_rmtree(folder, **options):
     """Delete half of the files, then perhaps die."""
+    if Path(folder).name != "partial":
+        REAL["rmtree"](folder, **options)
+        return
     files = sorted(p for p in Path(folder).rglob("*") if p.is_file())
     for path in files[: len(files) // 2]:
         path.unlink()

@@ -26,6 +26,9 @@ MOMENTS = [
     "before_move:1",  # written but not in place
     "after_move:6",  # in place, the old ones not yet deleted
     "deleting:5",  # old ones half deleted
+    "before_record:1",  # nothing noted yet
+    "after_record:1",  # noted, nothing done
+    "before_record:2",  # all done, not noted
     "batch:5+batch:7+VALID_end:1",
 ]
 WITH_WORKERS = ["batch:5", "VALID_end:1"]

@@ -1,7 +1,9 @@
 """Units of spoken sentences, from recordings to a folder of units."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from unispeech_sb.dataio.corpora.fairseq_units import read_fairseq_units
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.unit_clusters import nearest_centres
 from unispeech_sb.dataio.units import check_units, read_about
+from unispeech_sb.experiment import read_command
 from unispeech_sb.lobes.backbone import Backbone
 
 YAML = "hparams/make_units.yaml"
@@ -219,16 +222,56 @@ def test_a_mistake_is_one_line(root, speech, tmp_path, capsys, mistake):
     assert MISTAKES[mistake] in error
 
 
-def test_a_run_does_not_go_on_with_other_settings(root, speech, tmp_path):
-    make_units.main(arguments(root, speech, tmp_path))
-    with pytest.raises(ValueError, match="a run with the same num_units, seed"):
+def made_files(output):
+    """Path -> content of all that a run has left."""
+    return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+
+def test_a_second_run_is_finished_or_refused(
+    made, root, speech, tmp_path, monkeypatch
+):
+    output, scores = made
+    before = made_files(output)
+    monkeypatch.setattr(make_units, "MFCCs", None)  # nothing is computed
+    assert make_units.main(arguments(root, speech, output)) == scores
+    with pytest.raises(ValueError, match="another experiment") as error:
         make_units.main(
-            arguments(root, speech, tmp_path, "--num_units=41", "--seed=1")
+            arguments(root, speech, output, "--num_units=41", "--seed=1")
         )
-    manifest = tmp_path / "manifests" / "valid.csv"
-    manifest.write_text(manifest.read_text().replace("valid_", "other_"))
-    with pytest.raises(ValueError, match="with the same manifests"):
-        make_units.main(arguments(root, speech, tmp_path))
+    for difference in ("num_units: 40 before, 41 now", "seed: 1337 before"):
+        assert difference in str(error.value)
+    others = arguments(root, tmp_path, output)
+    aligned_sentences(tmp_path, [12, 3, 0], [4, 2, 0], seed=1337)
+    others = [o.replace("[12, 4, 0]", "[12, 3, 0]") for o in others]
+    with pytest.raises(ValueError, match="synthetic_sentences: .* before"):
+        make_units.main(others)
+    assert made_files(output) == before
+
+
+def test_a_run_of_an_older_version_goes_on_or_is_refused(
+    made, root, speech, tmp_path
+):
+    """It kept settings.json in its save folder, and no experiment.json."""
+    output = tmp_path / "old"
+    shutil.copytree(made[0], output)
+    (output / "experiment.json").unlink()
+    shutil.rmtree(output / "units")
+    keys = ("data_folder", "num_units", "seed", "shards", "layer", "model")
+    command = read_command(arguments(root, speech, output))
+    settings = {key: command.settings[key] for key in keys}
+    settings["manifests"] = [
+        hashlib.sha256((output / "manifests" / name).read_bytes()).hexdigest()
+        for name in ("train.csv", "valid.csv")
+    ]
+    kept = output / "save" / "settings.json"
+    kept.write_text(json.dumps({**settings, "num_units": 41}))
+    with pytest.raises(ValueError, match="num_units: 41 before, 40 now"):
+        make_units.main(arguments(root, speech, output))
+    kept.write_text(json.dumps(settings))
+    centres = (output / "save" / "centres.npz").stat().st_mtime_ns
+    make_units.main(arguments(root, speech, output))
+    assert (output / "save" / "centres.npz").stat().st_mtime_ns == centres
+    same_units(made[0], output)
 
 
 def test_stretches_of_files_have_units_but_no_files_for_fairseq(

@@ -1,0 +1,501 @@
+"""What an experiment is of: its settings, its data, and what may differ.
+
+Two runs are of one experiment when their settings are the same, but for
+``MAY_DIFFER``, and their data have the same content, wherever they lie.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import yaml
+
+from unispeech_sb.moved import MOVED
+
+FREE, TEST, MORE = "free", "test", "more"
+PLACES = (
+    *("output_folder", "save_folder", "manifest_folder", "units_folder"),
+    *("data_folder", "test_folder", "wav_root", "audio_root"),
+    *("simulated_folder", "split_file", "lexicon", "phones_table"),
+)
+"""Keys that say where something lies; what is found there counts instead."""
+
+MAY_DIFFER = {
+    key: (kind, reason)
+    for kind, reason, keys in (
+        (
+            MORE,
+            "more of them train on from the last checkpoint",
+            "number_of_epochs epoch_counter.limit optimizer_step_limit",
+        ),
+        (
+            TEST,
+            "only the test depends on it",
+            "beam_search beam_size test_searcher num_test_trials",
+        ),
+        (TEST, "whom the training leaves out is in the manifests", "trials"),
+        (TEST, "only the export depends on it", "window_s"),
+        (FREE, "asks for another evaluation, always", "test_only"),
+        (
+            FREE,
+            "where, or by how many, the same is computed",
+            "device num_workers prefetch_factor pin_memory persistent_workers "
+            "data_parallel_backend data_parallel_count distributed_backend "
+            "distributed_launch find_unused_parameters shard",
+        ),
+        (
+            FREE,
+            "how fast the same is computed, and in how much memory",
+            "jit jit_module_keys compile compile_module_keys compile_mode "
+            "compile_using_fullgraph compile_using_dynamic_shape_tracing "
+            "gradient_checkpointing max_eval_batch_s",
+        ),
+        (
+            FREE,
+            "what is shown and logged",
+            "noprogressbar tqdm_colored_bar tqdm_barcolor tensorboard "
+            "tensorboard_logger train_logger log_config profile_training "
+            "profile_warmup profile_steps",
+        ),
+        (
+            FREE,
+            "how often is saved: a run resumes to the same weights",
+            "ckpt_interval_minutes ckpt_interval_steps",
+        ),
+        (FREE, "when to give up", "nonfinite_patience"),
+        (
+            FREE,
+            "what it leads to is in the manifests",
+            "skip_prep skip_bad_files",
+        ),
+        (
+            FREE,
+            "how the command is written",
+            "param_file overridden_args overwrite",
+        ),
+        (FREE, "a place: what is found there counts", " ".join(PLACES)),
+    )
+    for key in keys.split()
+}
+"""Key of a yaml, or option -> kind and reason, of all that may differ between
+two runs of one experiment. ``MORE`` may grow, and the run trains on; after a
+change of ``TEST`` a finished run is tested and exported again; ``FREE`` changes
+nothing. A key inside another one counts as one of the same name."""
+
+_CONTENT = (
+    *("model", "head_from", "vocabulary", "trials"),
+    *("noise_folder", "rir_folder", "noise_list", "rir_list"),
+)
+"""Keys that may name a file or a folder, which then counts by its content."""
+
+INPUTS = (*PLACES[3:], *_CONTENT)
+
+_READ = {
+    *(".ckpt", ".bin", ".pt", ".pth", ".safetensors", ".model", ".json"),
+    *(".yaml", ".txt", ".npy", ""),
+}
+"""Suffixes of what is read of a folder; other files count by name and size."""
+
+_RECORDING = ("ID", "duration", "start", "stop", "wav")
+_NUM_SAMPLED, _SAMPLE_BYTES = 16, 2**16  # recordings that are looked into
+_NOTHING = "not given"
+_WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
+SPLITS = ("train.csv", "valid.csv", "test.csv")
+MANIFESTS = (*SPLITS, *(f"voices/{name}" for name in SPLITS))
+
+
+def read_settings(text, options=None):
+    """Reads what a yaml says, once its references are resolved.
+
+    Arguments
+    ---------
+    text : str
+        The yaml, as ``hyperpyyaml.resolve_references`` gives it.
+    options : dict, optional
+        What else is set, by the command line; it counts before the yaml.
+
+    Returns
+    -------
+    dict
+        Key, or ``key.inner key``, -> value. Values inside another one that
+        begin with a place say so: they are the same when it moves. A file or
+        folder that is read from stands with the digest of its content.
+
+    Example
+    -------
+    >>> text = "data_folder: /a\\nlist: /a/list.csv\\nadam: {lr: 1e-3}"
+    >>> read_settings(text)
+    {'data_folder': '/a', 'list': '<data_folder>/list.csv', 'adam.lr': 0.001}
+    """
+    found, names = {}, {}
+    top = [(key.value, node) for key, node in yaml.compose(text).value]
+    for key, node in top:
+        if isinstance(node, yaml.CollectionNode):
+            names[id(node)] = key
+    for key, node in top:
+        if not key.startswith("__"):
+            _flatten(node, key, found, names)
+    for key, value in (options or {}).items():
+        found[key] = _number(value) if isinstance(value, str) else value
+    places = {k: found[k] for k in (*PLACES, *_CONTENT) if _is_word(found, k)}
+    longest_first = sorted(places.items(), key=lambda item: -len(item[1]))
+    for key, value in found.items():
+        if isinstance(value, str) and key not in places:
+            found[key] = _placed(value, longest_first)
+    for key in found:
+        if _names_of(key)[-1] in _CONTENT and _is_word(found, key):
+            content = None if "<" in found[key] else digest(found[key])
+            if content is not None:
+                found[key] = {"path": found[key], "content": content}
+    return found
+
+
+def _is_word(found, key):
+    """Whether a key has a text that may be a path."""
+    return isinstance(found.get(key), str) and found[key] not in ("", ".", "/")
+
+
+def _placed(value, places):
+    """A value, with the place that it begins with by name."""
+    for key, place in places:
+        if value == place or value.startswith(f"{place}/"):
+            return f"<{key}>{value[len(place) :]}"
+    return value
+
+
+def _flatten(node, path, found, names):
+    """Adds the values of a node; what stands elsewhere too is named."""
+    if isinstance(node, yaml.ScalarNode):
+        found[path] = _plain(node)
+        return
+    if names.setdefault(id(node), path) != path:
+        found[path] = f"<{names[id(node)]}>"
+        return
+    if not node.tag.startswith("tag:yaml.org"):
+        kind, _, name = node.tag.partition(":")
+        found[path] = f"{kind}:{_current(name)}"
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _flatten(value, f"{path}.{key.value}", found, names)
+    elif all(isinstance(item, yaml.ScalarNode) for item in node.value):
+        key = path if path not in found else f"{path}.arguments"
+        found[key] = [_plain(item) for item in node.value]
+    else:
+        for index, item in enumerate(node.value):
+            _flatten(item, f"{path}[{index}]", found, names)
+
+
+def _plain(node):
+    """A scalar as JSON has it."""
+    text = node.value
+    if node.style in ("'", '"'):
+        return text
+    return _WORDS.get(text.lower(), _number(text))
+
+
+def _number(text):
+    """A number in any spelling as one; another text as it is."""
+    for number in (int, float):
+        try:
+            value = number(text)
+        except ValueError:
+            continue
+        return value if abs(value) < float("inf") else text
+    return text
+
+
+def _current(name):
+    """The path of a class or function as it is now."""
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        moved, rest = MOVED.get(".".join(parts[:count]), {}), parts[count:]
+        if isinstance(moved, str):
+            return ".".join([moved, *rest])
+        if rest[0] in moved:
+            new = moved[rest[0]].replace(":", ".")
+            return ".".join([new, *rest[1:]])
+    return name
+
+
+def digest(path):
+    """Says in short what is in a file or folder.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The file; or the folder, of which weights and texts count by what is
+        in them, other files by their names and sizes.
+
+    Returns
+    -------
+    str or None
+        The digest; None where there is nothing.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "head.ckpt").write_text("weights")
+    >>> digest(folder) == digest(str(folder)), digest(folder / "nothing")
+    (True, None)
+    """
+    path = Path(path)
+    if path.is_file():
+        return _digest_files([("", path)])
+    if not path.is_dir():
+        return None
+    files = [p for p in sorted(path.rglob("[!.]*")) if p.is_file()]
+    return _digest_files([(p.relative_to(path).as_posix(), p) for p in files])
+
+
+def _digest_files(files):
+    """Of names and files."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, path in files:
+        if name.endswith(".md"):
+            continue
+        found.update(f"{name}\0{path.stat().st_size}\0".encode())
+        if not name or path.suffix.lower() in _READ:
+            _add_file(found, path)
+    return found.hexdigest()
+
+
+def _add_file(found, path):
+    """Adds all of a file to a digest."""
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+
+
+def describe_data(hparams):
+    """Says in short what manifests, and units, are of.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``manifest_folder``, ``units_folder``, or both.
+
+    Returns
+    -------
+    dict
+        Split -> numbers that people read, and digests: of the recordings
+        (their IDs, lengths and names), of the other columns, and of the
+        beginnings of a few files.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> text = "ID,duration,wav,label\\na,36.0,/a.wav,yes\\nb,36.0,/b.wav,no"
+    >>> _ = (folder / "train.csv").write_text(text)
+    >>> data = describe_data({"manifest_folder": folder})["train"]
+    >>> data["utterances"], data["hours"], data["label"], data["audio"]
+    (2, 0.02, 2, None)
+    """
+    found = {}
+    for key in ("manifest_folder", "units_folder"):
+        folder = Path(hparams.get(key) or os.devnull)
+        for name in MANIFESTS:
+            if (folder / name).is_file():
+                split = name.removesuffix(".csv")
+                found[split] = _describe_manifest(folder / name)
+        if key == "units_folder" and folder.is_dir():
+            files = [folder / "units.json", *sorted(folder.glob("*.npy"))]
+            files = [(file.name, file) for file in files if file.is_file()]
+            found["units"] = {"content": _digest_files(files)}
+    return found
+
+
+def _describe_manifest(path):
+    """Says in short what a manifest is of."""
+    recordings, columns = (hashlib.blake2b(digest_size=16) for _ in range(2))
+    wavs, seconds, known = [], 0.0, {"label": set(), "spk_id": set()}
+    contents = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file, skipinitialspace=True):
+            own = {key: row.pop(key, None) or "" for key in _RECORDING}
+            wavs.append(own["wav"])
+            own["wav"] = os.path.basename(own["wav"])
+            seconds += float(own["duration"] or 0)
+            recordings.update(json.dumps(own).encode())
+            for key in known.keys() & row.keys():
+                known[key].add(row[key])
+            row = {k: _read(v, contents) for k, v in row.items()}
+            columns.update(json.dumps(row, sort_keys=True).encode())
+    return {
+        "utterances": len(wavs),
+        "hours": round(seconds / 3600, 2),
+        **{key: len(values) for key, values in known.items() if values},
+        "recordings": recordings.hexdigest(),
+        "columns": None if None in contents.values() else columns.hexdigest(),
+        "audio": _digest_audio(wavs),
+    }
+
+
+def _read(value, contents):
+    """A value of a manifest; that of a file is what is in it."""
+    if not isinstance(value, str) or not os.path.isabs(value):
+        return value
+    if value not in contents:
+        contents[value] = digest(value)
+    return contents[value]
+
+
+def _digest_audio(wavs):
+    """Of the beginnings of some files; None where one is not there."""
+    found = hashlib.blake2b(digest_size=16)
+    for number in range(min(_NUM_SAMPLED, len(wavs))):
+        path = wavs[number * len(wavs) // min(_NUM_SAMPLED, len(wavs))]
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            found.update(file.read(_SAMPLE_BYTES))
+    return found.hexdigest()
+
+
+def differences(old, new):
+    """Says in what two experiments differ that may not.
+
+    Arguments
+    ---------
+    old, new : dict
+        Records, with ``settings`` and, where they are known, ``data``,
+        ``recipe`` and ``version``. Keys that only one of two versions has are
+        no difference.
+
+    Returns
+    -------
+    list of str
+        One text for each; where there are any, the places of other data too.
+
+    Example
+    -------
+    >>> old, new = ({"settings": {"lr": lr}} for lr in (1, 2))
+    >>> differences(old, new)
+    ['lr: 1 before, 2 now']
+    """
+    found = []
+    if old.get("recipe", new.get("recipe")) != new.get("recipe"):
+        found.append(f"recipe: {old['recipe']} before, {new['recipe']} now")
+    same_version = old.get("version") == new.get("version")
+    one, other = old["settings"], new["settings"]
+    named = {}
+    keys = dict.fromkeys([*other, *one])
+    for key in sorted(keys, key=lambda key: len(_names_of(key)) > 1):
+        pair = one.get(key, _NOTHING), other.get(key, _NOTHING)
+        if _may_differ(key, *pair) or _follows(key, pair, named):
+            continue
+        if same_version or _NOTHING not in pair:
+            named[key] = pair
+            found.append(f"{key}: {_difference(*pair)}")
+    if "data" in old and "data" in new:
+        found += _data_differences(old["data"], new["data"])
+    for key in PLACES[3:] if found else ():
+        pair = one.get(key, _NOTHING), other.get(key, _NOTHING)
+        if key != "units_folder" and not _same(*pair):
+            found.append(f"{key}: {_difference(*pair)}")
+    return found
+
+
+def _follows(key, pair, named):
+    """Whether a difference inside another key follows from one named."""
+    if any(key.startswith((f"{name}.", f"{name}[")) for name in named):
+        return True
+    return len(_names_of(key)) > 1 and pair in named.values()
+
+
+def asks_for_more(old, new):
+    """Says whether a finished experiment is to train on, or to test again.
+
+    Arguments
+    ---------
+    old, new : dict
+        Records without ``differences``.
+
+    Returns
+    -------
+    bool
+        True where a key that may differ, and counts, does.
+
+    Example
+    -------
+    >>> old, new = ({"settings": {"number_of_epochs": n}} for n in (3, 4))
+    >>> asks_for_more(old, new), asks_for_more(old, old)
+    (True, False)
+    """
+    one, other = old["settings"], new["settings"]
+    return bool(other.get("test_only")) or any(
+        _kind(key) in (MORE, TEST) and not _same(one.get(key), other[key])
+        for key in other
+    )
+
+
+def _names_of(key):
+    """The names on the way to a value."""
+    return [name for name in re.split(r"[.\[\]]+", key) if name]
+
+
+def _kind(key):
+    """In what way a key may differ; None where it may not."""
+    for name in (key, *_names_of(key)):
+        if name in MAY_DIFFER:
+            return MAY_DIFFER[name][0]
+    return None
+
+
+def _may_differ(key, old, new):
+    """Whether two values of a key are of one experiment."""
+    kind = _kind(key)
+    if kind == MORE and not _same(old, new):
+        return new is None or (old is not None and new >= old)
+    return kind is not None or _same(old, new)
+
+
+def _same(old, new):
+    """Whether two values are the same: of files, whether their contents are."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old["content"] == new["content"]
+    return _shown(old) == _shown(new)
+
+
+def _difference(old, new):
+    """Says how two values differ."""
+    old, new = _shown(old), _shown(new)
+    if old == new:
+        return f"{new} has another content now"
+    return f"{old} before, {new} now"
+
+
+def _shown(value):
+    """A value as a yaml has it."""
+    if isinstance(value, dict):
+        value = value["path"]
+    if isinstance(value, str):
+        return value or '""'
+    return json.dumps(value)
+
+
+def _data_differences(old, new):
+    """Says in words how two descriptions of data differ."""
+    found = []
+    for name in dict.fromkeys([*old, *new]):
+        one, other = old.get(name, {}), new.get(name, {})
+        differ = {
+            key
+            for key in (*one, *other)
+            if one.get(key) != other.get(key)
+            and None not in (one.get(key, ""), other.get(key, ""))
+        }
+        counts = [side.get("utterances", 0) for side in (one, other)]
+        if name == "units" and differ:
+            found.append("units: other ones than before")
+        elif counts[0] != counts[1]:
+            found.append(
+                "{}: {} utterances before, {} now".format(name, *counts)
+            )
+        elif differ & {"recordings", "audio"}:
+            found.append(f"{name}: other recordings")
+        elif "columns" in differ:
+            found.append(f"{name}: other labels or texts")
+    return found
