@@ -232,7 +232,7 @@ def check_inputs(line):
     for key in INPUTS:
         # A path that the yaml derives from others is written, not read
         if key in known and nodes[key].tag != REFERENCE:
-            _check_paths(key, known[key], nodes[key].tag == PLACEHOLDER)
+            _check_paths(key, known[key], line)
 
 
 def describe_recipe(yaml_file, usage, docstring, yamls=()):
@@ -258,7 +258,7 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     Example
     -------
     >>> path = getfixture("tmpdir") / "toy.yaml"
-    >>> _ = path.write("# Training\nlr: 0.1 # of Adam\nopt: !new:x.Adam\n")
+    >>> _ = path.write("# Training\\nlr: 0.1 # of Adam\\nopt: !new:x.Adam\\n")
     >>> print(describe_recipe(path, "toy [--key=value ...]", "A toy."))
     usage: toy [--key=value ...]
     <BLANKLINE>
@@ -274,11 +274,10 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     header = [line[2:] for line in takewhile(_is_comment, lines)]
     if entries and len(header) == entries[0][0].start_mark.line:
         header = []  # it is the title of the first section
-    title, sections, built = "General", {}, []
+    titles, sections, built = _titles(lines, entries), {}, []
     for key, node in entries:
-        title = _comment_above(lines, key) or title
         if key.value != "modules" and _is_plain(key.value, nodes):
-            rows = sections.setdefault(title, [])
+            rows = sections.setdefault(titles[key.value], [])
             rows += _key_rows(key, node, text, lines)
         elif not key.value.startswith("_"):
             built.append(key.value)
@@ -406,20 +405,36 @@ def _check_value(yaml_file, nodes, key, value):
         raise ValueError(f"{key}: expected True or False, got {value!r}")
 
 
-def _check_paths(key, paths, is_needed):
+def _check_paths(key, paths, line):
     """Refuses files and folders that are not there."""
+    is_needed = line.nodes[key].tag == PLACEHOLDER
     if paths is None and not is_needed:
         return
     for path in paths if isinstance(paths, list) else [paths]:
         if path is None or not Path(str(path)).exists():
+            text, entries = _read_yaml(line.yaml_file)
+            _, _, kind = _titles(text.splitlines(), entries)[key].partition(
+                ": "
+            )
+            kind = kind if is_needed and kind else "a file or folder"
             raise ValueError(
-                f"{key}: expected a file or folder; there is no {path}"
+                f"{path}: expected {kind}, as {key}; there is no such file or "
+                "folder"
             )
 
 
 def _is_comment(line):
     """Whether a line of a yaml is a comment from its beginning."""
     return line.startswith("#")
+
+
+def _titles(lines, entries):
+    """Name of each key -> title of its section: the comment that begins it."""
+    title, titles = "General", {}
+    for key, _ in entries:
+        title = _comment_above(lines, key) or title
+        titles[key.value] = title
+    return titles
 
 
 def _comment_above(lines, key):
@@ -460,7 +475,7 @@ def _is_literal(node):
 def _key_rows(key, node, text, lines):
     """Lines of a key; a dict has one more for each of its entries."""
     comment = _comment_beside(lines, key, node)
-    default, inner = text[node.start_mark.index : node.end_mark.index], []
+    default, inner = _source(node, text), []
     if node.tag == PLACEHOLDER:
         default = "..."
         comment = f"required; {comment}" if comment else "required"
@@ -469,10 +484,16 @@ def _key_rows(key, node, text, lines):
     elif isinstance(node, yaml.MappingNode) and not node.flow_style:
         default = "{...}"
         for name, value in node.value:
-            shown = text[value.start_mark.index : value.end_mark.index]
             beside = _comment_beside(lines, name, value)
+            shown = _source(value, text)
             inner += _row(f"    {name.value}: {shown}", beside)
     return _row(f"  --{key.value}={default}", comment) + inner
+
+
+def _source(node, text):
+    """A value as it is written in the yaml, on one line."""
+    written = text[node.start_mark.index : node.end_mark.index]
+    return " ".join(line.strip() for line in written.split("\n"))
 
 
 def _option_rows(name):

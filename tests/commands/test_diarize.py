@@ -8,9 +8,9 @@ import torch
 from tests.inference.diarization_models import babble, save_model
 from tests.inference.speaker_models import save_model as save_voices
 from tests.inference.speaker_models import write
+from unispeech_sb.commands.diarize import diarize
 from unispeech_sb.dataio.rttm import read_rttm, write_rttm
 from unispeech_sb.inference.diarization import SpeakerDiarization
-from unispeech_sb.inference.diarize import main
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def files(tmp_path):
 
 
 def test_one_file_is_its_turns(folder, files, capsys):
-    main([folder, files[0]])
+    diarize([folder, files[0]])
     captured = capsys.readouterr()
     found = SpeakerDiarization.from_hparams(folder).diarize_file(files[0])
     assert captured.out == found.to_text() != ""
@@ -40,7 +40,7 @@ def test_several_files_become_rttm_files_and_pictures(
     folder, files, tmp_path, capsys
 ):
     target = tmp_path / "new" / "folder"
-    main([folder, *files, "--rttm-dir", str(target), "--plot",
+    diarize([folder, *files, "--rttm-dir", str(target), "--plot",
           "--num-speakers", "2"])  # fmt: skip
     assert sorted(p.name for p in target.iterdir()) == [
         "b.png", "b.rttm", "long_one.png", "long_one.rttm",
@@ -56,37 +56,37 @@ def test_several_files_become_rttm_files_and_pictures(
 
 @pytest.mark.parametrize("form", ["rttm", "json"])
 def test_files_follow_each_other_in_their_order(form, folder, files, capsys):
-    main([folder, *files, "--format", form])
+    diarize([folder, *files, "--format", form])
     model = SpeakerDiarization.from_hparams(folder)
     texts = [getattr(model.diarize_file(f), f"to_{form}")() for f in files]
     assert capsys.readouterr().out == "".join(texts)
 
 
 def test_labels_of_one_file_are_for_audacity(folder, files, capsys):
-    main([folder, files[0], "--format", "audacity"])
+    diarize([folder, files[0], "--format", "audacity"])
     start, end, speaker = capsys.readouterr().out.splitlines()[0].split("\t")
     assert float(start) < float(end) and speaker == "speaker1"
 
 
 def test_a_speaker_model_may_be_given(folder, files, tmp_path, capsys):
     voices = str(save_voices(tmp_path / "voices"))
-    main([folder, files[0], "--speaker-model", voices, "--format", "json",
+    diarize([folder, files[0], "--speaker-model", voices, "--format", "json",
           "--min-speakers", "2", "--max-speakers", "2"])  # fmt: skip
     assert len(json.loads(capsys.readouterr().out)["speakers"]) <= 2
     with pytest.raises(ValueError, match="none: expected a folder"):
-        main([folder, files[0], "--speaker-model", str(tmp_path / "none")])
+        diarize([folder, files[0], "--speaker-model", str(tmp_path / "none")])
 
 
 def test_the_reference_is_drawn(folder, files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "truth.rttm"
     write_rttm(path, {"long_one": [(0.0, 1.0, "anna")]})
-    main([folder, files[0], "--plot"])
+    diarize([folder, files[0], "--plot"])
     plain = (tmp_path / "long_one.png").read_bytes()
-    main([folder, files[0], "--plot", "--reference", str(path)])
+    diarize([folder, files[0], "--plot", "--reference", str(path)])
     assert (tmp_path / "long_one.png").read_bytes() != plain
     with pytest.raises(ValueError, match="expected segments of b; .* long_one"):
-        main([folder, *files, "--plot", "--reference", str(path)])
+        diarize([folder, *files, "--plot", "--reference", str(path)])
 
 
 def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
@@ -95,7 +95,7 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
     silent = write(tmp_path / "silent.wav", torch.zeros(16000))
     target = tmp_path / "out"
     with pytest.raises(SystemExit) as caught:
-        main([folder, bad[0], files[1], bad[1], silent,
+        diarize([folder, bad[0], files[1], bad[1], silent,
               "--rttm-dir", str(target)])  # fmt: skip
     assert caught.value.code == 1
     *_, first, second, third = capsys.readouterr().err.splitlines()
@@ -109,11 +109,13 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
 def test_what_makes_no_sense_is_refused(folder, files, tmp_path, capsys):
     for names in (["a.wav", "a.wav"], ["x/a.wav", "y/a.flac"]):
         with pytest.raises(ValueError, match="expected different names"):
-            main([folder, *names])
+            diarize([folder, *names])
     with pytest.raises(ValueError, match="folder with hyperparams.yaml"):
-        main([str(tmp_path / "none"), "a.wav"])
+        diarize([str(tmp_path / "none"), "a.wav"])
     with pytest.raises(ValueError, match="max_speakers: expected"):
-        main([folder, files[0], "--min-speakers", "3", "--max-speakers", "2"])
+        diarize(
+            [folder, files[0], "--min-speakers", "3", "--max-speakers", "2"]
+        )
     for options in (
         ["--reference", "a.rttm"],
         ["b.wav", "--format", "audacity"],
@@ -121,6 +123,6 @@ def test_what_makes_no_sense_is_refused(folder, files, tmp_path, capsys):
         ["--format", "srt"],
     ):
         with pytest.raises(SystemExit) as caught:
-            main([folder, "a.wav", *options])
+            diarize([folder, "a.wav", *options])
         assert caught.value.code == 2
     assert "give --plot" in capsys.readouterr().err

@@ -1,5 +1,6 @@
-"""The command, on a folder as convert writes it."""
+"""The commands, on a folder as convert writes it."""
 
+import csv
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import soundfile
 import torch
 from speechbrain.inference.ASR import EncoderASR
 
+from benchmarks.ngrams import write_arpa
 from tests.inference.models import (
     TOKENS,
     characters,
@@ -15,9 +17,9 @@ from tests.inference.models import (
     uneven_speech,
 )
 from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.commands.transcribe import transcribe, tune_lm
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.inference.asr import LongFormASR
-from unispeech_sb.inference.transcribe import main
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 
@@ -56,7 +58,7 @@ def expected(folder, path):
 
 
 def test_one_file_is_its_text(folder, files, capsys):
-    main([str(folder), files[0]])
+    transcribe([str(folder), files[0]])
     captured = capsys.readouterr()
     assert captured.out == expected(folder, files[0]) + "\n"
     assert captured.out.strip()
@@ -64,11 +66,13 @@ def test_one_file_is_its_text(folder, files, capsys):
 
 
 def test_files_come_in_the_order_given(folder, files, capsys):
-    main([str(folder), *files])
+    transcribe([str(folder), *files])
     assert capsys.readouterr().out == "".join(
         f"{path}\t{expected(folder, path)}\n" for path in files
     )
-    main([str(folder), *files, "--format", "json", "--batch-seconds", "1"])
+    transcribe(
+        [str(folder), *files, "--format", "json", "--batch-seconds", "1"]
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["name"] for line in lines] == files
     assert json.loads(lines[0])["text"] == expected(folder, files[0])
@@ -89,7 +93,7 @@ def test_each_file_gets_its_transcript(
 ):
     out = tmp_path / "new" / "out"
     arguments = [str(folder), *files, "--format", name]
-    main([*arguments, "--output-dir", str(out)])
+    transcribe([*arguments, "--output-dir", str(out)])
     assert capsys.readouterr().out == ""
     written = sorted(path.name for path in out.iterdir())
     assert written == [f"a.{suffix}", f"b.{suffix}"]
@@ -101,7 +105,7 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
     bad = [str(tmp_path / "no.wav"), str(tmp_path / "text.mp3")]
     (tmp_path / "text.mp3").write_text("hello " * 1000)
     with pytest.raises(SystemExit) as caught:
-        main([str(folder), bad[0], *files, bad[1]])
+        transcribe([str(folder), bad[0], *files, bad[1]])
     assert caught.value.code == 1
     captured = capsys.readouterr()
     assert [line.split("\t")[0] for line in captured.out.splitlines()] == files
@@ -123,19 +127,19 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
 def test_outputs_never_mix(arguments, said, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
-        main([str(folder), *arguments])
+        transcribe([str(folder), *arguments])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_none_is_not_looked_for_elsewhere(tmp_path):
     with pytest.raises(ValueError, match="folder with hyperparams.yaml"):
-        main([str(tmp_path / "none"), "a.wav"])
+        transcribe([str(tmp_path / "none"), "a.wav"])
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "x"])
 def test_a_wrong_batch_length_is_2(seconds, folder, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([str(folder), "a.wav", "--batch-seconds", seconds])
+        transcribe([str(folder), "a.wav", "--batch-seconds", seconds])
     assert caught.value.code == 2
     assert "--batch-seconds" in capsys.readouterr().err
 
@@ -146,7 +150,7 @@ def test_the_command_line_chooses_the_decoding(files, tmp_path, capsys):
     word = expected(folder, files[0]).split()[0]
     arpa = save_arpa(tmp_path / "one.arpa", **{word: -0.1})
     options = "--alpha 0.7 --beta -30 --beam-size 8".split()
-    main([str(folder), files[0], "--lm", str(arpa), *options])
+    transcribe([str(folder), files[0], "--lm", str(arpa), *options])
     asr = LongFormASR.from_hparams(str(folder))
     asr.use_beam_search(beam_size=8)
     asr.use_language_model(arpa, alpha=0.7, beta=-30.0)
@@ -155,7 +159,9 @@ def test_the_command_line_chooses_the_decoding(files, tmp_path, capsys):
     assert with_model != " ".join(expected(folder, files[0]).split())
     asr.use_language_model(None)
     asr.use_hot_words(["abc cab", "bb"])
-    main([str(folder), files[0], "--hot-words", "abc cab, bb", *options[-2:]])
+    transcribe(
+        [str(folder), files[0], "--hot-words", "abc cab, bb", *options[-2:]]
+    )
     assert capsys.readouterr().out == asr.transcribe_long(files[0]).text + "\n"
 
 
@@ -164,13 +170,13 @@ def test_the_command_line_chooses_the_language(files, tmp_path, capsys):
     convert_checkpoint(tmp_path / "hf", tmp_path / "sb")
     asr = LongFormASR.from_hparams(str(tmp_path / "sb"))
     for lang in ("fra", "eng"):
-        main([str(tmp_path / "sb"), files[1], "--language", lang])
+        transcribe([str(tmp_path / "sb"), files[1], "--language", lang])
         asr.set_language(lang)
         text = asr.transcribe_long(files[1]).text
         assert text
         assert capsys.readouterr().out == text + "\n"
     with pytest.raises(ValueError, match="languages eng, fra; got 'deu'"):
-        main([str(tmp_path / "sb"), files[1], "--language", "deu"])
+        transcribe([str(tmp_path / "sb"), files[1], "--language", "deu"])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +191,7 @@ def test_the_command_line_chooses_the_language(files, tmp_path, capsys):
 )
 def test_options_that_make_no_sense_are_2(options, said, folder, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([str(folder), "a.wav", *options.split()])
+        transcribe([str(folder), "a.wav", *options.split()])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
 
@@ -194,3 +200,64 @@ def test_from_hparams_takes_the_windows(folder):
     asr = LongFormASR.from_hparams(str(folder), window_s=3.0, context_s=0.5)
     assert (asr.window_s, asr.context_s) == (3.0, 0.5)
     assert asr.transcribe_long(uneven_speech(7.0)).text
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory):
+    """A model whose decisions are close calls."""
+    pytest.importorskip("kenlm", reason="the extra lm is not installed")
+    return save_tiny(tmp_path_factory.mktemp("unsure") / "tiny", 3)
+
+
+@pytest.fixture
+def corpus(unsure, tmp_path):
+    """A table of recordings, and a language model of what a model that
+    errs a little hears in them."""
+    asr, rows = EncoderASR.from_hparams(str(unsure)), []
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, uneven_speech(1.0 + number / 4).numpy(), 16000)
+        text = asr.transcribe_file(str(path))
+        rows.append((path.name, "dev", " ".join(text[3:].split())))
+    rows.append((path.name, "train", ""))
+    with open(tmp_path / "manifest.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "split", "wrd"), *rows])
+    texts = [text for *_, text in rows if text]
+    write_arpa(tmp_path / "lm.arpa", texts, order=2)
+    return tmp_path
+
+
+def test_the_folder_it_writes_decodes_as_it_says(
+    unsure, corpus, tmp_path, capsys
+):
+    new, report = tmp_path / "new", tmp_path / "report.json"
+    tune_lm(
+        [str(unsure), str(corpus), "--lm", str(corpus / "lm.arpa")]
+        + ["--to", str(new), "--json", str(report), "--rounds", "1"]
+        + ["--beam-size", "20"]
+    )
+    results = json.loads(report.read_text())
+    rates = results["word_error_rates"]
+    tuned = rates["language model, tuned"]
+    assert tuned == min(point["wer"] for point in results["tried"])
+    assert tuned <= rates["language model"]
+    shown = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in shown.splitlines()[:-1]] == [*rates]
+    asr = EncoderASR.from_hparams(str(new))
+    search = asr.decoding_function.search
+    assert search.language_model.alpha == results["alpha"]
+    assert search.language_model.beta == results["beta"]
+    assert search.beam_size == 20
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_it_cannot_use_is_refused_before_any_work(unsure, corpus):
+    model = ["--lm", str(corpus / "lm.arpa")]
+    with pytest.raises(ValueError, match="expected rows of the split 'test'"):
+        tune_lm([str(unsure), str(corpus), *model, "--split", "test"])
+    with pytest.raises(ValueError, match="the column 'text' of .*0.wav"):
+        tune_lm([str(unsure), str(corpus), *model, "--text-column", "text"])
+    with pytest.raises(ValueError, match="expected a new folder; it exists"):
+        tune_lm([str(unsure), str(corpus), *model, "--to", str(corpus)])
+    with pytest.raises(ValueError, match="expected an ARPA file"):
+        tune_lm([str(unsure), str(corpus), "--lm", str(corpus / "0.wav")])

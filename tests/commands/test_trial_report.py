@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from unispeech_sb.dataio.trials import Trials, read_trials
-from unispeech_sb.inference.gallery import Gallery
-from unispeech_sb.inference.results import (
+from unispeech_sb.commands.trial_report import (
     fit_calibration,
     score_trials,
     summarize,
     summary_table,
     write_results,
 )
+from unispeech_sb.dataio.trials import Trials, read_trials
+from unispeech_sb.inference.gallery import Gallery
 from unispeech_sb.inference.voices import Voice, cosine
 from unispeech_sb.metrics.calibration import Calibration
 from unispeech_sb.metrics.verification import eer, min_dcf
@@ -60,13 +60,16 @@ def test_scores_are_cosines_in_the_order_of_the_list(gallery, trials):
         pair = gallery[trials.names[left]], gallery[trials.names[right]]
         assert value == pytest.approx(cosine(*pair), abs=1e-9)
     assert found.normalization == "none"
-    assert found.voices.names == trials.names
+    assert found.embeddings.names == trials.names
 
 
 def test_a_cohort_normalises(gallery, trials):
     cohort = voices(20, 1, seed=1)
     plain = score_trials(gallery, trials)
-    for top_n, said in ((None, "S-norm by 20 voices"), (5, "AS-norm by the")):
+    for top_n, said in (
+        (None, "S-norm by 20"),
+        (5, "AS-norm by the"),
+    ):
         found = score_trials(gallery, trials, cohort, top_n)
         assert found.normalization.startswith(said)
         row = 17

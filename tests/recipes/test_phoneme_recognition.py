@@ -223,7 +223,7 @@ def test_a_mistake_is_one_line(
     words = tmp_path / "words.txt"
     words.write_text(LEXICON.replace("SEVEN", "EIGHT"))
     mistakes = {
-        ("nowhere",): "nowhere: expected a LibriSpeech folder",
+        ("nowhere",): "nowhere: expected a folder of the authors' manifests",
         (corpus, "--text_column=phn"): f"{corpus}: expected a text in the col",
         (authors,): "trainSeqs_1.0_x_16k.tsv: expected wav_root, the folder",
         (

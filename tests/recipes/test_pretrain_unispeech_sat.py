@@ -186,7 +186,7 @@ MISTAKES = {
     "length": (wrong_length, "", "train.csv, line 4: expected units of "),
     "number": (nothing, "--num_units=9", "units.json: expected 9 units, as"),
     "layer": (nothing, "--contrastive_layer=9", "to be from 1 to 2; got 9"),
-    "folder": (nothing, "--units_folder=nowhere", "nowhere/units.json: there"),
+    "folder": (nothing, "--units_folder=nowhere", "nowhere: expected rec"),
 }
 
 

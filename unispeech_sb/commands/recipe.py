@@ -139,9 +139,9 @@ def _as_commands(text):
     """Calls of a clone's scripts as calls of the installed command."""
 
     def command(match):
-        recipe_name, yaml_name = match.groups()
-        yaml = "" if yaml_name == recipe_name else f" {yaml_name}.yaml"
-        return f"unispeech-sb recipe {recipe_name}{yaml}"
+        name, space, yaml = match.groups()
+        yaml = "" if yaml == name else f"{yaml}.yaml "
+        return f"unispeech-sb recipe {name}{space}{yaml}"
 
-    script = r"python recipes/(\w+)\.py\s+(?:\\\s+)?hparams/(\w+)\.yaml"
+    script = r"python recipes/(\w+)\.py(\s+(?:\\\s+)?)hparams/(\w+)\.yaml ?"
     return re.sub(r"hparams/(\w+\.yaml)", r"\1", re.sub(script, command, text))

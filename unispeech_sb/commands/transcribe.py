@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_batch_seconds,
@@ -200,9 +200,8 @@ def _written(transcript, path, format_name, targets):
     _, write = FORMATS[format_name]
     text = write(transcript, path)
     if targets:
-        part = targets[path].with_name(f".{targets[path].name}.part")
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, targets[path])
+        with atomic(targets[path]) as file:
+            file.write(text)
         return ""
     return text
 
@@ -246,7 +245,8 @@ def tune_lm(argv):
     results = _tuned(rows, texts, tokenizer, model, arguments)
     print(_shown(results["word_error_rates"], model))
     if arguments.json is not None:
-        _write_json(arguments.json, results)
+        with atomic(arguments.json) as file:
+            file.write(json.dumps(results, indent=2) + "\n")
     if arguments.to is not None:
         weights = {"alpha": model.alpha, "beta": model.beta}
         if model.case is not None:
@@ -418,10 +418,3 @@ def _shown(rates, model):
     lines = [f"{name:{width}}  {rate:6.2f} %" for name, rate in rates.items()]
     lines.append(f"alpha {model.alpha:g}, beta {model.beta:g}")
     return "\n".join(lines)
-
-
-def _write_json(path, results):
-    """Writes all results, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -1,12 +1,12 @@
 """What the scores of a trial list come to: numbers, pictures, a calibration."""
 
 import json
-import os
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.trials import Trials, speakers_of, write_trials
 from unispeech_sb.inference.voices import pair_quality
 from unispeech_sb.metrics.calibration import Calibration, cllr, min_cllr
@@ -23,30 +23,15 @@ from unispeech_sb.metrics.verification import (
 
 
 class TrialScores(NamedTuple):
-    """Trials and what a model says of them.
-
-    Arguments
-    ---------
-    trials : Trials
-        The list.
-    values : numpy.ndarray
-        A score for each, [N].
-    normalization : str
-        What was done to the cosines.
-    voices : unispeech_sb.inference.gallery.Gallery
-        Of the recordings, in the order of ``trials.names``.
-
-    Example
-    -------
-    >>> trials = Trials(["a", "b"], [0], [1], np.array([True]))
-    >>> TrialScores(trials, np.array([0.5]), "none", None).sides[0].tolist()
-    [0.5]
-    """
+    """Trials with a score for each."""
 
     trials: Trials
     values: np.ndarray
+    """In the order of the trials, [N]."""
     normalization: str
-    voices: object
+    """What was done to the cosines."""
+    embeddings: object
+    """A store of those of the recordings, in the order of ``trials.names``."""
 
     @property
     def sides(self):
@@ -55,117 +40,39 @@ class TrialScores(NamedTuple):
         return self.values[targets], self.values[~targets]
 
 
-def score_trials(gallery, trials, cohort=None, top_n=None):
-    """Scores trials by cosines, and normalises these by a cohort.
+def score_trials(embeddings, trials, cohort=None, top_n=None):
+    """Scores trials by cosines, normalized by a cohort if there is one.
 
-    Arguments
-    ---------
-    gallery : Gallery
-        A voice for each recording of the trials, by its name.
-    trials : Trials
-        The list.
-    cohort : Gallery, optional
-        Voices of speakers that are in no trial.
-    top_n : int, optional
-        Normalise by so many of the nearest (AS-norm), by all of them (S-norm)
-        when omitted.
-
-    Returns
-    -------
-    TrialScores
-        In the order of the list.
-
-    Raises
-    ------
-    ValueError
-        When the cohort has less than ``top_n`` voices, or does not fit.
-
-    Example
-    -------
-    >>> import torch
-    >>> from unispeech_sb.inference.gallery import Gallery
-    >>> from unispeech_sb.inference.voices import Voice
-    >>> gallery = Gallery()
-    >>> gallery.add("a", Voice(torch.tensor([1.0, 0.0]), 1.0))
-    >>> gallery.add("b", Voice(torch.tensor([3.0, 4.0]), 1.0))
-    >>> trials = Trials(["a", "b"], np.array([0]), np.array([1]), [True])
-    >>> score_trials(gallery, trials).values.round(6)
-    array([0.6])
+    ``embeddings`` is a store with one for each recording of the trials;
+    ``cohort`` is one of speakers that are in no trial. By ``top_n`` of its
+    nearest it is AS-norm, by all of them S-norm.
     """
-    voices = gallery.select(trials.names)
+    chosen = embeddings.select(trials.names)
     pairs = trials.left, trials.right
-    values, done = cosine_scores(voices.vectors, *pairs), "none"
+    values, done = cosine_scores(chosen.vectors, *pairs), "none"
     if cohort is not None:
-        statistics = cohort_statistics(voices.vectors, cohort.vectors, top_n)
+        statistics = cohort_statistics(chosen.vectors, cohort.vectors, top_n)
         values = s_norm(values, *pairs, statistics)
-        done = f"S-norm by {len(cohort)} voices"
+        done = f"S-norm by {len(cohort)} embeddings"
         if top_n is not None:
-            done = f"AS-norm by the nearest {top_n} of {len(cohort)} voices"
-    return TrialScores(trials, values.numpy(), done, voices)
+            done = f"AS-norm by the nearest {top_n} of {len(cohort)} embeddings"
+    return TrialScores(trials, values.numpy(), done, chosen)
 
 
 def fit_calibration(scores):
-    """Fits a calibration to scores.
-
-    Arguments
-    ---------
-    scores : TrialScores
-        Cosines that were not normalised.
-
-    Returns
-    -------
-    Calibration
-        Best for one speaker being as probable as two.
-
-    Example
-    -------
-    >>> trials = Trials(
-    ...     [], [0, 0, 1], [1, 2, 2], np.array([True, False, False])
-    ... )
-    >>> scores = TrialScores(trials, np.array([0.7, 0.1, 0.2]), "none", None)
-    >>> 0.2 < fit_calibration(scores).threshold(0.5) < 0.7
-    True
-    """
+    """Fits a calibration to scores that were not normalized."""
     return Calibration.fit(
         scores.values, scores.trials.targets, prior=0.5, smoothing=True
     )
 
 
 def summarize(scores, calibration=None, p_target=0.01, draws=1000):
-    """Measures how good scores are.
+    """Measures how good scores are: a dict.
 
-    Arguments
-    ---------
-    scores : TrialScores
-        At least one trial of each kind.
-    calibration : Calibration, optional
-        Of the model, to measure too.
-    p_target : float
-        Probability of targets of the detection cost, in (0, 1).
-    draws : int
-        Draws of speakers for intervals of 95 %; 0 for none.
-
-    Returns
-    -------
-    dict
-        Numbers of trials; ``eer`` (a share) and ``min_dcf``, each with value,
-        threshold and interval; with a calibration ``cllr``, ``min_cllr`` and
-        ``actual_dcf``.
-
-    Raises
-    ------
-    ValueError
-        When there are intervals to compute and the trials contradict each
-        other, or have too few speakers.
-
-    Example
-    -------
-    >>> trials = Trials(
-    ...     [], [0, 0, 1], [1, 2, 2], np.array([True, False, False])
-    ... )
-    >>> scores = TrialScores(trials, np.array([0.7, 0.1, 0.2]), "none", None)
-    >>> summarize(scores, draws=0)["eer"]["value"]
-    0.0
+    Numbers of trials; ``eer`` (a share) and ``min_dcf`` at ``p_target``, each
+    with value, threshold and, if there are draws of speakers, an interval of
+    95 %; with the model's calibration ``cllr``, ``min_cllr`` and
+    ``actual_dcf``.
     """
     positive, negative = scores.sides
     summary = {
@@ -188,23 +95,7 @@ def summarize(scores, calibration=None, p_target=0.01, draws=1000):
 
 
 def summary_table(summary):
-    """Writes a summary as lines of text.
-
-    Arguments
-    ---------
-    summary : dict
-        As ``summarize`` gives it.
-
-    Returns
-    -------
-    str
-        A line for each entry; intervals behind the values.
-
-    Example
-    -------
-    >>> print(summary_table({"eer": {"value": 0.1, "interval": [0.05, 0.2]}}))
-    eer  0.1000  [0.0500, 0.2000]
-    """
+    """A line for each entry of a summary; intervals behind the values."""
     rows = {}
     for name, entry in summary.items():
         known = entry if isinstance(entry, dict) else {"value": entry}
@@ -218,32 +109,7 @@ def summary_table(summary):
 
 
 def write_results(folder, scores, summary, title):
-    """Writes ``results.json``, ``scores.csv``, ``det.png``, ``scores.png``.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        Where to.
-    scores : TrialScores
-        What was scored.
-    summary : dict
-        As ``summarize`` gives it.
-    title : str
-        What the pictures call the model.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> trials = Trials(
-    ...     list("abc"),
-    ...     *np.array([[0, 0], [1, 2]]),
-    ...     targets=np.array([True, False]),
-    ... )
-    >>> scores = TrialScores(trials, np.array([0.7, 0.1]), "none", None)
-    >>> write_results(folder, scores, summarize(scores, draws=0), "test")
-    >>> sorted(path.name for path in folder.iterdir())
-    ['det.png', 'results.json', 'scores.csv', 'scores.png']
-    """
+    """Writes ``results.json``, ``scores.csv``, ``det.png``, ``scores.png``."""
     write_trials(
         folder / "scores.csv", scores.trials, form="csv", scores=scores.values
     )
@@ -254,9 +120,8 @@ def write_results(folder, scores, summary, title):
         for name, title in (("eer", "EER"), ("min_dcf", "minDCF"))
     }
     write_histogram(folder / "scores.png", *sides, thresholds)
-    part = folder / ".results.json.part"
-    part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / "results.json")
+    with atomic(folder / "results.json") as file:
+        file.write(json.dumps(summary, indent=1) + "\n")
 
 
 def _interval(metric, scores, draws):
@@ -274,9 +139,9 @@ def _interval(metric, scores, draws):
 
 def _calibrated(scores, calibration, p_target):
     """What a model's own calibration is worth."""
-    trials, voices = scores.trials, scores.voices
-    norms = voices.vectors.norm(dim=1).numpy()
-    seconds = voices.durations_s.numpy()
+    trials, embeddings = scores.trials, scores.embeddings
+    norms = embeddings.vectors.norm(dim=1).numpy()
+    seconds = embeddings.durations_s.numpy()
     pairs = trials.left, trials.right
     quality = pair_quality(
         calibration,
