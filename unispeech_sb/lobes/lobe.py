@@ -20,10 +20,10 @@ from unispeech_sb.checkpoints.files import (
 )
 
 
-class _Undrawn(TorchFunctionMode):
-    """Skips drawing weights and their norms.
+class _MetaInit(TorchFunctionMode):
+    """Initialises modules on the meta device without drawing weights.
 
-    On the meta device these two import torch's compiler, for seconds.
+    Drawing weights and their norms imports torch's compiler, for seconds.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -40,10 +40,10 @@ class _Undrawn(TorchFunctionMode):
 
 @contextmanager
 def without_weights(source):
-    """Builds modules whose weights will come from a file.
+    """Builds modules on the meta device, as their weights are in a file.
 
-    Their parameters have shapes but no memory, and nothing is drawn. What a
-    constructor refuses is told with the name of the file.
+    Their parameters have shapes but no memory, and nothing is drawn. The name
+    of the file precedes what a constructor refuses.
 
     Arguments
     ---------
@@ -58,7 +58,7 @@ def without_weights(source):
     device(type='meta')
     """
     try:
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), _MetaInit():
             yield
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error

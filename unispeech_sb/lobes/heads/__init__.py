@@ -1,25 +1,31 @@
 """Heads: features in, scores or an embedding out."""
 
-from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
-from unispeech_sb.lobes.heads.ecapa import ECAPAHead
-from unispeech_sb.lobes.heads.frame import FrameHead
-from unispeech_sb.lobes.heads.margins import AAMSoftmax
-from unispeech_sb.lobes.heads.pretraining import UniSpeechHead
-from unispeech_sb.lobes.heads.pretraining_sat import UniSpeechSATHead
-from unispeech_sb.lobes.heads.recurrent import (
+from unispeech_sb.lobes.heads.classification import (
+    FrameHead,
     ProjectedFrameHead,
     RecurrentHead,
+    UtteranceHead,
 )
-from unispeech_sb.lobes.heads.serving import (
+from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
+from unispeech_sb.lobes.heads.pretraining import (
+    UniSpeechHead,
+    UniSpeechSATHead,
+)
+from unispeech_sb.lobes.heads.speaker import (
+    AAMSoftmax,
+    AMSoftmax,
+    ECAPAHead,
+    SpeakerHead,
+    StatisticsHead,
+    margin_ramp,
+)
+from unispeech_sb.lobes.heads.speechbrain import (
     FramePosteriors,
     PassThrough,
     SpeakerPosteriors,
     UtteranceEncoder,
     UtterancePosteriors,
 )
-from unispeech_sb.lobes.heads.speaker import AMSoftmax, SpeakerHead
-from unispeech_sb.lobes.heads.statistics import StatisticsHead
-from unispeech_sb.lobes.heads.utterance import UtteranceHead
 
 __all__ = [
     "AAMSoftmax",
@@ -40,4 +46,10 @@ __all__ = [
     "UtteranceEncoder",
     "UtteranceHead",
     "UtterancePosteriors",
+    "margin_ramp",
 ]
+
+# Exported folders name the heads by their public path, this package
+for _head in __all__:
+    if _head != "margin_ramp":
+        globals()[_head].__module__ = __name__
