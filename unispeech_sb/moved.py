@@ -51,7 +51,7 @@ MOVED = {
     },
     "unispeech_sb.lobes.heads.ecapa": "unispeech_sb.lobes.heads",
     "unispeech_sb.lobes.heads.frame": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.heads.margins": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.heads.margins": "unispeech_sb.lobes.heads.speaker",
     "unispeech_sb.lobes.heads.pretraining_sat": (
         "unispeech_sb.lobes.heads.pretraining"
     ),

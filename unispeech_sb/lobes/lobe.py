@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from unispeech_sb.checkpoints.files import (
     load_strict,
+    public_path,
     read_tensors,
     write_tensors,
 )
@@ -95,10 +96,9 @@ class Lobe(nn.Module):
         path : str or pathlib.Path
             The file, usually ``<name>.ckpt``.
         """
-        name = f"{type(self).__module__}.{type(self).__name__}"
         # One note: safetensors writes several in an order that varies
-        notes = {"lobe": json.dumps({"class": name, "config": self.config})}
-        write_tensors(path, self.state_dict(), notes)
+        own = {"class": public_path(type(self)), "config": self.config}
+        write_tensors(path, self.state_dict(), {"lobe": json.dumps(own)})
 
     @mark_as_transfer
     def load(self, path):

@@ -17,7 +17,6 @@ from unispeech_sb.lobes.heads.speaker import (
     ECAPAHead,
     SpeakerHead,
     StatisticsHead,
-    margin_ramp,
 )
 from unispeech_sb.lobes.heads.speechbrain import (
     FramePosteriors,
@@ -46,10 +45,4 @@ __all__ = [
     "UtteranceEncoder",
     "UtteranceHead",
     "UtterancePosteriors",
-    "margin_ramp",
 ]
-
-# Exported folders name the heads by their public path, this package
-for _head in __all__:
-    if _head != "margin_ramp":
-        globals()[_head].__module__ = __name__
