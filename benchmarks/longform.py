@@ -73,7 +73,7 @@ def write_diarizers(name, folder):
     """A model with vectors, and one without."""
     from unispeech_sb.checkpoints.folder import write_pretrained
     from unispeech_sb.lobes.backbone import Backbone
-    from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
+    from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead
 
     torch.manual_seed(0)
     backbone = Backbone.from_preset(name)

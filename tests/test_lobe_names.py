@@ -10,6 +10,7 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 from torch import nn
 
+from unispeech_sb.checkpoints.files import public_path
 from unispeech_sb.lobes import unispeech
 
 NAME = "speechbrain.lobes.models.unispeech"
@@ -48,6 +49,15 @@ def test_no_public_lobe_is_forgotten():
 @pytest.mark.parametrize("name", unispeech.__all__)
 def test_speechbrains_name_is_the_same_class(name):
     assert pydoc.locate(f"{NAME}.{name}") is getattr(unispeech, name)
+
+
+@pytest.mark.parametrize("name", unispeech.__all__)
+def test_files_name_the_short_path_and_the_source_can_be_read(name):
+    lobe = getattr(unispeech, name)
+    path = public_path(lobe)
+    assert pydoc.locate(path) is lobe
+    assert path.count(".") == 3 and path.startswith("unispeech_sb.lobes.")
+    assert inspect.getsource(lobe).startswith(f"class {name}(")
 
 
 def test_a_yaml_builds_by_speechbrains_name():

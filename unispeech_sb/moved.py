@@ -54,6 +54,19 @@ MOVED = {
     "unispeech_sb.decoding.spelling": {
         "Spelling": "unispeech_sb.decoding.words:TokenToWordMapping",
     },
+    "unispeech_sb.lobes.heads.ecapa": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.heads.frame": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.heads.margins": "unispeech_sb.lobes.heads.speaker",
+    "unispeech_sb.lobes.heads.pretraining_sat": (
+        "unispeech_sb.lobes.heads.pretraining"
+    ),
+    "unispeech_sb.lobes.heads.recurrent": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.heads.serving": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.heads.statistics": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.heads.utterance": "unispeech_sb.lobes.heads",
+    "unispeech_sb.lobes.pretraining.continuing": (
+        "unispeech_sb.lobes.pretraining"
+    ),
     "unispeech_sb.metrics.bootstrap": "unispeech_sb.metrics.verification",
     "unispeech_sb.metrics.cllr": "unispeech_sb.metrics.calibration",
     "unispeech_sb.metrics.logistic": "unispeech_sb.metrics.calibration",

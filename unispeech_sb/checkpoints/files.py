@@ -5,6 +5,7 @@ class and constructor arguments, so that each can be built from its own file.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -121,6 +122,31 @@ def write_tensors(path, tensors, metadata=None):
     save_file(tensors, temporary, metadata=metadata)
     temporary.chmod(mode)
     os.replace(temporary, path)
+
+
+def public_path(cls):
+    """Path by which files name a class: that of its package, if exported.
+
+    Arguments
+    ---------
+    cls : type
+        A class of this package.
+
+    Returns
+    -------
+    str
+        What a yaml says after ``!new:``.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.heads import FrameHead
+    >>> public_path(FrameHead)
+    'unispeech_sb.lobes.heads.FrameHead'
+    """
+    package = cls.__module__.rpartition(".")[0]
+    exported = getattr(sys.modules.get(package), "__all__", ())
+    module = package if cls.__name__ in exported else cls.__module__
+    return f"{module}.{cls.__name__}"
 
 
 def load_strict(module, tensors, source, assign=False, dtype=torch.float32):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from unispeech_sb.checkpoints.files import public_path
 from unispeech_sb.checkpoints.pretrained import TRAINING_FILE
 
 HEADER = """\
@@ -224,7 +225,7 @@ def write_pretrained(
     }
     text = HEADER + "\n".join(_entry(*item) for item in lobes.items())
     for name, built in plain.items():
-        text += f"\n{name}: !new:{_name(built)}\n"
+        text += f"\n{name}: !new:{public_path(type(built))}\n"
     text += INTERFACES[interface].format(others=others, **options)
     text += PRETRAINER
     text += "".join(
@@ -390,11 +391,7 @@ def _write(path, content):
         path.write_text(content, encoding="utf-8")
 
 
-def _name(built):
-    """Full name of an object's class."""
-    return f"{type(built).__module__}.{type(built).__name__}"
-
-
 def _entry(name, lobe):
     """The yaml lines that build one lobe."""
-    return f"{name}: !new:{_name(lobe)}\n{_arguments(lobe.config)}\n"
+    path = public_path(type(lobe))
+    return f"{name}: !new:{path}\n{_arguments(lobe.config)}\n"

@@ -7,8 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
-from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
-from unispeech_sb.lobes.heads.frame import FrameHead
+from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead, FrameHead
 from unispeech_sb.nnet.lengths import (
     absolute_lengths,
     length_mask,

@@ -17,25 +17,17 @@ from unispeech_sb.checkpoints.files import (
     write_tensors,
 )
 from unispeech_sb.checkpoints.keys import FAMILIES
-from unispeech_sb.checkpoints.texts import order_tokens, pick_language
 from unispeech_sb.nnet.transformer import AttentionAdapter
 
 SUFFIXES = (".safetensors", ".bin")
 """Kinds of files, the preferred one first."""
-PLAIN = re.compile(r"\w[\w.-]*")
+_PLAIN = re.compile(r"\w[\w.-]*")
 """A language, such as ``eng`` or ``zho-script_simplified``."""
 CLASSIFIER = "lm_head."
 
 
 class Adapters(nn.ModuleDict):
-    """Modules under the names that an adapter file gives them.
-
-    Example
-    -------
-    >>> names = Adapters({"lm_head": nn.Linear(2, 1)}).state_dict()
-    >>> list(names)
-    ['lm_head.weight', 'lm_head.bias']
-    """
+    """Modules under the names that an adapter file gives them."""
 
 
 def adapter_languages(folder):
@@ -63,7 +55,7 @@ def adapter_languages(folder):
         for suffix in SUFFIXES
         for path in Path(folder).glob(f"adapter.*{suffix}")
     ]
-    return sorted({name for name in names if PLAIN.fullmatch(name)})
+    return sorted({name for name in names if _PLAIN.fullmatch(name)})
 
 
 def load_adapter(folder, lang, backbone, head):
@@ -71,8 +63,8 @@ def load_adapter(folder, lang, backbone, head):
 
     Both modules are changed in place, or not at all where the file does not
     fit. The adapters' parameters stay the same objects; the classifier's are
-    new ones where the vocabulary's size differs, which an optimizer would
-    have to be told. Type, device and ``requires_grad`` stay.
+    new ones where the vocabulary's size differs: an optimizer has to be made
+    anew. Type, device and ``requires_grad`` stay.
 
     Arguments
     ---------
@@ -148,7 +140,7 @@ def save_adapter(folder, lang, backbone, head, family):
     Example
     -------
     >>> from unispeech_sb.lobes.backbone import Backbone
-    >>> from unispeech_sb.lobes.heads.frame import FrameHead
+    >>> from unispeech_sb.lobes.heads import FrameHead
     >>> backbone = Backbone.from_preset(
     ...     "tiny", do_stable_layer_norm=True, adapter_attn_dim=4
     ... )
@@ -165,99 +157,6 @@ def save_adapter(folder, lang, backbone, head, family):
     file = _under_file_names(_adapters(backbone), head.classifier, family)
     write_tensors(path, file.state_dict(), {"format": "pt"})
     return path
-
-
-def init_adapters(backbone, generator=None):
-    """Draws new adapters, the start of a new language.
-
-    Arguments
-    ---------
-    backbone : Backbone
-        With ``adapter_attn_dim``.
-    generator : torch.Generator, optional
-        Source of randomness; torch's default one when omitted.
-
-    Example
-    -------
-    >>> from unispeech_sb.lobes.backbone import Backbone
-    >>> backbone = Backbone.from_preset(
-    ...     "tiny", do_stable_layer_norm=True, adapter_attn_dim=4
-    ... )
-    >>> init_adapters(backbone, torch.Generator().manual_seed(1))
-    """
-    for adapter in _adapters(backbone).values():
-        adapter.reset_parameters(
-            backbone.config["initializer_range"], generator
-        )
-
-
-def train_adapters_only(backbone):
-    """Freezes all of a backbone but its adapters, as MMS is fine-tuned.
-
-    Arguments
-    ---------
-    backbone : Backbone
-        With ``adapter_attn_dim``.
-
-    Returns
-    -------
-    list of torch.nn.Parameter
-        Those that train.
-
-    Example
-    -------
-    >>> from unispeech_sb.lobes.backbone import Backbone
-    >>> backbone = Backbone.from_preset(
-    ...     "tiny", do_stable_layer_norm=True, adapter_attn_dim=4
-    ... )
-    >>> len(train_adapters_only(backbone))
-    12
-    """
-    adapters = nn.ModuleList(_adapters(backbone).values())
-    backbone.requires_grad_(False)
-    adapters.requires_grad_(True)
-    return list(adapters.parameters())
-
-
-def language_vocabulary(vocabulary, lang):
-    """Picks a language's tokens from a ``vocab.json`` of several.
-
-    Arguments
-    ---------
-    vocabulary : dict
-        Language -> token -> index.
-    lang : str
-        The language.
-
-    Returns
-    -------
-    list of str
-        The tokens by index.
-
-    Raises
-    ------
-    ValueError
-        When there is no such language, or an index is missing or double.
-
-    Example
-    -------
-    >>> nested = {"eng": {"a": 1, "<pad>": 0}, "fra": {"<pad>": 0}}
-    >>> language_vocabulary(nested, "eng")
-    ['<pad>', 'a']
-    """
-    tokens = pick_language(vocabulary, lang, "vocab.json")
-    if tokens is vocabulary:
-        raise ValueError(
-            "vocab.json: expected one vocabulary for each language; it has "
-            "a single one"
-        )
-    ordered = order_tokens(tokens, len(tokens), "vocab.json")
-    if set(ordered) != tokens.keys():
-        raise ValueError(
-            f"vocab.json: expected the indices 0 to {len(tokens) - 1} for "
-            f"{lang!r}; some are missing"
-        )
-    return ordered
 
 
 def _adapters(backbone):
@@ -291,7 +190,7 @@ def _under_file_names(adapters, classifier, family):
 
 
 def _family(tensors):
-    """The family that a file's names tell; the first one if they do not."""
+    """The family in a file's names; the first one if they have none."""
     for family, prefix in FAMILIES.items():
         if any(name.startswith(prefix) for name in tensors):
             return family
@@ -313,7 +212,7 @@ def _find(folder, lang):
 
 def _plain(lang):
     """Refuses a language that could name a file elsewhere."""
-    if not PLAIN.fullmatch(lang):
+    if not _PLAIN.fullmatch(lang):
         raise ValueError(
             f"language: expected letters, digits, _, - and dots; got {lang!r}"
         )

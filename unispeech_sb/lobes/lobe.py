@@ -15,15 +15,16 @@ from torch.overrides import TorchFunctionMode
 
 from unispeech_sb.checkpoints.files import (
     load_strict,
+    public_path,
     read_tensors,
     write_tensors,
 )
 
 
-class _Undrawn(TorchFunctionMode):
-    """Skips drawing weights and their norms.
+class _MetaInit(TorchFunctionMode):
+    """Initialises modules on the meta device without drawing weights.
 
-    On the meta device these two import torch's compiler, for seconds.
+    Drawing weights and their norms imports torch's compiler, for seconds.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -40,10 +41,10 @@ class _Undrawn(TorchFunctionMode):
 
 @contextmanager
 def without_weights(source):
-    """Builds modules whose weights will come from a file.
+    """Builds modules on the meta device, as their weights are in a file.
 
-    Their parameters have shapes but no memory, and nothing is drawn. What a
-    constructor refuses is told with the name of the file.
+    Their parameters have shapes but no memory, and nothing is drawn. The name
+    of the file precedes what a constructor refuses.
 
     Arguments
     ---------
@@ -58,7 +59,7 @@ def without_weights(source):
     device(type='meta')
     """
     try:
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), _MetaInit():
             yield
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
@@ -95,10 +96,9 @@ class Lobe(nn.Module):
         path : str or pathlib.Path
             The file, usually ``<name>.ckpt``.
         """
-        name = f"{type(self).__module__}.{type(self).__name__}"
         # One note: safetensors writes several in an order that varies
-        notes = {"lobe": json.dumps({"class": name, "config": self.config})}
-        write_tensors(path, self.state_dict(), notes)
+        own = {"class": public_path(type(self)), "config": self.config}
+        write_tensors(path, self.state_dict(), {"lobe": json.dumps(own)})
 
     @mark_as_transfer
     def load(self, path):

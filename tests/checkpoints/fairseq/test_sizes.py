@@ -6,8 +6,7 @@ import torch
 from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.fairseq import backbone_options, complete_backbone
 from unispeech_sb.checkpoints.fairseq.sizes import CONSTANTS
-from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.lobes.backbone.presets import PRESETS
+from unispeech_sb.lobes.backbone import PRESETS, Backbone
 
 PUBLISHED = [name for name in PRESETS if name.startswith("unispeech")]
 

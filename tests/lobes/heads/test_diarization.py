@@ -105,7 +105,7 @@ def test_default_sizes_are_those_of_superb(size, millions):
     assert f"{count / 1e6:.2f}" == millions
 
 
-def test_superb_s_head_is_one_lstm_that_hears_nothing_that_follows():
+def test_superb_s_head_is_one_lstm_that_is_causal():
     head = DiarizationHead(8, hidden_size=5).eval()
     feats = torch.randn(2, 9, 8)
     (layer,) = head.layers
@@ -171,3 +171,8 @@ def test_a_saved_lstm_head_comes_back_and_zero_speakers_are_refused(tmp_path):
     assert torch.equal(head(states), again(states))
     with pytest.raises(ValueError, match="one speaker or more; got 0"):
         DiarizationHead(8, num_speakers=0)
+
+
+def test_one_speaker_is_speech_detection():
+    head = DiarizationHead(8, num_speakers=1, hidden_size=5)
+    assert head(torch.randn(2, 7, 8)).shape == (2, 7, 1)

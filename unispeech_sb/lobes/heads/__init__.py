@@ -1,25 +1,30 @@
 """Heads: features in, scores or an embedding out."""
 
-from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
-from unispeech_sb.lobes.heads.ecapa import ECAPAHead
-from unispeech_sb.lobes.heads.frame import FrameHead
-from unispeech_sb.lobes.heads.margins import AAMSoftmax
-from unispeech_sb.lobes.heads.pretraining import UniSpeechHead
-from unispeech_sb.lobes.heads.pretraining_sat import UniSpeechSATHead
-from unispeech_sb.lobes.heads.recurrent import (
+from unispeech_sb.lobes.heads.classification import (
+    FrameHead,
     ProjectedFrameHead,
     RecurrentHead,
+    UtteranceHead,
 )
-from unispeech_sb.lobes.heads.serving import (
+from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
+from unispeech_sb.lobes.heads.pretraining import (
+    UniSpeechHead,
+    UniSpeechSATHead,
+)
+from unispeech_sb.lobes.heads.speaker import (
+    AAMSoftmax,
+    AMSoftmax,
+    ECAPAHead,
+    SpeakerHead,
+    StatisticsHead,
+)
+from unispeech_sb.lobes.heads.speechbrain import (
     FramePosteriors,
     PassThrough,
     SpeakerPosteriors,
     UtteranceEncoder,
     UtterancePosteriors,
 )
-from unispeech_sb.lobes.heads.speaker import AMSoftmax, SpeakerHead
-from unispeech_sb.lobes.heads.statistics import StatisticsHead
-from unispeech_sb.lobes.heads.utterance import UtteranceHead
 
 __all__ = [
     "AAMSoftmax",

@@ -1,4 +1,4 @@
-"""Heads of diarization: who speaks when. One for few speakers and short
+"""Heads of speaker diarization: SUPERB's, for few speakers and short
 recordings, and that of the authors' EEND with vector clustering.
 """
 
@@ -19,7 +19,7 @@ from unispeech_sb.nnet.pooling import (
 )
 from unispeech_sb.nnet.recurrence import run_padded
 
-INNER_SIZE, DROPOUT = 2048, 0.1
+_INNER_SIZE, _DROPOUT = 2048, 0.1
 """Of every EEND model that the authors published."""
 
 
@@ -28,7 +28,7 @@ class DiarizationHead(Lobe):
 
     With the defaults that is SUPERB's head (Yang et al. 2021, section 3). A
     chunk scores the same alone and in any batch. With ``context`` the LSTM also
-    hears the statistics around each frame, by which voices are learned faster.
+    gets the statistics around each frame, by which speakers are learned faster.
 
     Arguments
     ---------
@@ -41,7 +41,7 @@ class DiarizationHead(Lobe):
     num_layers : int
         Number of LSTMs.
     bidirectional : bool
-        Hear what follows, too.
+        Whether an LSTM runs backwards, too.
     dropout : float
         Dropout on the output of each LSTM.
     num_states : int, optional
@@ -62,8 +62,6 @@ class DiarizationHead(Lobe):
     >>> head(torch.randn(3, 2, 9, 16)).shape
     torch.Size([2, 9, 2])
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def __init__(
         self,
@@ -113,7 +111,7 @@ class DiarizationHead(Lobe):
         self.activities = nn.Linear(width, num_speakers)
 
     def forward(self, feats, lengths=None):
-        """Finds who speaks in each frame.
+        """Scores the activity of each speaker in each frame.
 
         Arguments
         ---------
@@ -164,10 +162,10 @@ class DiarizationHead(Lobe):
 
 
 class EENDVCHead(Lobe):
-    """Hidden states in; who speaks when, and what their voices are, out.
+    """Hidden states in; activities and embeddings of local speakers out.
 
     Layer mix, normalisation over time, a frame every 40 ms, transformer, one
-    layer for the activities of the local speakers and one for the voice of
+    layer for the activities of the local speakers and one for the vector of
     each (Kinoshita et al. 2021, section 3). The authors feed chunks of 30 s
     of 8 kHz speech through ``torchaudio.transforms.Resample(8000, 16000)``.
 
@@ -200,8 +198,6 @@ class EENDVCHead(Lobe):
     (torch.Size([2, 5, 3]), torch.Size([2, 5, 3, 256]))
     """
 
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
-
     def __init__(
         self,
         input_size,
@@ -228,7 +224,7 @@ class EENDVCHead(Lobe):
         self.layer_mix = LayerMix(num_states)
         self.projection = nn.Linear(input_size, model_size)
         self.layers = nn.ModuleList(
-            EENDLayer(model_size, num_heads, INNER_SIZE, DROPOUT)
+            EENDLayer(model_size, num_heads, _INNER_SIZE, _DROPOUT)
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(model_size)

@@ -1,4 +1,4 @@
-"""What stands on UniSpeech's backbone in pre-training (Wang et al. 2021,
+"""Heads of both pre-trainings (Wang et al. 2021, section 3; Chen et al. 2021,
 section 3), under the names of transformers' ``ForPreTraining``.
 """
 
@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from unispeech_sb.lobes.lobe import Lobe
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.quantizer import GumbelQuantizer, Quantized
+
+_EXTRACT_NORMS = (None, "apply", "keep")
 
 
 class UniSpeechHeadOutput(NamedTuple):
@@ -86,8 +89,6 @@ class UniSpeechHead(Lobe):
     >>> output.projected_quantized_states.shape, output.logits.shape
     (torch.Size([2, 10, 16]), torch.Size([2, 10, 5]))
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def __init__(
         self,
@@ -207,3 +208,211 @@ class UniSpeechHead(Lobe):
         ).expand(states.shape[:2])
         chosen = torch.bernoulli(probs, generator=generator).bool()
         return torch.where(chosen[..., None], targets.to(states.dtype), states)
+
+
+class UniSpeechSATHeadOutput(NamedTuple):
+    """What ``UniSpeechSATHead`` computes.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Scaled cosines with the label embeddings, float32, [B, T, K].
+    projected_states : torch.Tensor
+        Projected context vectors, [B, T, P].
+    speaker_states : torch.Tensor or None
+        Anchors of the utterance-wise contrastive loss, [B, T, P].
+    projected_quantized_states : torch.Tensor or None
+        Its candidates, [B, T, P].
+    quantized : Quantized or None
+        Code vectors, codes and perplexities.
+
+    Example
+    -------
+    >>> UniSpeechSATHeadOutput._fields[0]
+    'logits'
+    """
+
+    logits: torch.Tensor
+    projected_states: torch.Tensor
+    speaker_states: torch.Tensor | None
+    projected_quantized_states: torch.Tensor | None
+    quantized: Quantized | None
+
+
+class UniSpeechSATHead(Lobe):
+    """Cluster prediction and the utterance-wise contrastive projections.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the features D (``hidden_size``).
+    num_clusters : int
+        Number of label embeddings K (``num_clusters``): the clusters and the
+        four special symbols before them.
+    proj_codevector_dim : int
+        Size P of what is compared (the authors' ``final_dim``).
+    codevectors : list of int, optional
+        Codebooks G, entries V of each, size of the code vectors
+        (``num_codevector_groups``, ``num_codevectors_per_group``,
+        ``codevector_dim``). None for a model without the utterance-wise
+        loss, which has no quantizer and no speaker projection.
+    label_dim : int, optional
+        Size of the label embeddings and speaker vectors; P when omitted.
+        transformers has ``codevector_dim`` here, and the clusters can only
+        be scored where the two are the same.
+    logit_temp : float
+        Divides the cosines (``contrastive_logits_temperature``).
+    extract_norm : str, optional
+        ``layer_norm_for_extract``: ``apply`` for pre-norm models; ``keep``
+        for post-norm ones whose file has it, where it is carried along but
+        not used; None where there is none.
+    layer_norm_eps : float
+        Its epsilon.
+
+    Raises
+    ------
+    ValueError
+        On another ``extract_norm``.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import UniSpeechSATHead
+    >>> head = UniSpeechSATHead(16, 9, 12, [2, 4, 6])
+    >>> output = head(torch.randn(2, 10, 16), torch.randn(2, 10, 16))
+    >>> output.logits.shape, output.speaker_states.shape
+    (torch.Size([2, 10, 9]), torch.Size([2, 10, 12]))
+    """
+
+    def __init__(
+        self,
+        hidden_size,
+        num_clusters,
+        proj_codevector_dim=256,
+        codevectors=(2, 320, 256),
+        label_dim=None,
+        logit_temp=0.1,
+        extract_norm=None,
+        layer_norm_eps=1e-5,
+    ):
+        super().__init__(
+            {
+                "hidden_size": hidden_size,
+                "num_clusters": num_clusters,
+                "proj_codevector_dim": proj_codevector_dim,
+                "codevectors": None if codevectors is None else [*codevectors],
+                "label_dim": label_dim,
+                "logit_temp": logit_temp,
+                "extract_norm": extract_norm,
+                "layer_norm_eps": layer_norm_eps,
+            }
+        )
+        if extract_norm not in _EXTRACT_NORMS:
+            raise ValueError(
+                "extract_norm: expected None, apply or keep; "
+                f"got {extract_norm!r}"
+            )
+        size = proj_codevector_dim
+        label_dim = size if label_dim is None else label_dim
+        self.logit_temp = logit_temp
+        self.project_hid = nn.Linear(hidden_size, size)
+        # Not zeros, whose cosines send no gradient to the model
+        self.label_embeddings_concat = nn.Parameter(
+            torch.rand(num_clusters, label_dim)
+        )
+        self.quantizer = None
+        if codevectors is not None:
+            groups, entries, dim = codevectors
+            self.quantizer = GumbelQuantizer(hidden_size, dim, groups, entries)
+            self.project_q = nn.Linear(dim, size)
+            self.speaker_proj = nn.Linear(hidden_size, label_dim)
+        if extract_norm is not None:
+            self.layer_norm_for_extract = nn.LayerNorm(
+                hidden_size, layer_norm_eps
+            )
+
+    def forward(
+        self,
+        last_hidden_state,
+        layer_state=None,
+        lengths=None,
+        temperature=2.0,
+        generator=None,
+        one_hots=None,
+        noise=None,
+    ):
+        """Computes what both losses compare.
+
+        Arguments
+        ---------
+        last_hidden_state : torch.Tensor
+            The backbone's output, [B, T, D].
+        layer_state : torch.Tensor, optional
+            Output of the contrastive layer (Base 6, Large 12), before any
+            norm that follows it, [B, T, D]. Without it the utterance-wise
+            part of the answer is None.
+        lengths : torch.Tensor, optional
+            Valid share of each row, in (0, 1], [B]: the frames that count in
+            the perplexities. All of them when omitted.
+        temperature : float
+            Of the Gumbel softmax in training.
+        generator : torch.Generator, optional
+            Source of randomness, on the features' device; torch's default
+            one when omitted.
+        one_hots : torch.Tensor, optional
+            Entries of the codebooks, instead of drawing them, [B, T, G, V].
+        noise : torch.Tensor, optional
+            Gumbel noise, instead of drawing it, [B, T, G, V].
+
+        Returns
+        -------
+        UniSpeechSATHeadOutput
+            Scores, states, perplexities.
+
+        Raises
+        ------
+        ValueError
+            When ``layer_state`` comes to a head without a quantizer, or the
+            sizes of labels and projections differ.
+        """
+        states = self.project_hid(last_hidden_state)
+        logits = self._score_clusters(states)
+        if layer_state is None:
+            return UniSpeechSATHeadOutput(logits, states, None, None, None)
+        if self.quantizer is None:
+            raise ValueError(
+                "UniSpeechSATHead: expected no layer_state, as there is no "
+                "utterance-wise loss in this model; got one"
+            )
+        if self.config["extract_norm"] == "apply":
+            layer_state = self.layer_norm_for_extract(layer_state)
+        mask = None
+        if lengths is not None:
+            frames = layer_state.shape[1]
+            counts = absolute_lengths(lengths, frames)
+            mask = length_mask(counts, frames).to(layer_state.device)
+        quantized = self.quantizer(
+            layer_state, mask, temperature, generator, one_hots, noise
+        )
+        return UniSpeechSATHeadOutput(
+            logits,
+            states,
+            self.speaker_proj(layer_state),
+            self.project_q(quantized.codevectors),
+            quantized,
+        )
+
+    def _score_clusters(self, states):
+        """Cosines with the label embeddings (Chen et al. 2021),
+        in float32."""
+        labels = self.label_embeddings_concat
+        if labels.shape[1] != states.shape[2]:
+            raise ValueError(
+                "UniSpeechSATHead: expected label embeddings of the size of "
+                f"the projected states, {states.shape[2]}; "
+                f"got {labels.shape[1]}"
+            )
+        with torch.autocast(states.device.type, enabled=False):
+            labels = F.normalize(labels.float(), dim=-1)
+            cosines = F.normalize(states.float(), dim=-1) @ labels.T
+        return cosines / self.logit_temp

@@ -1,17 +1,35 @@
-"""Speaker vectors: the x-vector head (Snyder et al. 2018, section 2) and
-AM-softmax (Wang et al. 2018), as transformers' ``ForXVector`` has them.
+"""Speaker embeddings and the objectives that train them.
+
+Heads: x-vector (Snyder et al. 2018, section 2; transformers' ``ForXVector``),
+ECAPA-TDNN (Desplanques et al. 2020; the authors'), and statistics pooling for
+models trained from scratch. Objectives: AM-softmax (Wang et al. 2018), and
+AAM-softmax with sub-centres and the inter-top-k penalty (the authors').
 """
+
+import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from unispeech_sb.lobes.lobe import Lobe
-from unispeech_sb.nnet.lengths import absolute_lengths
-from unispeech_sb.nnet.losses import am_softmax_loss
-from unispeech_sb.nnet.pooling import LayerMix, masked_statistics
+from unispeech_sb.nnet.ecapa import (
+    AttentiveStatistics,
+    ConvReluNorm,
+    SERes2Block,
+)
+from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.losses import aam_softmax_loss, am_softmax_loss
+from unispeech_sb.nnet.pooling import (
+    LayerMix,
+    batch_normalized,
+    instance_norm,
+    masked_statistics,
+)
 
-LENGTH_RULES = ("exact", "hf")
+_LENGTH_RULES = ("exact", "hf")
+_DILATIONS = (2, 3, 4)
+"""Of the three blocks (Desplanques et al. 2020, table 1)."""
 
 
 class SpeakerHead(Lobe):
@@ -55,8 +73,6 @@ class SpeakerHead(Lobe):
     torch.Size([2, 4])
     """
 
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
-
     def __init__(
         self,
         input_size,
@@ -65,7 +81,7 @@ class SpeakerHead(Lobe):
         tdnn_dilation=(1, 2, 3, 1, 1),
         xvector_output_dim=512,
         num_states=None,
-        tdnn_lengths=LENGTH_RULES[0],
+        tdnn_lengths=_LENGTH_RULES[0],
         relu=False,
     ):
         super().__init__(
@@ -80,9 +96,9 @@ class SpeakerHead(Lobe):
                 "relu": relu,
             }
         )
-        if tdnn_lengths not in LENGTH_RULES:
+        if tdnn_lengths not in _LENGTH_RULES:
             raise ValueError(
-                f"tdnn_lengths: expected one of {', '.join(LENGTH_RULES)}; "
+                f"tdnn_lengths: expected one of {', '.join(_LENGTH_RULES)}; "
                 f"got {tdnn_lengths!r}"
             )
         sizes = [tdnn_dim[0], *tdnn_dim]
@@ -95,7 +111,7 @@ class SpeakerHead(Lobe):
         self.layer_mix = None if num_states is None else LayerMix(num_states)
         self.projector = nn.Linear(input_size, tdnn_dim[0])
         self.tdnn = nn.ModuleList(
-            TDNNLayer(*layer)
+            _TDNNLayer(*layer)
             for layer in zip(sizes, tdnn_dim, tdnn_kernel, tdnn_dilation)
         )
         self.embedding = nn.Linear(2 * tdnn_dim[-1], xvector_output_dim)
@@ -190,25 +206,8 @@ class SpeakerHead(Lobe):
         return (counts - lost).clamp(max=frames - context).to(feats.device)
 
 
-class TDNNLayer(nn.Module):
-    """Time-delay layer: ReLU of an affine map of several frames.
-
-    Arguments
-    ---------
-    input_size : int
-        Size of the features.
-    output_size : int
-        Size of the result.
-    kernel_size : int
-        Number of frames K it sees.
-    dilation : int
-        Distance between them.
-
-    Example
-    -------
-    >>> TDNNLayer(4, 6, kernel_size=3, dilation=2)(torch.ones(1, 4, 10)).shape
-    torch.Size([1, 6, 6])
-    """
+class _TDNNLayer(nn.Module):
+    """Time-delay layer: ReLU of an affine map of several frames."""
 
     def __init__(self, input_size, output_size, kernel_size, dilation):
         super().__init__()
@@ -218,18 +217,7 @@ class TDNNLayer(nn.Module):
         self.kernel = nn.Linear(kernel_size * input_size, output_size)
 
     def forward(self, feats):
-        """Applies the layer.
-
-        Arguments
-        ---------
-        feats : torch.Tensor
-            Features, time last, [B, input_size, T].
-
-        Returns
-        -------
-        torch.Tensor
-            Result, [B, output_size, T - (K - 1) * dilation].
-        """
+        """From [B, input_size, T] to [B, output_size, T'], fewer frames."""
         weight = self.kernel.weight.unflatten(1, (self.kernel_size, -1))
         return F.conv1d(
             feats,
@@ -237,6 +225,254 @@ class TDNNLayer(nn.Module):
             self.kernel.bias,
             dilation=self.dilation,
         ).relu()
+
+
+class ECAPAHead(Lobe):
+    """Hidden states in, a speaker embedding out.
+
+    Layer mix, normalisation over time, ECAPA-TDNN (the authors'
+    ``ECAPA_TDNN_SMALL``). Two utterances are compared by the cosine of
+    their embeddings.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_states : int
+        Number of hidden states: one more than the backbone has blocks.
+    channels : int
+        Channels of the convolutions.
+    embedding_size : int
+        Size of the embedding E.
+    pooled_channels : int
+        Channels before the pooling.
+    scale : int
+        Groups of channels in each block.
+    se_channels : int
+        Size of the channel gates' inner layer.
+    attention_channels : int
+        Size of the inner layer of the pooling's attention.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import ECAPAHead
+    >>> head = ECAPAHead(16, num_states=4, channels=32, pooled_channels=48)
+    >>> head(torch.randn(4, 2, 10, 16), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 256])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        num_states,
+        channels=512,
+        embedding_size=256,
+        pooled_channels=1536,
+        scale=8,
+        se_channels=128,
+        attention_channels=128,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_states": num_states,
+                "channels": channels,
+                "embedding_size": embedding_size,
+                "pooled_channels": pooled_channels,
+                "scale": scale,
+                "se_channels": se_channels,
+                "attention_channels": attention_channels,
+            }
+        )
+        self.layer_mix = LayerMix(num_states)
+        self.layer1 = ConvReluNorm(input_size, channels, kernel=5)
+        self.layer2, self.layer3, self.layer4 = (
+            SERes2Block(channels, dilation, scale, se_channels)
+            for dilation in _DILATIONS
+        )
+        self.conv = nn.Conv1d(
+            len(_DILATIONS) * channels, pooled_channels, kernel_size=1
+        )
+        self.pooling = AttentiveStatistics(pooled_channels, attention_channels)
+        self.bn = nn.BatchNorm1d(2 * pooled_channels)
+        self.linear = nn.Linear(2 * pooled_channels, embedding_size)
+
+    def forward(self, feats, lengths=None):
+        """Embeds each utterance.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            All hidden states, [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, [B, E].
+        """
+        return self.project(self.embed(feats, lengths))
+
+    def project(self, embeddings):
+        """Returns its input: what is compared is what trains.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``embed``, [B, E].
+
+        Returns
+        -------
+        torch.Tensor
+            The embeddings, [B, E].
+        """
+        return embeddings
+
+    def embed(self, feats, lengths=None):
+        """Embeds each utterance: the same as ``forward``.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            As in ``forward``.
+        lengths : torch.Tensor, optional
+            As in ``forward``.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, [B, E].
+        """
+        # The authors add 1e-6 to every feature; the norm takes it off again.
+        feats = instance_norm(self.layer_mix(feats), lengths).transpose(1, 2)
+        mask = None
+        if lengths is not None:
+            frames = feats.shape[2]
+            counts = absolute_lengths(lengths, frames)
+            mask = length_mask(counts, frames)[:, None]  # [B, 1, T]
+        outputs = [self.layer1(feats, mask)]
+        for block in (self.layer2, self.layer3, self.layer4):
+            outputs.append(block(outputs[-1], mask))
+        joined = self.conv(torch.cat(outputs[1:], 1)).relu()
+        pooled = self.pooling(joined, mask)
+        return self.linear(batch_normalized(self.bn, pooled))
+
+
+class StatisticsHead(Lobe):
+    """Layer mix, projector, mean and deviation over time, embedding, and a
+    classifier (after the statistics pooling of Snyder et al. 2018).
+
+    For models that are trained from scratch: deviations separate speakers
+    that means do not, and batch normalisation of both makes training fast
+    where the backbone is untrained. transformers has no such head.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_states : int
+        Number of hidden states to mix.
+    num_classes : int, optional
+        Number of classes C. Without it the head gives the embedding, for
+        ``AMSoftmax`` or ``AAMSoftmax``.
+    proj_size : int
+        Size of the projected features.
+    embedding_size : int
+        Size of the embedding E.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import StatisticsHead
+    >>> head = StatisticsHead(input_size=16, num_states=3, num_classes=4)
+    >>> head(torch.randn(3, 2, 10, 16), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        num_states,
+        num_classes=None,
+        proj_size=384,
+        embedding_size=192,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_states": num_states,
+                "num_classes": num_classes,
+                "proj_size": proj_size,
+                "embedding_size": embedding_size,
+            }
+        )
+        self.layer_mix = LayerMix(num_states)
+        self.projector = nn.Linear(input_size, proj_size)
+        self.norm = nn.BatchNorm1d(2 * proj_size)
+        self.embedding = nn.Linear(2 * proj_size, embedding_size)
+        self.classifier = None
+        if num_classes is not None:
+            self.classifier = nn.Linear(embedding_size, num_classes)
+
+    def forward(self, feats, lengths=None):
+        """Scores each utterance.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            All hidden states, [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, C]; embeddings, [B, E], where there are no classes.
+        """
+        return self.project(self.embed(feats, lengths))
+
+    def embed(self, feats, lengths=None):
+        """Pools each utterance to one vector.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            As in ``forward``.
+        lengths : torch.Tensor, optional
+            As in ``forward``.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, [B, E].
+        """
+        feats = F.relu(self.projector(self.layer_mix(feats)))
+        counts = None
+        if lengths is not None:
+            counts = absolute_lengths(lengths, feats.shape[1])
+        pooled = masked_statistics(feats, counts)
+        return self.embedding(batch_normalized(self.norm, pooled))
+
+    def project(self, embeddings):
+        """Embeddings to what trains.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``embed``, [B, E].
+
+        Returns
+        -------
+        torch.Tensor
+            As from ``forward``.
+        """
+        if self.classifier is None:
+            return embeddings
+        return self.classifier(embeddings)
 
 
 class AMSoftmax(Lobe):
@@ -267,8 +503,6 @@ class AMSoftmax(Lobe):
     torch.Size([])
     """
 
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
-
     def __init__(self, input_size, num_classes, scale=30.0, margin=0.4):
         super().__init__(
             {
@@ -286,7 +520,7 @@ class AMSoftmax(Lobe):
         nn.init.xavier_normal_(self.weight)
 
     def forward(self, vectors, labels=None):
-        """Scores speakers, or says how far the right ones are from winning.
+        """Scores speakers, or computes the loss of the right ones.
 
         Arguments
         ---------
@@ -308,3 +542,159 @@ class AMSoftmax(Lobe):
             return self.scale * cosines
         margin = self.margin_share * self.margin
         return am_softmax_loss(cosines, labels, self.scale, margin)
+
+
+class AAMSoftmax(Lobe):
+    """Cosines with the vectors of each speaker, trained with an angular
+    margin.
+
+    A speaker may have several vectors, the sub-centres (Deng et al. 2020), of
+    which the nearest counts. The nearest wrong speakers are pushed away
+    further (inter-top-k, Zhao et al. 2022). With one sub-centre the weights
+    have the form of ``AMSoftmax``'s.
+
+    ``margin_share``, 1 at first and no part of the weights, multiplies both
+    margins: training may set it by ``margin_ramp``.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the vectors X.
+    num_classes : int
+        Number of speakers C.
+    scale : float
+        Factor of the cosines.
+    margin : float
+        Radians added to the right speaker's angle in training.
+    sub_centers : int
+        Vectors K per speaker.
+    top_k : int
+        How many of the nearest wrong speakers are made harder, 0 for none.
+    top_k_margin : float
+        Radians taken off the angles of those in training.
+
+    Raises
+    ------
+    ValueError
+        On less than one sub-centre, a negative ``top_k``, or a margin that is
+        not from 0 to a right angle.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import AAMSoftmax
+    >>> objective = AAMSoftmax(input_size=8, num_classes=9, sub_centers=3)
+    >>> objective(torch.randn(2, 8)).shape
+    torch.Size([2, 9])
+    >>> objective(torch.randn(2, 8), torch.tensor([0, 2])).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        num_classes,
+        scale=32.0,
+        margin=0.2,
+        sub_centers=1,
+        top_k=5,
+        top_k_margin=0.1,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "scale": scale,
+                "margin": margin,
+                "sub_centers": sub_centers,
+                "top_k": top_k,
+                "top_k_margin": top_k_margin,
+            }
+        )
+        if sub_centers < 1 or top_k < 0:
+            raise ValueError(
+                "AAMSoftmax: expected sub_centers of at least 1 and top_k of "
+                f"at least 0; got {sub_centers} and {top_k}"
+            )
+        if not (0 <= margin < math.pi / 2 and 0 <= top_k_margin < math.pi / 2):
+            raise ValueError(
+                "AAMSoftmax: expected margin and top_k_margin in radians, "
+                f"from 0 to pi / 2; got {margin} and {top_k_margin}"
+            )
+        self.margin_share = 1.0
+        # The K vectors of a speaker stand side by side
+        self.weight = nn.Parameter(
+            torch.empty(input_size, num_classes * sub_centers)
+        )
+        nn.init.xavier_normal_(self.weight)
+
+    def forward(self, vectors, labels=None):
+        """Scores speakers, or computes the loss of the right ones.
+
+        Arguments
+        ---------
+        vectors : torch.Tensor
+            Speaker vectors, [B, X].
+        labels : torch.Tensor, optional
+            Index of each row's speaker, [B].
+
+        Returns
+        -------
+        torch.Tensor
+            With labels the loss, a scalar; without them the scaled cosines,
+            [B, C]. In float32.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            vectors = F.normalize(vectors.float(), dim=1)
+            cosines = vectors @ F.normalize(self.weight.float(), dim=0)
+        # [B, C * K] -> [B, C]
+        cosines = cosines.unflatten(1, (self.config["num_classes"], -1)).amax(2)
+        if labels is None:
+            return self.config["scale"] * cosines
+        return aam_softmax_loss(
+            cosines,
+            labels,
+            self.config["scale"],
+            self.margin_share * self.config["margin"],
+            self.config["top_k"],
+            self.margin_share * self.config["top_k_margin"],
+        )
+
+
+def margin_ramp(epochs, start=2.0, stop=2.0):
+    """Share of the margins in force at a point of the training.
+
+    None up to ``start``, all of it from ``stop`` on, and a straight line
+    between them. The authors' models had two epochs without, then all at once.
+
+    Arguments
+    ---------
+    epochs : float
+        Epochs already trained, fractions of one included.
+    start : float
+        Where the rise begins, in epochs.
+    stop : float
+        Where it ends.
+
+    Returns
+    -------
+    float
+        Value for ``AAMSoftmax.margin_share``, from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        When the rise ends before it begins.
+
+    Example
+    -------
+    >>> [margin_ramp(epochs, 1, 3) for epochs in range(5)]
+    [0.0, 0.0, 0.5, 1.0, 1.0]
+    """
+    if stop < start:
+        raise ValueError(
+            f"margin_ramp: expected start <= stop; got {start} and {stop}"
+        )
+    if start < epochs < stop:
+        return (epochs - start) / (stop - start)
+    return float(epochs >= stop)

@@ -2,6 +2,7 @@
 
 from unispeech_sb.lobes.pretraining.objective import (
     PretrainingOutput,
+    load_head,
     weighted_loss,
 )
 from unispeech_sb.lobes.pretraining.unispeech import (
@@ -27,5 +28,6 @@ __all__ = [
     "UniSpeechDraws",
     "UniSpeechSAT",
     "UniSpeechSATDraws",
+    "load_head",
     "weighted_loss",
 ]

@@ -1,15 +1,22 @@
-"""What both pre-trainings share: masked frames, and the sum of their losses."""
+"""What both pre-trainings share: masked frames, the sum of their losses, and
+the head of an earlier one.
+"""
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from unispeech_sb.checkpoints.files import load_strict, read_tensors
 from unispeech_sb.lobes.backbone import BackboneOutput
 from unispeech_sb.nnet.contrastive import feature_penalty
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.quantizer import gumbel_temperature
+
+_CLASSIFIERS = ("ctc_proj.weight", "ctc_proj.bias", "label_embeddings_concat")
+"""What depends on the phones or units that a head classifies."""
 
 
 class PretrainingOutput(NamedTuple):
@@ -80,24 +87,9 @@ def weighted_loss(output, weights):
 
 
 class MaskedFrames(NamedTuple):
-    """A masked batch after the backbone.
-
-    Arguments
-    ---------
-    output : BackboneOutput
-        What the backbone made of the masked batch.
-    conv_features : torch.Tensor
-        Convolutional features before LayerNorm, [B, T, C].
-    counts : torch.Tensor
-        Frames of each row that may be masked, [B].
-    mask : torch.Tensor
-        True at the masked ones, bool, [B, T].
-
-    Example
-    -------
-    >>> MaskedFrames._fields[-1]
-    'mask'
-    """
+    """A masked batch after the backbone: its output, the convolutional
+    features before LayerNorm [B, T, C], the frames of each row that may be
+    masked [B], and the masked ones, bool, [B, T]."""
 
     output: BackboneOutput
     conv_features: torch.Tensor
@@ -261,3 +253,47 @@ def _tapped(extractor, num_frames, grad_mult):
         yield kept
     finally:
         handle.remove()
+
+
+def load_head(head, source):
+    """Gives a head the weights of a trained one.
+
+    Its classifier keeps its own where the other one has none, or one of
+    another number of phones or units: so the authors' second stage goes on
+    without the phones of the first.
+
+    Arguments
+    ---------
+    head : Lobe
+        Whose weights to replace.
+    source : str or pathlib.Path
+        A folder that a pre-training exported.
+
+    Raises
+    ------
+    ValueError
+        When the folder has no head, or anything else does not fit.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.heads import UniSpeechHead
+    >>> first = UniSpeechHead(16, 8, [2, 4, 6], 12, num_ctc_classes=5)
+    >>> first.save(getfixture("tmp_path") / "head.ckpt")
+    >>> second = UniSpeechHead(16, 8, [2, 4, 6], 12, num_ctc_classes=0)
+    >>> load_head(second, getfixture("tmp_path"))
+    >>> bool((first.project_q.weight == second.project_q.weight).all())
+    True
+    """
+    path = Path(source, "head.ckpt")
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: there is no such file; expected the folder of a "
+            "pre-trained model with its head"
+        )
+    tensors, own = read_tensors(path), head.state_dict()
+    for name in _CLASSIFIERS:
+        found, wanted = tensors.pop(name, None), own.get(name)
+        if wanted is not None:
+            fits = found is not None and found.shape == wanted.shape
+            tensors[name] = found if fits else wanted
+    load_strict(head, tensors, path)

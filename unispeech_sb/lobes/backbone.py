@@ -4,18 +4,22 @@ One class for both families and all sizes (Wang et al. 2021, section 3; Chen
 et al. 2021, section 3): convolutional features, span masks, transformer.
 """
 
+import difflib
 import inspect
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from unispeech_sb.lobes.backbone.encoder import build_encoder, build_front_end
-from unispeech_sb.lobes.backbone.loading import from_preset, from_pretrained
-from unispeech_sb.lobes.backbone.masking import masked
-from unispeech_sb.lobes.backbone.output import BackboneOutput
-from unispeech_sb.lobes.backbone.switches import check_switch
-from unispeech_sb.lobes.lobe import Lobe
-from unispeech_sb.nnet.frontend import normalize_wavs
+from unispeech_sb.checkpoints.files import load_strict
+from unispeech_sb.checkpoints.source import read_backbone
+from unispeech_sb.lobes.lobe import Lobe, without_weights
+from unispeech_sb.nnet.frontend import (
+    FeatureExtractor,
+    FeatureProjection,
+    normalize_wavs,
+)
 from unispeech_sb.nnet.lengths import (
     absolute_lengths,
     chunk_lengths,
@@ -24,6 +28,100 @@ from unispeech_sb.nnet.lengths import (
     receptive_field,
     sample_lengths,
 )
+from unispeech_sb.nnet.masking import span_mask
+from unispeech_sb.nnet.transformer import (
+    Attention,
+    AttentionAdapter,
+    Encoder,
+    EncoderLayer,
+    FeedForward,
+    PositionalConv,
+    keep_in_graph,
+)
+
+_LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "normalize_wav": True,
+}
+_BASE = {"normalize_wav": False}
+
+PRESETS = {
+    "unispeech_large": {**_LARGE, "conv_bias": True},
+    "unispeech_sat_base": _BASE,
+    "unispeech_sat_base_plus": _BASE,
+    "unispeech_sat_large": _LARGE,
+    # For training from scratch on a CPU: minutes, not days.
+    "small": {
+        "hidden_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        # Fewer layers with longer strides, of 20 ms in all: at the published
+        # ones' rates the first two would take most of the time.
+        "conv_dim": [32, 64, 128, 128, 128],
+        "conv_stride": [10, 4, 2, 2, 2],
+        "conv_kernel": [20, 8, 4, 4, 4],
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "layerdrop": 0.0,
+        "normalize_wav": True,
+    },
+    # For tests and examples: milliseconds.
+    "tiny": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": [8, 8, 8, 8, 8, 8, 8],
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+        "layerdrop": 0.0,
+        "normalize_wav": True,
+    },
+}
+"""Sizes by name, each as its differences from ``Backbone``'s defaults: the
+published models, and small ones for tests and for training from scratch."""
+
+_CHOICES = {"last_state": ("normed", "raw"), "mask_rule": ("hf", "fairseq")}
+"""Options on which the publishers of checkpoints differ, the default first."""
+
+
+class BackboneOutput(NamedTuple):
+    """Everything that one pass computes.
+
+    Arguments
+    ---------
+    last_hidden_state : torch.Tensor
+        Features, [B, T, D].
+    extract_features : torch.Tensor
+        Convolutional features after LayerNorm, [B, T, C].
+    lengths : torch.Tensor or None
+        Valid frames of each row, [B]; None when there is no padding.
+    hidden_states : tuple of torch.Tensor
+        The encoder's input and the output of each block, L+1 of [B, T, D].
+        Empty unless asked for.
+    attentions : tuple of torch.Tensor
+        Attention maps, L of [B, H, T, T]. Empty unless asked for.
+
+    Example
+    -------
+    >>> out = Backbone.from_preset("tiny").encode(torch.randn(1, 800))
+    >>> out.extract_features.shape
+    torch.Size([1, 2, 8])
+    """
+
+    last_hidden_state: torch.Tensor
+    extract_features: torch.Tensor
+    lengths: torch.Tensor | None
+    hidden_states: tuple
+    attentions: tuple
 
 
 class Backbone(Lobe):
@@ -108,13 +206,10 @@ class Backbone(Lobe):
 
     Example
     -------
-    >>> import torch
     >>> backbone = Backbone.from_preset("tiny", output_all_hiddens=True)
     >>> backbone(torch.randn(2, 1600), torch.tensor([1.0, 0.5])).shape
     torch.Size([3, 2, 4, 16])
     """
-
-    __module__ = "unispeech_sb.lobes.backbone"  # pretrained folders name it
 
     def __init__(
         self,
@@ -159,23 +254,128 @@ class Backbone(Lobe):
         mask_rule="hf",
     ):
         arguments = dict(locals())
-        names = list(inspect.signature(Backbone).parameters)
+        names = _options(Backbone)
         super().__init__({name: arguments[name] for name in names})
         for name in names[names.index("apply_spec_augment") :]:
             setattr(self, name, arguments[name])  # those that steer a pass
-        check_switch("last_state", last_state)
-        check_switch("mask_rule", mask_rule)
+        _check_choice("last_state", last_state)
+        _check_choice("mask_rule", mask_rule)
         self.dim, self.num_states = hidden_size, num_hidden_layers + 1
-        front_end = build_front_end(self.config)
-        self.feature_extractor, self.feature_projection = front_end
+        self.feature_extractor = _build_extractor(self.config)
+        self.feature_projection = FeatureProjection(
+            conv_dim[-1], hidden_size, layer_norm_eps, feat_proj_dropout
+        )
         self.masked_spec_embed = nn.Parameter(torch.rand(hidden_size))
-        self.encoder = build_encoder(self.config)
+        self.encoder = _build_encoder(self.config)
         frozen = self if freeze else self.feature_extractor
         frozen.requires_grad_(not (freeze or freeze_feature_extractor))
         self.train()
 
-    from_preset = classmethod(from_preset)
-    from_pretrained = classmethod(from_pretrained)
+    @classmethod
+    def from_preset(cls, name, **overrides):
+        """Builds a backbone by name: the one dial of a recipe.
+
+        Arguments
+        ---------
+        name : str
+            A name in ``PRESETS`` for random weights, or any source of
+            ``from_pretrained``.
+        **overrides
+            Any option of ``Backbone``.
+
+        Returns
+        -------
+        Backbone
+            In training mode.
+
+        Raises
+        ------
+        ValueError
+            When there is no such preset or option.
+
+        Example
+        -------
+        >>> Backbone.from_preset("tiny", num_hidden_layers=1).num_states
+        2
+        """
+        if name in PRESETS:
+            _check_options(cls, overrides)
+            return cls(**{**PRESETS[name], **overrides})
+        if "/" not in str(name) and not Path(name).exists():
+            raise ValueError(
+                f"model: expected a preset ({', '.join(PRESETS)}), a folder "
+                f"or a hub name; got {name!r}"
+            )
+        return cls.from_pretrained(name, **overrides)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source,
+        save_path=None,
+        output_norm=False,
+        freeze=False,
+        freeze_feature_extractor=False,
+        apply_spec_augment=False,
+        output_all_hiddens=False,
+        **overrides,
+    ):
+        """Loads a checkpoint, with the keywords of SpeechBrain's SSL lobes.
+
+        Arguments
+        ---------
+        source : str or pathlib.Path
+            A pretrained folder (with ``backbone.ckpt``), a Hugging Face
+            folder of any UniSpeech or UniSpeech-SAT class, the name of one
+            on the hub, or a file of the authors' (fairseq, speaker
+            verification, diarization).
+        save_path : str, optional
+            Where downloads are kept; the hub's own cache when omitted.
+        output_norm : bool
+            Normalise the output of each utterance over time and channels.
+        freeze : bool
+            Train nothing.
+        freeze_feature_extractor : bool
+            Do not train the convolutions.
+        apply_spec_augment : bool
+            Mask spans in training, as the checkpoint's options say.
+        output_all_hiddens : bool
+            ``forward`` returns all hidden states.
+        **overrides
+            Any other option of ``Backbone``, such as ``layerdrop``.
+
+        Returns
+        -------
+        Backbone
+            In training mode (in evaluation mode when frozen).
+
+        Raises
+        ------
+        ValueError
+            When the source is no checkpoint, is damaged or does not fit.
+
+        Example
+        -------
+        >>> folder = getfixture("tmp_path")
+        >>> Backbone.from_preset("tiny").save(folder / "backbone.ckpt")
+        >>> Backbone.from_pretrained(folder, freeze=True).training
+        False
+        """
+        _check_options(cls, overrides)
+        found, tensors, path = read_backbone(source, save_path)
+        options = {name: found[name] for name in _options(cls) if name in found}
+        options.update(
+            overrides,
+            output_norm=output_norm,
+            freeze=freeze,
+            freeze_feature_extractor=freeze_feature_extractor,
+            apply_spec_augment=apply_spec_augment,
+            output_all_hiddens=output_all_hiddens,
+        )
+        with without_weights(path):  # the file's tensors take their places
+            backbone = cls(**options)
+        load_strict(backbone, tensors, path, assign=True)
+        return backbone
 
     def forward(self, wav, wav_lens=None):
         """Extracts features.
@@ -210,7 +410,7 @@ class Backbone(Lobe):
     def iter_states(self, wav, wav_lens=None, last_state=None):
         """Yields the hidden states one by one, as they are computed.
 
-        ``LayerMix`` sums them on the way: without gradients only one is held
+        ``LayerMix`` sums them on the way: without gradients only one is kept
         at a time.
 
         Arguments
@@ -227,7 +427,8 @@ class Backbone(Lobe):
         torch.Tensor
             The encoder's input, then the output of each block, [B, T, D].
         """
-        last_state = check_switch("last_state", last_state or self.last_state)
+        last_state = last_state or self.last_state
+        _check_choice("last_state", last_state)
         feats, _, lengths = self._features(wav, wav_lens)
         raw = last_state == "raw"
         for state, _ in self._states(feats, lengths, raw_last=raw):
@@ -323,8 +524,7 @@ class Backbone(Lobe):
 
         Example
         -------
-        >>> import torch
-        >>> backbone = Backbone.from_preset("tiny")
+            >>> backbone = Backbone.from_preset("tiny")
         >>> 49 * backbone.frame_lens(16000, torch.tensor([1.0, 0.5]))
         tensor([49., 24.])
         """
@@ -367,8 +567,34 @@ class Backbone(Lobe):
         if lengths is not None:
             lengths = self._valid_frames(lengths, wav.shape[1])
         feats, normed = self.feature_projection(feats)
-        feats = masked(self, feats, lengths, mask_time_indices)
+        feats = self._masked(feats, lengths, mask_time_indices)
         return feats, normed, lengths
+
+    def _masked(self, feats, lengths, mask_time_indices):
+        """Writes the mask embedding over frames, given or drawn ones, and
+        zeros over drawn channels."""
+        batch, frames, dim = feats.shape
+        augment = self.apply_spec_augment and self.training
+        if mask_time_indices is None and augment and self.mask_time_prob > 0:
+            mask_time_indices = span_mask(
+                lengths if lengths is not None
+                else torch.full((batch,), frames, device=feats.device),
+                frames, self.mask_time_prob, self.mask_time_length,
+                self.mask_time_min_masks,
+            )  # fmt: skip
+        if mask_time_indices is not None:
+            embedding = self.masked_spec_embed.to(feats.dtype)
+            feats = torch.where(mask_time_indices[..., None], embedding, feats)
+        elif self.training and torch.is_grad_enabled():
+            feats = keep_in_graph(feats, [self.masked_spec_embed])
+        if augment and self.mask_feature_prob > 0:
+            channels = span_mask(
+                torch.full((batch,), dim, device=feats.device),
+                dim, self.mask_feature_prob, self.mask_feature_length,
+                self.mask_feature_min_masks,
+            )  # fmt: skip
+            feats = feats.masked_fill(channels[:, None], 0.0)
+        return feats
 
     def _valid_frames(self, lengths, num_samples):
         """Counts the valid frames of each row of a padded batch."""
@@ -388,3 +614,80 @@ class Backbone(Lobe):
     def _recomputes(self):
         """Whether the backward pass should compute activations again."""
         return self.gradient_checkpointing and torch.is_grad_enabled()
+
+
+def _build_extractor(options):
+    """The convolutions."""
+    return FeatureExtractor(
+        options["conv_dim"],
+        options["conv_kernel"],
+        options["conv_stride"],
+        options["conv_bias"],
+        options["feat_extract_norm"],
+        options["feat_extract_activation"],
+    )
+
+
+def _build_encoder(options):
+    """Positions and blocks, with weights drawn as transformers draws them."""
+    dim, eps = options["hidden_size"], options["layer_norm_eps"]
+    stable, inner = options["do_stable_layer_norm"], options["adapter_attn_dim"]
+    if inner is not None and not stable:
+        raise ValueError(
+            "adapter_attn_dim: expected None without do_stable_layer_norm, as "
+            f"only pre-norm blocks have adapters; got {inner}"
+        )
+    dropout = options["hidden_dropout"]
+    blocks = [
+        EncoderLayer(
+            Attention(
+                dim, options["num_attention_heads"],
+                options["attention_dropout"],
+            ),
+            FeedForward(
+                dim, options["intermediate_size"], options["hidden_act"],
+                options["activation_dropout"], dropout,
+            ),
+            dim, dropout, eps, stable,
+            None if inner is None else AttentionAdapter(dim, inner),
+        )
+        for _ in range(options["num_hidden_layers"])
+    ]  # fmt: skip
+    for block in blocks:
+        for layer in block.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=options["initializer_range"])
+                nn.init.zeros_(layer.bias)
+    positions = PositionalConv(
+        dim,
+        options["num_conv_pos_embeddings"],
+        options["num_conv_pos_embedding_groups"],
+        options["feat_extract_activation"],
+        options["pos_conv_weight_norm"],
+    )
+    return Encoder(positions, blocks, dim, dropout, eps, options["layerdrop"])
+
+
+def _check_choice(name, value):
+    """Refuses what is not among the choices of an option."""
+    if value not in _CHOICES[name]:
+        raise ValueError(
+            f"{name}: expected {' or '.join(_CHOICES[name])}; got {value!r}"
+        )
+
+
+def _options(cls):
+    """Names of the options of a backbone class."""
+    return list(inspect.signature(cls).parameters)
+
+
+def _check_options(cls, overrides):
+    """Refuses an option that the backbone does not have."""
+    known = _options(cls)
+    for name in overrides:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(
+                f"Backbone: expected an option of its own; got {name!r}{hint}"
+            )

@@ -1,19 +1,174 @@
-"""SUPERB's heads for speech and phoneme recognition (Yang et al. 2021,
-section 3): scores of every frame for CTC, index 0 the blank.
-"""
+"""Heads that classify utterances and frames: transformers' and SUPERB's."""
 
 from torch import nn
 
 from unispeech_sb.lobes.lobe import Lobe
 from unispeech_sb.nnet.lengths import absolute_lengths
-from unispeech_sb.nnet.pooling import LayerMix
+from unispeech_sb.nnet.pooling import LayerMix, masked_mean
 from unispeech_sb.nnet.recurrence import run_padded
+
+
+class UtteranceHead(Lobe):
+    """Layer mix (optional), projector, mean over frames, classifier.
+
+    That is transformers' ``ForSequenceClassification`` and SUPERB's head for
+    keyword spotting, intents, speakers and emotions.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    num_classes : int
+        Number of classes C.
+    proj_size : int
+        Size of the projected features.
+    use_weighted_layer_sum : bool
+        Take all hidden states and learn how to mix them.
+    num_states : int, optional
+        Number of hidden states; needed for the layer mix only.
+
+    Example
+    -------
+    >>> import torch
+    >>> head = UtteranceHead(input_size=16, num_classes=4)
+    >>> head(torch.randn(2, 10, 16), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        num_classes,
+        proj_size=256,
+        use_weighted_layer_sum=False,
+        num_states=None,
+    ):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "proj_size": proj_size,
+                "use_weighted_layer_sum": use_weighted_layer_sum,
+                "num_states": num_states,
+            }
+        )
+        if use_weighted_layer_sum and num_states is None:
+            raise ValueError(
+                "UtteranceHead: expected num_states, which "
+                "use_weighted_layer_sum needs; got None"
+            )
+        self.layer_mix = (
+            LayerMix(num_states) if use_weighted_layer_sum else None
+        )
+        self.projector = nn.Linear(input_size, proj_size)
+        self.classifier = nn.Linear(proj_size, num_classes)
+
+    def forward(self, feats, lengths=None):
+        """Scores each utterance.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            Features, [B, T, D]; with the layer mix all hidden states,
+            [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Valid share of each row of features, in (0, 1], [B]; exact if
+            from ``Backbone.frame_lens``. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, C].
+        """
+        return self.classifier(self.embed(feats, lengths))
+
+    def embed(self, feats, lengths=None):
+        """Pools each utterance to one vector.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            As in ``forward``.
+        lengths : torch.Tensor, optional
+            As in ``forward``.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, [B, proj_size].
+        """
+        if self.layer_mix is not None:
+            feats = self.layer_mix(feats)
+        # The projector is affine, so it may follow the mean: T times cheaper.
+        return self.projector(masked_mean(feats, lengths))
+
+
+class FrameHead(Lobe):
+    """Layer mix (optional), dropout, classifier.
+
+    That is transformers' ``ForCTC``, where the classifier is called
+    ``lm_head``, and ``ForAudioFrameClassification``.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D (``hidden_size``).
+    num_classes : int
+        Number of classes C (``vocab_size``, ``num_labels``).
+    dropout : float
+        Dropout on the features (``final_dropout``; frame classification has
+        none).
+    num_states : int, optional
+        Number of hidden states to mix; without it the head takes one.
+
+    Example
+    -------
+    >>> from unispeech_sb.lobes.heads import FrameHead
+    >>> import torch
+    >>> head = FrameHead(input_size=16, num_classes=4)
+    >>> head(torch.randn(2, 10, 16)).shape
+    torch.Size([2, 10, 4])
+    """
+
+    def __init__(self, input_size, num_classes, dropout=0.0, num_states=None):
+        super().__init__(
+            {
+                "input_size": input_size,
+                "num_classes": num_classes,
+                "dropout": dropout,
+                "num_states": num_states,
+            }
+        )
+        self.layer_mix = None if num_states is None else LayerMix(num_states)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(input_size, num_classes)
+
+    def forward(self, feats, lengths=None):
+        """Scores each frame.
+
+        Arguments
+        ---------
+        feats : torch.Tensor or iterable of torch.Tensor
+            Features, [B, T, D]; with the layer mix all hidden states,
+            [L+1, B, T, D] or one by one.
+        lengths : torch.Tensor, optional
+            Not used: frames are scored one by one, padding like the others.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, [B, T, C].
+        """
+        if self.layer_mix is not None:
+            feats = self.layer_mix(feats)
+        return self.classifier(self.dropout(feats))
 
 
 class RecurrentHead(Lobe):
     """Layer mix (optional), projector, bidirectional LSTMs, classifier.
 
-    That is SUPERB's head for speech recognition, with a dropout after each
+    That is SUPERB's head for speech recognition (Yang et al. 2021, section
+    3), whose scores are for CTC with index 0 the blank; a dropout follows each
     LSTM. An utterance scores the same alone and in any batch.
 
     Arguments
@@ -38,14 +193,12 @@ class RecurrentHead(Lobe):
 
     Example
     -------
-    >>> import torch
     >>> from unispeech_sb.lobes.heads import RecurrentHead
+    >>> import torch
     >>> head = RecurrentHead(16, 4, proj_size=8, hidden_size=6)
     >>> head(torch.randn(2, 10, 16), torch.tensor([1.0, 0.5])).shape
     torch.Size([2, 10, 4])
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def __init__(
         self,
@@ -129,14 +282,12 @@ class ProjectedFrameHead(Lobe):
 
     Example
     -------
-    >>> import torch
     >>> from unispeech_sb.lobes.heads import ProjectedFrameHead
+    >>> import torch
     >>> head = ProjectedFrameHead(input_size=16, num_classes=74)
     >>> head(torch.randn(2, 10, 16)).shape
     torch.Size([2, 10, 74])
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def __init__(self, input_size, num_classes, proj_size=256, num_states=None):
         super().__init__(

@@ -8,8 +8,8 @@ from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from unispeech_sb.lobes.heads import AMSoftmax
-from unispeech_sb.lobes.heads.margins import AAMSoftmax, margin_ramp
+from unispeech_sb.lobes.heads import AAMSoftmax, AMSoftmax
+from unispeech_sb.lobes.heads.speaker import margin_ramp
 from unispeech_sb.nnet.losses import aam_softmax_loss
 
 PLAIN = {"top_k": 0, "sub_centers": 1}

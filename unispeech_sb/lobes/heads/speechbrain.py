@@ -1,4 +1,4 @@
-"""Heads as the parts that SpeechBrain's interfaces call."""
+"""Wrappers of backbone and head for SpeechBrain's inference interfaces."""
 
 import torch
 from torch import nn
@@ -36,8 +36,6 @@ class FramePosteriors(nn.Module):
     >>> encoder(torch.randn(2, 1600)).shape
     torch.Size([2, 4, 5])
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def __init__(self, backbone, head, blank_index=0):
         super().__init__()
@@ -115,8 +113,6 @@ class UtteranceEncoder(nn.Module):
     torch.Size([2, 1, 8])
     """
 
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
-
     def __init__(self, backbone, head, allow_silence=False):
         super().__init__()
         self.backbone = backbone
@@ -169,8 +165,6 @@ class UtterancePosteriors(nn.Module):
     >>> UtterancePosteriors(head)(torch.randn(2, 1, 8)).exp().sum(-1).shape
     torch.Size([2, 1])
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def __init__(self, head, problem_type=PROBLEM_TYPES[0]):
         super().__init__()
@@ -225,8 +219,6 @@ class SpeakerPosteriors(nn.Module):
     torch.Size([2, 1])
     """
 
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
-
     def __init__(self, head, objective):
         super().__init__()
         self.head = head
@@ -259,8 +251,6 @@ class PassThrough(nn.Module):
     >>> PassThrough()(torch.ones(1))
     tensor([1.])
     """
-
-    __module__ = "unispeech_sb.lobes.heads"  # pretrained folders name it
 
     def forward(self, x, lengths=None):
         """Returns the input.
@@ -306,7 +296,7 @@ def _frames_to_hold(counts, wav_lens, frames):
 def _check_sound(wav, wav_lens, allow_silence):
     """Refuses waveforms that hold no number or no sound."""
     if wav.shape[-1] == 0:
-        return  # the backbone says what it expects
+        return  # the backbone refuses it with what it expects
     valid = wav
     if wav_lens is not None:
         lengths = absolute_lengths(wav_lens, wav.shape[1])

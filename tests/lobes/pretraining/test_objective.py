@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unispeech_sb.lobes.heads import UniSpeechHead, UniSpeechSATHead
-from unispeech_sb.lobes.pretraining.continuing import load_head
+from unispeech_sb.lobes.pretraining import load_head
 
 
 def phone_head(num_ctc_classes, seed=0):
