@@ -68,6 +68,10 @@ MOVED = {
     "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
     "unispeech_sb.dataio.mixture_sets": "unispeech_sb.dataio.simulation",
     "unispeech_sb.dataio.mixtures": "unispeech_sb.dataio.simulation",
+    "unispeech_sb.dataio.trial_sets": "unispeech_sb.dataio.trials",
+    "unispeech_sb.dataio.unit_clusters": "unispeech_sb.dataio.unit_clustering",
+    "unispeech_sb.dataio.unit_features": "unispeech_sb.dataio.unit_clustering",
+    "unispeech_sb.dataio.unit_shards": "unispeech_sb.dataio.unit_clustering",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""
