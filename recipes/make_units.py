@@ -38,16 +38,15 @@ from unispeech_sb.dataio.manifest import (
     read_manifest,
     write_manifests,
 )
-from unispeech_sb.dataio.unit_clusters import (
-    fit_clusters,
-    join_files,
-    map_frames,
-)
-from unispeech_sb.dataio.unit_features import HiddenStates, MFCCs
-from unispeech_sb.dataio.unit_shards import (
+from unispeech_sb.dataio.unit_clustering import (
+    HiddenStates,
+    MFCCs,
     draw_sample,
     dump_frames,
     dump_units,
+    fit_clusters,
+    join_files,
+    map_frames,
     read_units,
     shard_of,
 )

@@ -10,6 +10,7 @@ import warnings
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 
 MOVED = {
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
@@ -86,6 +87,18 @@ MOVED = {
     "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
     "unispeech_sb.dataio.mixture_sets": "unispeech_sb.dataio.simulation",
     "unispeech_sb.dataio.mixtures": "unispeech_sb.dataio.simulation",
+    "unispeech_sb.dataio.phones": {
+        "superb_tokenizer": (
+            "unispeech_sb.dataio.tokenizers:CTCTokenizer.superb_phones"
+        ),
+    },
+    "unispeech_sb.dataio.tokenizers.pieces": (
+        "unispeech_sb.dataio.tokenizers.sentencepiece"
+    ),
+    "unispeech_sb.dataio.trial_sets": "unispeech_sb.dataio.trials",
+    "unispeech_sb.dataio.unit_clusters": "unispeech_sb.dataio.unit_clustering",
+    "unispeech_sb.dataio.unit_features": "unispeech_sb.dataio.unit_clustering",
+    "unispeech_sb.dataio.unit_shards": "unispeech_sb.dataio.unit_clustering",
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""
@@ -137,7 +150,7 @@ def _forward(old):
         if name not in new or name.startswith("__"):
             raise AttributeError(f"module {old} has no attribute {name!r}")
         module, _, new_name = new[name].partition(":")
-        found = getattr(import_module(module), new_name)
+        found = attrgetter(new_name)(import_module(module))
         if old not in QUIET:
             warnings.warn(
                 f"{old}.{name} is now {module}.{new_name}; the old name goes "

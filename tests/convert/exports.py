@@ -17,7 +17,7 @@ from unispeech_sb.checkpoints.folder import write_beam_search
 from unispeech_sb.checkpoints.keys import CLASSES
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 from unispeech_sb.dataio.units import write_units
 from unispeech_sb.lobes import heads
 from unispeech_sb.lobes.backbone import Backbone
@@ -66,7 +66,7 @@ def recipes():
     the scores, arguments at the end."""
     letters = CTCTokenizer.from_texts(TEXTS)
     phones = CTCTokenizer.from_texts(TEXTS, " ")
-    words = CTCTokenizer.from_pieces(pieces.train(TEXTS, 8))
+    words = CTCTokenizer.from_pieces(sentencepiece.train(TEXTS, 8))
     sizes = {"channels": 16, "pooled_channels": 24, "embedding_size": 6}
     codes = [2, 5, 8], 8
     return {

@@ -7,7 +7,7 @@ import pytest
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
 
 from unispeech_sb.convert.tokenizers import make_tokenizer, read_tokenizer
-from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABÉ"]
 PHONES = ["h", "aɪ", "<s>", "<pad>", "</s>", "<unk>"]
@@ -87,7 +87,7 @@ def test_fairseqs_text_gets_its_specials_first(tmp_path):
 
 
 def test_a_sentencepiece_file_is_the_model_itself(tmp_path):
-    model = pieces.train(["so it is", "so is it"], 8)
+    model = sentencepiece.train(["so it is", "so is it"], 8)
     path = tmp_path / "spm.model"
     path.write_bytes(base64.b64decode(model))
     found = read_tokenizer(path)

@@ -9,7 +9,7 @@ import torch
 
 from tests.decoding.posteriors import letters, noise
 from tests.inference.models import TOKENS, characters
-from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 from unispeech_sb.decoding.words import (
     TokenToWordMapping,
     WordDecoder,
@@ -45,7 +45,7 @@ def test_pieces_make_words_from_their_mark_on():
 
 
 def test_pieces_of_a_sentencepiece_model_make_its_words():
-    model = pieces.train(["so it is", "so is it"], num_pieces=8)
+    model = sentencepiece.train(["so it is", "so is it"], num_pieces=8)
     tokenizer = CTCTokenizer.from_pieces(model)
     mapping = TokenToWordMapping(tokenizer)
     indices = tokenizer.encode("it is so")

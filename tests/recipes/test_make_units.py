@@ -17,7 +17,7 @@ from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio.corpora.aligned import aligned_sentences
 from unispeech_sb.dataio.corpora.fairseq_units import read_fairseq_units
 from unispeech_sb.dataio.manifest import read_manifest
-from unispeech_sb.dataio.unit_clusters import nearest_centres
+from unispeech_sb.dataio.unit_clustering import nearest_centres
 from unispeech_sb.dataio.units import check_units, read_about
 from unispeech_sb.experiment import read_command
 from unispeech_sb.lobes.backbone import Backbone
@@ -85,7 +85,7 @@ def test_each_unit_is_the_nearest_centre_of_its_frame(made):
     import torch
 
     from unispeech_sb.dataio.audio import read_audio
-    from unispeech_sb.dataio.unit_features import MFCCs
+    from unispeech_sb.dataio.unit_clustering import MFCCs
 
     folder = made[0] / "units"
     centres = torch.from_numpy(np.load(folder / "centres.npz")["centres"])

@@ -10,7 +10,7 @@ from unispeech_sb.checkpoints.texts import (
     read_json,
     read_tokens,
 )
-from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 
 PADS = ("<pad>", "[PAD]")
 """Usual names of CTC's blank in transformers' vocabularies."""
@@ -55,7 +55,7 @@ def make_tokenizer(texts, separator="", num_pieces=None, vocabulary=None):
     if vocabulary is not None:
         return read_tokenizer(vocabulary, separator)
     if num_pieces is not None:
-        return CTCTokenizer.from_pieces(pieces.train(texts, num_pieces))
+        return CTCTokenizer.from_pieces(sentencepiece.train(texts, num_pieces))
     return CTCTokenizer.from_texts(texts, separator)
 
 

@@ -20,11 +20,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     read_manifest,
     write_manifests,
 )
+
+__all__ = ["check_units", "read_about", "write_units"]
 
 ABOUT = "units.json"
 TOLERANCE_S = 0.1
@@ -65,9 +68,8 @@ def write_units(folder, records, units, about):
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".units-") as drafts:
         placed = _write_arrays(Path(drafts), records, units, about["num_units"])
-        draft = Path(drafts, ABOUT)
-        draft.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, folder / ABOUT)
+        with atomic(folder / ABOUT) as file:
+            file.write(json.dumps(about, indent=2) + "\n")
         for split in SPLITS:
             draft, path = (f / f"{split}.npy" for f in (Path(drafts), folder))
             if draft.is_file():
@@ -163,7 +165,7 @@ def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
     folder : str or path-like
         A folder of units.
     num_units : int, optional
-        How many units what is trained on them tells apart; as many as the
+        How many units the model to be trained classifies; as many as the
         folder says when omitted.
     tolerance_s : float
         By how much durations may differ.
@@ -189,7 +191,7 @@ def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
     if num_units not in (None, about["num_units"]):
         raise ValueError(
             f"{folder / ABOUT}: expected {num_units} units, as the model "
-            f"tells apart; they are of {about['num_units']}"
+            f"has; got {about['num_units']}"
         )
     paths = {split: folder / f"{split}.csv" for split in SPLITS}
     paths = {split: path for split, path in paths.items() if path.is_file()}
@@ -212,30 +214,7 @@ def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
 
 
 def units_of(folder, split, row):
-    """Reads the units of a recording.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        A folder of units, checked by ``check_units``.
-    split : str
-        Whose manifest the row is of.
-    row : dict
-        With wav, units_start and units_stop.
-
-    Returns
-    -------
-    numpy.ndarray
-        A copy of them, int64, [T].
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> np.save(folder / "train.npy", np.array([8, 2, 3], np.uint16))
-    >>> row = {"wav": "/a.wav", "units_start": "0", "units_stop": "2"}
-    >>> units_of(folder, "train", row)
-    array([8, 2])
-    """
+    """Reads the units of a manifest's row: a copy, int64, [T]."""
     units = _mapped(Path(folder, f"{split}.npy"))
     return np.array(_own(units, row, row["wav"]), np.int64)
 
@@ -289,31 +268,10 @@ def _own(units, record, where):
 
 
 def cut_units(units, start, num_samples, label_rate, sample_rate=16000):
-    """Cuts units as a waveform is cut, as fairseq's data set does.
+    """Cuts units, [T], as a waveform is cut, as fairseq's data set does, [U].
 
-    Arguments
-    ---------
-    units : numpy.ndarray or torch.Tensor
-        Of the whole waveform, [T].
-    start : int
-        First sample of the cut.
-    num_samples : int
-        Length of the cut.
-    label_rate : int
-        Units a second.
-    sample_rate : int
-        Rate of the waveform in Hz.
-
-    Returns
-    -------
-    numpy.ndarray or torch.Tensor
-        Those of the cut, [U]; fewer than its length asks for where the units
-        end before the waveform.
-
-    Example
-    -------
-    >>> cut_units(np.arange(100), 8000, 3200, label_rate=50)
-    array([25, 26, 27, 28, 29, 30, 31, 32, 33, 34])
+    They are fewer than the cut's length asks for where the units end before
+    the waveform.
     """
     first = round(start * label_rate / sample_rate)
     count = round(num_samples * label_rate / sample_rate)

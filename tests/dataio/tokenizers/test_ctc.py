@@ -15,6 +15,7 @@ from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
 from unispeech_sb.checkpoints.fairseq.dictionary import read_vocabulary
 from unispeech_sb.checkpoints.source import read_checkpoint
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.dataio.tokenizers.ctc import SUPERB_PHONES
 
 CASES = 200
 NAMED = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -380,3 +381,58 @@ def test_encoder_asr_transcribes(decoder, tmp_path):
     frames = torch.tensor([[1, 0, 0, 2, 0, 1, 3, 2], [6, 1, 1, 0, 2, 2, 3, 3]])
     texts, _ = asr.transcribe_batch(frames, torch.tensor([1.0, 0.75]))
     assert [text.strip() for text in texts] == ["AA B", "C A"]
+
+
+def test_superbs_letters_are_fairseqs_of_librispeech():
+    tokenizer = CTCTokenizer.superb_letters()
+    tokens = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
+    assert len(tokens) == 32 and tokenizer.blank_index == 0
+    assert tokens[:6] == ["<s>", "<pad>", "</s>", "<unk>", "|", "E"]
+    assert sorted(tokens[4:]) == sorted("|'ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def test_targets_end_as_superbs_do_and_texts_do_not():
+    tokenizer = CTCTokenizer.superb_letters()
+    targets = tokenizer.targets("A B")
+    assert [tokenizer.ind2lab[i] for i in targets] == [*"A|B|", "</s>"]
+    assert tokenizer.encode("A B") == targets[:3]
+    assert tokenizer.decode(targets) == "A B"
+
+
+def test_without_an_ending_targets_are_the_text():
+    tokenizer = CTCTokenizer.from_texts(["ab a"])
+    assert tokenizer.targets("a b") == tokenizer.encode("a b")
+
+
+def test_an_ending_is_saved_and_only_then_in_the_file(tmp_path):
+    path = tmp_path / "tokenizer.ckpt"
+    tokenizer = CTCTokenizer.superb_letters()
+    tokenizer.save(path)
+    loaded = CTCTokenizer()
+    loaded.load_strict(path)
+    assert vars(loaded) == vars(tokenizer)
+    CTCTokenizer.from_texts(["ab"]).save(path)
+    assert "ending" not in path.read_text()
+
+
+def test_superb_has_silence_noise_and_arpabet_with_stress():
+    assert len(set(SUPERB_PHONES)) == 71
+    assert SUPERB_PHONES[:5] == ("SIL", "SPN", "AA0", "AA1", "AA2")
+    assert list(SUPERB_PHONES[2:]) == sorted(SUPERB_PHONES[2:])
+    stressed = [phone for phone in SUPERB_PHONES if phone[-1].isdecimal()]
+    assert len(stressed) == 3 * 15
+
+
+def test_superb_begins_with_blank_end_and_unknown():
+    tokenizer = CTCTokenizer.superb_phones(["AA1"])
+    first = [tokenizer.ind2lab[index] for index in range(4)]
+    assert first == ["<pad>", "<eos>", "<unk>", "SIL"]
+    assert len(tokenizer) == 74
+    assert tokenizer.blank_index == 0
+
+
+def test_superb_ends_each_target_and_drops_that_in_scoring():
+    tokenizer = CTCTokenizer.superb_phones()
+    targets = tokenizer.targets("AA1 Q ZH")
+    assert targets == [6, 2, 73, 1]
+    assert tokenizer.decode_frames([0, *targets, 0]) == "AA1 <unk> ZH"

@@ -1,19 +1,26 @@
-"""The tokenizer of CTC models, in SpeechBrain's label format."""
+"""The tokenizer of CTC models, in SpeechBrain's label format, and those of
+SUPERB (Yang et al. 2021).
+"""
 
+import base64
 import re
 from numbers import Integral
 
 from speechbrain.dataio.encoder import CategoricalEncoder, CTCTextEncoder
 
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.tokenizers import making, pieces
-from unispeech_sb.dataio.vocabularies import (
+from unispeech_sb.dataio.tokenizers import sentencepiece
+from unispeech_sb.dataio.tokenizers.huggingface import (
+    BLANK,
     DELIMITER,
+    LIBRISPEECH_LETTERS,
+    UNKNOWN,
     UNKNOWNS,
+    huggingface_options,
     usual_specials,
 )
 
-SETTINGS = {
+_SETTINGS = {
     "word_delimiter": (str, type(None)),
     "delimiter_text": str,
     "separator": str,
@@ -22,8 +29,22 @@ SETTINGS = {
 }
 """What a file holds beside SpeechBrain's own entries."""
 
-OPTIONAL = {"ending": list, "sentencepiece": str}
+_OPTIONAL = {"ending": list, "sentencepiece": str}
 """What else it holds where there is any."""
+
+_VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+_CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
+_STRESSES = ("0", "1", "2")  # none, primary, secondary
+SUPERB_PHONES = (
+    "SIL",
+    "SPN",
+    *sorted(
+        [vowel + stress for vowel in _VOWELS for stress in _STRESSES]
+        + _CONSONANTS
+    ),
+)
+"""Silence, spoken noise, and ARPAbet with stress, in s3prl's order."""
+_END = "<eos>"  # what SUPERB puts after the phones of an utterance
 
 
 class CTCTokenizer(LabelEncoder, CTCTextEncoder):
@@ -139,10 +160,178 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         tokenizer.lowercase = lowercase
         return tokenizer
 
-    from_huggingface = classmethod(making.from_huggingface)
-    from_pieces = classmethod(making.from_pieces)
-    from_texts = classmethod(making.from_texts)
-    superb_letters = classmethod(making.superb_letters)
+    @classmethod
+    def from_texts(cls, texts, separator=""):
+        """Makes the tokenizer of a corpus.
+
+        Arguments
+        ---------
+        texts : iterable of str
+            The training texts.
+        separator : str
+            Nothing to take characters, a space to take phones.
+
+        Returns
+        -------
+        CTCTokenizer
+            Of the blank, the unknown, a token between words where there are
+            several, and the symbols in order.
+
+        Raises
+        ------
+        ValueError
+            When there is no text.
+
+        Example
+        -------
+        >>> tokenizer = CTCTokenizer.from_texts(["so it is"])
+        >>> [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
+        ['<pad>', '<unk>', '|', 'i', 'o', 's', 't']
+        """
+        symbols = set()
+        for text in texts:
+            symbols.update(text.split(separator) if separator else text)
+        between = [DELIMITER] if {" ", DELIMITER} & symbols else []
+        symbols -= {"", " ", DELIMITER, BLANK, UNKNOWN}
+        if not symbols:
+            raise ValueError("tokenizer: expected texts; got none with symbols")
+        tokens = [BLANK, UNKNOWN, *between, *sorted(symbols)]
+        return cls.from_tokens(tokens, 0, separator=separator)
+
+    @classmethod
+    def from_pieces(cls, model):
+        """Makes the tokenizer of a SentencePiece model: the blank, its pieces.
+
+        Arguments
+        ---------
+        model : str or bytes
+            Of ``sentencepiece.train``, or the content of a ``.model`` file.
+
+        Returns
+        -------
+        CTCTokenizer
+            With one token more than the model has.
+
+        Raises
+        ------
+        ValueError
+            When it is no model.
+
+        Example
+        -------
+        >>> model = sentencepiece.train(["so it is", "so is it"], num_pieces=8)
+        >>> tokenizer = CTCTokenizer.from_pieces(model)
+        >>> len(tokenizer), tokenizer.decode(tokenizer.encode("it is so"))
+        (9, 'it is so')
+        """
+        if isinstance(model, bytes):
+            model = base64.b64encode(model).decode()
+        tokens, specials, unknown = sentencepiece.read(model)
+        blank = "<blank>" if BLANK in tokens else BLANK
+        tokenizer = cls.from_tokens(
+            [blank, *tokens],
+            0,
+            word_delimiter=None,
+            specials=specials,
+            unknown=unknown,
+        )
+        tokenizer.sentencepiece = model
+        return tokenizer
+
+    @classmethod
+    def from_huggingface(cls, texts, tokens, blank_index):
+        """Makes the tokenizer that a Hugging Face folder describes.
+
+        Arguments
+        ---------
+        texts : dict
+            Name of a file -> text: ``tokenizer_config.json`` and
+            ``special_tokens_map.json``, where they are there.
+        tokens : list of str
+            The vocabulary by index.
+        blank_index : int
+            Index of CTC's blank: ``pad_token_id`` of the model.
+
+        Returns
+        -------
+        CTCTokenizer
+            Of characters or of phones.
+
+        Raises
+        ------
+        ValueError
+            When a file is damaged, or is of another kind of tokenizer.
+
+        Example
+        -------
+        >>> texts = {"tokenizer_config.json": '{"do_lower_case": true}'}
+        >>> tokens = ["<pad>", "|", "A"]
+        >>> tokenizer = CTCTokenizer.from_huggingface(texts, tokens, 0)
+        >>> tokenizer.decode_frames([2, 2, 1, 0, 2])
+        'a a'
+        """
+        options = huggingface_options(texts, tokens)
+        return cls.from_tokens(tokens, blank_index, **options)
+
+    @classmethod
+    def superb_letters(cls, texts=()):
+        """Makes the tokenizer of SUPERB's speech recognition.
+
+        It is fairseq's of LibriSpeech: four special tokens, ``<s>`` the blank,
+        and 28 letters by their frequency. Targets end in ``| </s>``.
+
+        Arguments
+        ---------
+        texts : iterable of str
+            Not used: the letters are given.
+
+        Returns
+        -------
+        CTCTokenizer
+            Of 32 tokens.
+
+        Example
+        -------
+        >>> tokenizer = CTCTokenizer.superb_letters()
+        >>> [tokenizer.ind2lab[i] for i in tokenizer.targets("IT IS")]
+        ['I', 'T', '|', 'I', 'S', '|', '</s>']
+        """
+        tokens = ["<s>", BLANK, "</s>", UNKNOWN, *LIBRISPEECH_LETTERS]
+        tokenizer = cls.from_tokens(tokens, 0)
+        tokenizer.ending = [DELIMITER, "</s>"]
+        return tokenizer
+
+    @classmethod
+    def superb_phones(cls, texts=()):
+        """Makes the tokenizer of SUPERB's phoneme recognition (section 3).
+
+        Arguments
+        ---------
+        texts : iterable of str
+            The training texts; the vocabulary does not depend on them.
+
+        Returns
+        -------
+        CTCTokenizer
+            Of 74 tokens: the blank, the end, the unknown, and
+            ``SUPERB_PHONES``. Decoding leaves blanks and ends out, and spells
+            the unknown.
+
+        Example
+        -------
+        >>> tokenizer = CTCTokenizer.superb_phones()
+        >>> tokenizer.targets("SIL AA0 ZH"), len(tokenizer)
+        ([3, 5, 73, 1], 74)
+        """
+        tokenizer = cls.from_tokens(
+            [BLANK, _END, UNKNOWN, *SUPERB_PHONES],
+            0,
+            word_delimiter=None,
+            separator=" ",
+            specials=[BLANK, _END],
+        )
+        tokenizer.ending = [_END]
+        return tokenizer
 
     @property
     def blank_index(self):
@@ -300,7 +489,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
     def _split(self, text):
         """Tokens of a text, whether or not they are in the vocabulary."""
         if self.sentencepiece:
-            return pieces.split(self.sentencepiece, text)
+            return sentencepiece.split(self.sentencepiece, text)
         if self.separator:
             text = text.upper() if self.lowercase else text
             return [t for t in text.split(self.separator) if t.strip()]
@@ -332,7 +521,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
             hidden.add(delimiter)
         tokens = [token for token in tokens if token not in hidden]
         if self.sentencepiece:
-            return pieces.join(self.sentencepiece, tokens)
+            return sentencepiece.join(self.sentencepiece, tokens)
         if not self.separator:
             tokens = [between if t == delimiter else t for t in tokens]
         text = self.separator.join(tokens)
@@ -340,16 +529,16 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
 
     def _get_extras(self):
         """Adds what a file holds beside SpeechBrain's own entries."""
-        own = {name: getattr(self, name) for name in SETTINGS}
-        own |= {n: getattr(self, n) for n in OPTIONAL if getattr(self, n)}
+        own = {name: getattr(self, name) for name in _SETTINGS}
+        own |= {n: getattr(self, n) for n in _OPTIONAL if getattr(self, n)}
         return {**super()._get_extras(), **own}
 
     def _set_extras(self, extras):
         """Takes it from a file, where it must be whole."""
         super()._set_extras(extras)
         kinds = {
-            **SETTINGS,
-            **{n: k for n, k in OPTIONAL.items() if n in extras},
+            **_SETTINGS,
+            **{n: k for n, k in _OPTIONAL.items() if n in extras},
         }
         for name, kind in kinds.items():
             if not isinstance(extras[name], kind):
@@ -359,7 +548,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         named = [blank, extras.get("unk_label", blank), *self.specials]
         named += self.ending
         if self.sentencepiece:
-            named += pieces.read(self.sentencepiece).tokens
+            named += sentencepiece.read(self.sentencepiece).tokens
         texts = all(isinstance(token, str) for token in tokens)
         if not texts or not all(name in tokens for name in named):
             raise ValueError(f"not all are tokens: {named!r:.60}")

@@ -9,26 +9,11 @@ import functools
 import io
 from typing import NamedTuple
 
-MOST_BYTES_OF_A_TEXT = 2**20  # SentencePiece passes over longer ones
+_MOST_BYTES_OF_A_TEXT = 2**20  # SentencePiece passes over longer ones
 
 
 class Pieces(NamedTuple):
-    """The vocabulary of a model.
-
-    Arguments
-    ---------
-    tokens : list of str
-        Its pieces by index.
-    specials : list of str
-        Those that stand for no text.
-    unknown : str
-        That for what has no piece.
-
-    Example
-    -------
-    >>> Pieces(["<unk>", "a"], ["<unk>"], "<unk>").tokens
-    ['<unk>', 'a']
-    """
+    """Pieces of a model by index, those that stand for no text, the unknown."""
 
     tokens: list
     specials: list
@@ -36,31 +21,7 @@ class Pieces(NamedTuple):
 
 
 def train(texts, num_pieces):
-    """Learns the pieces of texts, by the unigram model.
-
-    Arguments
-    ---------
-    texts : iterable of str
-        The training texts.
-    num_pieces : int
-        Number of pieces, the unknown among them.
-
-    Returns
-    -------
-    str
-        The model.
-
-    Raises
-    ------
-    ValueError
-        When so many pieces cannot be made of the texts.
-
-    Example
-    -------
-    >>> model = train(["so it is", "so is it"], num_pieces=8)
-    >>> len(read(model).tokens)
-    8
-    """
+    """Learns so many pieces of texts by the unigram model, which it returns."""
     import sentencepiece
 
     texts = [text for text in texts if text.strip()]
@@ -72,7 +33,7 @@ def train(texts, num_pieces):
             vocab_size=num_pieces,
             model_type="unigram",
             character_coverage=1.0,
-            max_sentence_length=MOST_BYTES_OF_A_TEXT,
+            max_sentence_length=_MOST_BYTES_OF_A_TEXT,
             normalization_rule_name="identity",  # decoding gives texts back
             num_threads=1,  # their number changes the pieces
             unk_id=0,
@@ -90,30 +51,7 @@ def train(texts, num_pieces):
 
 
 def read(model):
-    """Reads the vocabulary of a model.
-
-    Arguments
-    ---------
-    model : str
-        The model.
-
-    Returns
-    -------
-    Pieces
-        Its vocabulary.
-
-    Raises
-    ------
-    ValueError
-        When it is no model.
-
-    Example
-    -------
-    >>> read("AAAA")
-    Traceback (most recent call last):
-    ...
-    ValueError: expected a SentencePiece model
-    """
+    """Reads the vocabulary of a model, which has to be one."""
     processor = _processor(model)
     indices = range(processor.get_piece_size())
     tokens = [processor.id_to_piece(index) for index in indices]
@@ -126,44 +64,12 @@ def read(model):
 
 
 def split(model, text):
-    """Splits a text into pieces.
-
-    Arguments
-    ---------
-    model : str
-        The model.
-    text : str
-        The text.
-
-    Returns
-    -------
-    list of str
-        Pieces, and symbols that are in none.
-
-    Example
-    -------
-    >>> model = train(["so it is", "so is it"], num_pieces=8)
-    >>> join(model, split(model, "is so"))
-    'is so'
-    """
+    """Splits a text into pieces, and symbols that are in none."""
     return _processor(model).encode(text, out_type=str)
 
 
 def join(model, tokens):
-    """Makes the text of pieces.
-
-    Arguments
-    ---------
-    model : str
-        The model.
-    tokens : list of str
-        Pieces.
-
-    Returns
-    -------
-    str
-        The text.
-    """
+    """Makes the text of pieces."""
     return _processor(model).decode(tokens) if tokens else ""
 
 
@@ -182,5 +88,5 @@ def _processor(model):
 
 
 def _last_line(error):
-    """What an error of SentencePiece says after its place in the source."""
+    """Message of an error of SentencePiece, without its place in the source."""
     return str(error).strip().splitlines()[-1].rpartition("] ")[2].strip()

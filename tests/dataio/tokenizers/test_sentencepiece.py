@@ -8,7 +8,8 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 from speechbrain.utils.parameter_transfer import Pretrainer
 
-from unispeech_sb.dataio.tokenizers import CTCTokenizer, pieces
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.dataio.tokenizers import sentencepiece as pieces
 
 TEXTS = [
     "SO IT IS",

@@ -1,4 +1,4 @@
-"""What the names of tokens mean, by custom and by transformers' files."""
+"""What the names of tokens mean: transformers' usual ones, and its files."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import re
 DELIMITER = "|"
 BLANK, UNKNOWN = "<pad>", "<unk>"
 UNKNOWNS = (UNKNOWN, "[UNK]", "<UNK>")
-SPECIALS = (
+_SPECIALS = (
     *("<s>", "</s>", BLANK, "<blank>", "<bos>", "<eos>"),
     *("[PAD]", "[CLS]", "[SEP]", "<PAD>", *UNKNOWNS),
 )
@@ -15,14 +15,14 @@ SPECIALS = (
 LIBRISPEECH_LETTERS = "|ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 """fairseq's letters of LibriSpeech, the most frequent first."""
 
-UNUSED = re.compile(r"<unused \d+>")
+_UNUSED = re.compile(r"<unused \d+>")
 """Name of an output that a vocabulary leaves out."""
 
-CHARACTERS = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
-PHONES = ("Wav2Vec2PhonemeCTCTokenizer",)
+_CHARACTERS = ("Wav2Vec2CTCTokenizer", "Wav2Vec2Tokenizer")
+_PHONES = ("Wav2Vec2PhonemeCTCTokenizer",)
 """transformers' classes by what their tokens are."""
 
-NAMED = {
+_NAMED = {
     "bos_token": "<s>",
     "eos_token": "</s>",
     "unk_token": UNKNOWN,
@@ -30,7 +30,7 @@ NAMED = {
 }
 """transformers' special tokens and their defaults."""
 
-EXTRA = (
+_EXTRA = (
     "additional_special_tokens",
     "extra_special_tokens",
     "added_tokens_decoder",
@@ -39,62 +39,26 @@ EXTRA = (
 
 
 def usual_specials(tokens):
-    """Picks the tokens that are special by their names.
-
-    Arguments
-    ---------
-    tokens : iterable of str
-        A vocabulary.
-
-    Returns
-    -------
-    list of str
-        Those of ``SPECIALS``, and names of outputs without a token.
-
-    Example
-    -------
-    >>> usual_specials(["<pad>", "|", "a", "<unused 3>"])
-    ['<pad>', '<unused 3>']
-    """
-    return [t for t in tokens if t in SPECIALS or UNUSED.fullmatch(t)]
+    """Tokens of usual special names, and names of outputs without a token."""
+    return [t for t in tokens if t in _SPECIALS or _UNUSED.fullmatch(t)]
 
 
 def huggingface_options(texts, tokens):
-    """Reads what a Hugging Face folder says of its tokenizer.
+    """Arguments of ``CTCTokenizer.from_tokens``, by a Hugging Face folder.
 
-    Arguments
-    ---------
-    texts : dict
-        Name of a file -> text: ``tokenizer_config.json`` and
-        ``special_tokens_map.json``, where they are there.
-    tokens : list of str
-        The vocabulary by index.
-
-    Returns
-    -------
-    dict
-        Arguments of ``CTCTokenizer.from_tokens``.
-
-    Raises
-    ------
-    ValueError
-        When a file is damaged, or is of another kind of tokenizer.
-
-    Example
-    -------
-    >>> texts = {"tokenizer_config.json": '{"unk_token": "?"}'}
-    >>> huggingface_options(texts, ["<pad>", "?"])["unknown"]
-    '?'
+    ``texts`` is name of a file -> text: ``tokenizer_config.json`` and
+    ``special_tokens_map.json``, where they are there. One that is damaged, or
+    of another kind of tokenizer, is an error.
     """
     settings = _settings(texts)
-    kind = settings.get("tokenizer_class") or CHARACTERS[0]
-    if kind not in CHARACTERS + PHONES:
+    kind = settings.get("tokenizer_class") or _CHARACTERS[0]
+    if kind not in _CHARACTERS + _PHONES:
         raise ValueError(
             "tokenizer_config.json: expected a tokenizer_class of "
-            f"{', '.join(CHARACTERS + PHONES)}; got {kind!r:.60}"
+            f"{', '.join(_CHARACTERS + _PHONES)}; got {kind!r:.60}"
         )
     named = {
-        key: _content(settings, key, default) for key, default in NAMED.items()
+        key: _content(settings, key, default) for key, default in _NAMED.items()
     }
     unknown = named["unk_token"]
     options = {
@@ -105,7 +69,7 @@ def huggingface_options(texts, tokens):
         ],
         "unknown": unknown if unknown in tokens else None,
     }
-    if kind in PHONES:
+    if kind in _PHONES:
         options["separator"] = " "
         delimiter = _content(settings, "word_delimiter_token", None)
     else:
@@ -149,7 +113,7 @@ def _content(settings, key, default):
 def _extra_specials(settings):
     """Special tokens beyond the named ones."""
     found = []
-    for key in EXTRA:
+    for key in _EXTRA:
         given = settings.get(key) or []
         if not isinstance(given, (list, dict)):
             raise ValueError(
@@ -157,7 +121,7 @@ def _extra_specials(settings):
                 f"got {given!r:.60}"
             )
         entries = given.values() if isinstance(given, dict) else given
-        if key == EXTRA[-1]:
+        if key == _EXTRA[-1]:
             entries = [entry for entry in entries if _is_special(entry)]
         found += [_content({key: entry}, key, None) for entry in entries]
     return [name for name in found if name]
