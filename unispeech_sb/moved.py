@@ -68,10 +68,19 @@ MOVED = {
     "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
     "unispeech_sb.dataio.mixture_sets": "unispeech_sb.dataio.simulation",
     "unispeech_sb.dataio.mixtures": "unispeech_sb.dataio.simulation",
+    "unispeech_sb.inference.collecting": {
+        "VoiceStore": "unispeech_sb.inference.embedding_store:"
+        "ResumableExtractor",
+        "model_id": "unispeech_sb.inference.embedding_store:model_id",
+    },
     "unispeech_sb.inference.diarized": "unispeech_sb.inference.segments",
     "unispeech_sb.inference.encoding": {
         "Stretch": "unispeech_sb.inference.asr:Chunk",
         "WindowEncoder": "unispeech_sb.inference.asr:WindowEncoder",
+    },
+    "unispeech_sb.inference.gallery": {
+        "Gallery": "unispeech_sb.inference.embedding_store:EmbeddingStore",
+        "Match": "unispeech_sb.inference.embedding_store:Match",
     },
     "unispeech_sb.inference.languages": "unispeech_sb.inference.asr",
     "unispeech_sb.inference.local_speakers": {
