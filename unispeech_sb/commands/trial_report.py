@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unispeech_sb.dataio.trials import Trials, speakers_of, write_trials
-from unispeech_sb.inference.voices import pair_quality
+from unispeech_sb.inference.speaker_verification import pair_quality
 from unispeech_sb.metrics.calibration import Calibration, cllr, min_cllr
 from unispeech_sb.metrics.det import write_det, write_histogram
 from unispeech_sb.metrics.verification import (
@@ -33,7 +33,7 @@ class TrialScores(NamedTuple):
         A score for each, [N].
     normalization : str
         What was done to the cosines.
-    voices : unispeech_sb.inference.gallery.Gallery
+    voices : unispeech_sb.inference.embedding_store.EmbeddingStore
         Of the recordings, in the order of ``trials.names``.
 
     Example
@@ -60,11 +60,11 @@ def score_trials(gallery, trials, cohort=None, top_n=None):
 
     Arguments
     ---------
-    gallery : Gallery
-        A voice for each recording of the trials, by its name.
+    gallery : EmbeddingStore
+        An embedding for each recording of the trials, by its name.
     trials : Trials
         The list.
-    cohort : Gallery, optional
+    cohort : EmbeddingStore, optional
         Voices of speakers that are in no trial.
     top_n : int, optional
         Normalise by so many of the nearest (AS-norm), by all of them (S-norm)
@@ -83,11 +83,13 @@ def score_trials(gallery, trials, cohort=None, top_n=None):
     Example
     -------
     >>> import torch
-    >>> from unispeech_sb.inference.gallery import Gallery
-    >>> from unispeech_sb.inference.voices import Voice
-    >>> gallery = Gallery()
-    >>> gallery.add("a", Voice(torch.tensor([1.0, 0.0]), 1.0))
-    >>> gallery.add("b", Voice(torch.tensor([3.0, 4.0]), 1.0))
+    >>> from unispeech_sb.inference.embedding_store import EmbeddingStore
+    >>> from unispeech_sb.inference.speaker_verification import (
+    ...     SpeakerEmbedding,
+    ... )
+    >>> gallery = EmbeddingStore()
+    >>> gallery.add("a", SpeakerEmbedding(torch.tensor([1.0, 0.0]), 1.0))
+    >>> gallery.add("b", SpeakerEmbedding(torch.tensor([3.0, 4.0]), 1.0))
     >>> trials = Trials(["a", "b"], np.array([0]), np.array([1]), [True])
     >>> score_trials(gallery, trials).values.round(6)
     array([0.6])
