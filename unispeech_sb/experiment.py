@@ -279,13 +279,11 @@ def _read(argv):
     hparams_file, run_opts, overrides = parse_arguments(argv)
     with open(hparams_file, encoding="utf-8") as file:
         resolved = resolve_references(file, overrides).getvalue()
-    keys, defaults = read_settings(resolved), RunOptions()
-    given = {
-        name: run_opts[name]
-        for name in sorted(run_opts.overridden_args & set(defaults.keys()))
-        if name in keys or run_opts[name] != defaults[name]
-    }
-    settings = read_settings(resolved, given)
+    defaults = RunOptions().as_dict()
+    given = run_opts.overridden_args & set(defaults)
+    settings = read_settings(
+        resolved, {name: run_opts[name] for name in sorted(given)}, defaults
+    )
     return Command(hparams_file, run_opts, overrides, settings)
 
 

@@ -107,7 +107,7 @@ SPLITS = ("train.csv", "valid.csv", "test.csv")
 MANIFESTS = (*SPLITS, *(f"voices/{name}" for name in SPLITS))
 
 
-def read_settings(text, options=None):
+def read_settings(text, options=None, defaults=None):
     """Reads what a yaml says, once its references are resolved.
 
     Arguments
@@ -115,7 +115,9 @@ def read_settings(text, options=None):
     text : str
         The yaml, as ``hyperpyyaml.resolve_references`` gives it.
     options : dict, optional
-        What else is set, by the command line; it counts before the yaml.
+        What the command line sets beside the yaml; it counts before it.
+    defaults : dict, optional
+        What options are when they are not set: left out.
 
     Returns
     -------
@@ -139,30 +141,35 @@ def read_settings(text, options=None):
         if not key.startswith("__"):
             _flatten(node, key, found, names)
     for key, value in (options or {}).items():
-        found[key] = _number(value) if isinstance(value, str) else value
-    places = {k: found[k] for k in (*PLACES, *_CONTENT) if _is_word(found, k)}
-    longest_first = sorted(places.items(), key=lambda item: -len(item[1]))
+        if key in found or value != (defaults or {}).get(key):
+            found[key] = _number(value) if isinstance(value, str) else value
+    places = {k: found[k] for k in (*PLACES, *_CONTENT) if _is_path(found, k)}
+    longest_first = sorted(places, key=lambda key: -len(places[key]))
+    own = [key for key in longest_first if key in PLACES[:3]]
     for key, value in found.items():
-        if isinstance(value, str) and key not in places:
-            found[key] = _placed(value, longest_first)
+        if isinstance(value, str) and key not in PLACES:
+            names = own if key in _CONTENT else longest_first
+            found[key] = _placed(key, value, names, places)
     for key in found:
-        if _names_of(key)[-1] in _CONTENT and _is_word(found, key):
-            content = None if "<" in found[key] else digest(found[key])
+        if _names_of(key)[-1] in _CONTENT and _is_path(found, key):
+            content = digest(found[key])
             if content is not None:
                 found[key] = {"path": found[key], "content": content}
     return found
 
 
-def _is_word(found, key):
+def _is_path(found, key):
     """Whether a key has a text that may be a path."""
-    return isinstance(found.get(key), str) and found[key] not in ("", ".", "/")
+    value = found.get(key)
+    return isinstance(value, str) and value not in ("", ".", "/")
 
 
-def _placed(value, places):
+def _placed(key, value, names, places):
     """A value, with the place that it begins with by name."""
-    for key, place in places:
-        if value == place or value.startswith(f"{place}/"):
-            return f"<{key}>{value[len(place) :]}"
+    for name in names:
+        place = places[name]
+        if value.startswith(f"{place}/") or (value == place and "." in key):
+            return f"<{name}>{value[len(place) :]}"
     return value
 
 
@@ -290,8 +297,8 @@ def describe_data(hparams):
     >>> text = "ID,duration,wav,label\\na,36.0,/a.wav,yes\\nb,36.0,/b.wav,no"
     >>> _ = (folder / "train.csv").write_text(text)
     >>> data = describe_data({"manifest_folder": folder})["train"]
-    >>> data["utterances"], data["hours"], data["label"], data["audio"]
-    (2, 0.02, 2, None)
+    >>> data["utterances"], data["label"], data["audio"]
+    (2, 2, None)
     """
     found = {}
     for key in ("manifest_folder", "units_folder"):
@@ -310,14 +317,13 @@ def describe_data(hparams):
 def _describe_manifest(path):
     """Says in short what a manifest is of."""
     recordings, columns = (hashlib.blake2b(digest_size=16) for _ in range(2))
-    wavs, seconds, known = [], 0.0, {"label": set(), "spk_id": set()}
+    wavs, known = [], {"label": set(), "spk_id": set()}
     contents = {}
     with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file, skipinitialspace=True):
+        for row in csv.DictReader(file, restkey="", skipinitialspace=True):
             own = {key: row.pop(key, None) or "" for key in _RECORDING}
             wavs.append(own["wav"])
             own["wav"] = os.path.basename(own["wav"])
-            seconds += float(own["duration"] or 0)
             recordings.update(json.dumps(own).encode())
             for key in known.keys() & row.keys():
                 known[key].add(row[key])
@@ -325,7 +331,6 @@ def _describe_manifest(path):
             columns.update(json.dumps(row, sort_keys=True).encode())
     return {
         "utterances": len(wavs),
-        "hours": round(seconds / 3600, 2),
         **{key: len(values) for key, values in known.items() if values},
         "recordings": recordings.hexdigest(),
         "columns": None if None in contents.values() else columns.hexdigest(),
@@ -426,8 +431,9 @@ def asks_for_more(old, new):
     """
     one, other = old["settings"], new["settings"]
     return bool(other.get("test_only")) or any(
-        _kind(key) in (MORE, TEST) and not _same(one.get(key), other[key])
-        for key in other
+        _kind(key) in (MORE, TEST)
+        and not _same(one.get(key, _NOTHING), other.get(key, _NOTHING))
+        for key in {*one, *other}
     )
 
 
@@ -448,8 +454,15 @@ def _may_differ(key, old, new):
     """Whether two values of a key are of one experiment."""
     kind = _kind(key)
     if kind == MORE and not _same(old, new):
-        return new is None or (old is not None and new >= old)
+        return _limit(new) >= _limit(old)
     return kind is not None or _same(old, new)
+
+
+def _limit(value):
+    """A limit as a number; what is none compares with nothing."""
+    if value in (None, _NOTHING):
+        return float("inf")
+    return value if isinstance(value, (int, float)) else float("nan")
 
 
 def _same(old, new):

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb import __version__
@@ -38,6 +39,7 @@ _LEFT = (
 )
 """What runs leave in the output folder, beside copies of scripts, ..."""
 
+_DRAFTS = (".preparing-*", ".export-*")
 _CHECKPOINTS, _COMPUTED = "CKPT*", ("*.f32", "*.npz")
 _SETTINGS = "settings.json"  # of make_units, before there was FILE
 _SAVED = (_CHECKPOINTS, *_COMPUTED, "partial", "tokenizer.ckpt", _SETTINGS)
@@ -208,10 +210,12 @@ class OutputFolder:
         places = {key: str(draft / key) for key in keys if key in self.hparams}
         for place in places.values():
             os.mkdir(place)
-        tokenizer = self.save / "tokenizer.ckpt"
-        if tokenizer.is_file():  # a run that goes on keeps it
-            shutil.copy(tokenizer, places["save_folder"])
-        prepare({**self.hparams, **places})
+        given, tokenizer = {**self.hparams, **places}, "tokenizer.ckpt"
+        if not self._is_bound():  # so that nothing is gone on with
+            given["checkpointer"] = Checkpointer(draft / "none")
+        elif (self.save / tokenizer).is_file():  # the run keeps its own
+            shutil.copy(self.save / tokenizer, places["save_folder"])
+        prepare(given)
         return places
 
     def _is_bound(self):
@@ -265,6 +269,9 @@ class OutputFolder:
             self._write({**self.record, "state": "starting"})
             for path in left:
                 _remove(path)
+        export = self.folder / "export"
+        if self._is_bound() and not (export / "hyperparams.yaml").is_file():
+            _remove(export)  # a process was killed while it replaced this
         self.save.mkdir(parents=True, exist_ok=True)
         self.record["scripts"] = [os.path.basename(s) for s in self.scripts]
         self._write(self.record)
@@ -311,8 +318,9 @@ class OutputFolder:
             os.path.relpath(path, self.folder) for path in made if path.exists()
         ]
         self.record |= {"state": "finished", "split": split}
-        for path in self.folder.glob(".preparing-*"):  # of killed processes
-            _remove(path)
+        for name in _DRAFTS:  # of killed processes
+            for path in self.folder.glob(name):
+                _remove(path)
         self._write(self.record)
 
     def keep_scripts(self):
