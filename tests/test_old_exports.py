@@ -146,7 +146,10 @@ def test_the_archives_hold_what_is_listed(old):
 def test_a_folder_gives_what_it_gave(name, old):
     expected = expected_of(old / name)["outputs"]
     assert len(expected) >= 1
-    assert_close(outputs.outputs(old / name, expected), expected, name)
+    found = outputs.outputs(old / name, expected)
+    facts = expected.get("describe", {})  # it may tell more than it did
+    found["describe"] = {fact: found["describe"][fact] for fact in facts}
+    assert_close(found, {"describe": {}, **expected}, name)
 
 
 def test_class_paths_of_old_yamls_are_found(old):
@@ -193,7 +196,7 @@ def test_old_embeddings_are_read_and_kept(old, tmp_path):
     assert gallery.names == ["a.wav", "b.wav"]
     assert torch.equal(gallery.vectors, expected["vectors"])
     said = outputs.command("embed", source, "a.wav", "b.wav", "-o", file)
-    assert said["printed"].endswith("2 voices, 2 of them from before\n")
+    assert re.search(r": 2 \w+, 2 of them from before$", said["printed"])
     assert torch.equal(load_file(file)["vectors"], expected["vectors"])
 
 
