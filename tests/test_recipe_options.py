@@ -31,7 +31,7 @@ data_folder: !PLACEHOLDER
 trials: null # to test on
 units_folder: !ref <folder>/units
 skip_prep: False
-text: "# no comment" # one
+text: "# [no comment" # one
 sizes: [1,
   2] # of two lines
 options: # each from ... to
@@ -153,6 +153,10 @@ def test_open_keys_and_missing_files_are_named(toy, tmp_path):
         with pytest.raises(ValueError, match=refusal):
             check(toy, f"--data_folder={value}")
     check(toy, f"--data_folder=[{tmp_path}, {toy}]")
+    toy.write_text(TOY.replace("!PLACEHOLDER", "[none]"))
+    with pytest.raises(ValueError, match="none: expected a file or folder, as"):
+        check(toy)
+    toy.write_text(TOY)
     with pytest.raises(
         ValueError, match="none: expected a file or folder, as tri"
     ):
@@ -211,7 +215,7 @@ Data: a folder, or a file
   --trials=null                 to test on
   --units_folder=<folder>/units
   --skip_prep=False
-  --text="# no comment"         one
+  --text="# [no comment"        one
   --sizes=[1, 2]                of two lines
   --options={...}               each from ... to
     low: 0.5                    the lowest

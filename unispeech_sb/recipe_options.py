@@ -203,36 +203,29 @@ def check_inputs(line):
     ...
     ValueError: ...hparams.yaml needs a value of data_folder: give ...
     """
-    nodes, values = line.nodes, line.values
     still_open = [
         key
-        for key, node in nodes.items()
-        if node.tag == PLACEHOLDER and key not in values
+        for key, node in line.nodes.items()
+        if node.tag == PLACEHOLDER and key not in line.values
     ]
     if still_open:
         raise ValueError(
             f"{line.yaml_file} needs a value of {' and '.join(still_open)}: "
             f"give {' '.join(f'--{key}=...' for key in still_open)}"
         )
-    known = values | {
-        key: yaml.safe_load(node.value)
-        for key, node in nodes.items()
-        if isinstance(node, yaml.ScalarNode)
-        and node.tag[0] != "!"
-        and key not in values
-    }
-    if known.get("synthetic") is True:
+    is_synthetic = _value(line, "synthetic") is True
+    if is_synthetic:
         require_extra("espeakng_loader", "demo", "synthetic speech")
-    if known.get("espeak") is not None:
+    if _value(line, "espeak") is not None:
         require_extra("espeakng_loader", "demo", "espeak")
-    if "kmeans" in nodes:
+    if "kmeans" in line.nodes:
         require_extra("sklearn", "pretrain", "k-means")
-    if known.get("synthetic") is True or known.get("skip_prep") is True:
+    if is_synthetic or _value(line, "skip_prep") is True:
         return
     for key in INPUTS:
         # A path that the yaml derives from others is written, not read
-        if key in known and nodes[key].tag != REFERENCE:
-            _check_paths(key, known[key], line)
+        if key in line.nodes and line.nodes[key].tag != REFERENCE:
+            _check_paths(key, _value(line, key), line)
 
 
 def describe_recipe(yaml_file, usage, docstring, yamls=()):
@@ -403,6 +396,14 @@ def _check_value(yaml_file, nodes, key, value):
             ) from None
     if kind == "bool" and isinstance(value, str):
         raise ValueError(f"{key}: expected True or False, got {value!r}")
+
+
+def _value(line, key):
+    """Value of a key where it is plain, else None."""
+    if key in line.values or key not in line.nodes:
+        return line.values.get(key)
+    node = line.nodes[key]
+    return yaml.safe_load(yaml.serialize(node)) if _is_literal(node) else None
 
 
 def _check_paths(key, paths, line):
