@@ -18,7 +18,16 @@ import yaml
 
 from unispeech_sb.environment import require_extra
 
-RUN_OPTIONS = {
+OWN_OPTIONS = {
+    "overwrite": (
+        False,
+        "start afresh in the output folder, and remove what an earlier run "
+        "left there",
+    ),
+}
+"""This package's options of a run: name -> default and what it is."""
+
+SPEECHBRAIN_OPTIONS = {
     "device": (None, "cpu, cuda, cuda:1, ...; a GPU where there is one"),
     "precision": ("fp32", "of training: fp32, or mixed with fp16 or bf16"),
     "eval_precision": ("fp32", "of evaluation: fp32, fp16 or bf16"),
@@ -85,9 +94,11 @@ RUN_OPTIONS = {
     "auto_mix_prec": (False, "deprecated: --precision=fp16"),
     "bfloat16_mix_prec": (False, "deprecated: --precision=bf16"),
 }
-"""SpeechBrain's options of a run: name -> default and what it is. A test
-compares them with SpeechBrain's own parser, which cannot be imported without
-torch. A default of False makes a flag."""
+"""SpeechBrain's options of a run. A test compares them with SpeechBrain's own
+parser, which cannot be imported without torch."""
+
+RUN_OPTIONS = OWN_OPTIONS | SPEECHBRAIN_OPTIONS
+"""All options of a run; a default of False makes a flag."""
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -288,10 +299,14 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     notes = "<key> stands for the value of that key, null for none."
     if built:
         notes += f" The yaml builds from these: {', '.join(built)}."
-    rows = [row for name in RUN_OPTIONS if name not in nodes
-            for row in _option_rows(name)]  # fmt: skip
-    title = "SpeechBrain's options of a run"
-    parts += ["\n".join(_wrapped(notes)), "\n".join([title, *rows])]
+    parts.append("\n".join(_wrapped(notes)))
+    for title, options in (
+        ("Options of a run", OWN_OPTIONS),
+        ("SpeechBrain's options of a run", SPEECHBRAIN_OPTIONS),
+    ):
+        shown = [name for name in options if name not in nodes]
+        rows = [row for name in shown for row in _option_rows(name)]
+        parts.append("\n".join([title, *rows]))
     return "\n\n".join(parts)
 
 
