@@ -9,7 +9,9 @@ from speechbrain.utils.run_opts import RunOptions
 
 from tests.conftest import ROOT
 from unispeech_sb.recipe_options import (
+    OWN_OPTIONS,
     RUN_OPTIONS,
+    SPEECHBRAIN_OPTIONS,
     _parser,
     check_inputs,
     describe_recipe,
@@ -31,7 +33,7 @@ data_folder: !PLACEHOLDER
 trials: null # to test on
 units_folder: !ref <folder>/units
 skip_prep: False
-text: "# no comment" # one
+text: "# [no comment" # one
 sizes: [1,
   2] # of two lines
 options: # each from ... to
@@ -69,6 +71,7 @@ def properties(parser):
 
 def test_the_options_are_speechbrains_own():
     ours = properties(_parser("recipe"))
+    assert [ours.pop(name) for name in OWN_OPTIONS]
     theirs = properties(RunOptions._create_parser())
     for name in ("jit_module_keys", "compile_module_keys"):
         theirs[name] = (*theirs[name][:3], None, *theirs[name][4:])  # str
@@ -84,7 +87,7 @@ def test_options_are_read_as_speechbrain_reads_them(toy):
     ]
     line = read_command_line(argv)
     _, theirs, overrides = RunOptions.from_command_line_args(argv)
-    for name in RUN_OPTIONS:
+    for name in SPEECHBRAIN_OPTIONS:
         assert line.run_options[name] == theirs[name], name
     assert line.given == theirs.overridden_args
     assert line.overrides == "lr: 2"
@@ -153,6 +156,10 @@ def test_open_keys_and_missing_files_are_named(toy, tmp_path):
         with pytest.raises(ValueError, match=refusal):
             check(toy, f"--data_folder={value}")
     check(toy, f"--data_folder=[{tmp_path}, {toy}]")
+    toy.write_text(TOY.replace("!PLACEHOLDER", "[none]"))
+    with pytest.raises(ValueError, match="none: expected a file or folder, as"):
+        check(toy)
+    toy.write_text(TOY)
     with pytest.raises(
         ValueError, match="none: expected a file or folder, as tri"
     ):
@@ -189,7 +196,7 @@ def test_help_has_the_yamls_sections_comments_and_defaults(toy, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = describe_recipe(toy, "toy", "Does it.\n\nExample.\n\nA\nfolder.")
     assert (
-        text.partition("\n\nSpeechBrain's")[0]
+        text.partition("\n\nOptions of")[0]
         == """\
 usage: toy
 
@@ -211,7 +218,7 @@ Data: a folder, or a file
   --trials=null                 to test on
   --units_folder=<folder>/units
   --skip_prep=False
-  --text="# no comment"         one
+  --text="# [no comment"        one
   --sizes=[1, 2]                of two lines
   --options={...}               each from ... to
     low: 0.5                    the lowest
@@ -229,7 +236,7 @@ these: head, modules, other."""
 def test_help_shows_each_key_of_each_yaml_with_its_value(path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = describe_recipe(path, "recipe", "").partition("\n\nGeneral\n")[2]
-    ours, _, options = text.partition("SpeechBrain's options of a run")
+    ours, _, options = text.partition("\n\nOptions of a run\n")
     assert max(map(len, text.splitlines())) <= 80
     assert "!" not in ours
     shown = {}

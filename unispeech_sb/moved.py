@@ -30,6 +30,12 @@ MOVED = {
     "unispeech_sb.inference.embed": {
         "main": "unispeech_sb.commands.speakers:embed"
     },
+    "unispeech_sb.inference.loading": {
+        "add_model": "unispeech_sb.commands.speakers:_add_model",
+        "load_model": "unispeech_sb.commands.speakers:_load_model",
+        "collect_visibly": "unispeech_sb.commands.speakers:"
+        "_extract_with_progress",
+    },
     "unispeech_sb.inference.results": "unispeech_sb.commands.trial_report",
     "unispeech_sb.inference.score": {
         "main": "unispeech_sb.commands.speakers:score"

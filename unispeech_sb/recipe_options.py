@@ -18,7 +18,16 @@ import yaml
 
 from unispeech_sb.environment import require_extra
 
-RUN_OPTIONS = {
+OWN_OPTIONS = {
+    "overwrite": (
+        False,
+        "start afresh in the output folder, and remove what an earlier run "
+        "left there",
+    ),
+}
+"""This package's options of a run: name -> default and what it is."""
+
+SPEECHBRAIN_OPTIONS = {
     "device": (None, "cpu, cuda, cuda:1, ...; a GPU where there is one"),
     "precision": ("fp32", "of training: fp32, or mixed with fp16 or bf16"),
     "eval_precision": ("fp32", "of evaluation: fp32, fp16 or bf16"),
@@ -85,9 +94,11 @@ RUN_OPTIONS = {
     "auto_mix_prec": (False, "deprecated: --precision=fp16"),
     "bfloat16_mix_prec": (False, "deprecated: --precision=bf16"),
 }
-"""SpeechBrain's options of a run: name -> default and what it is. A test
-compares them with SpeechBrain's own parser, which cannot be imported without
-torch. A default of False makes a flag."""
+"""SpeechBrain's options of a run. A test compares them with SpeechBrain's own
+parser, which cannot be imported without torch."""
+
+RUN_OPTIONS = OWN_OPTIONS | SPEECHBRAIN_OPTIONS
+"""All options of a run; a default of False makes a flag."""
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -203,36 +214,29 @@ def check_inputs(line):
     ...
     ValueError: ...hparams.yaml needs a value of data_folder: give ...
     """
-    nodes, values = line.nodes, line.values
     still_open = [
         key
-        for key, node in nodes.items()
-        if node.tag == PLACEHOLDER and key not in values
+        for key, node in line.nodes.items()
+        if node.tag == PLACEHOLDER and key not in line.values
     ]
     if still_open:
         raise ValueError(
             f"{line.yaml_file} needs a value of {' and '.join(still_open)}: "
             f"give {' '.join(f'--{key}=...' for key in still_open)}"
         )
-    known = values | {
-        key: yaml.safe_load(node.value)
-        for key, node in nodes.items()
-        if isinstance(node, yaml.ScalarNode)
-        and node.tag[0] != "!"
-        and key not in values
-    }
-    if known.get("synthetic") is True:
+    is_synthetic = _value(line, "synthetic") is True
+    if is_synthetic:
         require_extra("espeakng_loader", "demo", "synthetic speech")
-    if known.get("espeak") is not None:
+    if _value(line, "espeak") is not None:
         require_extra("espeakng_loader", "demo", "espeak")
-    if "kmeans" in nodes:
+    if "kmeans" in line.nodes:
         require_extra("sklearn", "pretrain", "k-means")
-    if known.get("synthetic") is True or known.get("skip_prep") is True:
+    if is_synthetic or _value(line, "skip_prep") is True:
         return
     for key in INPUTS:
         # A path that the yaml derives from others is written, not read
-        if key in known and nodes[key].tag != REFERENCE:
-            _check_paths(key, known[key], line)
+        if key in line.nodes and line.nodes[key].tag != REFERENCE:
+            _check_paths(key, _value(line, key), line)
 
 
 def describe_recipe(yaml_file, usage, docstring, yamls=()):
@@ -295,10 +299,14 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     notes = "<key> stands for the value of that key, null for none."
     if built:
         notes += f" The yaml builds from these: {', '.join(built)}."
-    rows = [row for name in RUN_OPTIONS if name not in nodes
-            for row in _option_rows(name)]  # fmt: skip
-    title = "SpeechBrain's options of a run"
-    parts += ["\n".join(_wrapped(notes)), "\n".join([title, *rows])]
+    parts.append("\n".join(_wrapped(notes)))
+    for title, options in (
+        ("Options of a run", OWN_OPTIONS),
+        ("SpeechBrain's options of a run", SPEECHBRAIN_OPTIONS),
+    ):
+        shown = [name for name in options if name not in nodes]
+        rows = [row for name in shown for row in _option_rows(name)]
+        parts.append("\n".join([title, *rows]))
     return "\n\n".join(parts)
 
 
@@ -403,6 +411,14 @@ def _check_value(yaml_file, nodes, key, value):
             ) from None
     if kind == "bool" and isinstance(value, str):
         raise ValueError(f"{key}: expected True or False, got {value!r}")
+
+
+def _value(line, key):
+    """Value of a key where it is plain, else None."""
+    if key in line.values or key not in line.nodes:
+        return line.values.get(key)
+    node = line.nodes[key]
+    return yaml.safe_load(yaml.serialize(node)) if _is_literal(node) else None
 
 
 def _check_paths(key, paths, line):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import soundfile
@@ -194,6 +195,19 @@ def test_options_that_make_no_sense_are_2(options, said, folder, capsys):
         transcribe([str(folder), "a.wav", *options.split()])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named_before_any_work(
+    folder, files, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    (tmp_path / "manifest.csv").touch()
+    model = ["--lm", files[0]]
+    remedy = r"pip install 'unispeech_sb\[lm\]'"
+    with pytest.raises(ImportError, match=remedy):
+        transcribe([str(folder), *files, *model])
+    with pytest.raises(ImportError, match=remedy):
+        tune_lm([str(folder), str(tmp_path), *model])
 
 
 def test_from_hparams_takes_the_windows(folder):
