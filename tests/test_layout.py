@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "moved": set(),
     "nnet": set(),
     "metrics": set(),
+    "plots": set(),
     "decoding": set(),
     "checkpoints": set(),
     "dataio": set(),
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "inference": {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
+        "plots",
     },
     "brains": {"nnet", "metrics", "checkpoints"},
     "commands": {

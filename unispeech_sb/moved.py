@@ -99,6 +99,53 @@ MOVED = {
     "unispeech_sb.dataio.unit_clusters": "unispeech_sb.dataio.unit_clustering",
     "unispeech_sb.dataio.unit_features": "unispeech_sb.dataio.unit_clustering",
     "unispeech_sb.dataio.unit_shards": "unispeech_sb.dataio.unit_clustering",
+    "unispeech_sb.inference.diarized": "unispeech_sb.inference.segments",
+    "unispeech_sb.inference.encoding": {
+        "Stretch": "unispeech_sb.inference.asr:Chunk",
+        "WindowEncoder": "unispeech_sb.inference.asr:WindowEncoder",
+    },
+    "unispeech_sb.inference.languages": "unispeech_sb.inference.asr",
+    "unispeech_sb.inference.local_speakers": {
+        "LocalSpeakers": "unispeech_sb.inference.diarization:LocalSegmentation",
+        "LocalSpeakerModel": "unispeech_sb.inference.diarization:"
+        "LocalSegmentationModel",
+    },
+    "unispeech_sb.inference.moving": {
+        "Moves": "unispeech_sb.inference.sliding_window:SlidingWindow",
+        "checked_blocks": "unispeech_sb.inference.audio_blocks:check_blocks",
+    },
+    "unispeech_sb.inference.recordings": "unispeech_sb.inference.audio_blocks",
+    "unispeech_sb.inference.speakers": "unispeech_sb.inference."
+    "speaker_verification",
+    "unispeech_sb.inference.statistics": {
+        "Moments": "unispeech_sb.inference.global_norm:GlobalStatistics",
+        "statistics_of_whole": "unispeech_sb.inference.global_norm:global_norm",
+    },
+    "unispeech_sb.inference.stitching": "unispeech_sb.inference.clustering",
+    "unispeech_sb.inference.switching": {
+        "SwitchableASR": "unispeech_sb.inference.asr:LongFormASR",
+    },
+    "unispeech_sb.inference.timeline": "unispeech_sb.plots",
+    "unispeech_sb.inference.turns": {
+        "Smoothing": "unispeech_sb.nnet.binarize:BinarizeConfig",
+        "SpeakerNames": "unispeech_sb.inference.segments:SpeakerNames",
+        "Turn": "unispeech_sb.inference.segments:Turn",
+        "TurnFinder": "unispeech_sb.inference.segments:Binarizer",
+    },
+    "unispeech_sb.inference.voices": {
+        "Decision": "unispeech_sb.inference.speaker_verification:Decision",
+        "MeanVoice": "unispeech_sb.inference.speaker_verification:"
+        "EmbeddingAverager",
+        "Voice": "unispeech_sb.inference.speaker_verification:SpeakerEmbedding",
+        "cosine": "unispeech_sb.inference.speaker_verification:cosine",
+        "pair_quality": "unispeech_sb.inference.speaker_verification:"
+        "pair_quality",
+    },
+    "unispeech_sb.inference.windows": "unispeech_sb.inference.sliding_window",
+    "unispeech_sb.nnet.activities": {
+        "activity_segments": "unispeech_sb.nnet.binarize:binarize",
+        "smoothed": "unispeech_sb.nnet.binarize:smoothed",
+    },
 }
 """Old module -> the module that has its names now; or, where its names went
 different ways or have changed, a dict of old name -> ``module:name``."""

@@ -1,6 +1,6 @@
-"""A model that hears who speaks, and tiny ones, for the tests of diarization.
+"""A model that knows who speaks, and tiny ones, for the tests of diarization.
 
-A speaker of these tests is a tone, so that it can be heard without training.
+A speaker of these tests is a tone, which is found without training.
 """
 
 import functools
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from unispeech_sb.checkpoints.folder import write_pretrained
-from unispeech_sb.inference.diarization import SpeakerDiarization
-from unispeech_sb.inference.local_speakers import LocalSpeakers
+from unispeech_sb.inference.diarization import (
+    LocalSegmentation,
+    SpeakerDiarization,
+)
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import EENDVCHead, FrameHead
 
@@ -48,7 +50,7 @@ def conversation(num_speakers, seconds, seed=0):
 
 
 class Oracle:
-    """Stands for ``LocalSpeakerModel``: hears the tones of a recording.
+    """Stands for ``LocalSegmentationModel``: finds the tones of a recording.
 
     As a real one it knows nothing of other windows: it gives the speakers of
     each in another order.
@@ -56,12 +58,12 @@ class Oracle:
 
     hop, least, rate, frame_s, num_outputs = HOP, 400, RATE, HOP / RATE, 4
 
-    def __init__(self, has_vectors, num_speakers=4, size=16):
-        self.has_vectors, self.num_outputs = has_vectors, num_speakers
+    def __init__(self, has_embeddings, num_speakers=4, size=16):
+        self.has_embeddings, self.num_outputs = has_embeddings, num_speakers
         draw = np.random.default_rng(5)
-        self.voices = np.linalg.qr(draw.normal(size=(size, size)))[0]
+        self.speakers = np.linalg.qr(draw.normal(size=(size, size)))[0]
 
-    def find(self, wavs, threshold=0.5):
+    def segment(self, wavs, threshold=0.5):
         """The speakers of windows."""
         return [self._find(wav) for wav in wavs]
 
@@ -75,22 +77,22 @@ class Oracle:
         draw = np.random.default_rng(abs(int(1e6 * float(wav.sum()))))
         order = draw.permutation(self.num_outputs)
         activities = np.where(loud, 0.9, 0.02)[:, order]
-        if not self.has_vectors:
-            return LocalSpeakers(activities, np.arange(len(order)), None)
-        heard = np.flatnonzero(activities.mean(0) > 0.02)
-        noise = 0.03 * draw.normal(size=(len(heard), len(self.voices)))
-        vectors = self.voices[order[heard]] + noise
-        return LocalSpeakers(activities, heard, vectors)
+        if not self.has_embeddings:
+            return LocalSegmentation(activities, np.arange(len(order)), None)
+        active = np.flatnonzero(activities.mean(0) > 0.02)
+        noise = 0.03 * draw.normal(size=(len(active), len(self.speakers)))
+        embeddings = self.speakers[order[active]] + noise
+        return LocalSegmentation(activities, active, embeddings)
 
 
-def oracle(has_vectors, num_speakers=4, **options):
+def oracle(has_embeddings, num_speakers=4, **options):
     """An interface whose model is the oracle."""
     found = SpeakerDiarization(
         {"backbone": Backbone.from_preset("tiny"), "head": FrameHead(16, 2)},
         {"threshold": 0.5, "median_filter": 1, "chunk_s": 10.0},
         **options,
     )
-    found.model = Oracle(has_vectors, num_speakers)
+    found.model = Oracle(has_embeddings, num_speakers)
     return found
 
 

@@ -7,7 +7,7 @@ import soundfile
 import torch
 
 from unispeech_sb.checkpoints.folder import write_pretrained
-from unispeech_sb.inference.speakers import SpeakerVerification
+from unispeech_sb.inference.speaker_verification import SpeakerVerification
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import ECAPAHead, SpeakerHead, UtteranceEncoder
 from unispeech_sb.metrics.calibration import Calibration

@@ -1,19 +1,44 @@
-"""Long recordings and many files transcribe as whole files do alone."""
+"""Long recordings and many files transcribe as whole files do alone; what is
+chosen at run time holds for every method, or not at all.
+"""
 
+import copy
+import itertools
+import json
 import weakref
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from speechbrain.decoders.ctc import CTCBeamSearcher
 
-from tests.inference.models import recognizer, recut, uneven_speech
+from tests.inference.models import (
+    TOKENS,
+    VOCABULARIES,
+    characters,
+    recognizer,
+    recut,
+    save_arpa,
+    save_languages,
+    uneven_speech,
+)
+from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.decoding.words import Transcript
-from unispeech_sb.inference.asr import LongFormASR
-from unispeech_sb.inference.recordings import read_blocks
+from unispeech_sb.decoding import PrefixBeamSearcher, Transcript
+from unispeech_sb.inference.asr import (
+    Chunk,
+    LongFormASR,
+    WindowEncoder,
+    folder_languages,
+    language_tokenizer,
+)
+from unispeech_sb.inference.audio_blocks import read_blocks
+from unispeech_sb.inference.sliding_window import Window
 from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads import FrameHead
 from unispeech_sb.nnet.lengths import conv_lengths
 
 NORMS = pytest.mark.parametrize("norm", ["group", "layer"])
@@ -21,6 +46,22 @@ NORMALIZE = pytest.mark.parametrize("normalize", [True, False])
 CUTS = [(5.0, 1.0), (3.1, 0.5), (2.0, 0.7)]
 TOLERANCE = 0.2
 """Of log-posteriors, for windows with half a second of context and more."""
+
+GREEDY = """\
+decoding_function: !name:speechbrain.decoders.ctc_greedy_decode
+    blank_id: !ref <blank_index>
+"""
+BEAM = """\
+decoding_function: !name:unispeech_sb.decoding.PrefixBeamSearcher
+test_beam_search:
+    tokenizer: !ref <tokenizer>
+    beam_size: 20
+"""
+SAID = [(2, 0.9, 4), (3, 0.6, 4), (1, 0.95, 0), (2, 0.9, 3), (3, 0.6, 4)]
+"""Token, its probability, and what gets most of the rest: "ab ab", or else
+"ac ac"."""
+SAMPLES = 400 + 320 * (len(SAID) - 1)
+WAV = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
 
 
 def spoken(path, seconds, rate=16000, channels=1):
@@ -124,7 +165,7 @@ def test_no_more_than_a_few_blocks_are_held(
         alive.append(sum(block() is not None for block in blocks))
         return torch.randn(len(wavs), wavs.shape[1] // 320, 6)
 
-    monkeypatch.setattr("unispeech_sb.inference.encoding.read_blocks", watched)
+    monkeypatch.setattr("unispeech_sb.inference.asr.read_blocks", watched)
     asr = recognizer(20.0, 1.0, normalize_wav=False)
     monkeypatch.setattr(asr._windows, "encode", encode)
     transcript = asr.transcribe_long(path, batch_seconds)
@@ -236,10 +277,10 @@ def test_a_file_that_breaks_off_on_the_way_has_no_transcript(
     cut = asr._windows.cut
 
     def breaking(path):
-        for n, stretch in enumerate(cut(path)):
+        for n, chunk in enumerate(cut(path)):
             if n == 2 and path == paths[1]:
                 raise AudioError(f"{path}: gone")
-            yield stretch
+            yield chunk
 
     monkeypatch.setattr(asr._windows, "cut", breaking)
     results = list(asr.transcribe_files(paths))
@@ -247,3 +288,415 @@ def test_a_file_that_breaks_off_on_the_way_has_no_transcript(
     for path, result in results:
         expected = AudioError if path == paths[1] else Transcript
         assert isinstance(result, expected)
+
+
+def watched(asr):
+    """The encoder, and the shapes of the batches that go through it."""
+    windows, shapes = asr._windows, []
+
+    def encode(wavs, wav_lens):
+        shapes.append(tuple(wavs.shape))
+        return asr._encode(wavs, wav_lens)
+
+    return WindowEncoder(
+        windows.backbone,
+        encode,
+        windows.normalizer,
+        windows.window_s,
+        windows.context_s,
+    ), shapes
+
+
+def assert_near(ours, expected):
+    """Compares log-posteriors on logits of +-20."""
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-5)
+
+
+@NORMS
+@NORMALIZE
+def test_batches_of_windows_change_nothing(norm, normalize):
+    asr = recognizer(2.0, 0.3, feat_extract_norm=norm, normalize_wav=normalize)
+    encoder, shapes = watched(asr)
+    wav = uneven_speech(12.003)
+    alone = [row for _, row in encoder.encode_all(encoder.cut(wav), 0.1)]
+    assert {rows for rows, _ in shapes} == {1}
+    assert len(shapes) == 9
+    shapes.clear()
+    ours = [row for _, row in encoder.encode_all(encoder.cut(wav), 8.0)]
+    assert [rows for rows, _ in shapes] == [4, 4, 1]
+    for one, other in zip(ours, alone, strict=True):
+        assert_near(one, other)
+
+
+@NORMS
+@NORMALIZE
+def test_recordings_share_batches_and_nothing_else(norm, normalize):
+    asr = recognizer(2.0, 0.3, feat_extract_norm=norm, normalize_wav=normalize)
+    encoder, shapes = watched(asr)
+    loudness = (1.0, 0.01, 20.0, 3.0)
+    wavs = [
+        uneven_speech(seconds) * gain
+        for seconds, gain in zip((5.0, 4.0, 1.0, 7.01), loudness)
+    ]
+    alone = [torch.cat(rows(encoder, [wav], 0.1)) for wav in wavs]
+    shapes.clear()
+    together = torch.cat(rows(encoder, wavs, 6.0))
+    # four windows and three meet; the third recording needs none
+    assert [count for count, _ in shapes] == [3, 3, 1, 1, 3, 2]
+    assert_near(together, torch.cat(alone))
+    expected = asr.log_probs(wavs[1])
+    assert_near(alone[1], expected)
+
+
+def rows(encoder, wavs, batch_seconds):
+    """Log-posteriors of each window of several recordings."""
+    chunks = itertools.chain.from_iterable(map(encoder.cut, wavs))
+    return [row for _, row in encoder.encode_all(chunks, batch_seconds)]
+
+
+def test_no_more_is_read_than_the_next_batch_needs():
+    encoder, shapes = watched(recognizer(2.0, 0.3))
+    taken = []
+
+    def chunks():
+        for chunk in encoder.cut(uneven_speech(12.0)):
+            taken.append(chunk)
+            yield chunk
+
+    encoded = encoder.encode_all(chunks(), 4.0)
+    for batches, windows in ((1, 2), (1, 2), (2, 4)):
+        next(encoded)
+        assert (len(shapes), len(taken)) == (batches, windows)
+
+
+def test_a_chunk_knows_its_place():
+    parts = [(0, 5, False, False), (5, 10, True, False), (0, 10, True, True)]
+    for first, last, is_last, is_whole in parts:
+        window = Window(0, 400, 0, first, last)
+        chunk = Chunk("a.wav", None, window, torch.zeros(400), 10)
+        assert (chunk.is_last, chunk.is_whole) == (is_last, is_whole)
+
+
+def test_the_model_is_as_before_between_windows():
+    asr = recognizer(2.0, 0.3, normalize_wav=True)
+    encoder, _ = watched(asr)
+    keys, other = list(asr.state_dict()), torch.randn(1, 8000)
+    expected = asr.encode_batch(other, torch.ones(1))
+    for _ in encoder.encode_all(encoder.cut(uneven_speech(9.0)), 4.0):
+        assert torch.equal(asr.encode_batch(other, torch.ones(1)), expected)
+        assert list(asr.state_dict()) == keys
+
+
+def unsure():
+    """A recogniser that wavers between "ab" and "ac"."""
+    probs = torch.full((1, len(SAID), len(TOKENS)), 1e-6)
+    for frame, (token, prob, other) in enumerate(SAID):
+        probs[0, frame, token] = prob
+        probs[0, frame, other] = 1 - prob
+    asr = recognizer()
+    asr.mods.encoder.forward = lambda wav, wav_lens=None: probs.log()
+    return asr
+
+
+def texts_of(asr):
+    """What each of the ways to transcribe says."""
+    wav, lens = torch.zeros(SAMPLES), torch.ones(1)
+    (batch,), _ = asr.transcribe_batch(wav[None], lens)
+    stream = " ".join(word.text for word in asr.transcribe_stream(wav))
+    return {batch, stream, asr.transcribe_long(wav).text}
+
+
+@pytest.fixture
+def arpa(tmp_path):
+    """One that likes "ac"."""
+    return save_arpa(tmp_path / "ac.arpa", ab=-3.0, ac=-0.1)
+
+
+def test_beam_search_holds_for_every_method():
+    asr = unsure()
+    assert asr.decodes_greedily
+    assert texts_of(asr) == {"ab ab"}
+    asr.use_beam_search(beam_size=7)
+    assert not asr.decodes_greedily
+    assert asr.decoding_function.search.beam_size == 7
+    assert texts_of(asr) == {"ab ab"}
+
+
+def test_a_language_model_changes_what_is_heard(tmp_path, arpa):
+    pytest.importorskip("kenlm")
+    asr = unsure()
+    asr.use_language_model(arpa, alpha=1.0, beta=0.5)
+    model = asr.decoding_function.search.language_model
+    assert (model.alpha, model.beta) == (1.0, 0.5)
+    assert texts_of(asr) == {"ac ac"}
+    asr.use_language_model(save_arpa(tmp_path / "b", ab=-0.1, ac=-3.0))
+    assert texts_of(asr) == {"ab ab"}
+    asr.use_language_model(arpa)
+    asr.use_language_model(None)
+    assert asr.decoding_function.search.language_model is None
+    assert texts_of(asr) == {"ab ab"}
+
+
+def test_hot_words_change_what_is_heard():
+    asr = unsure()
+    asr.use_hot_words(["ac"], weight=5.0)
+    assert texts_of(asr) == {"ac ac"}
+    asr.use_hot_words([])
+    assert texts_of(asr) == {"ab ab"}
+
+
+def test_what_is_not_switched_stays(arpa):
+    pytest.importorskip("kenlm")
+    asr = unsure()
+    asr.use_language_model(None)
+    assert asr.decodes_greedily
+    asr.use_beam_search(beam_size=7)
+    asr.use_hot_words(["ab"], weight=3.0)
+    asr.use_language_model(arpa, alpha=2.0)
+    asr.use_beam_search(token_threshold=6.0)
+    search = asr.decoding_function.search
+    assert (search.beam_size, search.token_threshold) == (7, 6.0)
+    assert search.hot_words.words == ["ab"]
+    assert search.language_model.alpha == 2.0
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        lambda asr: asr.use_language_model("nowhere.arpa"),
+        lambda asr: asr.use_beam_search(beam_size=0),
+    ],
+)
+def test_what_does_not_fit_changes_nothing(switch):
+    asr = unsure()
+    for _ in range(2):  # greedy, then by beam search
+        before = asr.decoding_function, dict(vars(asr.hparams))
+        with pytest.raises((ValueError, OSError)):
+            switch(asr)
+        assert (asr.decoding_function, vars(asr.hparams)) == before
+        asr.use_beam_search(beam_size=5)
+
+
+@pytest.fixture(scope="module")
+def beam_folder(tmp_path_factory):
+    """A folder whose yaml names the beam search."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("beam") / "tiny"
+    head = FrameHead(16, len(TOKENS))
+    head.classifier.weight.data *= 20
+    lobes = {"backbone": Backbone.from_preset("tiny"), "head": head}
+    write_pretrained(
+        path, lobes, "EncoderASR", "A test.", characters(), blank_index=0
+    )
+    text = (path / "hyperparams.yaml").read_text()
+    assert GREEDY in text
+    (path / "hyperparams.yaml").write_text(text.replace(GREEDY, BEAM))
+    return path
+
+
+def test_a_folder_may_name_the_beam_search(beam_folder, tmp_path):
+    asr = LongFormASR.from_hparams(
+        str(beam_folder), window_s=2.0, context_s=0.3
+    )
+    assert isinstance(asr.decoding_function, PrefixBeamSearcher)
+    assert asr.decoding_function.search.beam_size == 20
+    paths = [str(tmp_path / f"{n}.wav") for n in range(3)]
+    for path, seconds in zip(paths, (1.0, 5.0, 1.5)):
+        soundfile.write(path, uneven_speech(seconds).numpy(), 16000)
+    results = dict(asr.transcribe_files(paths))
+    for path in paths:
+        alone = asr.transcribe_long(path)
+        assert results[path].text == alone.text
+        assert len(alone.words) >= 3
+        stream = tuple(asr.transcribe_stream(path))
+        assert [w.text for w in stream] == [w.text for w in alone.words]
+        assert [w.start_s for w in stream] == [w.start_s for w in alone.words]
+    for path in (paths[0], paths[2]):
+        assert results[path].text == asr.transcribe_file(path)
+
+
+def test_partial_text_is_what_follows_the_final_words(beam_folder):
+    asr = LongFormASR.from_hparams(
+        str(beam_folder), window_s=2.0, context_s=0.3
+    )
+    wav, said, words = uneven_speech(9.0), [], []
+
+    def partial(text):
+        said.append(" ".join([*words, *text.split()]))
+
+    for word in asr.transcribe_stream(wav, partial):
+        words.append(word.text)
+    assert len(said) == 7
+    assert said[-1] == asr.transcribe_long(wav).text == " ".join(words)
+    assert len(set(said)) == 7
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A model of several languages, as transformers has it."""
+    return save_languages(tmp_path_factory.mktemp("languages") / "hf")
+
+
+@pytest.fixture
+def folder(multilingual, tmp_path):
+    """The same, converted."""
+    convert_checkpoint(multilingual, tmp_path / "sb")
+    return tmp_path / "sb"
+
+
+@pytest.fixture
+def asr(folder):
+    """It, loaded."""
+    return LongFormASR.from_hparams(str(folder))
+
+
+def state_of(asr):
+    """All that a language changes."""
+    return (
+        copy.deepcopy(asr.mods.encoder.state_dict()),
+        asr.mods.encoder.head.config["num_classes"],
+        asr.tokenizer,
+        asr.hparams.tokenizer,
+    )
+
+
+def assert_same(found, expected):
+    """Compares two results of ``state_of``."""
+    assert all(torch.equal(found[0][n], t) for n, t in expected[0].items())
+    assert found[1] == expected[1]
+    assert found[2] is found[3] is expected[2]
+
+
+def test_languages_have_an_adapter_and_a_vocabulary(folder, asr):
+    assert asr.languages == folder_languages(folder) == ["eng", "fra"]
+    (folder / "adapter.xx.bin").touch()
+    assert asr.languages == ["eng", "fra"]
+    assert folder_languages(folder / "transformers") == []
+
+
+@pytest.mark.parametrize("lang", ["eng", "fra"])
+def test_a_language_is_that_of_a_conversion_to_it(
+    lang, multilingual, asr, tmp_path
+):
+    convert_checkpoint(multilingual, tmp_path / lang, target_lang=lang)
+    expected = LongFormASR.from_hparams(str(tmp_path / lang))
+    for other in ("fra", "eng", lang):
+        asr.set_language(other)
+    assert asr.tokenizer.lab2ind == expected.tokenizer.lab2ind
+    for name in ("specials", "word_delimiter", "lowercase", "separator"):
+        ours, theirs = (getattr(one.tokenizer, name) for one in (asr, expected))
+        assert ours == theirs
+    lens = torch.ones(1)
+    assert torch.equal(
+        asr.encode_batch(WAV, lens), expected.encode_batch(WAV, lens)
+    )
+    transcript = asr.transcribe_long(WAV[0])
+    assert transcript == expected.transcribe_long(WAV[0])
+    assert set(transcript.text) & set("".join(VOCABULARIES[lang]))
+    texts, _ = asr.transcribe_batch(WAV, lens)
+    assert texts == expected.transcribe_batch(WAV, lens)[0]
+
+
+def without_bias(folder):
+    """Changes what the adapter file holds."""
+    path = folder / "adapter.fra.safetensors"
+    tensors = load_file(path)
+    del tensors["unispeech.encoder.layers.0.adapter_layer.linear_1.bias"]
+    save_file(tensors, path)
+
+
+def without_classifier(folder):
+    """Leaves the classifier out."""
+    path = folder / "adapter.fra.safetensors"
+    tensors = load_file(path)
+    del tensors["lm_head.weight"]
+    save_file(tensors, path)
+
+
+def other_blank(folder):
+    """Moves the blank."""
+    vocabulary = {"a": 0, "<pad>": 1, "é": 2, "b": 3, "|": 4}
+    write_vocabulary(folder, {**VOCABULARIES, "fra": vocabulary})
+
+
+def index_twice(folder):
+    """Gives an index twice."""
+    vocabulary = {"<pad>": 0, "a": 1, "é": 1, "b": 3, "|": 4}
+    write_vocabulary(folder, {**VOCABULARIES, "fra": vocabulary})
+
+
+def one_vocabulary(folder):
+    """One vocabulary for all."""
+    write_vocabulary(folder, VOCABULARIES["eng"])
+
+
+def write_vocabulary(folder, vocabulary):
+    """Writes the vocabulary of a converted folder."""
+    (folder / "transformers" / "vocab.json").write_text(json.dumps(vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without_bias, "missing .*linear_1.bias"),
+        (without_classifier, r"expected lm_head.weight, \[V, D\]"),
+        (
+            other_blank,
+            "expected '<pad>', the blank, at index 0 of 'fra'; got .'a'",
+        ),
+        (index_twice, "one token for each index"),
+        (one_vocabulary, r"one of the languages \(none there\); got 'fra'"),
+    ],
+)
+def test_a_language_that_does_not_fit_changes_nothing(
+    change, said, folder, asr
+):
+    asr.set_language("eng")
+    before = state_of(asr)
+    change(folder)
+    with pytest.raises(ValueError, match=said):
+        asr.set_language("fra")
+    assert_same(state_of(asr), before)
+
+
+@pytest.mark.parametrize("lang", ["zho", "xx", "../eng", ""])
+def test_an_unknown_language_gets_the_list_of_those_there(lang, asr, folder):
+    before = state_of(asr)
+    with pytest.raises(ValueError, match="of the languages eng, fra; got"):
+        asr.set_language(lang)
+    assert_same(state_of(asr), before)
+    with pytest.raises(ValueError, match="of the languages eng, fra; got"):
+        language_tokenizer(folder, lang, asr.tokenizer)
+
+
+def test_without_a_folder_there_are_no_languages(asr):
+    alone = LongFormASR(dict(asr.mods), vars(asr.hparams))
+    assert alone.languages == []
+    with pytest.raises(ValueError, match="loaded from a folder; got None"):
+        alone.set_language("eng")
+
+
+def test_beam_search_and_hot_words_go_along(asr):
+    asr.use_hot_words(["ab"], weight=3.0)
+    asr.use_beam_search(beam_size=7)
+    for lang in ("fra", "eng"):
+        asr.set_language(lang)
+        search = asr.decoding_function.search
+        assert search.tokenizer is asr.tokenizer
+        assert search.hot_words.words == ["ab"]
+        assert search.beam_size == 7
+        text = asr.transcribe_long(WAV[0]).text
+        assert text
+        assert asr.transcribe_batch(WAV, torch.ones(1))[0] == [text]
+
+
+def test_a_language_model_does_not_go_along(asr, tmp_path):
+    pytest.importorskip("kenlm")
+    asr.use_language_model(save_arpa(tmp_path / "ab.arpa", ab=-0.1))
+    before = state_of(asr)
+    with pytest.raises(ValueError, match="language model in use"):
+        asr.set_language("fra")
+    assert_same(state_of(asr), before)
+    asr.use_language_model(None)
+    asr.set_language("fra")
+    assert asr.tokenizer.decode([2]) == "é"

@@ -16,7 +16,7 @@ from unispeech_sb.metrics.diarization import (
     speaker_count_error,
     sum_errors,
 )
-from unispeech_sb.nnet.activities import activity_segments
+from unispeech_sb.nnet.binarize import binarize
 
 
 class Decision(NamedTuple):
@@ -203,7 +203,7 @@ def found_segments(piece, decision, frame_s, min_speech_s=0.0, min_pause_s=0.0):
     >>> found_segments(piece, Decision(), 0.5)
     [(8.0, 10.5, 'a_0')]
     """
-    segments = activity_segments(
+    segments = binarize(
         piece.activities,
         *decision,
         frame_s,

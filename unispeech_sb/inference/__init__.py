@@ -9,7 +9,7 @@ from importlib import import_module
 INTERFACES = {
     "LongFormASR": "asr",
     "SpeakerDiarization": "diarization",
-    "SpeakerVerification": "speakers",
+    "SpeakerVerification": "speaker_verification",
 }
 """Name of an interface -> the module that has it."""
 

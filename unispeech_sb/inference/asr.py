@@ -3,41 +3,79 @@
 On top of SpeechBrain's ``EncoderASR``, from the same folders. A long
 recording goes through the model in overlapping windows whose log-posteriors
 are stitched; several windows are a batch, of one recording or of many.
+Decoding and language can be changed at run time.
 """
 
+import functools
 import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from speechbrain.inference.ASR import EncoderASR
+from torch.nn.utils.rnn import pad_sequence
 
+from unispeech_sb.checkpoints.files import read_tensors
+from unispeech_sb.checkpoints.pretrained import TEXTS_FOLDER
+from unispeech_sb.checkpoints.texts import read_json, read_tokens
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.decoding import BeamWordDecoder, Transcript, WordDecoder
-from unispeech_sb.inference.batches import length_batches
-from unispeech_sb.inference.encoding import WindowEncoder
-from unispeech_sb.inference.recordings import duration_s
-from unispeech_sb.inference.switching import SwitchableASR
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.decoding import (
+    BeamWordDecoder,
+    HotWords,
+    LanguageModel,
+    PrefixBeamSearcher,
+    Transcript,
+    WordDecoder,
+)
+from unispeech_sb.inference.audio_blocks import (
+    padded_batches,
+    read_blocks,
+    run_files,
+)
+from unispeech_sb.inference.global_norm import GlobalStatistics, global_norm
+from unispeech_sb.inference.sliding_window import (
+    Window,
+    cut_windows,
+    plan_windows,
+)
+from unispeech_sb.lobes.adapters import (
+    CLASSIFIER,
+    SUFFIXES,
+    adapter_languages,
+    load_adapter,
+)
 from unispeech_sb.nnet.frontend import FeatureExtractor
+from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
+
+VOCABULARY = "vocab.json"
 
 
-class LongFormASR(SwitchableASR):
+class LongFormASR(EncoderASR):
     """CTC recognition of recordings of any length.
 
     Loads with ``from_hparams`` what ``EncoderASR`` loads, where the module
     ``encoder`` holds a ``Backbone``, and has its methods too. Recordings up
     to ``window_s`` go through the model at once, as in ``transcribe_file``.
+    A beam search, a language model, hot words or a language that is chosen
+    holds for all methods, those of ``EncoderASR`` too.
 
-    How a longer one is cut changes only how much of its surroundings a frame
-    hears: ``context_s`` at least on both sides. A model that hears no further
-    gives the same log-posteriors however it is cut, within 1e-3 on logits of
-    +-20; one that attends further changes a little. For that, what a model
-    normalises over time (the waveform, and the first convolution of Base
-    models) is normalised by statistics of the whole recording; ``output_norm``
-    stays one of each window. The backbone is changed while windows run, so
-    one object cannot serve several threads.
+    How a longer recording is cut changes only how much context a frame has:
+    ``context_s`` at least on both sides. A model whose receptive field is no
+    wider gives the same log-posteriors however it is cut, within 1e-3 on
+    logits of +-20; one that attends further changes a little. For that, what
+    a model normalises over time (the waveform, and the first convolution of
+    Base models) is normalised by statistics of the whole recording;
+    ``output_norm`` stays one of each window. The backbone is changed while
+    windows run, so one object cannot serve several threads.
 
     Arguments
     ---------
     *args : tuple
         As for ``EncoderASR``.
+    folder : str or path-like, optional
+        Where the languages are; ``from_hparams`` sets it.
     window_s : float
         Length of a window in seconds.
     context_s : float
@@ -45,13 +83,12 @@ class LongFormASR(SwitchableASR):
         ``window_s / (window_s - 2 * context_s)`` times its share of the
         recording.
     **kwargs : dict
-        As for ``SwitchableASR``.
+        As for ``EncoderASR``.
 
     Example
     -------
     >>> from functools import partial
     >>> from speechbrain.decoders import ctc_greedy_decode
-    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
     >>> from unispeech_sb.lobes.backbone import Backbone
     >>> from unispeech_sb.lobes.heads import FrameHead, FramePosteriors
     >>> backbone, head = Backbone.from_preset("tiny"), FrameHead(16, 4)
@@ -66,11 +103,26 @@ class LongFormASR(SwitchableASR):
     ... )
     >>> asr.transcribe_long(torch.randn(32000)).duration_s
     2.0
+    >>> asr.use_beam_search(beam_size=10)
+    >>> asr.use_hot_words(["abba"])
+    >>> asr.languages
+    []
     """
 
-    def __init__(self, *args, window_s=30.0, context_s=0.75, **kwargs):
+    def __init__(
+        self, *args, folder=None, window_s=30.0, context_s=0.75, **kwargs
+    ):
         super().__init__(*args, **kwargs)
+        self.folder = folder
         self.window_s, self.context_s = window_s, context_s
+        known = functools.partial, PrefixBeamSearcher
+        if not isinstance(self.decoding_function, known):
+            raise ValueError(
+                "decoding_function: expected !name:speechbrain.decoders."
+                "ctc_greedy_decode with arguments, or !name:unispeech_sb."
+                "decoding.PrefixBeamSearcher; got "
+                f"{type(self.decoding_function).__name__}"
+            )
         holders = [
             module
             for module in self.mods.encoder.modules()
@@ -90,6 +142,26 @@ class LongFormASR(SwitchableASR):
             window_s,
             context_s,
         )
+
+    @classmethod
+    def from_hparams(cls, source, *args, **kwargs):
+        """Loads a pretrained folder.
+
+        Arguments
+        ---------
+        source : str or path-like
+            The folder.
+        *args : tuple
+            As for ``EncoderASR``.
+        **kwargs : dict
+            As for ``EncoderASR`` and the constructor.
+
+        Returns
+        -------
+        LongFormASR
+            On the device of ``run_opts``, in evaluation mode.
+        """
+        return super().from_hparams(source, *args, folder=source, **kwargs)
 
     def transcribe_long(self, source, batch_seconds=30.0, on_progress=None):
         """Transcribes a recording of any length.
@@ -115,8 +187,8 @@ class LongFormASR(SwitchableASR):
         AudioError
             When the recording cannot be used.
         """
-        stretches = self._windows.cut(source)
-        rows = self._windows.encode_all(stretches, batch_seconds)
+        chunks = self._windows.cut(source)
+        rows = self._windows.encode_all(chunks, batch_seconds)
         return self._transcript(rows, on_progress)
 
     def transcribe_stream(self, source, on_partial=None):
@@ -137,8 +209,8 @@ class LongFormASR(SwitchableASR):
             The next word, as soon as a window has shown where it ends.
         """
         decoder = self._decoder()
-        for piece in self.iter_log_probs(source, self.window_s):
-            yield from decoder.push(piece)
+        for log_probs in self.iter_log_probs(source, self.window_s):
+            yield from decoder.push(log_probs)
             if on_partial is not None:
                 on_partial(decoder.join(decoder.partial()))
         yield from decoder.finish()
@@ -176,14 +248,14 @@ class LongFormASR(SwitchableASR):
             Those of the next frames, [T, V], on the CPU. All together are
             one row for each frame of the recording.
         """
-        stretches = self._windows.cut(source)
-        for _, piece in self._windows.encode_all(stretches, batch_seconds):
-            yield piece
+        chunks = self._windows.cut(source)
+        for _, log_probs in self._windows.encode_all(chunks, batch_seconds):
+            yield log_probs
 
     def transcribe_files(self, paths, batch_seconds=30.0, on_progress=None):
         """Transcribes many files, several at a time.
 
-        Files of like length that need no windows go through the model
+        Files of similar length that need no windows go through the model
         together, and so do the windows of long ones. A file gives the same
         transcript alone and in any batch (not under fairseq's ``mask_rule``,
         see ``Backbone``).
@@ -205,54 +277,138 @@ class LongFormASR(SwitchableASR):
         result : Transcript or AudioError
             What is said, or why the file cannot be used.
         """
-        lengths, longest = [], min(self.window_s, batch_seconds)
-        for path in paths:
-            try:
-                lengths.append((duration_s(path), path))
-            except AudioError as error:
-                yield path, error
-        lengths.sort(key=lambda pair: pair[0])
-        short = [pair for pair in lengths if pair[0] <= longest]
-        for batch in length_batches(short, batch_seconds):
-            yield from self._transcribe_short(batch)
-            if on_progress is not None:
-                on_progress(sum(seconds for seconds, _ in batch))
-        long = [path for _, path in lengths[len(short) :]]
-        yield from self._transcribe_long(long, batch_seconds, on_progress)
+        return run_files(
+            paths,
+            self._windows.read,
+            self._transcribe_short,
+            lambda long: self._transcribe_long(
+                long, batch_seconds, on_progress
+            ),
+            min(self.window_s, batch_seconds),
+            batch_seconds,
+            on_progress,
+        )
 
-    def _transcribe_short(self, batch):
-        """Transcripts or errors of files that go through together."""
-        paths, wavs = [], []
-        for _, path in batch:
-            try:
-                wavs.append(self._windows.read(path))
-            except AudioError as error:
-                yield path, error
-            else:
-                paths.append(path)
-        if not wavs:
+    @property
+    def decodes_greedily(self):
+        """Whether no beam search is in use."""
+        return isinstance(self.decoding_function, functools.partial)
+
+    @property
+    def languages(self):
+        """Languages that ``set_language`` takes, in alphabetical order."""
+        return [] if self.folder is None else folder_languages(self.folder)
+
+    def use_beam_search(self, **options):
+        """Decodes by prefix beam search from now on.
+
+        Arguments
+        ---------
+        **options : dict
+            Arguments of ``PrefixBeamSearcher``, such as ``beam_size``; what
+            is not given stays as it is.
+
+        Raises
+        ------
+        ValueError
+            When an option does not fit; the decoding stays as it was then.
+        """
+        self._decode_by(*self._search(self.tokenizer, options))
+
+    def use_language_model(self, path, **options):
+        """Decodes by beam search with an n-gram from now on.
+
+        Arguments
+        ---------
+        path : str or path-like or None
+            An ARPA file or a KenLM binary; None takes the language model in
+            use away.
+        **options : dict
+            Arguments of ``LanguageModel``, such as ``alpha`` and ``beta``.
+
+        Raises
+        ------
+        ValueError
+            When the file is none; the decoding stays as it was then.
+        """
+        if path is None and self.decodes_greedily:
             return
-        rows = self._windows.encode_whole(wavs)
-        for path, wav, row in zip(paths, wavs, rows):
+        model = None if path is None else LanguageModel(path, **options)
+        self.use_beam_search(language_model=model)
+
+    def use_hot_words(self, words, **options):
+        """Decodes by beam search that prefers some words from now on.
+
+        Arguments
+        ---------
+        words : iterable of str
+            Words or phrases; none to prefer none again.
+        **options : dict
+            Arguments of ``HotWords``, such as ``weight``.
+        """
+        words = list(words)
+        hot_words = HotWords(words, **options) if words else None
+        self.use_beam_search(hot_words=hot_words)
+
+    def set_language(self, lang):
+        """Switches adapters, head and tokenizer to a language.
+
+        All of them switch, or none does where something does not fit.
+
+        Arguments
+        ---------
+        lang : str
+            One of ``languages``.
+
+        Raises
+        ------
+        ValueError
+            When the folder has no such language, its files do not fit, or a
+            language model is in use, which is of another language.
+        """
+        if self.folder is None or not Path(self.folder).is_dir():
+            raise ValueError(
+                "language: expected a recogniser that was loaded from a "
+                f"folder; got {self.folder}"
+            )
+        options = self._search_options()
+        if options.get("language_model") is not None:
+            raise ValueError(
+                f"language: {lang!r} cannot go with the language model in use, "
+                "which is of another one; use_language_model(None) first"
+            )
+        tokenizer = language_tokenizer(self.folder, lang, self.tokenizer)
+        decoding = None
+        if not self.decodes_greedily:
+            decoding = self._search(tokenizer, {})
+        encoder = self.mods.encoder
+        load_adapter(self.folder, lang, encoder.backbone, encoder.head)
+        self.tokenizer = self.hparams.tokenizer = tokenizer
+        if decoding is not None:
+            self._decode_by(*decoding)
+
+    def _transcribe_short(self, pairs):
+        """Transcripts of whole recordings that go through together."""
+        wavs = [wav for _, wav in pairs]
+        for wav, row in zip(wavs, self._windows.encode_whole(wavs)):
             decoder = self._decoder()
             words = [*decoder.push(row), *decoder.finish()]
-            seconds = len(wav) / self.audio_normalizer.sample_rate
-            text = decoder.join(words)
-            yield path, Transcript(text, tuple(words), seconds)
+            seconds = len(wav) / self._windows.sample_rate
+            yield Transcript(decoder.join(words), tuple(words), seconds)
 
     def _transcribe_long(self, paths, batch_seconds, on_progress):
         """Transcripts or errors of files whose windows go through together."""
         errors = []
 
-        def stretches():
+        def chunks():
             for path in paths:
                 try:
                     yield from self._windows.cut(path)
                 except AudioError as error:
                     errors.append((path, error))
 
-        rows = self._windows.encode_all(stretches(), batch_seconds)
-        for _, own in itertools.groupby(rows, key=lambda row: row[0].moments):
+        rows = self._windows.encode_all(chunks(), batch_seconds)
+        for _, own in itertools.groupby(rows, lambda row: row[0].statistics):
             first = next(own)
             own = itertools.chain([first], own)
             result = self._transcript(own, on_progress)
@@ -261,17 +417,17 @@ class LongFormASR(SwitchableASR):
         yield from errors
 
     def _transcript(self, rows, on_progress):
-        """What is said in windows; None where the last ones are missing."""
+        """What is said in chunks; None where the last ones are missing."""
         words, decoder = [], self._decoder()
-        for stretch, log_probs in rows:
+        for chunk, log_probs in rows:
             words += decoder.push(log_probs)
-            samples, is_whole = stretch.moments.num_samples, stretch.is_last
+            last = chunk
             if on_progress is not None:
                 on_progress(len(log_probs) * decoder.frame_s)
-        if not is_whole:
+        if not last.is_last:
             return None
         words += decoder.finish()
-        seconds = samples / self.audio_normalizer.sample_rate
+        seconds = last.statistics.num_samples / self._windows.sample_rate
         return Transcript(decoder.join(words), tuple(words), seconds)
 
     def _encode(self, wavs, wav_lens):
@@ -285,3 +441,234 @@ class LongFormASR(SwitchableASR):
         if self.decodes_greedily:
             return WordDecoder(self.tokenizer, frame_s)
         return BeamWordDecoder(self.decoding_function.search, frame_s)
+
+    def _search_options(self):
+        """Arguments of the beam search in use."""
+        if self.decodes_greedily:
+            return {}
+        return getattr(self.hparams, "test_beam_search", {})
+
+    def _search(self, tokenizer, options):
+        """A beam search, and the arguments that it is made of."""
+        given = {**self._search_options(), **options, "tokenizer": tokenizer}
+        labels = tokenizer.ind2lab
+        vocab_list = [labels[index] for index in range(len(labels))]
+        return PrefixBeamSearcher(**given, vocab_list=vocab_list), given
+
+    def _decode_by(self, searcher, options):
+        """Puts a beam search where a folder's yaml puts it."""
+        self.decoding_function = searcher
+        self.hparams.decoding_function = PrefixBeamSearcher
+        self.hparams.test_beam_search = options
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A window of a recording, ready for the encoder.
+
+    Arguments
+    ---------
+    source : str or path-like or torch.Tensor
+        The recording.
+    statistics : GlobalStatistics
+        Of the whole recording.
+    window : Window
+        Where the chunk is, and which frames it gives.
+    wav : torch.Tensor
+        Its samples, [N].
+    num_frames : int
+        Frames of the whole recording.
+    """
+
+    source: object
+    statistics: GlobalStatistics
+    window: Window
+    wav: torch.Tensor
+    num_frames: int
+
+    @property
+    def is_last(self):
+        """Whether the recording ends here."""
+        return self.window.last == self.num_frames
+
+    @property
+    def is_whole(self):
+        """Whether this is all of the recording."""
+        return self.is_last and self.window.first == 0
+
+
+class WindowEncoder:
+    """Gives the log-posteriors of recordings of any length.
+
+    A recording is read twice in blocks, first for its length and the
+    statistics that models normalise by, and never held as a whole.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        What ``encode`` runs; its norms over time take the statistics of the
+        whole recording while windows go through.
+    encode : callable
+        Waveforms, [B, N], and relative lengths, [B], to log-posteriors,
+        [B, T, V].
+    normalizer : speechbrain.dataio.preprocess.AudioNormalizer
+        Gives the rate of the waveforms and converts to it.
+    window_s : float
+        Length of a window in seconds.
+    context_s : float
+        Least distance of a kept frame from a cut, in seconds.
+    """
+
+    def __init__(self, backbone, encode, normalizer, window_s, context_s):
+        extractor = backbone.feature_extractor
+        self.backbone, self.encode = backbone, encode
+        self.normalizer = normalizer
+        self.window_s, self.context_s = window_s, context_s
+        self._convs = extractor.kernels, extractor.strides
+        self._stride = math.prod(extractor.strides)
+        self._field = receptive_field(*self._convs)
+
+    @property
+    def sample_rate(self):
+        """Rate of the waveforms in Hz."""
+        return self.normalizer.sample_rate
+
+    @property
+    def frame_s(self):
+        """Seconds from one frame to the next."""
+        return self._stride / self.sample_rate
+
+    def read(self, path):
+        """Reads a whole recording, [N]."""
+        blocks = list(read_blocks(path, self.normalizer))
+        self._check_length(path, sum(map(len, blocks)))
+        return torch.cat(blocks)
+
+    def cut(self, source):
+        """Yields a recording as chunks; the only one where it is short."""
+        statistics = self._statistics(source)
+        samples = round(self.window_s * self.sample_rate)
+        windows = plan_windows(
+            statistics.num_samples,
+            num_frames=(samples - self._field) // self._stride + 1,
+            context=round(self.context_s / self.frame_s),
+            stride=self._stride,
+            field=self._field,
+        )
+        blocks = read_blocks(source, self.normalizer)
+        for window, wav in cut_windows(blocks, windows):
+            if len(windows) > 1:  # the last samples may make no frame
+                wav = wav[: len(wav) - (len(wav) - self._field) % self._stride]
+            yield Chunk(source, statistics, window, wav, windows[-1].last)
+
+    def encode_all(self, chunks, batch_seconds):
+        """Runs chunks of one or several recordings, some at a time.
+
+        Arguments
+        ---------
+        chunks : iterable of Chunk
+            As ``cut`` yields them; read no further than the next batch needs.
+        batch_seconds : float
+            Most seconds of windows in a batch, padding included; it holds one
+            window at least.
+
+        Yields
+        ------
+        chunk : Chunk
+            The next one.
+        log_probs : torch.Tensor
+            Log-posteriors of the frames that it gives, [T, V], on the CPU.
+        """
+
+        def length(chunk):  # a recording without cuts goes alone
+            return math.inf if chunk.is_whole else len(chunk.wav)
+
+        most = batch_seconds * self.sample_rate
+        for batch in padded_batches(chunks, length, most):
+            wavs = [chunk.wav for chunk in batch]
+            if batch[0].is_whole:
+                rows = self.encode_whole(wavs)
+            else:
+                statistics = [chunk.statistics for chunk in batch]
+                with global_norm(self.backbone, statistics) as prepare:
+                    rows = self.encode_whole(prepare(wavs))
+            for chunk, row in zip(batch, rows, strict=True):
+                yield chunk, row[chunk.window.kept]
+
+    def encode_whole(self, wavs):
+        """Runs waveforms, [N] each, in one batch.
+
+        Gives the log-posteriors of each one's own frames, [T, V], on the CPU.
+        """
+        counts = torch.tensor([len(wav) for wav in wavs])
+        padded = pad_sequence(wavs, batch_first=True)
+        rows = self.encode(padded, counts / padded.shape[1]).float().cpu()
+        frames = conv_lengths(counts, *self._convs).tolist()
+        return [row[:n] for row, n in zip(rows, frames)]
+
+    def _statistics(self, source):
+        """Reads a recording for its length and statistics."""
+        statistics = GlobalStatistics(self._convs[0][0], self._convs[1][0])
+        for block in read_blocks(source, self.normalizer):
+            statistics.add(block)
+        self._check_length(source, statistics.num_samples)
+        return statistics
+
+    def _check_length(self, source, num_samples):
+        """Raises when a recording has no frame."""
+        if num_samples < self._field:
+            name = "waveform" if isinstance(source, torch.Tensor) else source
+            raise AudioError(
+                f"{name}: too short, expected at least {self._field} samples "
+                f"at {self.sample_rate} Hz, got {num_samples}"
+            )
+
+
+def folder_languages(folder):
+    """Languages of a folder with an adapter file and a vocabulary, sorted."""
+    path = Path(folder) / TEXTS_FOLDER / VOCABULARY
+    if not path.is_file():
+        return []
+    vocabulary = read_json(path)
+    return [
+        lang
+        for lang in adapter_languages(folder)
+        if isinstance(vocabulary.get(lang), dict)
+    ]
+
+
+def language_tokenizer(folder, lang, tokenizer):
+    """The tokenizer of a language, as conversion to that language makes it.
+
+    The blank is the same in all languages: that of the given tokenizer.
+    """
+    languages = folder_languages(folder)
+    if lang not in languages:
+        raise ValueError(
+            f"{folder}: expected one of the languages "
+            f"{', '.join(languages) or '(none there)'}; got {lang!r}"
+        )
+    size = _num_outputs(folder, lang)
+    texts = Path(folder) / TEXTS_FOLDER
+    tokens = read_tokens(texts, size, lang)
+    index, blank = tokenizer.blank_index, tokenizer.blank_label
+    if tokens[index : index + 1] != [blank]:
+        raise ValueError(
+            f"{texts / VOCABULARY}: expected {blank!r}, the blank, at index "
+            f"{index} of {lang!r}; got {tokens[index : index + 1]}"
+        )
+    files = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in texts.glob("*.json")
+    }
+    return CTCTokenizer.from_huggingface(files, tokens, index)
+
+
+def _num_outputs(folder, lang):
+    """Size of the classifier in a language's file."""
+    paths = [Path(folder) / f"adapter.{lang}{suffix}" for suffix in SUFFIXES]
+    path = next(path for path in paths if path.is_file())
+    weight = read_tensors(path).get(CLASSIFIER + "weight")
+    if weight is None or weight.dim() != 2:
+        raise ValueError(f"{path}: expected {CLASSIFIER}weight, [V, D]")
+    return len(weight)

@@ -1,5 +1,8 @@
-"""Who is who among the speakers of windows: clustering of their vectors in
-which those of one window stay apart (Kinoshita et al. 2021, section 3.3).
+"""Who is who among the speakers of windows.
+
+By clustering of their embeddings in which those of one window stay apart
+(Kinoshita et al. 2021, section 3.3), of a whole recording or window by
+window; where there are no embeddings, by the time that two windows share.
 """
 
 from typing import NamedTuple
@@ -21,11 +24,6 @@ class SpeakerLimits(NamedTuple):
         Fewest, where they are found.
     most : int, optional
         Most, where they are found.
-
-    Example
-    -------
-    >>> SpeakerLimits(most=4).of(found=7), SpeakerLimits(number=2).of(found=7)
-    (4, 2)
     """
 
     number: int | None = None
@@ -38,40 +36,16 @@ class SpeakerLimits(NamedTuple):
         return self.most if self.number is None else self.number
 
     def of(self, found):
-        """Brings a number that was found between the limits.
-
-        Arguments
-        ---------
-        found : int
-            What it would be without them.
-
-        Returns
-        -------
-        int
-            What it is.
-        """
+        """Brings a number that was found between the limits."""
         if self.number is not None:
             return self.number
         found = max(found, self.least)
         return found if self.most is None else min(found, self.most)
 
     def checked(self, outputs=None):
-        """Checks that these make sense.
+        """Gives these back; a ``ValueError`` where they make no sense.
 
-        Arguments
-        ---------
-        outputs : int, optional
-            Speakers that a model can tell apart; any number when omitted.
-
-        Returns
-        -------
-        SpeakerLimits
-            The same.
-
-        Raises
-        ------
-        ValueError
-            When they do not.
+        ``outputs`` is how many speakers a model without embeddings has.
         """
         named = {
             "num_speakers": self.number,
@@ -96,20 +70,19 @@ class SpeakerLimits(NamedTuple):
         return self
 
 
-def cluster_speakers(vectors, windows, threshold=1.0, limits=None):
+def cluster_speakers(embeddings, windows, threshold=1.0, limits=None):
     """Groups the speakers of all windows of a recording.
 
     By average linkage of Euclidean distances between unit vectors. Two
     speakers of one window come together only where the limits leave no
-    other way. It takes about ``8 n ** 2`` bytes, and time as
-    ``n ** 2``. With windows of 30 s and three speakers in each, n is 360 an
-    hour, 2 MB and 0.04 s; ten hours take 100 MB and 6 s, a day 0.5 GB and two
-    minutes.
+    other way. It takes about ``8 n ** 2`` bytes, and time as ``n ** 2``. With
+    windows of 30 s and three speakers in each, n is 360 an hour, 2 MB and
+    0.04 s; ten hours take 100 MB and 6 s, a day 0.5 GB and two minutes.
 
     Arguments
     ---------
-    vectors : numpy.ndarray
-        A vector for each speaker of each window, other than 0, [n, E].
+    embeddings : numpy.ndarray
+        One for each speaker of each window, other than 0, [n, E].
     windows : numpy.ndarray
         Number of the window of each, [n].
     threshold : float
@@ -122,17 +95,11 @@ def cluster_speakers(vectors, windows, threshold=1.0, limits=None):
     numpy.ndarray
         Number of each one's group, from 0 in the order of first appearance,
         [n]. There are fewer groups than asked for where n is less.
-
-    Example
-    -------
-    >>> vectors = np.array([[1, 0], [0, 1], [0.1, 0.9], [0.9, 0.1], [0, 1]])
-    >>> cluster_speakers(vectors, np.array([0, 0, 1, 1, 2]))
-    array([0, 1, 1, 0, 1])
     """
-    count = len(vectors)
+    count = len(embeddings)
     if count < 2:
         return np.zeros(count, np.int64)
-    distances = pdist(_unit(vectors))
+    distances = pdist(_unit(embeddings))
     first, second = _pairs(np.asarray(windows))
     # Where pdist has the pair (i, j), i < j
     places = count * first - first * (first + 1) // 2 + second - first - 1
@@ -164,14 +131,6 @@ class SpeakerTracker:
     most : int, optional
         Most groups. Where they are used up, a speaker goes to the nearest
         that is free, or to the nearest of all.
-
-    Example
-    -------
-    >>> tracker = SpeakerTracker(threshold=1.0)
-    >>> tracker.assign(np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
-    [0, 1]
-    >>> tracker.assign(np.array([[0.1, 0.9], [-1.0, 0.0]])).tolist()
-    [1, 2]
     """
 
     def __init__(self, threshold=1.0, most=None):
@@ -184,22 +143,15 @@ class SpeakerTracker:
         """Number of groups so far."""
         return 0 if self._sums is None else len(self._sums)
 
-    def assign(self, vectors):
+    def assign(self, embeddings):
         """Finds the groups of the speakers of the next window.
 
-        Arguments
-        ---------
-        vectors : numpy.ndarray
-            A vector for each, other than 0, [n, E].
-
-        Returns
-        -------
-        numpy.ndarray
-            Number of each one's group, from 0, [n].
+        From an embedding of each, other than 0, [n, E], to the number of its
+        group, from 0, [n].
         """
-        if not len(vectors):
+        if not len(embeddings):
             return np.zeros(0, np.int64)
-        vectors = _unit(vectors)
+        vectors = _unit(embeddings)
         if self._sums is None:
             self._sums = np.zeros((0, vectors.shape[1]))
         known, rows = self.count, len(vectors)
@@ -219,6 +171,59 @@ class SpeakerTracker:
         self._sums = np.concatenate([self._sums, grown])
         np.add.at(self._sums, groups, vectors)
         return groups
+
+
+class OverlapStitcher:
+    """Keeps the order of a head's outputs from window to window.
+
+    A head without embeddings numbers its speakers anew in each window. The
+    outputs of the next one are put into the order in which they differ least
+    from those of the window before it, on the frames that both have (mean
+    square, which is greatest correlation). Where a speaker is silent in all
+    of these, the order is a guess.
+    """
+
+    def __init__(self):
+        self._offset, self._before = 0, None
+
+    def push(self, offset, activities):
+        """Puts the speakers of the next window in order.
+
+        ``activities`` are probabilities, [T, S], from the frame ``offset`` of
+        the recording on.
+        """
+        if self._before is not None:
+            before = self._before[offset - self._offset :]
+            shared = min(len(before), len(activities))
+            products = before[:shared].T @ activities[:shared]
+            _, order = linear_sum_assignment(products, maximize=True)
+            activities = activities[:, order]
+        self._offset, self._before = offset, activities
+        return activities
+
+
+def spread(activities, speakers, count):
+    """Puts the speakers of a window in the places of those of the recording.
+
+    Arguments
+    ---------
+    activities : numpy.ndarray
+        Probabilities of the window's speakers, [T, n].
+    speakers : numpy.ndarray
+        Number of each among those of the recording, [n].
+    count : int
+        Number of these.
+
+    Returns
+    -------
+    numpy.ndarray
+        Probabilities, the highest where several are one, 0 for those who are
+        not in the window, [T, count].
+    """
+    found = np.zeros((len(activities), count), activities.dtype)
+    for column, speaker in zip(activities.T, speakers):
+        np.maximum(found[:, speaker], column, out=found[:, speaker])
+    return found
 
 
 def _unit(vectors):

@@ -1,51 +1,74 @@
 """Speaker diarization of recordings of any length, for any number of speakers.
 
 SpeechBrain has no interface for it. A recording goes through the model in
-windows of what it was trained on; the speakers of all windows are grouped by
-their vectors (Kinoshita et al. 2021, section 3.3), or, for models that give
-none, followed through the time that windows share.
+windows of what it was trained on (local segmentation); the speakers of all
+windows are grouped by their embeddings (Kinoshita et al. 2021, section 3.3),
+or, for models that give none, followed through the time that windows share.
 """
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.interfaces import Pretrained
+from torch.nn.utils.rnn import pad_sequence
+from torchaudio.transforms import Resample
 
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.inference.batches import groups
+from unispeech_sb.inference.audio_blocks import (
+    check_blocks,
+    duration_s,
+    padded_batches,
+    read_blocks,
+)
 from unispeech_sb.inference.clustering import (
+    OverlapStitcher,
     SpeakerLimits,
     SpeakerTracker,
     cluster_speakers,
+    spread,
 )
-from unispeech_sb.inference.diarized import Diarization, recording_name
-from unispeech_sb.inference.local_speakers import LocalSpeakerModel, modules_of
-from unispeech_sb.inference.moving import (
-    checked_blocks,
-    moves_over,
-    moves_within,
-    moving_windows,
-)
-from unispeech_sb.inference.recordings import duration_s, read_blocks
-from unispeech_sb.inference.speakers import SpeakerVerification
-from unispeech_sb.inference.stitching import OverlapStitcher, spread
-from unispeech_sb.inference.turns import (
-    Smoothing,
+from unispeech_sb.inference.segments import (
+    Binarizer,
+    Diarization,
     SpeakerNames,
     Turn,
-    TurnFinder,
+    recording_name,
+)
+from unispeech_sb.inference.sliding_window import SlidingWindow
+from unispeech_sb.inference.speaker_verification import SpeakerVerification
+from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead, FrameHead
+from unispeech_sb.nnet.binarize import BinarizeConfig
+from unispeech_sb.nnet.lengths import (
+    absolute_lengths,
+    length_mask,
+    receptive_field,
 )
 
 CONTEXT_S = 1.0
-"""Seconds that a stream is heard on before a frame is decided, where the
-delay allows it."""
+"""Seconds of a stream behind a frame before it is decided, where the delay
+allows it."""
+
+HEADS = (DiarizationHead, EENDVCHead, FrameHead)
+"""What gives activities of speakers."""
+
+NARROW_HZ, WIDE_HZ = 8000, 16000
+"""Rate of telephone speech, and of what backbones take."""
+
+MIN_SHARE = 0.05
+"""Mean activity in a window up to which a speaker is silent there: the
+authors' ``sil_spk_th``."""
+
+MIN_ALONE_S = 0.5
+"""Least speech of one speaker alone that an embedding is made of; with less,
+of all that the speaker says in the window."""
 
 
 class SpeakerDiarization(Pretrained):
-    """Tells who speaks when.
+    """Finds who speaks when.
 
     Loads with ``from_hparams`` what the recipe of diarization exports, and
     what ``convert`` makes of ``ForAudioFrameClassification`` and of the
@@ -53,25 +76,26 @@ class SpeakerDiarization(Pretrained):
     ``threshold``, ``median_filter`` (frames), ``min_speech_s`` and
     ``min_pause_s``, which are in ``smoothing`` and may be changed.
 
-    With vectors, of the head or of a speaker model, windows lie side by side,
-    the last one moved back to full length, as in the authors' code: whoever
-    speaks on after a cut is found by the voice. As there, who has less than
-    5 % of a window is not heard in it. Without vectors half of each window is
-    heard again by the next, which takes twice the time, and there are as many
-    speakers as the head has outputs. A recording needs memory for a window
-    and some bytes a frame, and its speakers what ``cluster_speakers`` says.
+    With embeddings, of the head or of a speaker model, windows lie side by
+    side, the last one moved back to full length, as in the authors' code:
+    whoever speaks on after a cut is found by the embedding. As there, a
+    speaker with less than 5 % of a window is not active in it. Without
+    embeddings half of each window is in the next one too, which takes twice
+    the time, and there are as many speakers as the head has outputs. A
+    recording needs memory for a window and some bytes a frame, and its
+    speakers what ``cluster_speakers`` says.
 
     Arguments
     ---------
     *args : tuple
         As for ``Pretrained``.
     speaker_model : SpeakerVerification or str or pathlib.Path, optional
-        A model, or folder of one, whose voices of what each speaker of a
-        window says alone take the place of the head's vectors.
+        A model, or folder of one, whose embeddings of what each speaker of a
+        window says alone take the place of the head's.
     chunk_s : float, optional
         Length of a window; the folder's when omitted.
     cluster_threshold : float, optional
-        Distance of unit vectors from which on voices are of two speakers.
+        Distance of unit vectors from which on embeddings are of two speakers.
         When omitted that of the speaker model's calibration, else 1.
     batch_seconds : float
         Most seconds of windows that go through the model together, one at
@@ -104,22 +128,22 @@ class SpeakerDiarization(Pretrained):
     ):
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
-        rule = {
-            name: getattr(self.hparams, name, 0.0)
-            for name in Smoothing._fields[:-1]
-        }
         if isinstance(speaker_model, (str, Path)):
             speaker_model = SpeakerVerification.from_hparams(
                 str(speaker_model), run_opts={"device": self.device}
             )
-        self.model = LocalSpeakerModel(
+        self.model = LocalSegmentationModel(
             backbone,
             head,
             getattr(self.hparams, "narrow_band", False),
             speaker_model,
         )
         self.audio_normalizer = AudioNormalizer(self.model.rate)
-        self.smoothing = Smoothing(**rule, frame_s=self.model.frame_s)
+        rule = {
+            name: getattr(self.hparams, name, 0.0)
+            for name in BinarizeConfig._fields[:-1]
+        }
+        self.smoothing = BinarizeConfig(**rule, frame_s=self.model.frame_s)
         self.chunk_s = chunk_s or self.hparams.chunk_s
         self.cluster_threshold = cluster_threshold
         if cluster_threshold is None:
@@ -134,7 +158,7 @@ class SpeakerDiarization(Pretrained):
         max_speakers=None,
         on_progress=None,
     ):
-        """Tells who speaks when in a recording of any length.
+        """Finds who speaks when in a recording of any length.
 
         Arguments
         ---------
@@ -153,35 +177,38 @@ class SpeakerDiarization(Pretrained):
         Returns
         -------
         Diarization
-            Without segments where nobody speaks. There may be less speakers
-            than asked for, when less are heard.
+            Without segments where nobody speaks. There may be fewer speakers
+            than asked for, when fewer are active.
 
         Raises
         ------
         AudioError
             When the recording cannot be used.
         ValueError
-            When the numbers of speakers make no sense, or the model has less
-            outputs and there are no vectors.
+            When the numbers of speakers make no sense, or the model has fewer
+            outputs and there are no embeddings.
         """
         limits = self._limits(num_speakers, min_speakers, max_speakers)
         is_wav = isinstance(source, torch.Tensor)
         rate = self.audio_normalizer.sample_rate
         seconds = len(source) / rate if is_wav else duration_s(source)
-        moves = moves_over(self._size, overlapping=not self.model.has_vectors)
-        found = self._windows(source, moves, on_progress)
-        if self.model.has_vectors:
+        sliding = SlidingWindow.offline(
+            self._size, overlapping=not self.model.has_embeddings
+        )
+        limit = self.batch_seconds * rate
+        found = self._segmented(source, sliding, limit, on_progress)
+        if self.model.has_embeddings:
             activities = self._clustered(found, limits)
         else:
             activities = self._stitched(found, limits)
-        finder, names = TurnFinder(self.smoothing), SpeakerNames()
-        turns = sorted(finder.push(activities) + finder.finish())
+        binarizer, names = Binarizer(self.smoothing), SpeakerNames()
+        turns = sorted(binarizer.push(activities) + binarizer.finish())
         return Diarization(
             "waveform" if is_wav else recording_name(source),
             seconds,
             tuple(
-                Turn(start, min(end, round(seconds, 6)), names[who], sure)
-                for start, end, who, sure in turns
+                Turn(start, min(end, round(seconds, 6)), names[speaker], prob)
+                for start, end, speaker, prob in turns
             ),
         )
 
@@ -193,7 +220,7 @@ class SpeakerDiarization(Pretrained):
         max_speakers=None,
         on_progress=None,
     ):
-        """Tells who speaks when in many files, one after the other.
+        """Finds who speaks when in many files, one after the other.
 
         Arguments
         ---------
@@ -250,15 +277,14 @@ class SpeakerDiarization(Pretrained):
     def diarize_stream(
         self, source, delay_s=10.0, num_speakers=None, max_speakers=None
     ):
-        """Tells who speaks when while a recording goes on.
+        """Finds who speaks when while a recording goes on.
 
-        What is said of the time up to t does not depend on what is heard
-        after t + ``delay_s``. A window ends every ``delay_s`` less what
-        smoothing and ``CONTEXT_S`` take, and is as long as those of
-        ``diarize_file``: the shorter the delay, the more often each second
-        goes through the model. The first windows are shorter, and whom they
-        take for one or for two is not thought over: ``diarize_file`` knows
-        better.
+        The turns up to a time t do not depend on the recording after
+        t + ``delay_s``. A window ends every ``delay_s`` less what binarization
+        and ``CONTEXT_S`` take, and is as long as those of ``diarize_file``:
+        the shorter the delay, the more often each second goes through the
+        model. The first windows are shorter, and speakers that they confuse
+        stay confused: ``diarize_file`` is more accurate.
 
         Arguments
         ---------
@@ -276,70 +302,66 @@ class SpeakerDiarization(Pretrained):
         ------
         Turn
             The next one that is over, in the order of their ends at about
-            the delay; held are a window and the turns that are not over.
+            the delay; a window and the turns that are not over are kept.
 
         Raises
         ------
         AudioError
             When the recording cannot be used.
         ValueError
-            When the delay is shorter than what smoothing takes.
+            When the delay is shorter than what binarization takes.
         """
         most = self._limits(num_speakers, 1, max_speakers).most_or_number
-        moves = self._moves_within(delay_s)
+        sliding = self._sliding_within(delay_s)
         tracker = SpeakerTracker(self.cluster_threshold, most)
-        stitcher, finder = OverlapStitcher(), TurnFinder(self.smoothing)
+        stitcher, binarizer = OverlapStitcher(), Binarizer(self.smoothing)
         names = SpeakerNames()
-        for window, local in self._windows(source, moves, one_by_one=True):
-            if self.model.has_vectors:
-                ids = tracker.assign(local.vectors)
-                heard = local.activities[:, local.heard]
-                activities = spread(heard, ids, tracker.count)
+        for window, local in self._segmented(source, sliding):
+            if self.model.has_embeddings:
+                ids = tracker.assign(local.embeddings)
+                active = local.activities[:, local.active]
+                activities = spread(active, ids, tracker.count)
             else:
                 activities = stitcher.push(window.offset, local.activities)
-            for start, end, who, sure in finder.push(activities[window.kept]):
-                yield Turn(start, end, names[who], sure)
-        for start, end, who, sure in finder.finish():
-            yield Turn(start, end, names[who], sure)
+            turns = binarizer.push(activities[window.kept])
+            for start, end, speaker, prob in turns:
+                yield Turn(start, end, names[speaker], prob)
+        for start, end, speaker, prob in binarizer.finish():
+            yield Turn(start, end, names[speaker], prob)
 
-    def _windows(self, source, moves, on_progress=None, one_by_one=False):
-        """Yields windows and their speakers."""
+    def _segmented(self, source, sliding, limit=0, on_progress=None):
+        """Yields windows, batches of up to ``limit`` samples, and their
+        ``LocalSegmentation``."""
         blocks, name = self._blocks(source)
         if on_progress is not None:
-            blocks = _telling(blocks, self.model.rate, on_progress)
-        windows = moving_windows(
-            blocks, moves, self.model.hop, self.model.least, name
-        )
-        size_s = moves.size * self.model.frame_s
-        most = 1 if one_by_one else max(1, int(self.batch_seconds / size_s))
-        for batch in groups(windows, most):
+            blocks = _with_progress(blocks, self.model.rate, on_progress)
+        windows = sliding.cut(blocks, self.model.hop, self.model.least, name)
+        for batch in padded_batches(windows, lambda pair: len(pair[1]), limit):
             with torch.no_grad(), self.inference_ctx:
-                found = self.model.find(
-                    [window.wav for window in batch], self.smoothing.threshold
+                found = self.model.segment(
+                    [wav for _, wav in batch], self.smoothing.threshold
                 )
-            for window, local in zip(batch, found, strict=True):
-                # The samples are not needed any more
-                yield window._replace(wav=None), local
+            yield from zip([window for window, _ in batch], found, strict=True)
 
     def _blocks(self, source):
         """The samples of a recording, and what errors call it."""
         if isinstance(source, torch.Tensor):
             blocks = read_blocks(source, self.audio_normalizer)
-            return checked_blocks(blocks, "waveform"), "waveform"
+            return check_blocks(blocks, "waveform"), "waveform"
         if hasattr(source, "__iter__") and not isinstance(source, str):
-            return checked_blocks(source, "stream"), "stream"
+            return check_blocks(source, "stream"), "stream"
         return read_blocks(source, self.audio_normalizer), source
 
     def _clustered(self, found, limits):
-        """Activities of the recording's speakers by their vectors, [F, K]."""
-        parts, vectors, places = [], [], []
+        """Activities of the recording's speakers by embeddings, [T, K]."""
+        parts, embeddings, places = [], [], []
         for number, (window, local) in enumerate(found):
-            vectors += list(local.vectors)
-            places += [number] * len(local.heard)
+            embeddings += list(local.embeddings)
+            places += [number] * len(local.active)
             # A copy: a view would hold the window
-            parts.append(local.activities[window.kept, local.heard].copy())
+            parts.append(local.activities[window.kept, local.active].copy())
         owners = cluster_speakers(
-            vectors, np.array(places), self.cluster_threshold, limits
+            embeddings, np.array(places), self.cluster_threshold, limits
         )
         count, begin, rows = int(owners.max(initial=-1)) + 1, 0, []
         for part in parts:
@@ -349,19 +371,19 @@ class SpeakerDiarization(Pretrained):
         return np.concatenate(rows)
 
     def _stitched(self, found, limits):
-        """Activities of the head's speakers, [F, S]; of those who are too
+        """Activities of the head's speakers, [T, S]; of those who are too
         many those who say least are left out."""
         stitcher, rows = OverlapStitcher(), []
         for window, local in found:
             row = stitcher.push(window.offset, local.activities)
             rows.append(row[window.kept])
         activities = np.concatenate(rows)
-        said = (activities > self.smoothing.threshold).sum(0)
-        loudest = np.argsort(-said, kind="stable")[: limits.most_or_number]
-        return activities[:, np.sort(loudest)]
+        frames = (activities > self.smoothing.threshold).sum(0)
+        most = np.argsort(-frames, kind="stable")[: limits.most_or_number]
+        return activities[:, np.sort(most)]
 
-    def _moves_within(self, delay_s):
-        """How windows move for an answer within a delay."""
+    def _sliding_within(self, delay_s):
+        """The sliding window that gives an answer within a delay."""
         frame_s, reach = self.model.frame_s, self.smoothing.reach
         ahead = math.floor(delay_s / frame_s + 1e-6) - reach
         if ahead < 1:
@@ -369,7 +391,8 @@ class SpeakerDiarization(Pretrained):
                 f"delay_s: expected at least {(reach + 1) * frame_s:g} s, as "
                 f"smoothing takes {reach * frame_s:g}; got {delay_s}"
             )
-        return moves_within(self._size, ahead, round(CONTEXT_S / frame_s))
+        context = round(CONTEXT_S / frame_s)
+        return SlidingWindow.online(self._size, ahead, context)
 
     @property
     def _size(self):
@@ -378,12 +401,227 @@ class SpeakerDiarization(Pretrained):
 
     def _limits(self, *numbers):
         """How many speakers there may be, checked."""
-        outputs = None if self.model.has_vectors else self.model.num_outputs
+        model = self.model
+        outputs = None if model.has_embeddings else model.num_outputs
         return SpeakerLimits(*numbers).checked(outputs)
 
 
-def _telling(blocks, rate, on_progress):
-    """Tells of each block when the next one is asked for."""
+class LocalSegmentation(NamedTuple):
+    """The speakers of one window.
+
+    Arguments
+    ---------
+    activities : numpy.ndarray
+        Probability that each is active, [T, S].
+    active : numpy.ndarray
+        Numbers of those that are not silent, [n].
+    embeddings : numpy.ndarray or None
+        One of each of these, [n, E]; None where the model gives none.
+    """
+
+    activities: np.ndarray
+    active: np.ndarray
+    embeddings: np.ndarray | None
+
+
+class LocalSegmentationModel:
+    """Finds the speakers of windows, each by itself as in training.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        Waveforms to features.
+    head : EENDVCHead or FrameHead or DiarizationHead
+        Features to activities; ``EENDVCHead`` gives embeddings too.
+    narrow_band : bool
+        The model takes telephone speech: waveforms are at 8 kHz and brought
+        to 16 kHz by ``torchaudio.transforms.Resample``.
+    speaker_model : SpeakerVerification, optional
+        Gives the embeddings in place of the head.
+    """
+
+    def __init__(self, backbone, head, narrow_band=False, speaker_model=None):
+        self.backbone, self.head = backbone, head
+        self.narrow_band, self.speaker_model = narrow_band, speaker_model
+        self._widen = Resample(NARROW_HZ, WIDE_HZ)
+        extractor = backbone.feature_extractor
+        self._stride = int(np.prod(extractor.strides))
+        self._field = receptive_field(extractor.kernels, extractor.strides)
+
+    @property
+    def has_embeddings(self):
+        """Whether windows come with embeddings of their speakers."""
+        return self.speaker_model is not None or self._clusters
+
+    @property
+    def num_outputs(self):
+        """Speakers of a window that the head has outputs for."""
+        config = self.head.config
+        return config.get("num_speakers", config.get("num_classes"))
+
+    @property
+    def rate(self):
+        """Sampling rate of the waveforms in Hz."""
+        return NARROW_HZ if self.narrow_band else WIDE_HZ
+
+    @property
+    def hop(self):
+        """Samples of a frame of the activities."""
+        stride = 2 * self._stride if self._clusters else self._stride
+        return stride * self.rate // WIDE_HZ
+
+    @property
+    def least(self):
+        """Fewest samples of a waveform."""
+        return -(-self._field * self.rate // WIDE_HZ)
+
+    @property
+    def frame_s(self):
+        """Seconds of a frame."""
+        return self.hop / self.rate
+
+    def activities(self, wavs, wav_lens=None):
+        """Computes who is active when in whole waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms at ``rate``, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each, in (0, 1], [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Probabilities, 0 in the padding, [B, T, S].
+        embeddings : torch.Tensor or None
+            One for each speaker, [B, S, E]; None where the head has none.
+        """
+        device = next(self.backbone.parameters()).device
+        wavs = wavs.to(device)
+        counts = torch.full((len(wavs),), wavs.shape[1], device=device)
+        if wav_lens is not None:
+            wav_lens = wav_lens.to(device)
+            counts = absolute_lengths(wav_lens, wavs.shape[1])
+        frames = (counts // self.hop).clamp(min=1)
+        if self.narrow_band:
+            wavs = self._widen.to(device)(wavs)
+        lengths = None
+        if wav_lens is not None:
+            lengths = self.backbone.frame_lens(wavs.shape[1], wav_lens)
+        feats = self.backbone.iter_states(
+            wavs, wav_lens, "normed" if self.head.layer_mix is None else None
+        )
+        if self.head.layer_mix is None:
+            for state in feats:
+                feats = state
+        if self._clusters:
+            found, embeddings = self.head.estimate(feats, lengths, frames)
+        else:
+            found = self.head(feats, lengths).float().sigmoid()
+            found = _continued(found, lengths, frames)
+            embeddings = None
+        mask = length_mask(frames, found.shape[1])[..., None]
+        return found.float().masked_fill(~mask, 0.0), embeddings
+
+    def segment(self, wavs, threshold=0.5):
+        """Finds the speakers of windows.
+
+        Arguments
+        ---------
+        wavs : list of torch.Tensor
+            Windows at ``rate``, [N] each. Where all samples of one are the
+            same, nobody speaks.
+        threshold : float
+            Probability above which a speaker is active, for the speaker
+            model.
+
+        Returns
+        -------
+        list of LocalSegmentation
+            In their order.
+        """
+        counts = torch.tensor([len(wav) for wav in wavs])
+        padded = pad_sequence(wavs, batch_first=True)
+        shares = None if counts.unique().numel() == 1 else counts / counts.max()
+        found, embeddings = self.activities(padded, shares)
+        results = []
+        for row, wav in enumerate(wavs):
+            frames = max(1, len(wav) // self.hop)
+            activities = found[row, :frames].cpu().numpy()
+            if bool(wav.min() == wav.max()):
+                activities = np.zeros_like(activities)
+            active = np.flatnonzero(activities.mean(0) > MIN_SHARE)
+            own = None
+            if self.speaker_model is not None:
+                own = self._embed(wav, activities > threshold, active)
+            elif embeddings is not None:
+                own = embeddings[row].float().cpu().numpy()[active]
+            results.append(LocalSegmentation(activities, active, own))
+        return results
+
+    @property
+    def _clusters(self):
+        """Whether the head gives embeddings, and a frame every 40 ms."""
+        return isinstance(self.head, EENDVCHead)
+
+    def _embed(self, wav, active, speakers):
+        """Embeddings of some speakers by the speaker model, [n, E]."""
+        vectors = []
+        least = max(self.least, round(MIN_ALONE_S * self.rate))
+        for speaker in speakers:
+            alone = active[:, speaker] & (active.sum(1) == 1)
+            wanted = wav
+            for frames in (alone, active[:, speaker]):
+                part = _taken(wav, frames, self.hop)
+                if len(part) >= least and part.min() < part.max():
+                    wanted = part
+                    break
+            if self.narrow_band:
+                wanted = self._widen.cpu()(wanted)
+            vectors.append(self.speaker_model.embed(wanted).vector.numpy())
+        return np.stack(vectors) if vectors else np.zeros((0, 1))
+
+
+def modules_of(mods):
+    """Takes a backbone and a head from the modules of a folder.
+
+    Recipes call the backbone ``backbone``, converted folders ``encoder``.
+    """
+    for name in ("backbone", "encoder"):
+        if name in mods and "head" in mods:
+            backbone, head = mods[name], mods["head"]
+            if isinstance(head, HEADS):
+                return backbone, head
+    raise ValueError(
+        "modules: expected backbone (or encoder) and a head that scores "
+        f"frames ({', '.join(cls.__name__ for cls in HEADS)}); "
+        f"got {', '.join(mods)}"
+    )
+
+
+def _taken(wav, frames, hop):
+    """The samples of some frames, one after the other."""
+    taken = torch.from_numpy(np.repeat(frames, hop))[: len(wav)]
+    return wav[: len(taken)][taken]
+
+
+def _continued(found, lengths, frames):
+    """Lets the last frame of each row last until its samples end.
+
+    The convolutions leave one frame less than there are strides.
+    """
+    most = int(frames.max())
+    counts = torch.full_like(frames, found.shape[1])
+    if lengths is not None:
+        counts = absolute_lengths(lengths, found.shape[1])
+    places = torch.arange(most, device=found.device)
+    places = torch.minimum(places[None], counts[:, None] - 1)
+    return found.gather(1, places[..., None].expand(-1, -1, found.shape[2]))
+
+
+def _with_progress(blocks, rate, on_progress):
+    """Reports the seconds of each block when the next one is asked for."""
     for block in blocks:
         yield block
         on_progress(len(block) / rate)
@@ -391,7 +629,7 @@ def _telling(blocks, rate, on_progress):
 
 def _distance_of(speaker_model):
     """Distance of unit vectors at which two speakers are as probable as one,
-    where the model's calibration tells it from the cosine alone."""
+    where the model's calibration gives it by the cosine alone."""
     calibration = getattr(speaker_model, "calibration", None)
     if calibration is None or calibration.quality:
         return 1.0

@@ -4,31 +4,31 @@ import pytest
 import torch
 
 from tests.inference.models import uneven_speech
-from unispeech_sb.inference.statistics import Moments, statistics_of_whole
+from unispeech_sb.inference.global_norm import GlobalStatistics, global_norm
 from unispeech_sb.lobes.backbone import Backbone
 
 
-def moments_of(wav, block):
+def statistics_of(wav, block):
     """Gathered block by block."""
-    moments = Moments(kernel=10, stride=5)
+    statistics = GlobalStatistics(kernel=10, stride=5)
     for part in wav.split(block):
-        moments.add(part)
-    return moments
+        statistics.add(part)
+    return statistics
 
 
 @pytest.mark.parametrize("block", [3, 160, 9999, 48000])
-def test_moments_do_not_depend_on_the_blocks(block):
+def test_statistics_do_not_depend_on_the_blocks(block):
     wav = uneven_speech(0.3 if block == 3 else 3.0)
-    moments = moments_of(wav, block)
+    statistics = statistics_of(wav, block)
     patches = wav.double().unfold(0, 10, 5)
-    assert moments.num_samples == len(wav)
-    assert moments.mean == pytest.approx(wav.double().mean().item())
-    assert moments.variance == pytest.approx(
+    assert statistics.num_samples == len(wav)
+    assert statistics.mean == pytest.approx(wav.double().mean().item())
+    assert statistics.variance == pytest.approx(
         wav.double().var(correction=0).item()
     )
-    torch.testing.assert_close(moments.patch_mean, patches.mean(0))
+    torch.testing.assert_close(statistics.patch_mean, patches.mean(0))
     torch.testing.assert_close(
-        moments.patch_covariance, torch.cov(patches.T, correction=0)
+        statistics.patch_covariance, torch.cov(patches.T, correction=0)
     )
 
 
@@ -42,12 +42,12 @@ def test_a_part_is_normalised_as_in_the_whole(norm, normalize, bias):
     if bias:
         backbone.feature_extractor.conv_layers[0].conv.bias.data.normal_()
     wav = uneven_speech(2.0)
-    moments = moments_of(wav, 7000)
+    statistics = statistics_of(wav, 7000)
     part = wav[3200:12000]
     with torch.no_grad():
         whole = backbone.encode(wav[None]).extract_features[0]
         alone = backbone.encode(part[None]).extract_features[0]
-        with statistics_of_whole(backbone, [moments]) as prepare:
+        with global_norm(backbone, [statistics]) as prepare:
             (ready,) = prepare([part])
             ours = backbone.encode(ready[None]).extract_features[0]
     expected = whole[10 : 10 + len(ours)]
@@ -59,11 +59,11 @@ def test_a_part_is_normalised_as_in_the_whole(norm, normalize, bias):
 def test_the_backbone_is_as_before_afterwards():
     backbone = Backbone.from_preset("tiny", normalize_wav=True).eval()
     wav = torch.randn(1, 3000)
-    moments = moments_of(uneven_speech(1.0), 5000)
+    statistics = statistics_of(uneven_speech(1.0), 5000)
     before, keys = backbone(wav), list(backbone.state_dict())
     with (
         pytest.raises(RuntimeError),
-        statistics_of_whole(backbone, [moments]),
+        global_norm(backbone, [statistics]),
     ):
         assert not backbone.normalize_wav
         raise RuntimeError

@@ -1,4 +1,6 @@
-"""What two recordings score must depend on the voices in them only."""
+"""What two recordings score must depend on their speakers only."""
+
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +17,13 @@ from tests.inference.speaker_models import (
     write,
 )
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.inference.voices import Voice
+from unispeech_sb.inference.speaker_verification import (
+    EmbeddingAverager,
+    SpeakerEmbedding,
+    cosine,
+    pair_quality,
+    validate_embedding,
+)
 from unispeech_sb.lobes.heads import SpeakerHead
 from unispeech_sb.metrics.calibration import Calibration
 
@@ -40,7 +48,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    """Its model, which hears two seconds at once."""
+    """Its model, which takes two seconds at once."""
     return load_model(folder, window_s=2.0)
 
 
@@ -209,7 +217,7 @@ def test_bad_files_are_named_and_passed_over(tmp_path):
     heard = []
     found = dict(model.embed_files([*bad, *paths], 60.0, heard.append))
     for path in paths:
-        assert isinstance(found[path], Voice)
+        assert isinstance(found[path], SpeakerEmbedding)
     for path, said in zip(
         bad, ("not readable", "all silent", "expected at least"), strict=True
     ):
@@ -235,16 +243,16 @@ def test_an_embedding_without_direction_is_refused(tmp_path):
 
 def test_an_enrolment_is_the_mean_of_its_recordings(model, tmp_path):
     wavs = [voice(1, 1.0, take) for take in range(3)]
-    voices = [model.embed(wav) for wav in wavs]
+    alone = [model.embed(wav) for wav in wavs]
     path = write(tmp_path / "c.wav", wavs[2])
-    found = model.enroll([wavs[0], voices[1], path])
-    mean = sum(v.vector / v.magnitude for v in voices)
+    found = model.enroll([wavs[0], alone[1], path])
+    mean = sum(one.vector / one.magnitude for one in alone)
     torch.testing.assert_close(
         found.vector / found.magnitude, mean / mean.norm()
     )
     assert found.duration_s == pytest.approx(3.0)
     assert found.magnitude == pytest.approx(
-        sum(v.magnitude for v in voices) / 3
+        sum(one.magnitude for one in alone) / 3
     )
     assert model.verify(found, path).score > 0
     one = model.enroll([path])
@@ -286,7 +294,7 @@ def test_a_calibration_may_weigh_quality(tmp_path):
     path = save_model(tmp_path / "m", calibration=calibration)
     model = load_model(path)
     left, right = (
-        Voice(torch.tensor(vector), seconds)
+        SpeakerEmbedding(torch.tensor(vector), seconds)
         for vector, seconds in (([3.0, 4.0], 2.0), ([2.0, 0.0], 1.0))
     )
     found = model.verify(left, right)
@@ -303,6 +311,11 @@ def test_a_window_has_a_length(seconds, folder):
         load_model(folder, window_s=seconds)
 
 
+def test_a_window_may_be_shorter_than_a_second(folder):
+    model = load_model(folder, window_s=0.5)
+    assert model.embed(voice(1, 1.2)).duration_s == pytest.approx(1.2)
+
+
 @pytest.mark.real_data
 def test_the_level_of_speech_does_not_matter(data_folder, tmp_path):
     files = sorted((data_folder / "digits" / "zero").glob("*.flac"))[::60]
@@ -313,3 +326,54 @@ def test_the_level_of_speech_does_not_matter(data_folder, tmp_path):
         quiet = write(tmp_path / "quiet.wav", torch.from_numpy(samples / 30))
         assert rate == 16000
         assert model.score(str(path), quiet) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_embedding_has_a_cosine_of_one_with_itself_and_no_order():
+    vectors = [torch.randn(256) * 3**n for n in range(-9, 9)]
+    embeddings = [SpeakerEmbedding(vector, 1.0) for vector in vectors]
+    for one in embeddings:
+        assert cosine(one, one) == 1.0
+        assert cosine(one, SpeakerEmbedding(-one.vector, 1.0)) == -1.0
+        for other in embeddings:
+            assert cosine(one, other) == cosine(other, one)
+            wanted = torch.cosine_similarity(one.vector, other.vector, dim=0)
+            assert cosine(one, other) == pytest.approx(wanted.item(), abs=1e-6)
+
+
+def test_a_mean_weighs_directions_and_norms():
+    averager = EmbeddingAverager()
+    averager.add(torch.tensor([[8.0, 0.0]]), torch.tensor([3.0]), 3.0)
+    averager.add(torch.tensor([[0.0, 2.0], [0.0, 1.0]]), torch.ones(2), 2.0)
+    found = averager.mean("a")
+    assert found.magnitude == pytest.approx((3 * 8 + 2 + 1) / 5)
+    direction = found.vector / found.magnitude
+    assert direction.tolist() == pytest.approx([3 / 13**0.5, 2 / 13**0.5])
+    assert found.duration_s == 5.0
+
+
+@pytest.mark.parametrize("vectors", [[[1.0], [-1.0]], [[0.0]], [[math.inf]]])
+def test_a_mean_without_direction_is_refused(vectors):
+    averager = EmbeddingAverager()
+    averager.add(torch.tensor(vectors), torch.ones(len(vectors)), 1.0)
+    with pytest.raises(AudioError, match=r"a\.wav: .* a direction"):
+        averager.mean("a.wav")
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_an_embedding_without_direction_is_named(value):
+    bad = SpeakerEmbedding(torch.full((3,), value), 1.0)
+    with pytest.raises(AudioError, match="^a.wav: expected an embedding"):
+        validate_embedding(bad, "a.wav")
+
+
+def test_only_measures_of_the_calibration_are_given():
+    durations, magnitudes = [[1.0, 2.0], [3.0, 1.0]], [[4.0, 5.0], [6.0, 7.0]]
+    given = durations, magnitudes
+    assert pair_quality(Calibration(), *given) is None
+    names = {"magnitude_max": 1.0, "log_duration_min": 2.0}
+    found = pair_quality(Calibration(quality=names), *given)
+    assert list(found) == list(names)
+    assert found["magnitude_max"].tolist() == [6.0, 7.0]
+    assert found["log_duration_min"].tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"among log_duration.*; got snr"):
+        pair_quality(Calibration(quality={"snr": 1.0}), *given)

@@ -5,30 +5,79 @@ the threshold that a folder's calibration gives.
 """
 
 import math
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.inference.batches import (
-    even_windows,
-    groups,
-    length_batches,
+from unispeech_sb.inference.audio_blocks import (
+    duration_s,
+    padded_batches,
+    read_blocks,
+    run_files,
 )
-from unispeech_sb.inference.recordings import duration_s, read_blocks
-from unispeech_sb.inference.voices import (
-    Decision,
-    MeanVoice,
-    Voice,
-    cosine,
-    fault_of,
-    pair_quality,
-)
+from unispeech_sb.inference.sliding_window import SlidingWindow
+from unispeech_sb.metrics.calibration import quality_measures
+
+
+class SpeakerEmbedding(NamedTuple):
+    """The embedding of a speaker, from one recording or several.
+
+    Arguments
+    ---------
+    vector : torch.Tensor
+        The embedding, float32, [D]. Only its direction is compared; its norm
+        is a measure of quality.
+    duration_s : float
+        Seconds that it was computed from.
+
+    Example
+    -------
+    >>> SpeakerEmbedding(torch.tensor([3.0, 4.0]), 2.5).magnitude
+    5.0
+    """
+
+    vector: torch.Tensor
+    duration_s: float
+
+    @property
+    def magnitude(self):
+        """Norm of the embedding."""
+        return self.vector.norm().item()
+
+
+class Decision(NamedTuple):
+    """What is decided of two embeddings.
+
+    Arguments
+    ---------
+    score : float
+        Cosine of the embeddings, -1 to 1.
+    llr : float or None
+        Natural log-likelihood ratio of one speaker against two; None without
+        a calibration.
+    same : bool
+        Whether the score is at least the threshold.
+    threshold : float
+        Of the score.
+
+    Example
+    -------
+    >>> Decision(score=0.8, llr=2.0, same=True, threshold=0.6).same
+    True
+    """
+
+    score: float
+    llr: float | None
+    same: bool
+    threshold: float
 
 
 class SpeakerVerification(SpeakerRecognition):
-    """Tells whether two recordings are of one speaker.
+    """Decides whether two recordings are of one speaker.
 
     Loads with ``from_hparams`` what ``SpeakerRecognition`` loads, and has its
     methods too. Those decide at a cosine of 0.25, whatever the model;
@@ -40,7 +89,7 @@ class SpeakerVerification(SpeakerRecognition):
     mean of their norms.
 
     The level of a recording does not matter, as each is first scaled to one
-    level, that of usual speech. Without that it does: a model that hears raw
+    level, that of usual speech. Without that it does: a model that takes raw
     waveforms, as most Base models do, changes its mind on quiet ones, and
     even one with ``normalize_wav`` does where their variance comes near
     ``normalize_eps``. SpeechBrain's methods take waveforms as they are; at
@@ -108,7 +157,7 @@ class SpeakerVerification(SpeakerRecognition):
 
         Returns
         -------
-        Voice
+        SpeakerEmbedding
             Embedding and length.
 
         Raises
@@ -120,7 +169,7 @@ class SpeakerVerification(SpeakerRecognition):
         seconds = self._seconds(source)
         if seconds <= self.window_s:
             wav = self._read(source)
-            (result,) = self._voices([(source, wav)])
+            (result,) = self._embed_batch([(source, wav)])
             if isinstance(result, AudioError):
                 raise result
             if on_progress is not None:
@@ -131,7 +180,7 @@ class SpeakerVerification(SpeakerRecognition):
     def embed_files(self, paths, batch_seconds=60.0, on_progress=None):
         """Computes the embeddings of many files, several at a time.
 
-        Files of like length go through the model together, and so do the
+        Files of similar length go through the model together, and so do the
         windows of a long one. A file gives the same alone and in any batch
         (not under ``tdnn_lengths: hf``, nor fairseq's ``mask_rule``).
 
@@ -149,38 +198,34 @@ class SpeakerVerification(SpeakerRecognition):
         ------
         path : str or path-like
             As given; the shortest first, but for those that cannot be used.
-        result : Voice or AudioError
-            The voice, or why the file cannot be used.
+        result : SpeakerEmbedding or AudioError
+            The embedding, or why the file cannot be used.
         """
-        lengths = []
-        for path in paths:
-            try:
-                lengths.append((duration_s(path), path))
-            except AudioError as error:
-                yield path, error
-        lengths.sort(key=lambda pair: pair[0])
-        short = [pair for pair in lengths if pair[0] <= self.window_s]
-        for batch in length_batches(short, batch_seconds):
-            yield from self._embed_batch([path for _, path in batch])
-            if on_progress is not None:
-                on_progress(sum(seconds for seconds, _ in batch))
-        for _, path in lengths[len(short) :]:
-            try:
-                yield path, self.embed(path, batch_seconds, on_progress)
-            except AudioError as error:
-                yield path, error
+        return run_files(
+            paths,
+            self._read,
+            self._embed_batch,
+            partial(
+                self._embed_long,
+                batch_seconds=batch_seconds,
+                on_progress=on_progress,
+            ),
+            self.window_s,
+            batch_seconds,
+            on_progress,
+        )
 
     def enroll(self, sources):
         """Joins recordings of one speaker.
 
         Arguments
         ---------
-        sources : iterable of str, path-like, torch.Tensor or Voice
+        sources : iterable of str, path-like, Tensor or SpeakerEmbedding
             As ``embed`` takes them, or what it gave; at least one.
 
         Returns
         -------
-        Voice
+        SpeakerEmbedding
             The direction of the mean of the embeddings, which count alike;
             the mean of their norms; all seconds together.
 
@@ -191,24 +236,24 @@ class SpeakerVerification(SpeakerRecognition):
         ValueError
             When there is none.
         """
-        mean = MeanVoice()
+        averager = EmbeddingAverager()
         for source in sources:
-            voice = self._voice(source)
-            mean.add(voice.vector[None], torch.ones(1), voice.duration_s)
-        if not mean.weight:
+            one = self._embedding(source)
+            averager.add(one.vector[None], torch.ones(1), one.duration_s)
+        if not averager.weight:
             raise ValueError(
                 "enroll: expected at least one recording; got none"
             )
-        return mean.voice("enroll")
+        return averager.mean("enroll")
 
     def score(self, left, right):
-        """Compares two voices.
+        """Compares two speakers.
 
         Arguments
         ---------
-        left : str, path-like, torch.Tensor or Voice
+        left : str, path-like, torch.Tensor or SpeakerEmbedding
             As ``embed`` takes it, or what it or ``enroll`` gave.
-        right : str, path-like, torch.Tensor or Voice
+        right : str, path-like, torch.Tensor or SpeakerEmbedding
             The same.
 
         Returns
@@ -221,20 +266,20 @@ class SpeakerVerification(SpeakerRecognition):
         AudioError
             When a recording cannot be used.
         """
-        return cosine(self._voice(left), self._voice(right))
+        return cosine(self._embedding(left), self._embedding(right))
 
     def verify(self, left, right, p_target=None, threshold=None):
-        """Decides whether two voices are of one speaker.
+        """Decides whether two embeddings are of one speaker.
 
         Arguments
         ---------
-        left : str, path-like, torch.Tensor or Voice
+        left : str, path-like, torch.Tensor or SpeakerEmbedding
             As ``embed`` takes it, or what it or ``enroll`` gave.
-        right : str, path-like, torch.Tensor or Voice
+        right : str, path-like, torch.Tensor or SpeakerEmbedding
             The same.
         p_target : float, optional
-            How probable one speaker is before they are heard, in (0, 1): the
-            threshold is the calibration's for it, and for 0.5 when omitted.
+            Prior probability of one speaker, in (0, 1): the threshold is the
+            calibration's for it, and for 0.5 when omitted.
         threshold : float, optional
             Least cosine of one speaker, in place of the calibration's.
 
@@ -259,13 +304,13 @@ class SpeakerVerification(SpeakerRecognition):
             )
         if threshold is not None and p_target is not None:
             raise ValueError("verify: expected p_target or threshold, got both")
-        voices = self._voice(left), self._voice(right)
-        score, llr = cosine(*voices), None
+        pair = self._embedding(left), self._embedding(right)
+        score, llr = cosine(*pair), None
         if self.calibration is not None:
             quality = pair_quality(
                 self.calibration,
-                [[voice.duration_s] for voice in voices],
-                [[voice.magnitude] for voice in voices],
+                [[one.duration_s] for one in pair],
+                [[one.magnitude] for one in pair],
             )
             (llr,) = self.calibration.llr([score], quality).tolist()
         if threshold is None:
@@ -275,9 +320,11 @@ class SpeakerVerification(SpeakerRecognition):
             threshold = float(torch.as_tensor(limit).reshape(()))
         return Decision(score, llr, score >= threshold, float(threshold))
 
-    def _voice(self, source):
-        """A voice, embedded where it is not one already."""
-        return source if isinstance(source, Voice) else self.embed(source)
+    def _embedding(self, source):
+        """An embedding, computed where it is not one already."""
+        if isinstance(source, SpeakerEmbedding):
+            return source
+        return self.embed(source)
 
     def _seconds(self, source):
         """Length of a recording, without reading it."""
@@ -292,56 +339,55 @@ class SpeakerVerification(SpeakerRecognition):
             raise AudioError(f"{_name(source)}: all silent")
         return wav
 
-    def _embed_batch(self, paths):
-        """Voices or errors of files that go through the model together."""
-        pairs = []
-        for path in paths:
-            try:
-                pairs.append((path, self._read(path)))
-            except AudioError as error:
-                yield path, error
-        results = self._voices(pairs) if pairs else []
-        for (path, _), result in zip(pairs, results, strict=True):
-            yield path, result
-
-    def _voices(self, pairs):
-        """Voices of whole recordings, or what the model finds wrong."""
+    def _embed_batch(self, pairs):
+        """Embeddings of whole recordings, or what the model finds wrong."""
         rate = self.audio_normalizer.sample_rate
         try:
             vectors = self._vectors([wav for _, wav in pairs])
         except ValueError as error:
             if len(pairs) == 1:
                 return [AudioError(f"{_name(pairs[0][0])}: {error}")]
-            # One of them spoils the batch: each by itself tells which
-            return [self._voices([pair])[0] for pair in pairs]
+            # One of them spoils the batch: each by itself shows which
+            return [self._embed_batch([pair])[0] for pair in pairs]
         results = []
         for (source, wav), vector in zip(pairs, vectors, strict=True):
-            voice = Voice(vector, len(wav) / rate)
-            error = fault_of(voice, _name(source))
-            results.append(voice if error is None else error)
+            found = SpeakerEmbedding(vector, len(wav) / rate)
+            try:
+                results.append(validate_embedding(found, _name(source)))
+            except AudioError as error:
+                results.append(error)
         return results
 
+    def _embed_long(self, paths, batch_seconds, on_progress):
+        """Embeddings or errors of files that are cut into windows."""
+        for path in paths:
+            try:
+                yield path, self.embed(path, batch_seconds, on_progress)
+            except AudioError as error:
+                yield path, error
+
     def _embed_windows(self, source, seconds, batch_seconds, on_progress):
-        """The voice of a recording that is heard window by window."""
+        """The embedding of a recording by windows of one length."""
         rate = self.audio_normalizer.sample_rate
         count = math.ceil(seconds / self.window_s)
         size = math.ceil(seconds * rate / count)
         most = max(1, int(batch_seconds * rate / size + 1e-6))
-        windows = even_windows(
-            read_blocks(source, self.audio_normalizer), size, count
+        windows = SlidingWindow.offline(size, moves_back=False).cut(
+            read_blocks(source, self.audio_normalizer), hop=1
         )
-        mean = MeanVoice()
-        for batch in groups(windows, most):
-            heard = [wav for wav in batch if not _is_silent(wav)]
-            if heard:
-                lengths = torch.tensor([len(wav) / rate for wav in heard])
-                vectors = self._vectors(heard)
-                mean.add(vectors, lengths, lengths.sum().item())
+        averager = EmbeddingAverager()
+        wavs = (wav for _, wav in windows)
+        for batch in padded_batches(wavs, len, most * size):
+            loud = [wav for wav in batch if not _is_silent(wav)]
+            if loud:
+                lengths = torch.tensor([len(wav) / rate for wav in loud])
+                vectors = self._vectors(loud)
+                averager.add(vectors, lengths, lengths.sum().item())
             if on_progress is not None:
                 on_progress(sum(map(len, batch)) / rate)
-        if not mean.weight:
+        if not averager.weight:
             raise AudioError(f"{_name(source)}: all silent")
-        return mean.voice(_name(source))
+        return averager.mean(_name(source))
 
     def _vectors(self, wavs):
         """Embeddings of a batch, float32, on the CPU, [B, D]."""
@@ -368,3 +414,86 @@ def _scaled(wav, rms):
 def _is_silent(wav):
     """Whether all samples are the same; not where one is NaN."""
     return len(wav) > 0 and bool(wav.min() == wav.max())
+
+
+class EmbeddingAverager:
+    """Gathers embeddings, in batches, for their mean.
+
+    The mean has the direction of the mean of their directions, and the mean
+    of their norms.
+    """
+
+    def __init__(self):
+        self.directions = self.weight = self.magnitude = self.seconds = 0.0
+
+    def add(self, vectors, weights, seconds):
+        """Counts embeddings, [B, D], with weights above 0, [B].
+
+        The seconds are what all of them together were computed from.
+        """
+        vectors, weights = vectors.double(), weights.double()
+        norms = vectors.norm(dim=1)
+        # One without a direction becomes NaN, and so does the mean
+        self.directions = self.directions + weights @ (vectors / norms[:, None])
+        self.magnitude += float(weights @ norms)
+        self.weight += float(weights.sum())
+        self.seconds += seconds
+
+    def mean(self, name):
+        """The mean; an ``AudioError`` with the name if it has no direction."""
+        direction = self.directions / self.directions.norm()
+        vector = direction * self.magnitude / self.weight
+        return validate_embedding(
+            SpeakerEmbedding(vector.float(), self.seconds), name
+        )
+
+
+def validate_embedding(embedding, name):
+    """Gives an embedding back; an ``AudioError`` if it has no direction."""
+    if 0 < embedding.magnitude < math.inf:
+        return embedding
+    raise AudioError(
+        f"{name}: expected an embedding with a direction; its norm is "
+        f"{embedding.magnitude:g}"
+    )
+
+
+def cosine(left, right):
+    """Cosine of two embeddings, in float64: exactly 1 for one vector."""
+    left, right = left.vector.double(), right.vector.double()
+    norms = left.square().sum() * right.square().sum()
+    return max(-1.0, min(1.0, ((left * right).sum() / norms.sqrt()).item()))
+
+
+def pair_quality(calibration, durations, magnitudes):
+    """Quality measures of pairs, those that a calibration was fitted with.
+
+    Arguments
+    ---------
+    calibration : unispeech_sb.metrics.calibration.Calibration
+        Names them.
+    durations : sequence
+        Seconds of the left and of the right side, each [N].
+    magnitudes : sequence
+        Norms of the embeddings of the left and of the right side, each [N].
+
+    Returns
+    -------
+    dict or None
+        Name -> values, [N]; None where the calibration takes none.
+
+    Raises
+    ------
+    ValueError
+        When it takes one that embeddings do not have.
+    """
+    if not calibration.quality:
+        return None
+    measures = quality_measures(tuple(durations), tuple(magnitudes))
+    unknown = calibration.quality.keys() - measures.keys()
+    if unknown:
+        raise ValueError(
+            "calibration: expected quality measures among "
+            f"{', '.join(measures)}; got {', '.join(sorted(unknown))}"
+        )
+    return {name: measures[name] for name in calibration.quality}

@@ -1,13 +1,31 @@
-"""Windows cover a waveform, line up with its frames and stitch to it."""
+"""Windows give each frame once, line up with the frames of the whole, and
+wait for nothing that they do not need.
+"""
+
+import itertools
 
 import pytest
 import torch
 
-from unispeech_sb.inference.windows import cut_windows, plan_windows, stitch
+from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.inference.sliding_window import (
+    SlidingWindow,
+    cut_windows,
+    plan_windows,
+)
 from unispeech_sb.nnet.frontend import FeatureExtractor
 from unispeech_sb.nnet.lengths import conv_lengths
 
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
+HOP = 10
+PLANS = [
+    SlidingWindow.offline(30),
+    SlidingWindow.offline(30, overlapping=True),
+    SlidingWindow.offline(31, overlapping=True),
+    SlidingWindow.online(30, 8, 3),
+    SlidingWindow.online(30, 1, 1),
+    SlidingWindow.online(30, 90, 10),
+]
 lengths = pytest.mark.parametrize(
     "num_samples",
     [400, 719, 720, 15919, 16000, 16320, 16321, 39999, 64000, 100001],
@@ -91,6 +109,11 @@ def margin(frame, window, windows, frames):
     return min(before, after)
 
 
+def stitch(windows, frames):
+    """Joins what the windows keep, [T, ...]."""
+    return torch.cat([f[w.kept] for w, f in zip(windows, frames, strict=True)])
+
+
 def test_frame_k_of_the_whole_is_frame_j_of_its_window():
     extractor = FeatureExtractor([4] * 7, KERNELS, STRIDES, norm="layer")
     wav = torch.randn(40123)
@@ -106,8 +129,8 @@ def test_frame_k_of_the_whole_is_frame_j_of_its_window():
     torch.testing.assert_close(stitch(windows, parts), whole)
 
 
-def test_a_model_that_hears_less_than_the_context_gives_the_same():
-    conv = torch.nn.Conv1d(1, 3, kernel_size=11, padding=5)  # hears 5 around
+def test_a_model_that_sees_less_than_the_context_gives_the_same():
+    conv = torch.nn.Conv1d(1, 3, kernel_size=11, padding=5)  # sees 5 around
     frames = torch.randn(1, 97)
     windows = plan_windows(400 + 96 * 320, num_frames=30, context=5)
     with torch.no_grad():
@@ -124,7 +147,7 @@ def test_a_model_that_hears_less_than_the_context_gives_the_same():
 def test_blocks_of_any_length_give_the_windows(block):
     wav = torch.randn(16000 if block == 1 else 64123)
     windows = plan_windows(len(wav), num_frames=25, context=3)
-    cut = list(cut_windows(windows, wav.split(block)))
+    cut = list(cut_windows(wav.split(block), windows))
     assert [window for window, _ in cut] == windows
     for window, samples in cut:
         assert torch.equal(samples, wav[window.start : window.stop])
@@ -134,8 +157,8 @@ def test_blocks_of_any_length_give_the_windows(block):
 
 def test_a_waveform_that_ends_early_is_an_error():
     windows = plan_windows(64000, num_frames=25, context=3)
-    with pytest.raises(ValueError, match="expected 64000 samples; got 1000"):
-        list(cut_windows(windows, torch.randn(63000).split(5000)))
+    with pytest.raises(ValueError, match="expected 64000 samples; got 63000"):
+        list(cut_windows(torch.randn(63000).split(5000), windows))
 
 
 def test_too_little_is_refused():
@@ -143,3 +166,92 @@ def test_too_little_is_refused():
         plan_windows(399, num_frames=25, context=3)
     with pytest.raises(ValueError, match="more frames than the context"):
         plan_windows(64000, num_frames=6, context=3)
+
+
+def cut(num_samples, sliding, block=70, least=4):
+    """All windows of a recording whose samples are their own numbers."""
+    blocks = torch.arange(num_samples).float().split(block)
+    return list(sliding.cut(blocks, HOP, least))
+
+
+@pytest.mark.parametrize("sliding", PLANS, ids=str)
+@pytest.mark.parametrize("num_samples", [5, 9, 10, 79, 80, 300, 301, 600, 1234])
+def test_every_frame_is_given_once(num_samples, sliding):
+    windows = cut(num_samples, sliding)
+    given = [f for w, _ in windows for f in range(w.first, w.last)]
+    assert given == list(range(max(1, num_samples // HOP)))
+    for window, wav in windows:
+        assert window.offset <= window.first < window.last
+        assert window.start == window.offset * HOP
+        stop = min(window.stop, num_samples)
+        assert wav.tolist() == list(range(window.start, stop))
+        assert len(wav) <= sliding.size * HOP
+    for window, wav in windows[:-1]:
+        end = window.offset + len(wav) // HOP
+        assert end - window.last == sliding.context
+    if num_samples >= sliding.size * HOP:
+        assert len(windows[-1][1]) == sliding.size * HOP
+
+
+@pytest.mark.parametrize("sliding", PLANS, ids=str)
+def test_how_the_recording_comes_does_not_matter(sliding):
+    expected = cut(1234, sliding)
+    for block in (1, 33, 300, 5000):
+        found = cut(1234, sliding, block)
+        assert [window for window, _ in found] == [w for w, _ in expected]
+        for (_, wav), (_, wanted) in zip(found, expected, strict=True):
+            assert torch.equal(wav, wanted)
+
+
+def test_windows_side_by_side_are_the_authors():
+    windows = cut(950, SlidingWindow.offline(30))
+    assert [(w.offset, w.first, w.last) for w, _ in windows] == [
+        (0, 0, 30), (30, 30, 60), (60, 60, 90), (65, 90, 95),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 1000])
+@pytest.mark.parametrize("size", [100, 37, 185, 370, 371])
+def test_windows_that_stay_hold_every_sample_once(block, size):
+    wav = torch.arange(370.0)
+    sliding = SlidingWindow.offline(size, moves_back=False)
+    wavs = [part for _, part in sliding.cut(wav.split(block), hop=1)]
+    assert torch.equal(torch.cat(wavs), wav)
+    assert len(wavs) == -(-370 // size)
+    assert {len(part) for part in wavs[:-1]} <= {size}
+
+
+@pytest.mark.parametrize("ahead, context", [(8, 3), (8, 100), (1, 1), (90, 10)])
+def test_a_frame_is_given_within_the_delay(ahead, context):
+    for window, wav in cut(2000, SlidingWindow.online(30, ahead, context))[:-1]:
+        end = window.offset + len(wav) // HOP
+        assert end - window.first <= ahead
+
+
+def test_no_more_is_read_than_a_window_needs():
+    read = []
+
+    def endless():
+        for number in itertools.count():
+            read.append(number)
+            yield torch.zeros(HOP)
+
+    windows = SlidingWindow.online(30, 8, 3).cut(endless(), HOP)
+    for window, wav in itertools.islice(windows, 200):
+        end = window.offset + len(wav) // HOP
+        assert len(read) == end + 1
+
+
+def test_windows_hold_no_more_than_their_own_samples_need():
+    sliding = SlidingWindow(30, 5, 0, 30)
+    for _, wav in sliding.cut(torch.zeros(30000).split(70), HOP):
+        storage = wav.untyped_storage().nbytes() / 4
+        assert storage <= (sliding.size + sliding.step) * HOP + 70
+
+
+def test_a_recording_that_is_too_short_is_refused():
+    for blocks, number in (([torch.zeros(3)], 3), ([], 0)):
+        with pytest.raises(
+            AudioError, match=f"a.wav: too .* 4 .* got {number}"
+        ):
+            list(PLANS[0].cut(blocks, HOP, 4, "a.wav"))

@@ -1,9 +1,58 @@
-"""Probabilities of speakers over time to segments of speech: what training
-and use of a diarization model have to do in one way.
+"""Binarization: probabilities of speakers over time to segments of speech.
+
+Training and use of a diarization model do it in this one way.
 """
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import median_filter as scipy_median
+
+
+class BinarizeConfig(NamedTuple):
+    """How probabilities of activity become segments: see ``binarize``.
+
+    Arguments
+    ---------
+    threshold : float
+        A speaker is active above it, in (0, 1).
+    median_filter : int
+        Frames of the median filter, odd; 0 and 1 change nothing.
+    min_speech_s : float
+        Shorter segments are left out, after pauses are closed.
+    min_pause_s : float
+        Shorter pauses of a speaker are closed.
+    frame_s : float
+        Seconds of a frame.
+
+    Example
+    -------
+    >>> BinarizeConfig(0.5, 25, 0.1, 0.2, frame_s=0.04).reach
+    20
+    """
+
+    threshold: float = 0.5
+    median_filter: int = 1
+    min_speech_s: float = 0.0
+    min_pause_s: float = 0.0
+    frame_s: float = 0.02
+
+    @property
+    def pause(self):
+        """Frames of the shortest pause that stays."""
+        return max(1, math.ceil(self.min_pause_s / self.frame_s - 1e-6))
+
+    @property
+    def half(self):
+        """Frames that the median filter reaches to either side."""
+        return self.median_filter // 2
+
+    @property
+    def reach(self):
+        """Frames behind one that decide whether it belongs to a segment."""
+        speech = math.ceil(self.min_speech_s / self.frame_s - 1e-6)
+        return self.half + self.pause + speech
 
 
 def smoothed(active, median_filter):
@@ -44,7 +93,7 @@ def smoothed(active, median_filter):
     ).astype(bool)
 
 
-def activity_segments(
+def binarize(
     activities,
     threshold,
     median_filter=1,
@@ -53,7 +102,7 @@ def activity_segments(
     min_pause_s=0.0,
     start_s=0.0,
 ):
-    """Turns probabilities into segments.
+    """Turns probabilities of activity into segments.
 
     Frame i is the time from ``i * frame_s`` to ``(i + 1) * frame_s``.
 
@@ -82,14 +131,14 @@ def activity_segments(
     Example
     -------
     >>> activities = np.array([[0.9, 0.1], [0.8, 0.6], [0.2, 0.7]])
-    >>> activity_segments(activities, 0.5, frame_s=0.5)
+    >>> binarize(activities, 0.5, frame_s=0.5)
     [(0.0, 1.0, 0), (0.5, 1.5, 1)]
     """
     active = smoothed(np.asarray(activities) > threshold, median_filter)
     found = []
     for speaker, column in enumerate(active.T):
-        turns = np.diff(np.concatenate([[0], column.astype(np.int8), [0]]))
-        starts, ends = np.flatnonzero(turns > 0), np.flatnonzero(turns < 0)
+        edges = np.diff(np.concatenate([[0], column.astype(np.int8), [0]]))
+        starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)
         # In frames, for 3 * 0.02 is not 0.06
         kept = np.ones(len(starts), bool)
         kept[1:] = starts[1:] - ends[:-1] + 1e-6 >= min_pause_s / frame_s

@@ -1,4 +1,4 @@
-"""Statistics of a whole recording for models that normalise over time.
+"""Global normalisation: windows are normalised as their whole recordings.
 
 A window's own mean and variance differ from the whole recording's, so what
 such a model says would depend on the cuts. A first pass over the samples
@@ -17,7 +17,7 @@ from torch import nn
 from unispeech_sb.nnet.frontend import TimeNorm
 
 
-class Moments:
+class GlobalStatistics:
     """Running mean and covariance of a waveform's patches, in float64.
 
     Arguments
@@ -26,14 +26,6 @@ class Moments:
         Samples of a patch.
     stride : int
         Samples from one patch to the next, at most ``kernel``.
-
-    Example
-    -------
-    >>> moments = Moments(kernel=3, stride=2)
-    >>> for block in torch.arange(10.0).split(4):
-    ...     moments.add(block)
-    >>> moments.num_samples, moments.mean, moments.patch_mean
-    (10, 4.5, tensor([3., 4., 5.], dtype=torch.float64))
     """
 
     def __init__(self, kernel, stride):
@@ -45,13 +37,7 @@ class Moments:
         self._rest = torch.zeros(0, dtype=torch.float64)
 
     def add(self, block):
-        """Counts the next samples.
-
-        Arguments
-        ---------
-        block : torch.Tensor
-            Samples that follow those of the last call, [N].
-        """
+        """Counts the samples, [N], that follow those of the last call."""
         block = block.double()
         self.num_samples += len(block)
         self._sum += block.sum().item()
@@ -88,22 +74,7 @@ class Moments:
 
 
 class FixedNorm(nn.Module):
-    """Stands for a norm over time whose statistics are known.
-
-    Arguments
-    ---------
-    norm : TimeNorm
-        The norm, with its weight, bias and epsilon.
-    mean, variance : torch.Tensor
-        Statistics of each channel, [C].
-
-    Example
-    -------
-    >>> norm, feats = TimeNorm(4), torch.randn(1, 4, 10)
-    >>> fixed = FixedNorm(norm, feats[0].mean(1), feats[0].var(1, False))
-    >>> torch.allclose(fixed(feats), norm(feats), atol=1e-6)
-    True
-    """
+    """Stands for a ``TimeNorm`` whose mean and variance, [C], are known."""
 
     def __init__(self, norm, mean, variance):
         super().__init__()
@@ -113,20 +84,7 @@ class FixedNorm(nn.Module):
         self.register_buffer("shift", shift.to(norm.weight.dtype)[:, None])
 
     def forward(self, feats, lengths=None):
-        """Normalises each channel.
-
-        Arguments
-        ---------
-        feats : torch.Tensor
-            Features, [B, C, T].
-        lengths : torch.Tensor, optional
-            Not used: padding has no share in the statistics.
-
-        Returns
-        -------
-        torch.Tensor
-            Features of the same shape.
-        """
+        """Normalises features, [B, C, T]; padding has no share in it."""
         return torch.addcmul(self.shift, feats, self.scale)
 
 
@@ -139,15 +97,6 @@ class RowFrontEnd(nn.Module):
         What every row goes through, one by one.
     norms : list of FixedNorm
         The norm of the first convolution, for each row of the batch.
-
-    Example
-    -------
-    >>> from unispeech_sb.nnet.frontend import FeatureExtractor
-    >>> extractor = FeatureExtractor([4, 4], [10, 3], [5, 2])
-    >>> stats = torch.zeros(4), torch.ones(4)
-    >>> norm = FixedNorm(extractor.conv_layers[0].layer_norm, *stats)
-    >>> RowFrontEnd(extractor, [norm, norm])(torch.randn(2, 100)).shape
-    torch.Size([2, 9, 4])
     """
 
     def __init__(self, extractor, norms):
@@ -156,22 +105,7 @@ class RowFrontEnd(nn.Module):
         self.kernels, self.strides = extractor.kernels, extractor.strides
 
     def forward(self, wavs, lengths=None, *options):
-        """Turns waveforms into frames.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, [B, N].
-        lengths : torch.Tensor, optional
-            Number of valid samples of each, [B]. All when omitted.
-        *options : tuple
-            As the feature extractor takes them.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames, [B, T, C].
-        """
+        """Turns waveforms, [B, N], into frames, [B, T, C]."""
         first, frames = self.extractor.conv_layers[0], []
         counts = [None] * len(wavs) if lengths is None else lengths.split(1)
         for row, count, norm in zip(
@@ -183,7 +117,7 @@ class RowFrontEnd(nn.Module):
 
 
 @contextmanager
-def statistics_of_whole(backbone, moments):
+def global_norm(backbone, statistics):
     """Lets a backbone normalise windows as it would the whole recordings.
 
     The backbone is as before when the block ends; others must not use it
@@ -193,40 +127,29 @@ def statistics_of_whole(backbone, moments):
     ---------
     backbone : Backbone
         What the windows go through.
-    moments : list of Moments
+    statistics : list of GlobalStatistics
         Of the recording that each row of the batch is a window of.
 
     Yields
     ------
     callable
         Prepares waveforms for the backbone: a list of [N] each to another.
-
-    Example
-    -------
-    >>> from unispeech_sb.lobes.backbone import Backbone
-    >>> backbone, wav = Backbone.from_preset("tiny").eval(), torch.randn(800)
-    >>> moments = Moments(10, 5)
-    >>> moments.add(wav)
-    >>> with statistics_of_whole(backbone, [moments]) as prepare:
-    ...     feats = backbone(torch.stack(prepare([wav])))
-    >>> torch.allclose(feats, backbone(wav[None]), atol=1e-4)
-    True
     """
     extractor, normalizes = backbone.feature_extractor, backbone.normalize_wav
     first = extractor.conv_layers[0]
     norm = first.layer_norm
-    stats = [(0.0, 1.0)] * len(moments)
+    shifts = [(0.0, 1.0)] * len(statistics)
     if normalizes:
         eps = backbone.normalize_eps
-        stats = [(m.mean, (m.variance + eps) ** -0.5) for m in moments]
+        shifts = [(s.mean, (s.variance + eps) ** -0.5) for s in statistics]
     if isinstance(norm, TimeNorm):
-        norms = [_fixed(first, *row) for row in zip(moments, stats)]
+        norms = [_fixed(first, *row) for row in zip(statistics, shifts)]
         backbone.feature_extractor = RowFrontEnd(extractor, norms)
     backbone.normalize_wav = False
     try:
         yield lambda wavs: [
             (wav - mean) * scale
-            for wav, (mean, scale) in zip(wavs, stats, strict=True)
+            for wav, (mean, scale) in zip(wavs, shifts, strict=True)
         ]
     finally:
         first.layer_norm = norm
@@ -236,15 +159,15 @@ def statistics_of_whole(backbone, moments):
         )
 
 
-def _fixed(layer, moments, mean_and_scale):
+def _fixed(layer, statistics, mean_and_scale):
     """The norm of the first convolution by a whole recording's statistics.
 
     The convolution will see ``(wav - mean) * scale``.
     """
     mean, scale = mean_and_scale
     weight = layer.conv.weight.detach()[:, 0].double()  # [C, kernel]
-    patch_mean = scale * (moments.patch_mean - mean).to(weight.device)
-    covariance = scale**2 * moments.patch_covariance.to(weight.device)
+    patch_mean = scale * (statistics.patch_mean - mean).to(weight.device)
+    covariance = scale**2 * statistics.patch_covariance.to(weight.device)
     means = weight @ patch_mean
     if layer.conv.bias is not None:
         means = means + layer.conv.bias.detach().double()

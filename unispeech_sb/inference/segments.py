@@ -1,10 +1,17 @@
-"""The diarization of a recording: who spoke when, in the forms of files."""
+"""Segments of speakers: binarized activities, and the output of diarization.
+
+``Binarizer`` finds segments in activities that come piece by piece;
+``Diarization`` is who spoke when in a recording, in the forms of files.
+"""
 
 import json
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from unispeech_sb.dataio.rttm import (
     Segment,
@@ -12,7 +19,129 @@ from unispeech_sb.dataio.rttm import (
     write_files,
     write_rttm,
 )
-from unispeech_sb.inference.timeline import write_timeline
+from unispeech_sb.nnet.binarize import binarize
+from unispeech_sb.plots import write_timeline
+
+
+class Turn(NamedTuple):
+    """A segment in which one speaker is active.
+
+    Arguments
+    ---------
+    start : float
+        Where it begins, in seconds.
+    end : float
+        Where it ends, in seconds.
+    speaker : str
+        Name of the speaker.
+    confidence : float
+        Mean probability that the speaker is active in it, 0 to 1.
+
+    Example
+    -------
+    >>> Turn(0.5, 2.0, "speaker1", 0.9).speaker
+    'speaker1'
+    """
+
+    start: float
+    end: float
+    speaker: str
+    confidence: float
+
+
+class Binarizer:
+    """Finds turns in activities that come piece by piece.
+
+    They are those that ``binarize`` finds in the whole. It holds the turns
+    that are not over.
+
+    Arguments
+    ---------
+    config : BinarizeConfig
+        What counts as a turn.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self._begin = self._final = 0  # of the whole, in frames
+        self._held = None
+
+    def push(self, activities):
+        """Takes the next frames.
+
+        Arguments
+        ---------
+        activities : numpy.ndarray
+            Probabilities, [T, K]; K may grow.
+
+        Returns
+        -------
+        list of tuple
+            (start, end, number of the speaker, confidence) of turns that no
+            later frame changes, in seconds; sorted.
+        """
+        if self._held is None:
+            self._held = activities
+        else:
+            grown = activities.shape[1] - self._held.shape[1]
+            held = np.pad(self._held, ((0, 0), (0, grown)))
+            self._held = np.concatenate([held, activities])
+        reach = self.config.half + self.config.pause
+        final = self._begin + len(self._held) - reach
+        return self._take(max(final, self._final))
+
+    def finish(self):
+        """Ends the recording; gives the turns that are left."""
+        if self._held is None:
+            return []
+        return self._take(self._begin + len(self._held))
+
+    def _take(self, final):
+        """Turns that end after what was final before, and no later."""
+        config, found, kept_from = self.config, [], final
+        for start, end, speaker in binarize(
+            self._held,
+            config.threshold,
+            config.median_filter,
+            frame_s=1,
+            min_pause_s=config.min_pause_s / config.frame_s,
+            start_s=0,
+        ):
+            if self._begin + end > final:
+                kept_from = min(kept_from, self._begin + start)
+            elif self._begin + end > self._final:
+                found.append((start, end, speaker))
+        turns = [
+            self._turn(start, end, speaker)
+            for start, end, speaker in found
+            if (end - start + 1e-6) * config.frame_s >= config.min_speech_s
+        ]
+        begin = max(kept_from - config.half, self._begin)  # filter's reach
+        self._held = self._held[begin - self._begin :]
+        self._begin, self._final = begin, final
+        return turns
+
+    def _turn(self, start, end, speaker):
+        """Seconds of a turn among the held frames, and its confidence."""
+        confidence = self._held[start:end, speaker].mean()
+        frame_s = self.config.frame_s
+        return (
+            round((self._begin + start) * frame_s, 6),
+            round((self._begin + end) * frame_s, 6),
+            speaker,
+            round(float(confidence), 6),
+        )
+
+
+class SpeakerNames:
+    """Names speakers in the order in which they are first asked for."""
+
+    def __init__(self):
+        self._names = {}
+
+    def __getitem__(self, number):
+        """Name of a speaker: speaker1, speaker2, ..."""
+        return self._names.setdefault(number, f"speaker{len(self._names) + 1}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +159,6 @@ class Diarization:
 
     Example
     -------
-    >>> from unispeech_sb.inference.turns import Turn
     >>> found = Diarization("talk", 3.0, (Turn(0.5, 2.0, "speaker1", 0.9),))
     >>> found.speakers, found.annotation
     (['speaker1'], [Segment(start=0.5, end=2.0, speaker='speaker1')])
@@ -124,7 +252,6 @@ class Diarization:
 
         Example
         -------
-        >>> from unispeech_sb.inference.turns import Turn
         >>> turn = Turn(3600.5, 3602.25, "speaker1", 0.9)
         >>> Diarization("talk", 4000.0, (turn,)).to_text()
         '1:00:00.50  1:00:02.25  speaker1\\n'
@@ -150,23 +277,7 @@ class Diarization:
 
 
 def recording_name(path):
-    """What files of annotations call a recording: its stem without blanks.
-
-    Arguments
-    ---------
-    path : str or path-like
-        Of the recording.
-
-    Returns
-    -------
-    str
-        The name.
-
-    Example
-    -------
-    >>> recording_name("a/my talk.wav")
-    'my_talk'
-    """
+    """What annotation files call a recording: its stem without blanks."""
     return re.sub(r"\s", "_", Path(path).stem)
 
 

@@ -1,15 +1,14 @@
-"""The picture of a diarization: speakers as rows over time."""
+"""Pictures: the timeline of a diarization, speakers as rows over time."""
 
-import io
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 from scipy.optimize import linear_sum_assignment
+
+from unispeech_sb.atomic import atomic
 
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 """Seconds from one tick of the time axis to the next."""
@@ -60,11 +59,10 @@ def write_timeline(path, segments, duration_s, reference=None, title=None):
     colours = {name: _colour(n) for n, name in enumerate(found)}
     blocks = [("", found, colours)]
     if truth is not None:
-        matched = {
-            name: colours.get(o, _OTHER) for name, o in match(truth, found)
-        }
+        pairs = match_speakers(truth, found)
+        matched = {name: colours.get(other, _OTHER) for name, other in pairs}
         blocks = [("reference", truth, matched), ("found", found, colours)]
-    line_s, step_s, count = lines_of(duration_s)
+    line_s, step_s, count = break_into_lines(duration_s)
     rows = sum(max(1, len(block)) for _, block, _ in blocks)
     height = count * (rows * _ROW + _HEAD) + 0.5
     figure = Figure((_WIDTH, height), _DOTS_PER_INCH, layout="constrained")
@@ -76,31 +74,11 @@ def write_timeline(path, segments, duration_s, reference=None, title=None):
         _draw_line(line, blocks, (start, start + line_s), duration_s, step_s)
     form = "h:mm:ss" if duration_s >= 3600 else "m:ss"
     axes[-1].set_xlabel(f"time ({form}); grey bands: several speak at once")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def lines_of(duration_s):
-    """Breaks a recording into lines of one length.
-
-    Arguments
-    ---------
-    duration_s : float
-        Length of the recording in seconds, above 0.
-
-    Returns
-    -------
-    line_s : float
-        Seconds of a line, whole ticks where there are several.
-    step_s : float
-        Seconds from one tick to the next.
-    count : int
-        Number of lines.
-
-    Example
-    -------
-    >>> lines_of(45.0), lines_of(3605.0)
-    ((45.0, 5, 1), (660, 60, 6))
-    """
+def break_into_lines(duration_s):
+    """Breaks a recording into lines: seconds of each, of a tick, and number."""
     count = min(MOST_LINES, max(1, math.ceil(duration_s / LINE_S - 1e-6)))
     for step_s in STEPS_S:
         if duration_s / count <= MOST_TICKS * step_s:
@@ -111,25 +89,10 @@ def lines_of(duration_s):
     return line_s, step_s, math.ceil(duration_s / line_s - 1e-6)
 
 
-def match(truth, found):
-    """Pairs speakers so that the time that pairs share is most.
+def match_speakers(truth, found):
+    """Pairs speakers, {name: [(start, end)]}, by the most shared time.
 
-    Arguments
-    ---------
-    truth : dict
-        Speaker of the reference -> list of (start, end).
-    found : dict
-        The same of those that were found.
-
-    Returns
-    -------
-    list of tuple
-        Each of the reference with who was found for it, or None.
-
-    Example
-    -------
-    >>> match({"a": [(0, 2)], "b": [(2, 3)]}, {"x": [(2, 4)], "y": [(0, 1)]})
-    [('a', 'y'), ('b', 'x')]
+    Gives each of the reference with the one that was found for it, or None.
     """
     shared = np.array(
         [
@@ -164,23 +127,7 @@ def _shared(own, other):
 
 
 def overlaps(rows):
-    """Stretches in which two or more speak.
-
-    Arguments
-    ---------
-    rows : dict
-        Speaker -> list of (start, end).
-
-    Returns
-    -------
-    list of tuple
-        (start, end), in order.
-
-    Example
-    -------
-    >>> overlaps({"a": [(0, 2), (3, 4)], "b": [(1, 2)], "c": [(2, 3.5)]})
-    [(1, 2), (3, 3.5)]
-    """
+    """Stretches (start, end) in which two or more speakers are active."""
     steps = sorted(
         (time, step)
         for turns in rows.values()
@@ -269,10 +216,7 @@ def _plain(text):
     return str(text).replace("$", r"\$")
 
 
-def _write(figure, path):
-    """Puts a picture in place only when all of it is on the disk."""
-    path, picture = Path(path), io.BytesIO()
-    figure.savefig(picture, format="png")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(picture.getvalue())
-    os.replace(partial, path)
+def write_figure(figure, path):
+    """Writes a picture, whole or not at all."""
+    with atomic(path, "wb") as file:
+        figure.savefig(file, format="png")

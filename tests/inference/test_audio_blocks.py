@@ -1,5 +1,6 @@
-"""Blocks of a recording are the recording."""
+"""Blocks of a recording are the recording; batches hold every item once."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,13 @@ import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.inference.recordings import duration_s, read_blocks
+from unispeech_sb.inference.audio_blocks import (
+    check_blocks,
+    duration_s,
+    padded_batches,
+    read_blocks,
+    run_files,
+)
 
 
 def write(path, seconds, rate, channels=1, **options):
@@ -128,3 +135,69 @@ def test_a_bad_file_is_named(make, said, tmp_path):
     with pytest.raises(AudioError, match=said) as caught:
         list(read_blocks(path, AudioNormalizer(16000)))
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_what_is_no_waveform_is_refused():
+    bad = [torch.zeros(3), torch.tensor([1.0, float("nan")])]
+    with pytest.raises(AudioError, match="stream: some samples are NaN"):
+        list(check_blocks(bad, "stream"))
+    with pytest.raises(ValueError, match=r"stream: expected shape \[N\]"):
+        list(check_blocks([torch.zeros(2, 3)], "stream"))
+
+
+def test_batches_hold_no_more_than_asked_but_one_item():
+    lengths = [(n / 2, n) for n in range(1, 20)]
+    batches = list(padded_batches(lengths, lambda pair: pair[0], 6.0))
+    assert [pair for batch in batches for pair in batch] == lengths
+    for batch in batches:
+        assert len(batch) == 1 or batch[-1][0] * len(batch) <= 6.0
+    assert max(len(batch) for batch in batches) == 3
+    assert list(padded_batches([], len, 3)) == []
+
+
+def test_padding_counts_whatever_the_order():
+    batches = list(padded_batches(["a", "bbb", "c", "d", "ee"], len, 4))
+    assert batches == [["a"], ["bbb"], ["c", "d"], ["ee"]]
+    alone = list(padded_batches(["a", "bb"], lambda item: math.inf, 100))
+    assert alone == [["a"], ["bb"]]
+
+
+def test_a_full_batch_does_not_wait_for_the_next_item():
+    read = []
+    items = (read.append(n) or n for n in range(7))
+    for batch in padded_batches(items, lambda item: 2, 6):
+        assert read[-1] == batch[-1]
+
+
+def test_files_go_through_once_by_their_lengths(tmp_path):
+    paths = [
+        write(tmp_path / f"{n}.wav", seconds, 8000)
+        for n, seconds in enumerate((3.0, 0.5, 0.6, 9.0, 1.0, 0.7))
+    ]
+    broken, absent = not_audio(tmp_path), tmp_path / "absent.wav"
+    unread = paths[5]
+    batches, progress = [], []
+
+    def read(path):
+        if path == unread:
+            raise AudioError(f"{path}: damaged")
+        return path.name
+
+    def run_batch(pairs):
+        batches.append([name for _, name in pairs])
+        return [name.upper() for _, name in pairs]
+
+    def run_long(longer):
+        return ((path, "long") for path in longer)
+
+    given = [absent, *paths, broken]
+    found = list(
+        run_files(given, read, run_batch, run_long, 3.0, 2.4, progress.append)
+    )
+    assert batches == [["1.wav", "2.wav"], ["4.wav"], ["0.wav"]]
+    order = [absent, broken, unread, *(paths[n] for n in (1, 2, 4, 0, 3))]
+    assert [path for path, _ in found] == order
+    assert all(isinstance(found[n][1], AudioError) for n in range(3))
+    names = ["1.WAV", "2.WAV", "4.WAV", "0.WAV", "long"]
+    assert [result for _, result in found[3:]] == names
+    assert progress == pytest.approx([1.8, 1.0, 3.0])

@@ -7,10 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from unispeech_sb.inference import timeline
-from unispeech_sb.inference.timeline import (
-    lines_of,
-    match,
+from unispeech_sb import plots
+from unispeech_sb.plots import (
+    break_into_lines,
+    match_speakers,
     overlaps,
     write_timeline,
 )
@@ -28,7 +28,7 @@ def drawn(monkeypatch, *arguments):
     """The figure that would be written."""
     found = []
     monkeypatch.setattr(
-        timeline, "_write", lambda figure, _: found.append(figure)
+        plots, "write_figure", lambda figure, _: found.append(figure)
     )
     write_timeline("a.png", *arguments)
     return found[0]
@@ -129,17 +129,17 @@ def test_overlaps_are_where_two_or_more_speak():
 
 def test_speakers_are_matched_by_the_time_they_share():
     found = {"x": [(0, 10)], "y": [(2, 9)]}
-    assert match({"a": [(0, 9)], "b": [(0, 10)]}, found) == [
+    assert match_speakers({"a": [(0, 9)], "b": [(0, 10)]}, found) == [
         ("a", "y"), ("b", "x"),
     ]  # fmt: skip
-    assert match({"a": [(20, 21)]}, found) == [("a", None)]
-    assert match({"a": [(0, 1)]}, {}) == [("a", None)]
-    assert match({}, found) == []
+    assert match_speakers({"a": [(20, 21)]}, found) == [("a", None)]
+    assert match_speakers({"a": [(0, 1)]}, {}) == [("a", None)]
+    assert match_speakers({}, found) == []
 
 
 @pytest.mark.parametrize("seconds", [0.02, 59, 61, 299, 3605, 7300, 1e5])
 def test_lines_cover_the_recording(seconds):
-    line_s, step_s, count = lines_of(seconds)
+    line_s, step_s, count = break_into_lines(seconds)
     assert (count - 1) * line_s < seconds <= count * line_s + 1e-6
     assert 1 <= count <= 6
     if seconds < 7 * 3600:

@@ -1,0 +1,154 @@
+"""Turns must be the same whether activities come whole or in pieces, and come
+back from every kind of file.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from unispeech_sb.dataio.rttm import Segment, read_audacity, read_rttm
+from unispeech_sb.inference.segments import (
+    Binarizer,
+    Diarization,
+    SpeakerNames,
+    Turn,
+    recording_name,
+)
+from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
+
+FOUND = Diarization(
+    "talk",
+    4000.0,
+    (
+        Turn(0.04, 1.52, "speaker1", 0.75),
+        Turn(1.0, 2.5, "speaker2", 0.9),
+        Turn(3600.5, 3601.0, "speaker1", 0.61),
+    ),
+)
+ANNOTATION = [
+    Segment(0.04, 1.52, "speaker1"),
+    Segment(1.0, 2.5, "speaker2"),
+    Segment(3600.5, 3601.0, "speaker1"),
+]
+RULES = [
+    BinarizeConfig(),
+    BinarizeConfig(0.4, 25, frame_s=0.04),
+    BinarizeConfig(0.6, 5, min_speech_s=0.1, min_pause_s=0.2),
+    BinarizeConfig(0.5, 1, min_speech_s=0.06, min_pause_s=0.06),
+]
+
+
+def talk(frames, speakers, seed):
+    """Probabilities that change every few frames."""
+    draw = np.random.default_rng(seed)
+    rows = draw.random((frames // 4 + 1, speakers)) ** 0.7
+    return np.repeat(rows, 4, 0)[:frames] * draw.uniform(
+        0.9, 1, (frames, speakers)
+    )
+
+
+def expected(activities, rule):
+    """What the whole gives, with confidences."""
+    found = binarize(
+        activities, rule.threshold, rule.median_filter, rule.frame_s,
+        rule.min_speech_s, rule.min_pause_s,
+    )  # fmt: skip
+    return [
+        (start, end, who, activities[round(start / rule.frame_s) : round(
+            end / rule.frame_s), who].mean())
+        for start, end, who in found
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("most", [1, 7, 300, 5000])
+def test_pieces_give_the_turns_of_the_whole(most, rule):
+    for seed in range(5):
+        activities = talk(1500, 3, seed)
+        binarizer, found, begin = Binarizer(rule), [], 0
+        draw = np.random.default_rng(seed)
+        while begin < len(activities):
+            end = begin + draw.integers(1, most + 1)
+            found += binarizer.push(activities[begin:end])
+            begin = end
+        found += binarizer.finish()
+        wanted = expected(activities, rule)
+        assert len(wanted) > 20
+        np.testing.assert_allclose(sorted(found), wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_turn_is_given_as_soon_as_nothing_can_change_it(rule):
+    activities = talk(600, 2, seed=7)
+    binarizer = Binarizer(rule)
+    latest = 0
+    for place, row in enumerate(activities):
+        for _, end, _, _ in binarizer.push(row[None]):
+            late = place + 1 - round(end / rule.frame_s)
+            assert late == rule.half + rule.pause
+            latest = max(latest, late)
+    assert latest <= rule.reach
+
+
+def test_only_turns_that_go_on_are_held():
+    binarizer = Binarizer(RULES[1])
+    for _ in range(2000):
+        binarizer.push(np.zeros((5, 2)))
+    assert len(binarizer._held) <= 2 * (RULES[1].half + RULES[1].pause) + 5
+
+
+def test_speakers_may_join_later():
+    binarizer = Binarizer(BinarizeConfig(frame_s=1.0))
+    found = binarizer.push(np.zeros((3, 0)))
+    found += binarizer.push(np.array([[0.9]] * 2))
+    found += binarizer.push(np.array([[0.9, 0.0], [0.0, 0.8]]))
+    found += binarizer.finish()
+    assert [turn[:3] for turn in found] == [(3, 6, 0), (6, 7, 1)]
+    assert Binarizer(BinarizeConfig()).finish() == []
+
+
+def test_names_follow_the_order_of_asking():
+    names = SpeakerNames()
+    assert [names[n] for n in (3, 0, 3, 5)] == [
+        "speaker1", "speaker2", "speaker1", "speaker3",
+    ]  # fmt: skip
+
+
+def test_speakers_and_segments_are_told():
+    assert FOUND.speakers == ["speaker1", "speaker2"]
+    assert FOUND.annotation == ANNOTATION
+    start, end, speaker, confidence = FOUND.segments[0]
+    assert (start, end, speaker, confidence) == (0.04, 1.52, "speaker1", 0.75)
+
+
+def test_files_hold_what_is_returned_and_read_back(tmp_path):
+    for kind in ("rttm", "audacity", "json"):
+        write = getattr(FOUND, f"to_{kind}")
+        text = write()
+        assert write(tmp_path / kind) == text
+        assert (tmp_path / kind).read_text() == text
+    assert read_rttm(tmp_path / "rttm") == {"talk": ANNOTATION}
+    assert read_audacity(tmp_path / "audacity") == ANNOTATION
+    content = json.loads((tmp_path / "json").read_text())
+    assert content["name"] == "talk" and content["duration"] == 4000.0
+    assert [Turn(**segment) for segment in content["segments"]] == list(
+        FOUND.segments
+    )
+
+
+def test_text_is_for_reading():
+    assert FOUND.to_text().splitlines()[-1] == (
+        "1:00:00.50  1:00:01.00  speaker1"
+    )
+    assert Diarization("a", 1.0, ()).to_text() == ""
+
+
+@pytest.mark.parametrize("reference", [None, ANNOTATION])
+def test_the_timeline_is_drawn(reference, tmp_path):
+    FOUND.plot(tmp_path / "a.png", reference)
+    assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_recordings_are_named_without_blanks():
+    assert recording_name("a b/c\td e.tar.wav") == "c_d_e.tar"

@@ -1,0 +1,191 @@
+"""Recordings of any length: read block by block, and run in batches."""
+
+import math
+
+import soundfile
+import torch
+
+from unispeech_sb.dataio.audio import AudioError, read_header
+
+BLOCK_S = 30.0
+"""Seconds that are decoded at a time."""
+
+FILTER_REACH = 64
+"""Samples of the lower rate that a block shares with its neighbours when it
+is resampled: ten times the reach of torchaudio's filter."""
+
+
+def read_blocks(source, normalizer, block_s=BLOCK_S):
+    """Yields a file, or a waveform at the model's rate, in blocks, [N] each.
+
+    As if it were read at once: channels are averaged and rates converted as
+    SpeechBrain's interfaces do; neighbouring blocks share what the resampling
+    filter reaches over.
+    """
+    if isinstance(source, torch.Tensor):
+        if source.dim() != 1:
+            raise ValueError(
+                f"waveform: expected shape [N]; got {list(source.shape)}"
+            )
+        size = math.ceil(block_s * normalizer.sample_rate)
+        yield from source.float().cpu().split(size)
+        return
+    read_header(source)
+    with soundfile.SoundFile(source) as file:
+        blocks = _converted(source, file, normalizer, block_s)
+        yield from check_blocks(blocks, source)
+
+
+def check_blocks(blocks, name):
+    """Passes blocks on, [N] each, float32; raises where one is not finite."""
+    for block in blocks:
+        if block.dim() != 1:
+            raise ValueError(
+                f"{name}: expected shape [N]; got {list(block.shape)}"
+            )
+        if not block.isfinite().all():
+            raise AudioError(f"{name}: some samples are NaN or infinite")
+        yield block.float().cpu()
+
+
+def duration_s(path):
+    """Reads how many seconds a file has, by its header."""
+    num_samples, rate = read_header(path)
+    return num_samples / rate
+
+
+def padded_batches(items, length, most):
+    """Groups items so that a batch, padded to its longest, is ``most`` long.
+
+    An item that is longer goes alone. Items are read no further than the next
+    batch needs.
+
+    Arguments
+    ---------
+    items : iterable
+        What to group.
+    length : callable
+        An item to its length, in the unit of ``most``.
+    most : float
+        Most of a batch, padding included.
+
+    Yields
+    ------
+    list
+        The items of the next batch.
+    """
+    batch, longest = [], 0
+    for item in items:
+        longest = max(longest, length(item))
+        if batch and longest * (len(batch) + 1) > most:
+            yield batch
+            batch, longest = [], length(item)
+        batch.append(item)
+        if longest * (len(batch) + 1) > most:
+            yield batch
+            batch, longest = [], 0
+    if batch:
+        yield batch
+
+
+def run_files(
+    paths, read, run_batch, run_long, whole_s, batch_seconds, on_progress=None
+):
+    """Runs a model on many files, the shortest first.
+
+    Arguments
+    ---------
+    paths : iterable of str or path-like
+        Files that soundfile reads.
+    read : callable
+        A path to the whole waveform, [N].
+    run_batch : callable
+        List of (path, waveform) to an iterable of as many results.
+    run_long : callable
+        List of the paths of longer files to an iterable of (path, result).
+    whole_s : float
+        Most seconds of a file that goes through the model at once.
+    batch_seconds : float
+        Most seconds of a batch of these, padding included.
+    on_progress : callable, optional
+        Called with the seconds of each batch.
+
+    Yields
+    ------
+    path : str or path-like
+        As given.
+    result : object or AudioError
+        What the model gives, or why the file cannot be used.
+    """
+    lengths = []
+    for path in paths:
+        try:
+            lengths.append((duration_s(path), path))
+        except AudioError as error:
+            yield path, error
+    lengths.sort(key=_seconds)
+    short = [pair for pair in lengths if pair[0] <= whole_s]
+    for batch in padded_batches(short, _seconds, batch_seconds):
+        pairs = []
+        for _, path in batch:
+            try:
+                pairs.append((path, read(path)))
+            except AudioError as error:
+                yield path, error
+        results = run_batch(pairs) if pairs else []
+        for (path, _), result in zip(pairs, results, strict=True):
+            yield path, result
+        if on_progress is not None:
+            on_progress(sum(map(_seconds, batch)))
+    yield from run_long([path for _, path in lengths[len(short) :]])
+
+
+def _seconds(pair):
+    """Length of a pair of length and path."""
+    return pair[0]
+
+
+def _converted(path, file, normalizer, block_s):
+    """Blocks of an open file at the normalizer's rate.
+
+    Blocks and overlaps hold whole periods of both rates, so that the filter's
+    phases are those of the whole.
+    """
+    divisor = math.gcd(file.samplerate, normalizer.sample_rate)
+    period, new_period = (
+        rate // divisor for rate in (file.samplerate, normalizer.sample_rate)
+    )
+    reach = FILTER_REACH * max(1, period / new_period)
+    shared = period * math.ceil(reach / period) if period != new_period else 0
+    size = period * math.ceil(block_s * file.samplerate / period)
+    size = max(size, shared)
+    held, before, more = torch.zeros(0), 0, True
+    while more:
+        block = _decoded(path, file, size)
+        more = len(block) == size
+        held = torch.cat([held, block]) if len(held) else block
+        if len(held) <= before:
+            return
+        converted = normalizer(held, file.samplerate)
+        end = len(held) - shared if more else len(held)
+        skipped = before // period * new_period
+        stop = end // period * new_period if more else len(converted)
+        yield converted[skipped:stop]
+        kept_from = max(end - shared, 0)
+        held, before = held[kept_from:], end - kept_from
+
+
+def _decoded(path, file, size):
+    """The next samples of an open file, channels averaged, [N]."""
+    declared = min(size, file.frames - file.tell())
+    try:
+        samples = file.read(size, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
+        raise AudioError(f"{path}: truncated or damaged: {reason}") from error
+    if len(samples) < declared:
+        raise AudioError(
+            f"{path}: truncated, its header says {declared - len(samples)} "
+            "more samples than can be decoded"
+        )
+    return torch.from_numpy(samples).mean(1)
