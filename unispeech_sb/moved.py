@@ -99,10 +99,19 @@ MOVED = {
     "unispeech_sb.dataio.unit_clusters": "unispeech_sb.dataio.unit_clustering",
     "unispeech_sb.dataio.unit_features": "unispeech_sb.dataio.unit_clustering",
     "unispeech_sb.dataio.unit_shards": "unispeech_sb.dataio.unit_clustering",
+    "unispeech_sb.inference.collecting": {
+        "VoiceStore": "unispeech_sb.inference.embedding_store:"
+        "ResumableExtractor",
+        "model_id": "unispeech_sb.inference.embedding_store:model_id",
+    },
     "unispeech_sb.inference.diarized": "unispeech_sb.inference.segments",
     "unispeech_sb.inference.encoding": {
         "Stretch": "unispeech_sb.inference.asr:Chunk",
         "WindowEncoder": "unispeech_sb.inference.asr:WindowEncoder",
+    },
+    "unispeech_sb.inference.gallery": {
+        "Gallery": "unispeech_sb.inference.embedding_store:EmbeddingStore",
+        "Match": "unispeech_sb.inference.embedding_store:Match",
     },
     "unispeech_sb.inference.languages": "unispeech_sb.inference.asr",
     "unispeech_sb.inference.local_speakers": {

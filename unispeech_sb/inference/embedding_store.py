@@ -1,7 +1,16 @@
-"""Galleries: many voices by name, searched for the nearest, kept in a file."""
+"""Embeddings of speakers by name: searched for the nearest, kept in a file.
 
+``ResumableExtractor`` fills such a file from recordings. Beside the file to
+come stands a folder with what was embedded so far, in parts that appear whole
+or not at all; the next run goes on from there.
+"""
+
+import hashlib
 import itertools
 import json
+import shutil
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,24 +21,27 @@ from unispeech_sb.checkpoints.files import (
     read_tensors,
     write_tensors,
 )
-from unispeech_sb.inference.voices import Voice
+from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.inference.speaker_verification import SpeakerEmbedding
 
 FORMAT = "unispeech_sb voices 1"
 BLOCK = 2**22
 """Scores that are held at once, or those of one query."""
 MARGIN = 1e-5
 """More than float32 rounds a cosine by."""
+PART_S = 5.0
+"""Seconds of work between two parts: about what an interruption costs."""
 
 
 class Match(NamedTuple):
-    """A voice that was found.
+    """A speaker that was found.
 
     Arguments
     ---------
     name : str
-        What it is called in the gallery.
+        Name in the store.
     score : float
-        Its cosine with the one that was looked for.
+        Cosine with the query.
 
     Example
     -------
@@ -41,21 +53,23 @@ class Match(NamedTuple):
     score: float
 
 
-class Gallery:
-    """Voices by name, in the order in which they were added.
+class EmbeddingStore:
+    """Speaker embeddings by name, such as an enrolment set.
+
+    They are in the order in which they were added.
 
     Arguments
     ---------
     model : str
-        What they are from: voices of different models cannot be compared.
+        What they are from: embeddings of different models cannot be compared.
         Empty where it is not known.
 
     Example
     -------
-    >>> gallery = Gallery()
-    >>> gallery.add("ann", Voice(torch.tensor([1.0, 0.0]), 3.0))
-    >>> gallery.add("bob", Voice(torch.tensor([0.0, 2.0]), 4.0))
-    >>> (matches,) = gallery.search([gallery["bob"]], top_k=1)
+    >>> store = EmbeddingStore()
+    >>> store.add("ann", SpeakerEmbedding(torch.tensor([1.0, 0.0]), 3.0))
+    >>> store.add("bob", SpeakerEmbedding(torch.tensor([0.0, 2.0]), 4.0))
+    >>> (matches,) = store.search([store["bob"]], top_k=1)
     >>> matches
     [Match(name='bob', score=1.0)]
     """
@@ -75,11 +89,13 @@ class Gallery:
 
     def __getitem__(self, name):
         place = self._places[name]
-        return Voice(self.vectors[place], self.durations_s[place].item())
+        return SpeakerEmbedding(
+            self.vectors[place], self.durations_s[place].item()
+        )
 
     @property
     def vectors(self):
-        """Embeddings of all voices, [N, D]."""
+        """All embeddings, [N, D]."""
         self._join()
         return self._rows
 
@@ -89,14 +105,14 @@ class Gallery:
         self._join()
         return self._seconds
 
-    def add(self, name, voice):
-        """Adds a voice.
+    def add(self, name, embedding):
+        """Adds an embedding.
 
         Arguments
         ---------
         name : str
-            What to call it; not in the gallery yet.
-        voice : Voice
+            What to call it; not in the store yet.
+        embedding : SpeakerEmbedding
             From a recording or an enrolment.
 
         Raises
@@ -106,15 +122,17 @@ class Gallery:
             the others or no direction.
         """
         self._extend(
-            [name], voice.vector[None], torch.tensor([voice.duration_s])
+            [name],
+            embedding.vector[None],
+            torch.tensor([embedding.duration_s]),
         )
 
     def update(self, other):
-        """Adds all voices of another gallery.
+        """Adds all embeddings of another store.
 
         Arguments
         ---------
-        other : Gallery
+        other : EmbeddingStore
             Of the same model.
 
         Raises
@@ -131,19 +149,19 @@ class Gallery:
             self._extend(other.names, other.vectors, other.durations_s)
 
     def select(self, names):
-        """Makes a gallery of some of the voices.
+        """Makes a store of some of the embeddings.
 
         Arguments
         ---------
         names : iterable of str
-            Which, in the order that they are to have; all in this gallery.
+            Which, in the order that they are to have; all in this store.
 
         Returns
         -------
-        Gallery
+        EmbeddingStore
             Theirs.
         """
-        names, chosen = list(names), Gallery(self.model)
+        names, chosen = list(names), EmbeddingStore(self.model)
         if names:
             places = [self._places[name] for name in names]
             chosen._extend(
@@ -152,28 +170,28 @@ class Gallery:
         return chosen
 
     def search(self, queries, top_k=10):
-        """Finds the voices that are nearest.
+        """Finds the speakers that are nearest.
 
-        All are compared, a block of queries at a time. Of voices with one
+        All are compared, a block of queries at a time. Of those with one
         score, the one that was added first comes first.
 
         Arguments
         ---------
-        queries : sequence of Voice
+        queries : sequence of SpeakerEmbedding
             What to look for.
         top_k : int
-            Most voices to find for each.
+            Most speakers to find for each.
 
         Returns
         -------
         list of list of Match
-            The best ``top_k`` for each query, best first; all voices where
-            the gallery has fewer.
+            The best ``top_k`` for each query, best first; all where the store
+            has fewer.
 
         Raises
         ------
         ValueError
-            When the gallery is empty, a query does not fit, or ``top_k`` is
+            When the store is empty, a query does not fit, or ``top_k`` is
             less than 1.
         """
         if not len(self) or top_k < 1:
@@ -224,7 +242,7 @@ class Gallery:
 
         Returns
         -------
-        Gallery
+        EmbeddingStore
             What was saved, to the bit.
 
         Raises
@@ -237,10 +255,10 @@ class Gallery:
         Example
         -------
         >>> path = getfixture("tmp_path") / "voices.safetensors"
-        >>> gallery = Gallery("model of 2024")
-        >>> gallery.add("ann", Voice(torch.tensor([1.0, 0.0]), 3.0))
-        >>> gallery.save(path)
-        >>> Gallery.load(path).names
+        >>> store = EmbeddingStore("model of 2024")
+        >>> store.add("ann", SpeakerEmbedding(torch.tensor([1.0, 0.0]), 3.0))
+        >>> store.save(path)
+        >>> EmbeddingStore.load(path).names
         ['ann']
         """
         names, model = _read_note(path)
@@ -255,16 +273,16 @@ class Gallery:
                 f"{len(names)} voices"
             )
         check_finite(tensors, path)
-        gallery = cls(model)
+        store = cls(model)
         if names:
             try:
-                gallery._extend(names, rows, seconds)
+                store._extend(names, rows, seconds)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-        return gallery
+        return store
 
     def _extend(self, names, vectors, seconds):
-        """Adds voices, or none of them."""
+        """Adds embeddings, or none of them."""
         vectors = vectors.detach().float().cpu()
         size = self._added[0][0].shape[1] if self._added else 0
         size = size or self._rows.shape[1] or vectors.shape[1]
@@ -309,6 +327,155 @@ class Gallery:
             Match(self.names[place], score)
             for place, score in itertools.islice(found, top_k)
         ]
+
+
+Gallery = EmbeddingStore
+"""The name that earlier versions gave it."""
+
+
+class ResumableExtractor:
+    """The file of embeddings to come, and the parts of it that are there.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file. Embeddings that it holds already are kept.
+    model : str
+        What the embeddings are from, as ``model_id`` gives it.
+
+    Raises
+    ------
+    ValueError
+        When the file or a part is damaged or of another model.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "voices.safetensors"
+    >>> extractor = ResumableExtractor(path, "test")
+    >>> extractor.add("a.wav", SpeakerEmbedding(torch.ones(2), 1.0))
+    >>> extractor.flush()
+    >>> "a.wav" in ResumableExtractor(path, "test").store
+    True
+    """
+
+    def __init__(self, path, model):
+        self.path = Path(path)
+        self.folder = self.path.with_name(f"{self.path.name}.parts")
+        self.store, self._part = EmbeddingStore(model), EmbeddingStore(model)
+        self._flushed = time.monotonic()
+        files = sorted(self.folder.glob("*.safetensors"))
+        for file in [*([self.path] if self.path.is_file() else []), *files]:
+            self._take(file)
+        self._next = int(files[-1].stem) + 1 if files else 0
+
+    def extract(self, verification, files, batch_seconds, on_progress):
+        """Embeds the files that have no embedding yet.
+
+        What was embedded is written whatever happens.
+
+        Arguments
+        ---------
+        verification : SpeakerVerification
+            The model.
+        files : dict
+            Name of each embedding -> path of its file; different paths.
+        batch_seconds : float
+            As for ``SpeakerVerification.embed_files``.
+        on_progress : callable
+            The same.
+
+        Returns
+        -------
+        dict
+            Name -> ``AudioError``, for files that cannot be used.
+        """
+        errors = {}
+        names = {
+            path: name for name, path in files.items() if name not in self.store
+        }
+        if not names:
+            return errors
+        try:
+            for path, result in verification.embed_files(
+                names, batch_seconds, on_progress
+            ):
+                if isinstance(result, AudioError):
+                    errors[names[path]] = result
+                else:
+                    self.add(names[path], result)
+        finally:
+            self.flush()
+        return errors
+
+    def add(self, name, embedding):
+        """Adds an embedding; from time to time writes what was added."""
+        self.store.add(name, embedding)
+        self._part.add(name, embedding)
+        if time.monotonic() - self._flushed > PART_S:
+            self.flush()
+
+    def flush(self):
+        """Writes what was added since the last part."""
+        self._flushed = time.monotonic()
+        if not len(self._part):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._part.save(self.folder / f"{self._next:06d}.safetensors")
+        self._next += 1
+        self._part = EmbeddingStore(self.store.model)
+
+    def finish(self, order):
+        """Writes the file, and removes the parts.
+
+        Arguments
+        ---------
+        order : iterable of str
+            Names in the order that the file is to have them, before all
+            others; those without an embedding are passed over.
+
+        Returns
+        -------
+        EmbeddingStore
+            What was written; nothing is where it is empty.
+        """
+        found = [name for name in order if name in self.store]
+        first = set(found)
+        found += [name for name in self.store.names if name not in first]
+        ordered = self.store.select(found)
+        if found:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            ordered.save(self.path)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return ordered
+
+    def _take(self, file):
+        """Adds the embeddings of a file, but for those that are there."""
+        held = EmbeddingStore.load(file)
+        if held.model != self.store.model:
+            raise ValueError(
+                f"{file}: expected voices of this model and --window-s "
+                f"({self.store.model}), to add to them; got {held.model}"
+            )
+        # A run that was killed while it cleaned up left what the file has
+        new = [name for name in held.names if name not in self.store]
+        self.store.update(held.select(new))
+
+
+def model_id(folder, window_s):
+    """Names a model by what its embeddings depend on.
+
+    That is the yaml of the pretrained folder, all weights, and the most
+    seconds that go through the model at once.
+    """
+    folder, digest = Path(folder), hashlib.sha256()
+    plain = ("calibration", "label_encoder")
+    weights = sorted(p for p in folder.glob("*.ckpt") if p.stem not in plain)
+    for path in (folder / "hyperparams.yaml", *weights):
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return f"{digest.hexdigest()[:16]}-{window_s:g}s"
 
 
 def _directions(vectors):
