@@ -104,7 +104,10 @@ MOVED = {
         "ResumableExtractor",
         "model_id": "unispeech_sb.inference.embedding_store:model_id",
     },
-    "unispeech_sb.inference.diarized": "unispeech_sb.inference.segments",
+    "unispeech_sb.inference.diarized": {
+        "Diarization": "unispeech_sb.inference.segments:Diarization",
+        "recording_name": "unispeech_sb.inference.formats:recording_name",
+    },
     "unispeech_sb.inference.encoding": {
         "Stretch": "unispeech_sb.inference.asr:Chunk",
         "WindowEncoder": "unispeech_sb.inference.asr:WindowEncoder",

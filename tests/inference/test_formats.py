@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from unispeech_sb.decoding.words import Transcript, Word
-from unispeech_sb.inference.formats import FORMATS
+from unispeech_sb.decoding import Transcript, Word
+from unispeech_sb.inference.formats import (
+    DIARIZATION_FORMATS,
+    TRANSCRIPT_FORMATS,
+    describe,
+    recording_name,
+)
+from unispeech_sb.inference.segments import Diarization, Turn
 
 TALK = Transcript(
     "so <it> is & was",
@@ -71,14 +77,14 @@ my_talk 1 360000.000 0.040 was 0.125
 }
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TRANSCRIPT_FORMATS)
 def test_a_transcript_is_written_to_the_letter(name):
-    _, write = FORMATS[name]
+    write = TRANSCRIPT_FORMATS[name].write
     assert write(TALK, "a b/my talk.flac") == EXPECTED[name]
 
 
 def test_every_format_is_expected():
-    assert set(EXPECTED) == set(FORMATS)
+    assert set(EXPECTED) == set(TRANSCRIPT_FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +92,12 @@ def test_every_format_is_expected():
     [("text", "\n"), ("srt", ""), ("vtt", "WEBVTT\n"), ("ctm", "")],
 )
 def test_silence_is_a_file_too(name, empty):
-    _, write = FORMATS[name]
+    write = TRANSCRIPT_FORMATS[name].write
     assert write(Transcript("", (), 1.0), "a.wav") == empty
 
 
 def test_json_keeps_every_letter_and_is_one_line():
-    _, write = FORMATS["json"]
+    write = TRANSCRIPT_FORMATS["json"].write
     word = Word('a"é\u2028', 0.0, 0.1, 1.0)
     line = write(Transcript(word.text, (word,), 1.0), "a.wav")
     assert line.count("\n") == 1
@@ -108,7 +114,7 @@ def words_of(texts, length=0.2, gap=0.05):
 
 def cues_of(words):
     """Subtitles as lists of lines, without number and times."""
-    _, write = FORMATS["srt"]
+    write = TRANSCRIPT_FORMATS["srt"].write
     text = write(Transcript("", words, 0.0), "a.wav")
     return [cue.split("\n")[2:] for cue in text.split("\n\n") if cue]
 
@@ -124,3 +130,55 @@ def test_a_subtitle_lasts_seven_seconds_and_ends_at_pauses():
     assert len(cues_of(words_of("abcdefgh", length=1.0, gap=0.5))) == 2
     assert len(cues_of(words_of("ab", gap=0.99))) == 1
     assert len(cues_of(words_of("ab", gap=1.01))) == 2
+
+
+def test_a_diarization_is_written_in_every_format():
+    found = Diarization("my_talk", 2.0, (Turn(0.5, 1.25, "speaker1", 0.9),))
+    written = {
+        name: form.write(found, "a b/my talk.flac")
+        for name, form in DIARIZATION_FORMATS.items()
+    }
+    assert written == {
+        "text": "0:00:00.50  0:00:01.25  speaker1\n",
+        "rttm": "SPEAKER my_talk 1 0.500 0.750 <NA> <NA> speaker1 <NA> <NA>\n",
+        "json": '{"name": "my_talk", "duration": 2.0, "speakers": '
+        '["speaker1"], "segments": [{"start": 0.5, "end": 1.25, '
+        '"speaker": "speaker1", "confidence": 0.9}]}\n',
+        "audacity": "0.500\t1.250\tspeaker1\n",
+    }
+
+
+@pytest.mark.parametrize("forms", [TRANSCRIPT_FORMATS, DIARIZATION_FORMATS])
+def test_a_stream_of_several_recordings_names_each(forms):
+    for name, form in forms.items():
+        # Either lines name the recording, or they get its path, or they stand
+        # alone; the JSON of transcripts has the path
+        named = name == "json" or form.by_stem
+        assert [form.is_bare, form.one_recording, named].count(True) == 1, name
+
+
+def test_only_bare_lines_get_the_path_and_only_among_several():
+    talk = Transcript("a\u2028b", (), 1.0)
+    text, ctm = TRANSCRIPT_FORMATS["text"], TRANSCRIPT_FORMATS["ctm"]
+    assert text.on_stream(talk, "a.wav", several=False) == "a\u2028b\n"
+    assert text.on_stream(talk, "a.wav", several=True) == "a.wav\ta\u2028b\n"
+    assert ctm.on_stream(TALK, "my talk.wav", several=True) == EXPECTED["ctm"]
+    silence = Transcript("", (), 1.0)
+    assert text.on_stream(silence, "a.wav", several=True) == "a.wav\t\n"
+    nobody = Diarization("a", 1.0, ())
+    lines = DIARIZATION_FORMATS["text"]
+    assert lines.on_stream(nobody, "a.wav", several=True) == ""
+    both = tuple(Turn(n, n + 1.0, "speaker1", 0.9) for n in (0.0, 2.0))
+    found = lines.on_stream(Diarization("a", 3.0, both), "a.wav", several=True)
+    assert [line[:6] for line in found.splitlines()] == ["a.wav\t"] * 2
+
+
+def test_recordings_are_named_without_blanks():
+    assert recording_name("a b/c\td e.tar.wav") == "c_d_e.tar"
+
+
+def test_help_names_every_format():
+    for forms in (TRANSCRIPT_FORMATS, DIARIZATION_FORMATS):
+        said = dict(part.split(": ") for part in describe(forms).split("; "))
+        assert said.keys() == forms.keys()
+        assert all(said.values())

@@ -13,7 +13,6 @@ from unispeech_sb.inference.segments import (
     Diarization,
     SpeakerNames,
     Turn,
-    recording_name,
 )
 from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
 
@@ -148,7 +147,3 @@ def test_text_is_for_reading():
 def test_the_timeline_is_drawn(reference, tmp_path):
     FOUND.plot(tmp_path / "a.png", reference)
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
-
-
-def test_recordings_are_named_without_blanks():
-    assert recording_name("a b/c\td e.tar.wav") == "c_d_e.tar"

@@ -31,12 +31,12 @@ from unispeech_sb.inference.clustering import (
     cluster_speakers,
     spread,
 )
+from unispeech_sb.inference.formats import recording_name
 from unispeech_sb.inference.segments import (
     Binarizer,
     Diarization,
     SpeakerNames,
     Turn,
-    recording_name,
 )
 from unispeech_sb.inference.sliding_window import SlidingWindow
 from unispeech_sb.inference.speaker_verification import SpeakerVerification

@@ -1,9 +1,15 @@
-"""Transcripts as plain text, JSON, SubRip, WebVTT and NIST's CTM."""
+"""Output formats: one table for transcripts and one for diarizations.
+
+A format is one row. What the commands have to know of it stands in the row,
+so that a new one needs nothing else. Nothing here imports torch.
+"""
 
 import html
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 LINE_CHARS = 42
 """Characters of a subtitle's line, as broadcasters count."""
@@ -14,54 +20,62 @@ GAP_S = 1.0
 """A pause of this many seconds begins a new subtitle."""
 
 
-def to_text(transcript, name):
-    """Writes the text on one line.
+class Format(NamedTuple):
+    """How a result is written.
 
     Arguments
     ---------
-    transcript : Transcript
-        What is said.
-    name : str
-        Not used; taken so that all formats are called alike.
-
-    Returns
-    -------
-    str
-        The file's content.
-
-    Example
-    -------
-    >>> from unispeech_sb.decoding.words import Transcript, Word
-    >>> to_text(Transcript("yes", (Word("yes", 0.1, 0.4, 0.9),), 1.0), "a")
-    'yes\\n'
+    suffix : str
+        Of its files.
+    write : callable
+        The result and the path of the recording to the file's content.
+    about : str
+        What it has, for the help of a command.
+    one_recording : bool
+        A stream holds one recording, as with subtitles: several need a file
+        each.
+    by_stem : bool
+        Recordings are named by the stems of their files, which have to
+        differ.
+    is_bare : bool
+        Lines do not name the recording: in a stream of several the path goes
+        in front of each.
     """
+
+    suffix: str
+    write: Callable
+    about: str
+    one_recording: bool = False
+    by_stem: bool = False
+    is_bare: bool = False
+
+    def on_stream(self, result, path, several):
+        """What is printed of a recording, alone or as one of several."""
+        text = self.write(result, path)
+        if not (several and self.is_bare):
+            return text
+        return "".join(f"{path}\t{line}\n" for line in text.split("\n")[:-1])
+
+
+def recording_name(path):
+    """What outputs call a recording: its stem, with ``_`` for white space."""
+    return re.sub(r"\s", "_", Path(path).stem)
+
+
+def describe(formats):
+    """What a command's help says of the formats of a table."""
+    return "; ".join(f"{name}: {form.about}" for name, form in formats.items())
+
+
+def _to_text(transcript, path):
+    """The text on one line."""
     return transcript.text + "\n"
 
 
-def to_json(transcript, name):
-    """Writes one JSON object on one line.
-
-    Arguments
-    ---------
-    transcript : Transcript
-        What is said.
-    name : str
-        The recording's file.
-
-    Returns
-    -------
-    str
-        The file's content: name, duration, text, and each word with start,
-        end and confidence; times in seconds.
-
-    Example
-    -------
-    >>> from unispeech_sb.decoding.words import Transcript, Word
-    >>> to_json(Transcript("", (), 1.0), "a")
-    '{"name": "a", "duration": 1.0, "text": "", "words": []}\\n'
-    """
+def _to_json(transcript, path):
+    """One JSON object on one line; times in seconds."""
     content = {
-        "name": name,
+        "name": path,
         "duration": round(transcript.duration_s, 6),
         "text": transcript.text,
         "words": [
@@ -77,32 +91,8 @@ def to_json(transcript, name):
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-def to_srt(transcript, name):
-    """Writes SubRip subtitles.
-
-    Arguments
-    ---------
-    transcript : Transcript
-        What is said.
-    name : str
-        Not used; taken so that all formats are called alike.
-
-    Returns
-    -------
-    str
-        The file's content: cues of a number, a line of times, lines of text
-        and an empty line.
-
-    Example
-    -------
-    >>> from unispeech_sb.decoding.words import Transcript, Word
-    >>> word = Word("yes", 0.1, 0.4, 0.9)
-    >>> print(to_srt(Transcript("yes", (word,), 1.0), "a"), end="")
-    1
-    00:00:00,100 --> 00:00:00,400
-    yes
-    <BLANKLINE>
-    """
+def _to_srt(transcript, path):
+    """SubRip: a number, a line of times, lines of text and an empty line."""
     cues = (
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n"
         for number, (start, end, text) in enumerate(_cues(transcript), 1)
@@ -110,32 +100,8 @@ def to_srt(transcript, name):
     return "".join(cues)
 
 
-def to_vtt(transcript, name):
-    """Writes WebVTT subtitles.
-
-    Arguments
-    ---------
-    transcript : Transcript
-        What is said.
-    name : str
-        Not used; taken so that all formats are called alike.
-
-    Returns
-    -------
-    str
-        The file's content: the word WEBVTT, then cues of a line of times and
-        lines of text, with an empty line before each.
-
-    Example
-    -------
-    >>> from unispeech_sb.decoding.words import Transcript, Word
-    >>> word = Word("R&B", 0.1, 0.4, 0.9)
-    >>> print(to_vtt(Transcript("R&B", (word,), 1.0), "a"), end="")
-    WEBVTT
-    <BLANKLINE>
-    00:00:00.100 --> 00:00:00.400
-    R&amp;B
-    """
+def _to_vtt(transcript, path):
+    """WebVTT: a line of times and lines of text after an empty line."""
     cues = (
         f"\n{_clock(start, '.')} --> {_clock(end, '.')}\n"
         f"{html.escape(text, quote=False)}\n"
@@ -144,30 +110,9 @@ def to_vtt(transcript, name):
     return "WEBVTT\n" + "".join(cues)
 
 
-def to_ctm(transcript, name):
-    """Writes NIST's time-marked words.
-
-    Arguments
-    ---------
-    transcript : Transcript
-        What is said.
-    name : str
-        The recording's file; its stem goes in, with ``_`` for white space.
-
-    Returns
-    -------
-    str
-        The file's content, a line for each word: name, channel, start,
-        duration, word, confidence; times in seconds.
-
-    Example
-    -------
-    >>> from unispeech_sb.decoding.words import Transcript, Word
-    >>> word = Word("yes", 0.1, 0.4, 0.9)
-    >>> to_ctm(Transcript("yes", (word,), 1.0), "a/my talk.wav")
-    'my_talk 1 0.100 0.300 yes 0.900\\n'
-    """
-    name = re.sub(r"\s", "_", Path(name).stem)
+def _to_ctm(transcript, path):
+    """NIST's time-marked words: name, channel, start, duration, word, score."""
+    name = recording_name(path)
     lines = (
         f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} "
         f"{word.text} {word.confidence:.3f}\n"
@@ -176,14 +121,46 @@ def to_ctm(transcript, name):
     return "".join(lines)
 
 
-FORMATS = {
-    "text": ("txt", to_text),
-    "json": ("json", to_json),
-    "srt": ("srt", to_srt),
-    "vtt": ("vtt", to_vtt),
-    "ctm": ("ctm", to_ctm),
+TRANSCRIPT_FORMATS = {
+    "text": Format("txt", _to_text, "a line for each recording", is_bare=True),
+    "json": Format(
+        "json",
+        _to_json,
+        "a line for each recording, with time and confidence of each word",
+    ),
+    "srt": Format("srt", _to_srt, "SubRip subtitles", one_recording=True),
+    "vtt": Format("vtt", _to_vtt, "WebVTT subtitles", one_recording=True),
+    "ctm": Format("ctm", _to_ctm, "NIST's time-marked words", by_stem=True),
 }
-"""Name -> suffix of its files, and the function that writes it."""
+"""Name -> how a ``Transcript`` is written."""
+
+DIARIZATION_FORMATS = {
+    "text": Format(
+        "txt",
+        lambda found, path: found.to_text(),
+        "start, end and speaker of each segment",
+        is_bare=True,
+    ),
+    "rttm": Format(
+        "rttm",
+        lambda found, path: found.to_rttm(),
+        "NIST's segments",
+        by_stem=True,
+    ),
+    "json": Format(
+        "json",
+        lambda found, path: found.to_json(),
+        "a line for each recording",
+        by_stem=True,
+    ),
+    "audacity": Format(
+        "txt",
+        lambda found, path: found.to_audacity(),
+        "a label track, of one recording",
+        one_recording=True,
+    ),
+}
+"""Name -> how a ``Diarization`` is written."""
 
 
 def _cues(transcript):

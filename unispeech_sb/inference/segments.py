@@ -5,7 +5,6 @@
 """
 
 import json
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,11 +273,6 @@ class Diarization:
         write_timeline(
             path, self.segments, self.duration_s, reference, self.name
         )
-
-
-def recording_name(path):
-    """What annotation files call a recording: its stem without blanks."""
-    return re.sub(r"\s", "_", Path(path).stem)
 
 
 def _clock(seconds):
