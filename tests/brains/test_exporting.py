@@ -10,7 +10,9 @@ from speechbrain.inference.speaker import SpeakerRecognition
 
 from unispeech_sb.brains.exporting import export_speakers
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.inference.speakers import SpeakerVerification
+from unispeech_sb.inference.speaker_verification import (
+    SpeakerVerification,
+)
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AAMSoftmax,

@@ -32,7 +32,7 @@ from speechbrain.inference.ASR import EncoderASR
 asr = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
 text = asr.transcribe_file("a.wav")"""
 SPEAKERS = """\
-from unispeech_sb.inference.speakers import SpeakerVerification
+from unispeech_sb.inference import SpeakerVerification
 
 verification = SpeakerVerification.from_hparams("PATH/TO/THIS/FOLDER")
 verification.verify("a.wav", "b.wav")  # score, llr, same, threshold

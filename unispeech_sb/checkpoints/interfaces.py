@@ -60,7 +60,7 @@ INTERFACES = {
     "SpeakerRecognition": Interface(
         "speaker verification",
         "speechbrain.inference.speaker.SpeakerRecognition",
-        "unispeech_sb.inference.speakers.SpeakerVerification",
+        "unispeech_sb.inference.SpeakerVerification",
         "unispeech-sb verify FOLDER A B (also embed, score)",
     ),
     "SpeakerDiarization": Interface(
