@@ -33,7 +33,9 @@ MOVED = {
     "unispeech_sb.inference.loading": {
         "add_model": "unispeech_sb.commands.speakers:_add_model",
         "load_model": "unispeech_sb.commands.speakers:_load_model",
-        "collect_visibly": "unispeech_sb.commands.speakers:_extract",
+        "collect_visibly": (
+            "unispeech_sb.commands.speakers:_extract_with_progress"
+        ),
     },
     "unispeech_sb.inference.results": "unispeech_sb.commands.trial_report",
     "unispeech_sb.inference.score": {
@@ -124,6 +126,12 @@ MOVED = {
     },
     "unispeech_sb.inference.moving": {
         "Moves": "unispeech_sb.inference.sliding_window:SlidingWindow",
+        "moves_over": (
+            "unispeech_sb.inference.sliding_window:SlidingWindow.offline"
+        ),
+        "moves_within": (
+            "unispeech_sb.inference.sliding_window:SlidingWindow.online"
+        ),
         "checked_blocks": "unispeech_sb.inference.audio_blocks:check_blocks",
     },
     "unispeech_sb.inference.recordings": "unispeech_sb.inference.audio_blocks",

@@ -20,17 +20,18 @@ from tests.inference.speaker_models import (
 )
 from unispeech_sb.checkpoints.folder import write_pretrained
 from unispeech_sb.commands.speakers import embed, score, verify
-from unispeech_sb.inference.collecting import VoiceStore
-from unispeech_sb.inference.gallery import Gallery
+from unispeech_sb.inference.embedding_store import (
+    EmbeddingStore,
+    ResumableExtractor,
+)
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.metrics.calibration import Calibration
 
 SLOW = """
 import sys, time
 from unispeech_sb.commands.speakers import embed
-from unispeech_sb.inference import collecting
-from unispeech_sb.inference.speakers import SpeakerVerification
-collecting.PART_S = 0.0
+from unispeech_sb.inference import SpeakerVerification, embedding_store
+embedding_store.PART_S = 0.0
 whole = SpeakerVerification.embed_files
 def slowly(self, paths, batch_seconds, on_progress):
     for result in whole(self, paths, 0.1, on_progress):
@@ -63,7 +64,7 @@ def test_files_become_a_gallery_in_their_order(
     captured = capsys.readouterr()
     assert captured.out == f"Wrote {out}: 8 embeddings, 0 of them from before\n"
     assert "embed: 100%" in captured.err
-    found, model = Gallery.load(out), load_model(folder, window_s=2.0)
+    found, model = EmbeddingStore.load(out), load_model(folder, window_s=2.0)
     assert found.names == recordings
     for path in recordings:
         torch.testing.assert_close(
@@ -76,16 +77,16 @@ def test_a_second_run_adds_what_is_missing(
 ):
     out = str(tmp_path / "out.safetensors")
     embed([folder, *recordings[:3], "-o", out])
-    seen, add = [], VoiceStore.add
+    seen, add = [], ResumableExtractor.add
     monkeypatch.setattr(
-        VoiceStore,
+        ResumableExtractor,
         "add",
         lambda store, name, voice: seen.append(name) or add(store, name, voice),
     )
     embed([folder, *recordings[2:6], "-o", out])
     assert sorted(seen) == recordings[3:6]
     assert "6 embeddings, 3 of them from" in capsys.readouterr().out
-    assert Gallery.load(out).names == [*recordings[2:6], *recordings[:2]]
+    assert EmbeddingStore.load(out).names == [*recordings[2:6], *recordings[:2]]
 
 
 def test_bad_files_are_named_at_the_end(folder, recordings, tmp_path, capsys):
@@ -99,7 +100,7 @@ def test_bad_files_are_named_at_the_end(folder, recordings, tmp_path, capsys):
     assert first == "embed: 2 of 4 files failed:"
     assert second == f"  {bad[0]}: there is no such file"
     assert third.startswith(f"  {bad[1]}: not readable as audio")
-    assert Gallery.load(out).names == recordings[:2]
+    assert EmbeddingStore.load(out).names == recordings[:2]
 
 
 def test_what_was_embedded_survives_a_kill(folder, recordings, tmp_path):
@@ -118,11 +119,12 @@ def test_what_was_embedded_survives_a_kill(folder, recordings, tmp_path):
     process.wait()
     assert not out.exists()
     before = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
-    store = VoiceStore(out, Gallery.load(min(before)).model)
-    assert 3 <= len(store.gallery) < 8
-    kept = {name: store.gallery[name].vector for name in store.gallery.names}
+    found = EmbeddingStore.load(min(before))
+    store = ResumableExtractor(out, found.model).store
+    assert 3 <= len(store) < 8
+    kept = {name: store[name].vector for name in store.names}
     embed([folder, *recordings, "-o", str(out)])
-    found = Gallery.load(out)
+    found = EmbeddingStore.load(out)
     assert found.names == recordings
     for name, vector in kept.items():
         assert torch.equal(found[name].vector, vector)
@@ -151,7 +153,7 @@ def test_another_model_does_not_add_to_the_file(folder, recordings, tmp_path):
         embed([other, recordings[1], "-o", out])
     with pytest.raises(ValueError, match="expected voices of this model"):
         embed([folder, recordings[1], "-o", out, "--window-s", "1"])
-    assert Gallery.load(out).names == recordings[:1]
+    assert EmbeddingStore.load(out).names == recordings[:1]
 
 
 @pytest.fixture
@@ -301,7 +303,7 @@ def test_a_second_run_embeds_nothing(
     out = ["-o", str(tmp_path / "out"), "--draws", "0"]
     score(command(ecapa, corpus, *out))
     first = capsys.readouterr().out
-    monkeypatch.setattr(VoiceStore, "add", None)
+    monkeypatch.setattr(ResumableExtractor, "add", None)
     score(command(ecapa, corpus, *out, "--p-target", "0.01"))
     assert capsys.readouterr().out == first
 
@@ -335,7 +337,7 @@ def test_a_cohort_of_the_trials_is_refused(ecapa, corpus, tmp_path):
     embed([ecapa, str(corpus / "s1/0.wav"), "-o", cohort])
     with pytest.raises(ValueError, match=r"in no trial; got .*s1/0\.wav"):
         score(command(ecapa, corpus, "--cohort", cohort))
-    gallery = Gallery("another")
+    gallery = EmbeddingStore("another")
     gallery.save(cohort)
     with pytest.raises(ValueError, match="embeddings of this model .* another"):
         score(command(ecapa, corpus, "--cohort", cohort))
@@ -368,7 +370,9 @@ def test_bad_files_are_named_and_the_rest_is_kept(
     *_, first, second = capsys.readouterr().err.splitlines()
     assert first == "score: 1 of 4 files failed:"
     assert second.startswith(f"  {tmp_path / 'd.wav'}: not readable as audio")
-    store = Gallery.load(next((out / "embeddings.safetensors.parts").iterdir()))
+    store = EmbeddingStore.load(
+        next((out / "embeddings.safetensors.parts").iterdir())
+    )
     assert sorted(store.names) == ["a.wav", "b.wav", "c.wav"]
     write(tmp_path / "d.wav", voice(5, 1.0))
     score(command(ecapa, tmp_path, "-o", str(out), "--draws", "0"))

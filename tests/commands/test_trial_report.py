@@ -14,8 +14,8 @@ from unispeech_sb.commands.trial_report import (
     write_results,
 )
 from unispeech_sb.dataio.trials import Trials, read_trials
-from unispeech_sb.inference.gallery import Gallery
-from unispeech_sb.inference.voices import Voice, cosine
+from unispeech_sb.inference.embedding_store import EmbeddingStore
+from unispeech_sb.inference.speaker_verification import SpeakerEmbedding, cosine
 from unispeech_sb.metrics.calibration import Calibration
 from unispeech_sb.metrics.verification import eer, min_dcf
 
@@ -23,13 +23,15 @@ from unispeech_sb.metrics.verification import eer, min_dcf
 def voices(num_speakers, num_takes, spread=0.9, seed=0, model="m"):
     """A gallery of recordings of several speakers."""
     draw = torch.Generator().manual_seed(seed)
-    gallery = Gallery(model)
+    gallery = EmbeddingStore(model)
     for speaker in range(num_speakers):
         mean = torch.randn(8, generator=draw)
         for take in range(num_takes):
             noise = torch.randn(8, generator=draw)
             vector = (1.0 + take) * (mean + spread * noise)
-            gallery.add(f"{seed}-{speaker}-{take}", Voice(vector, 1.0 + take))
+            gallery.add(
+                f"{seed}-{speaker}-{take}", SpeakerEmbedding(vector, 1.0 + take)
+            )
     return gallery
 
 

@@ -17,11 +17,13 @@ from unispeech_sb.commands.options import (
     load_folder,
     new_parser,
     progress_bar,
-    recording_name,
     report_failures,
 )
-
-FORMATS = ("text", "rttm", "json", "audacity")
+from unispeech_sb.inference.formats import (
+    DIARIZATION_FORMATS,
+    describe,
+    recording_name,
+)
 
 
 def diarize(argv):
@@ -43,6 +45,7 @@ def diarize(argv):
     from unispeech_sb.dataio.audio import AudioError
 
     diarization = _load(arguments)
+    form = DIARIZATION_FORMATS[arguments.format]
     target = arguments.rttm_dir or Path()
     target.mkdir(parents=True, exist_ok=True)
     errors = {}
@@ -63,7 +66,7 @@ def diarize(argv):
                 own = reference.get(found.name)
                 found.plot(target / f"{found.name}.png", own)
             with bar.external_write_mode(sys.stdout):
-                sys.stdout.write(_printed(found, path, arguments))
+                sys.stdout.write(form.on_stream(found, path, len(files) > 1))
     report_failures("diarize", files, errors)
     if errors:
         raise SystemExit(1)
@@ -79,11 +82,10 @@ def _parse(argv):
     add_files(parser)
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=DIARIZATION_FORMATS,
         default="text",
-        help="what is printed. text: start, end and speaker of each segment; "
-        "rttm: NIST's segments; json: a line for each recording; audacity: "
-        "a label track, of one recording (default: %(default)s)",
+        help=f"what is printed. {describe(DIARIZATION_FORMATS)} "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--rttm-dir",
@@ -108,8 +110,11 @@ def _parse(argv):
     arguments = parser.parse_args(argv)
     if arguments.reference and not arguments.plot:
         parser.error("--reference is drawn in the picture: give --plot")
-    if arguments.format == "audacity" and len(arguments.files) > 1:
-        parser.error("--format audacity: labels of one recording; got several")
+    form = DIARIZATION_FORMATS[arguments.format]
+    if form.one_recording and len(arguments.files) > 1:
+        parser.error(
+            f"--format {arguments.format}: labels of one recording; got several"
+        )
     return arguments
 
 
@@ -170,12 +175,3 @@ def _reference(path, files):
                 f"{', '.join(sorted(found)[:5]) or 'no recording'}"
             )
     return found
-
-
-def _printed(found, path, arguments):
-    """What is printed of a recording."""
-    text = getattr(found, f"to_{arguments.format}")()
-    if arguments.format == "text" and len(arguments.files) > 1:
-        lines = text.splitlines(keepends=True)
-        text = "".join(f"{path}\t{line}" for line in lines)
-    return text

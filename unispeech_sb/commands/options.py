@@ -5,7 +5,6 @@ that help and errors of a command line come at once.
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -124,11 +123,6 @@ def check_files(command, files):
     )
 
 
-def recording_name(path):
-    """What outputs call a recording: its stem, with ``_`` for white space."""
-    return re.sub(r"\s", "_", Path(path).stem)
-
-
 def check_names(names):
     """Refuses recordings whose outputs would have the same name."""
     if len(set(names)) < len(names):
@@ -164,7 +158,7 @@ def progress_bar(files, title):
     from tqdm import tqdm
 
     from unispeech_sb.dataio.audio import AudioError
-    from unispeech_sb.inference.recordings import duration_s
+    from unispeech_sb.inference.audio_blocks import duration_s
 
     def seconds(path):
         try:

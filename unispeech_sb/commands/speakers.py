@@ -43,16 +43,16 @@ def embed(argv):
     expect_folder(arguments.folder, "SpeakerRecognition")
     check_files("embed", files)
     verification = _load_model(arguments)
-    store = _open_store(arguments.output, _model_id(arguments))
-    known = len(store.gallery)
-    errors = _extract(
+    extractor = _open_extractor(arguments.output, _model_id(arguments))
+    known = len(extractor.store)
+    errors = _extract_with_progress(
         verification,
         {file: file for file in files},
-        store,
+        extractor,
         arguments.batch_seconds,
         "embed",
     )
-    found = store.finish(files)
+    found = extractor.finish(files)
     if len(found):
         print(
             f"Wrote {arguments.output}: {len(found)} embeddings, "
@@ -173,13 +173,13 @@ def score(argv):
     cohort = _cohort(arguments.cohort, model, files)
     with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
         Path(path).mkdir(parents=True, exist_ok=True)
-        store = _open_store(Path(path) / EMBEDDINGS, model)
-        if _extract(
-            verification, files, store, arguments.batch_seconds, "score"
+        extractor = _open_extractor(Path(path) / EMBEDDINGS, model)
+        if _extract_with_progress(
+            verification, files, extractor, arguments.batch_seconds, "score"
         ):
             raise SystemExit(1)
-        gallery = store.finish(trials.names)
-    scores = trial_report.score_trials(gallery, trials, cohort, arguments.top_n)
+        store = extractor.finish(trials.names)
+    scores = trial_report.score_trials(store, trials, cohort, arguments.top_n)
     # Made for cosines: normalised scores are something else
     calibration = verification.calibration if cohort is None else None
     summary = trial_report.summarize(
@@ -301,27 +301,23 @@ def _load_model(arguments):
 
 def _model_id(arguments):
     """What embeddings depend on: the model, and its windows."""
-    from unispeech_sb.inference.collecting import model_id
+    from unispeech_sb.inference.embedding_store import model_id
 
     return model_id(arguments.folder, arguments.window_s)
 
 
-def _open_store(path, model):
+def _open_extractor(path, model):
     """The file of embeddings of a model, to add to."""
-    from unispeech_sb.inference.collecting import VoiceStore
+    from unispeech_sb.inference.embedding_store import ResumableExtractor
 
-    return VoiceStore(path, model)
+    return ResumableExtractor(path, model)
 
 
-def _extract(verification, files, store, batch_seconds, title):
-    """Embeds what a store lacks; returns name -> error, and reports them."""
-    from unispeech_sb.inference.collecting import collect_voices
-
-    missing = [p for name, p in files.items() if name not in store.gallery]
+def _extract_with_progress(verification, files, extractor, seconds, title):
+    """Embeds what is missing; returns name -> error, and reports them."""
+    missing = [p for name, p in files.items() if name not in extractor.store]
     with progress_bar(missing, title) as bar:
-        errors = collect_voices(
-            verification, files, store, batch_seconds, advance(bar)
-        )
+        errors = extractor.extract(verification, files, seconds, advance(bar))
     report_failures(title, files, errors)
     return errors
 
@@ -331,9 +327,9 @@ def _cohort(path, model, files):
     if path is None:
         return None
 
-    from unispeech_sb.inference.gallery import Gallery
+    from unispeech_sb.inference.embedding_store import EmbeddingStore
 
-    cohort = Gallery.load(path)
+    cohort = EmbeddingStore.load(path)
     if cohort.model != model:
         raise ValueError(
             f"{path}: expected embeddings of this model and --window-s "

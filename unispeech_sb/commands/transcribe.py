@@ -20,11 +20,14 @@ from unispeech_sb.commands.options import (
     load_folder,
     new_parser,
     progress_bar,
-    recording_name,
     report_failures,
 )
 from unispeech_sb.environment import require_extra
-from unispeech_sb.inference.formats import FORMATS
+from unispeech_sb.inference.formats import (
+    TRANSCRIPT_FORMATS,
+    describe,
+    recording_name,
+)
 
 
 def transcribe(argv):
@@ -45,7 +48,8 @@ def transcribe(argv):
     from unispeech_sb.dataio.audio import AudioError
     from unispeech_sb.inference import LongFormASR
 
-    targets = _targets(files, arguments.format, arguments.output_dir)
+    form = TRANSCRIPT_FORMATS[arguments.format]
+    targets = _targets(files, form, arguments.output_dir)
     asr = _configured(load_folder(LongFormASR, arguments), arguments)
     errors, ready = {}, _Ordered(files)
     with progress_bar(files, "transcribe") as bar:
@@ -55,10 +59,10 @@ def transcribe(argv):
             if isinstance(result, AudioError):
                 errors[path] = result
                 text = ""
+            elif targets:
+                text = _write(form.write(result, path), targets[path])
             else:
-                text = _written(result, path, arguments.format, targets)
-            if text and len(files) > 1 and arguments.format == "text":
-                text = f"{path}\t{text}"
+                text = form.on_stream(result, path, len(files) > 1)
             with bar.external_write_mode(sys.stdout):
                 sys.stdout.write(ready.take(path, text))
     report_failures("transcribe", files, errors)
@@ -76,11 +80,9 @@ def _parse_transcribe(argv):
     add_files(parser)
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=TRANSCRIPT_FORMATS,
         default="text",
-        help="text; json: a line for each recording, with time and confidence "
-        "of each word; srt, vtt: subtitles; ctm: NIST's time-marked words "
-        "(default: %(default)s)",
+        help=f"{describe(TRANSCRIPT_FORMATS)} (default: %(default)s)",
     )
     parser.add_argument(
         "--output-dir",
@@ -175,35 +177,31 @@ def _check_outputs(files, format_name, folder):
     """Refuses recordings whose transcripts would get into each other's way."""
     if len(set(files)) < len(files):
         raise ValueError("files: expected each of them once")
-    if len(files) > 1 and folder is None and format_name in ("srt", "vtt"):
+    form = TRANSCRIPT_FORMATS[format_name]
+    if len(files) > 1 and folder is None and form.one_recording:
         raise ValueError(
             f"--format {format_name}: expected one recording for the standard "
             f"output, got {len(files)}; give --output-dir"
         )
-    if format_name == "ctm":
+    if form.by_stem:
         check_names([recording_name(file) for file in files])
     elif folder is not None:
         check_names([Path(file).stem for file in files])
 
 
-def _targets(files, format_name, folder):
+def _targets(files, form, folder):
     """File -> where its transcript goes; empty for the standard output."""
     if folder is None:
         return {}
-    suffix, _ = FORMATS[format_name]
     folder.mkdir(parents=True, exist_ok=True)
-    return {file: folder / f"{Path(file).stem}.{suffix}" for file in files}
+    return {file: folder / f"{Path(file).stem}.{form.suffix}" for file in files}
 
 
-def _written(transcript, path, format_name, targets):
-    """Writes a transcript's file, or returns what to print."""
-    _, write = FORMATS[format_name]
-    text = write(transcript, path)
-    if targets:
-        with atomic(targets[path]) as file:
-            file.write(text)
-        return ""
-    return text
+def _write(text, path):
+    """Writes a transcript's file; nothing is left to print."""
+    with atomic(path) as file:
+        file.write(text)
+    return ""
 
 
 class _Ordered:

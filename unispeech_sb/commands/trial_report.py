@@ -8,7 +8,7 @@ import numpy as np
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.trials import Trials, speakers_of, write_trials
-from unispeech_sb.inference.voices import pair_quality
+from unispeech_sb.inference.speaker_verification import pair_quality
 from unispeech_sb.metrics.calibration import Calibration, cllr, min_cllr
 from unispeech_sb.metrics.det import write_det, write_histogram
 from unispeech_sb.metrics.verification import (
