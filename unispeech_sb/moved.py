@@ -14,27 +14,11 @@ from operator import attrgetter
 
 MOVED = {
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
-    "unispeech_sb.inference.commands": {
-        **{
-            name: f"unispeech_sb.commands.options:{name}"
-            for name in (
-                *("positive", "probability", "at_least", "add_device"),
-                *("load_folder", "progress_bar"),
-            )
-        },
-        "tell_failures": "unispeech_sb.commands.options:report_failures",
-    },
     "unispeech_sb.inference.diarize": {
         "main": "unispeech_sb.commands.diarize:diarize"
     },
     "unispeech_sb.inference.embed": {
         "main": "unispeech_sb.commands.speakers:embed"
-    },
-    "unispeech_sb.inference.loading": {
-        "add_model": "unispeech_sb.commands.speakers:_add_model",
-        "load_model": "unispeech_sb.commands.speakers:_load_model",
-        "collect_visibly": "unispeech_sb.commands.speakers:"
-        "_extract_with_progress",
     },
     "unispeech_sb.inference.results": "unispeech_sb.commands.trial_report",
     "unispeech_sb.inference.score": {
@@ -125,6 +109,12 @@ MOVED = {
     },
     "unispeech_sb.inference.moving": {
         "Moves": "unispeech_sb.inference.sliding_window:SlidingWindow",
+        "moves_over": (
+            "unispeech_sb.inference.sliding_window:SlidingWindow.offline"
+        ),
+        "moves_within": (
+            "unispeech_sb.inference.sliding_window:SlidingWindow.online"
+        ),
         "checked_blocks": "unispeech_sb.inference.audio_blocks:check_blocks",
     },
     "unispeech_sb.inference.recordings": "unispeech_sb.inference.audio_blocks",

@@ -196,7 +196,7 @@ def _draw_line(axes, blocks, limits, duration_s, step_s):
 
 
 def _clock(seconds, duration_s, step_s):
-    """A time as the axis says it."""
+    """A time as the axis shows it."""
     minutes, rest = divmod(round(seconds, 3), 60)
     if step_s < 1:
         return f"{minutes:.0f}:{rest:04.1f}"

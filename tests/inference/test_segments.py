@@ -94,7 +94,7 @@ def test_only_turns_that_go_on_are_held():
     binarizer = Binarizer(RULES[1])
     for _ in range(2000):
         binarizer.push(np.zeros((5, 2)))
-    assert len(binarizer._held) <= 2 * (RULES[1].half + RULES[1].pause) + 5
+    assert len(binarizer._buffer) <= 2 * (RULES[1].half + RULES[1].pause) + 5
 
 
 def test_speakers_may_join_later():

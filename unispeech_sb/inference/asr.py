@@ -59,7 +59,7 @@ class LongFormASR(EncoderASR):
     ``encoder`` holds a ``Backbone``, and has its methods too. Recordings up
     to ``window_s`` go through the model at once, as in ``transcribe_file``.
     A beam search, a language model, hot words or a language that is chosen
-    holds for all methods, those of ``EncoderASR`` too.
+    applies to all methods, those of ``EncoderASR`` too.
 
     How a longer recording is cut changes only how much context a frame has:
     ``context_s`` at least on both sides. A model whose receptive field is no
@@ -275,7 +275,7 @@ class LongFormASR(EncoderASR):
         path : str or path-like
             As given; the shortest first, but for those that cannot be used.
         result : Transcript or AudioError
-            What is said, or why the file cannot be used.
+            The transcript, or why the file cannot be used.
         """
         return run_files(
             paths,
@@ -417,7 +417,7 @@ class LongFormASR(EncoderASR):
         yield from errors
 
     def _transcript(self, rows, on_progress):
-        """What is said in chunks; None where the last ones are missing."""
+        """Transcript of chunks; None where the last ones are missing."""
         words, decoder = [], self._decoder()
         for chunk, log_probs in rows:
             words += decoder.push(log_probs)
@@ -501,7 +501,7 @@ class WindowEncoder:
     """Gives the log-posteriors of recordings of any length.
 
     A recording is read twice in blocks, first for its length and the
-    statistics that models normalise by, and never held as a whole.
+    statistics that models normalise by, and is never in memory as a whole.
 
     Arguments
     ---------
@@ -569,8 +569,8 @@ class WindowEncoder:
         chunks : iterable of Chunk
             As ``cut`` yields them; read no further than the next batch needs.
         batch_seconds : float
-            Most seconds of windows in a batch, padding included; it holds one
-            window at least.
+            Most seconds of windows in a batch, padding included, or one
+            window.
 
         Yields
         ------

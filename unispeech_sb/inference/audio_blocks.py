@@ -159,20 +159,20 @@ def _converted(path, file, normalizer, block_s):
     shared = period * math.ceil(reach / period) if period != new_period else 0
     size = period * math.ceil(block_s * file.samplerate / period)
     size = max(size, shared)
-    held, before, more = torch.zeros(0), 0, True
+    buffer, before, more = torch.zeros(0), 0, True
     while more:
         block = _decoded(path, file, size)
         more = len(block) == size
-        held = torch.cat([held, block]) if len(held) else block
-        if len(held) <= before:
+        buffer = torch.cat([buffer, block]) if len(buffer) else block
+        if len(buffer) <= before:
             return
-        converted = normalizer(held, file.samplerate)
-        end = len(held) - shared if more else len(held)
+        converted = normalizer(buffer, file.samplerate)
+        end = len(buffer) - shared if more else len(buffer)
         skipped = before // period * new_period
         stop = end // period * new_period if more else len(converted)
         yield converted[skipped:stop]
         kept_from = max(end - shared, 0)
-        held, before = held[kept_from:], end - kept_from
+        buffer, before = buffer[kept_from:], end - kept_from
 
 
 def _decoded(path, file, size):

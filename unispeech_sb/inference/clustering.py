@@ -122,7 +122,7 @@ class SpeakerTracker:
 
     Each speaker of a window goes to another group, so that the sum of the
     distances to the groups' means is least; or begins one, where that is
-    farther than the threshold. It holds a vector for each group.
+    farther than the threshold. It keeps a vector for each group.
 
     Arguments
     ---------

@@ -83,7 +83,7 @@ class SpeakerDiarization(Pretrained):
     embeddings half of each window is in the next one too, which takes twice
     the time, and there are as many speakers as the head has outputs. A
     recording needs memory for a window and some bytes a frame, and its
-    speakers what ``cluster_speakers`` says.
+    speakers as much as ``cluster_speakers`` states.
 
     Arguments
     ---------
@@ -358,7 +358,7 @@ class SpeakerDiarization(Pretrained):
         for number, (window, local) in enumerate(found):
             embeddings += list(local.embeddings)
             places += [number] * len(local.active)
-            # A copy: a view would hold the window
+            # A copy: a view would keep the window in memory
             parts.append(local.activities[window.kept, local.active].copy())
         owners = cluster_speakers(
             embeddings, np.array(places), self.cluster_threshold, limits

@@ -26,7 +26,7 @@ from unispeech_sb.inference.speaker_verification import SpeakerEmbedding
 
 FORMAT = "unispeech_sb voices 1"
 BLOCK = 2**22
-"""Scores that are held at once, or those of one query."""
+"""Scores that are in memory at once, or those of one query."""
 MARGIN = 1e-5
 """More than float32 rounds a cosine by."""
 PART_S = 5.0
@@ -339,7 +339,7 @@ class ResumableExtractor:
     Arguments
     ---------
     path : str or pathlib.Path
-        The file. Embeddings that it holds already are kept.
+        The file. Embeddings that it has already are kept.
     model : str
         What the embeddings are from, as ``model_id`` gives it.
 
@@ -450,15 +450,15 @@ class ResumableExtractor:
 
     def _take(self, file):
         """Adds the embeddings of a file, but for those that are there."""
-        held = EmbeddingStore.load(file)
-        if held.model != self.store.model:
+        found = EmbeddingStore.load(file)
+        if found.model != self.store.model:
             raise ValueError(
                 f"{file}: expected voices of this model and --window-s "
-                f"({self.store.model}), to add to them; got {held.model}"
+                f"({self.store.model}), to add to them; got {found.model}"
             )
         # A run that was killed while it cleaned up left what the file has
-        new = [name for name in held.names if name not in self.store]
-        self.store.update(held.select(new))
+        new = [name for name in found.names if name not in self.store]
+        self.store.update(found.select(new))
 
 
 def model_id(folder, window_s):

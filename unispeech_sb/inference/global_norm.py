@@ -1,7 +1,7 @@
 """Global normalisation: windows are normalised as their whole recordings.
 
 A window's own mean and variance differ from the whole recording's, so what
-such a model says would depend on the cuts. A first pass over the samples
+such a model gives would depend on the cuts. A first pass over the samples
 gathers what both normalisations need, in constant memory: mean and variance
 of the waveform, and those of the first convolution's outputs. As that
 convolution is linear, its mean is ``w . m`` and its variance ``w' C w`` for

@@ -51,8 +51,8 @@ class Turn(NamedTuple):
 class Binarizer:
     """Finds turns in activities that come piece by piece.
 
-    They are those that ``binarize`` finds in the whole. It holds the turns
-    that are not over.
+    They are those that ``binarize`` finds in the whole. It keeps the frames of
+    turns that are not over.
 
     Arguments
     ---------
@@ -63,7 +63,7 @@ class Binarizer:
     def __init__(self, config):
         self.config = config
         self._begin = self._final = 0  # of the whole, in frames
-        self._held = None
+        self._buffer = None
 
     def push(self, activities):
         """Takes the next frames.
@@ -79,27 +79,27 @@ class Binarizer:
             (start, end, number of the speaker, confidence) of turns that no
             later frame changes, in seconds; sorted.
         """
-        if self._held is None:
-            self._held = activities
+        if self._buffer is None:
+            self._buffer = activities
         else:
-            grown = activities.shape[1] - self._held.shape[1]
-            held = np.pad(self._held, ((0, 0), (0, grown)))
-            self._held = np.concatenate([held, activities])
+            grown = activities.shape[1] - self._buffer.shape[1]
+            padded = np.pad(self._buffer, ((0, 0), (0, grown)))
+            self._buffer = np.concatenate([padded, activities])
         reach = self.config.half + self.config.pause
-        final = self._begin + len(self._held) - reach
+        final = self._begin + len(self._buffer) - reach
         return self._take(max(final, self._final))
 
     def finish(self):
         """Ends the recording; gives the turns that are left."""
-        if self._held is None:
+        if self._buffer is None:
             return []
-        return self._take(self._begin + len(self._held))
+        return self._take(self._begin + len(self._buffer))
 
     def _take(self, final):
         """Turns that end after what was final before, and no later."""
         config, found, kept_from = self.config, [], final
         for start, end, speaker in binarize(
-            self._held,
+            self._buffer,
             config.threshold,
             config.median_filter,
             frame_s=1,
@@ -116,13 +116,13 @@ class Binarizer:
             if (end - start + 1e-6) * config.frame_s >= config.min_speech_s
         ]
         begin = max(kept_from - config.half, self._begin)  # filter's reach
-        self._held = self._held[begin - self._begin :]
+        self._buffer = self._buffer[begin - self._begin :]
         self._begin, self._final = begin, final
         return turns
 
     def _turn(self, start, end, speaker):
-        """Seconds of a turn among the held frames, and its confidence."""
-        confidence = self._held[start:end, speaker].mean()
+        """Seconds of a turn among the buffered frames, and its confidence."""
+        confidence = self._buffer[start:end, speaker].mean()
         frame_s = self.config.frame_s
         return (
             round((self._begin + start) * frame_s, 6),

@@ -53,8 +53,8 @@ class Window(NamedTuple):
 def cut_windows(blocks, windows, find_last=None):
     """Cuts windows from a recording that comes in blocks.
 
-    Held are its samples from the start of the window before on, and no more
-    is read than the next window needs.
+    No more is read than the next window needs, and nothing is kept from before
+    the start of the last one.
 
     Arguments
     ---------
@@ -80,16 +80,16 @@ def cut_windows(blocks, windows, find_last=None):
         When the recording ends before a window does.
     """
     blocks, behind = iter(blocks), 0 if find_last is None else 1
-    held, begin, total = torch.zeros(0), 0, 0
+    buffer, begin, total = torch.zeros(0), 0, 0
     for window in windows:
-        parts = [held]
+        parts = [buffer]
         while total < window.stop + behind:
             block = next(blocks, None)
             if block is None:
                 break
             parts.append(block)
             total += len(block)
-        held = torch.cat(parts)
+        buffer = torch.cat(parts)
         has_ended = total < window.stop + behind
         if has_ended and find_last is None:
             raise ValueError(
@@ -99,8 +99,8 @@ def cut_windows(blocks, windows, find_last=None):
             window = find_last(window, total)
             if window is None:
                 return
-        held, begin = held[window.start - begin :], window.start
-        yield window, held[: window.stop - begin]
+        buffer, begin = buffer[window.start - begin :], window.start
+        yield window, buffer[: window.stop - begin]
         if has_ended:
             return
 

@@ -81,7 +81,7 @@ class SpeakerVerification(SpeakerRecognition):
 
     Loads with ``from_hparams`` what ``SpeakerRecognition`` loads, and has its
     methods too. Those decide at a cosine of 0.25, whatever the model;
-    ``verify`` decides as the folder's calibration says.
+    ``verify`` decides by the folder's calibration.
 
     A recording up to ``window_s`` goes through the model at once. A longer
     one is cut into windows of one length; its embedding has the direction of
