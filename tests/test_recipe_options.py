@@ -13,6 +13,7 @@ from unispeech_sb.recipe_options import (
     RUN_OPTIONS,
     SPEECHBRAIN_OPTIONS,
     _parser,
+    answer_help,
     check_inputs,
     describe_recipe,
     read_command_line,
@@ -265,11 +266,14 @@ def test_a_script_prints_the_same_help(monkeypatch, capsys):
     for argv in (["--help"], [str(yaml_file), "-h"]):
         monkeypatch.setattr(sys, "argv", [str(script), *argv])
         with pytest.raises(SystemExit) as caught:
-            read_command_line()
+            answer_help()
         assert caught.value.code == 0
         usage = f"python {script} YAML [--key=value ...]"
         expected = describe_recipe(yaml_file, usage, "Speech.")
         assert capsys.readouterr().out == expected + "\n"
+    monkeypatch.setattr(sys, "argv", [str(script), str(yaml_file)])
+    answer_help()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_yaml_takes_what_was_read(toy):
