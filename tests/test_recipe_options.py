@@ -13,6 +13,7 @@ from unispeech_sb.recipe_options import (
     RUN_OPTIONS,
     SPEECHBRAIN_OPTIONS,
     _parser,
+    answer_help,
     check_inputs,
     describe_recipe,
     read_command_line,
@@ -25,7 +26,11 @@ TOY = """\
 #   python recipes/toy.py
 
 seed: 1
-folder: !ref results/<seed>
+output_folder: !applyref:unispeech_sb.experiment.results_folder
+    - toy
+    - !ref <data_folder>
+    - !ref <seed>
+folder: !ref <output_folder>/save
 
 # Data: a folder,
 # or a file
@@ -105,10 +110,13 @@ def test_a_key_of_the_yaml_may_begin_an_option(toy):
     [
         (
             "--foldr=x",
-            "no key 'foldr'; did you mean 'folder'? It has: seed, fol",
+            "no key 'foldr'; did you mean 'folder'? It has: seed, out",
         ),
         ("--debug_batch=1", "did you mean 'debug_batches'?"),
-        ("--xyz=1", "toy.yaml has no key 'xyz'; it has: seed, folder, data_f"),
+        (
+            "--xyz=1",
+            "toy.yaml has no key 'xyz'; it has: seed, output_folder, f",
+        ),
         ("--lr=fast", "lr: expected a number, as in the yaml file; got 'fast'"),
         ("--skip_prep=yep", "skip_prep: expected True or False, got 'yep'"),
         ("stray", "expected --key=value after the yaml file, got 'stray'"),
@@ -211,7 +219,8 @@ toy.yaml:
 
 General
   --seed=1
-  --folder=results/<seed>
+  --output_folder=results/toy/<data_folder>/<seed>
+  --folder=<output_folder>/save
 
 Data: a folder, or a file
   --data_folder=...             required
@@ -265,15 +274,19 @@ def test_a_script_prints_the_same_help(monkeypatch, capsys):
     for argv in (["--help"], [str(yaml_file), "-h"]):
         monkeypatch.setattr(sys, "argv", [str(script), *argv])
         with pytest.raises(SystemExit) as caught:
-            read_command_line()
+            answer_help()
         assert caught.value.code == 0
         usage = f"python {script} YAML [--key=value ...]"
         expected = describe_recipe(yaml_file, usage, "Speech.")
         assert capsys.readouterr().out == expected + "\n"
+    monkeypatch.setattr(sys, "argv", [str(script), str(yaml_file)])
+    answer_help()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_yaml_takes_what_was_read(toy):
+    text = TOY.replace("!applyref:unispeech_sb.experiment.results_folder", "")
     argv = [str(toy), "--data_folder=x", "--options={low: 2}", "--lr=1e-3"]
-    hparams = load_hyperpyyaml(TOY, read_command_line(argv).overrides)
+    hparams = load_hyperpyyaml(text, read_command_line(argv).overrides)
     assert hparams["options"] == {"low": 2, "high": None}
     assert hparams["lr"] == 1e-3

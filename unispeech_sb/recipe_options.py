@@ -111,6 +111,7 @@ INPUTS = (
 
 PLACEHOLDER = "!PLACEHOLDER"
 REFERENCE = "!ref"
+RESULTS = "!applyref:unispeech_sb.experiment.results_folder"
 COLUMN = 32
 """Where the explanations of keys and options begin in the help."""
 
@@ -131,15 +132,13 @@ class CommandLine(NamedTuple):
     """The same as objects: key -> value."""
 
 
-def read_command_line(argv=None, program=None):
+def read_command_line(argv, program=None):
     """Reads a recipe's command line and checks its keys against the yaml.
 
     Arguments
     ---------
-    argv : list of str, optional
-        ``[yaml file, --option, --key=value, ...]``. Those of the process when
-        omitted, which is then a recipe's script; among these, ``--help``
-        prints ``describe_recipe`` and exits.
+    argv : list of str
+        ``[yaml file, --option, --key=value, ...]``.
     program : str, optional
         What the command line begins with, for the usage.
 
@@ -164,10 +163,6 @@ def read_command_line(argv=None, program=None):
     >>> line.run_options["device"], line.values
     ('cpu', {'seed': 2})
     """
-    if argv is None:
-        argv, program = sys.argv[1:], f"python {sys.argv[0]}"
-        if {"-h", "--help"} & {*argv}:
-            _print_help_of_script(argv, program)
     argv = [str(argument) for argument in argv]
     options, rest = _parser(program).parse_known_args(argv)
     options = vars(options)
@@ -310,24 +305,30 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     return "\n\n".join(parts)
 
 
+def answer_help():
+    """Prints the help of the recipe that runs as a script, if it is asked to.
+
+    Exits then. The yaml is that of the command line, else that of the
+    script's name.
+    """
+    script, *argv = sys.argv
+    if not {"-h", "--help"} & {*argv}:
+        return
+    yaml_file = argv[0]
+    if yaml_file.startswith("-"):
+        folder = Path(script).resolve().parent.parent / "hparams"
+        yaml_file = folder / f"{Path(script).stem}.yaml"
+    usage = f"python {script} YAML [--key=value ...]"
+    docstring = sys.modules["__main__"].__doc__ or ""
+    print(describe_recipe(yaml_file, usage, docstring))
+    sys.exit(0)
+
+
 def unknown(kind, name, known):
     """The sentence on a name that is none of those known, with the closest."""
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean '{close[0]}'? There" if close else "there"
     return f"no {kind} is named '{name}'; {guess} are: {', '.join(known)}"
-
-
-def _print_help_of_script(argv, program):
-    """Prints the help of the recipe that runs as a script, and exits."""
-    script = Path(sys.argv[0])
-    yaml_file = argv[0]
-    if yaml_file.startswith("-"):
-        folder = script.resolve().parent.parent / "hparams"
-        yaml_file = folder / f"{script.stem}.yaml"
-    usage = f"{program} YAML [--key=value ...]"
-    docstring = sys.modules["__main__"].__doc__ or ""
-    print(describe_recipe(yaml_file, usage, docstring))
-    sys.exit(0)
 
 
 def _parser(program):
@@ -475,7 +476,7 @@ def _is_plain(name, nodes):
     if node.tag == REFERENCE:
         names = re.findall("<(.*?)>", node.value)
         return all(_is_plain(other, nodes) for other in names)
-    return node.tag == PLACEHOLDER or _is_literal(node)
+    return node.tag in (PLACEHOLDER, RESULTS) or _is_literal(node)
 
 
 def _is_literal(node):
@@ -497,6 +498,8 @@ def _key_rows(key, node, text, lines):
         comment = f"required; {comment}" if comment else "required"
     elif node.tag == REFERENCE:
         default = node.value
+    elif node.tag == RESULTS:
+        default = "/".join(["results", *(item.value for item in node.value)])
     elif isinstance(node, yaml.MappingNode) and not node.flow_style:
         default = "{...}"
         for name, value in node.value:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from unispeech_sb.commands.options import new_parser
+from unispeech_sb.commands.options import new_parser, print_escaped
 from unispeech_sb.environment import require_extra
 from unispeech_sb.recipe_options import (
     check_inputs,
@@ -49,7 +49,8 @@ def recipe(argv):
         return None
     name, *arguments = argv
     if name not in known:
-        sys.stderr.write(f"unispeech-sb: {unknown('recipe', name, known)}\n")
+        sentence = unknown("recipe", name, known)
+        print_escaped(f"unispeech-sb: {sentence}", sys.stderr)
         sys.exit(2)
     program = f"unispeech-sb recipe {name}"
     yamls = _yamls_of(name, known)
