@@ -122,7 +122,9 @@ def assert_close(found, expected, where, close=CLOSE):
             # Rounded to some digits: the last one may differ
             digits = len(other.partition(".")[2])
             least = {"rel_tol": 0, "abs_tol": 1.1 * 10**-digits * (digits > 0)}
-            assert math.isclose(float(one), float(other), **least), where
+            assert math.isclose(float(one), float(other), **least), (
+                f"{where}: expected {expected!r}; got {found!r}"
+            )
     elif isinstance(expected, float):
         assert math.isclose(found, expected, **close), (
             f"{where}: expected {expected}; got {found}"
