@@ -146,6 +146,8 @@ def test_the_archives_hold_what_is_listed(old):
 
 @pytest.mark.parametrize("name", LOADED)
 def test_a_folder_gives_what_it_gave(name, old):
+    if name == "exports/tune_lm":
+        pytest.importorskip("kenlm", reason="the extra lm is not installed")
     expected = expected_of(old / name)["outputs"]
     assert len(expected) >= 1
     found = outputs.outputs(old / name, expected)
