@@ -122,7 +122,9 @@ def assert_close(found, expected, where, close=CLOSE):
             # Rounded to some digits: the last one may differ
             digits = len(other.partition(".")[2])
             least = {"rel_tol": 0, "abs_tol": 1.1 * 10**-digits * (digits > 0)}
-            assert math.isclose(float(one), float(other), **least), where
+            assert math.isclose(float(one), float(other), **least), (
+                f"{where}: expected {expected!r}; got {found!r}"
+            )
     elif isinstance(expected, float):
         assert math.isclose(found, expected, **close), (
             f"{where}: expected {expected}; got {found}"
@@ -144,6 +146,8 @@ def test_the_archives_hold_what_is_listed(old):
 
 @pytest.mark.parametrize("name", LOADED)
 def test_a_folder_gives_what_it_gave(name, old):
+    if name == "exports/tune_lm":
+        pytest.importorskip("kenlm", reason="the extra lm is not installed")
     expected = expected_of(old / name)["outputs"]
     assert len(expected) >= 1
     found = outputs.outputs(old / name, expected)
