@@ -1,6 +1,6 @@
 """fairseq's names of a backbone's tensors, the way back from the package's."""
 
-from unispeech_sb.checkpoints.fairseq.names import BACKBONE, TOP, rename
+from unispeech_sb.checkpoints.fairseq.tensors import BACKBONE, TOP, rename
 
 
 def as_fairseq(tensors, prefix=""):

@@ -17,9 +17,9 @@ import torch
 from fairseq_names import as_fairseq
 from safetensors.torch import save_file
 
-from unispeech_sb.checkpoints.downstream.authors import VERIFICATION_PARTS
-from unispeech_sb.checkpoints.folder import write_pretrained
-from unispeech_sb.checkpoints.keys import CLASSES, FAMILIES, join_heads
+from unispeech_sb.checkpoints.authors import VERIFICATION_PARTS
+from unispeech_sb.checkpoints.huggingface import CLASSES, FAMILIES, join_heads
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.lobes.adapters import save_adapter
 from unispeech_sb.lobes.backbone import Backbone

@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 def write_models(name, folder):
     """The same random weights for both sides."""
-    from unispeech_sb.checkpoints.folder import write_pretrained
+    from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
     from unispeech_sb.convert import to_huggingface
     from unispeech_sb.dataio.tokenizers import CTCTokenizer
     from unispeech_sb.lobes.backbone import Backbone
@@ -71,7 +71,7 @@ def write_models(name, folder):
 
 def write_diarizers(name, folder):
     """A model with vectors, and one without."""
-    from unispeech_sb.checkpoints.folder import write_pretrained
+    from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
     from unispeech_sb.lobes.backbone import Backbone
     from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead
 

@@ -14,6 +14,77 @@ from operator import attrgetter
 
 MOVED = {
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
+    "unispeech_sb.checkpoints.downstream": {},
+    "unispeech_sb.checkpoints.downstream.authors": (
+        "unispeech_sb.checkpoints.authors"
+    ),
+    "unispeech_sb.checkpoints.downstream.s3prl": (
+        "unispeech_sb.checkpoints.s3prl"
+    ),
+    "unispeech_sb.checkpoints.downstream.upstream": {
+        **{
+            name: f"unispeech_sb.checkpoints.checkpoint:{name}"
+            for name in (
+                *("named_tensors", "shape_of", "measured"),
+                "check_agreement",
+            )
+        },
+        "Upstream": "unispeech_sb.checkpoints.fairseq.tensors:Upstream",
+        "read_upstream": (
+            "unispeech_sb.checkpoints.fairseq.tensors:read_upstream"
+        ),
+    },
+    "unispeech_sb.checkpoints.fairseq.config": (
+        "unispeech_sb.checkpoints.fairseq.options"
+    ),
+    "unispeech_sb.checkpoints.fairseq.dictionary": (
+        "unispeech_sb.checkpoints.fairseq.options"
+    ),
+    "unispeech_sb.checkpoints.fairseq.heads": (
+        "unispeech_sb.checkpoints.fairseq.reader"
+    ),
+    "unispeech_sb.checkpoints.fairseq.literals": (
+        "unispeech_sb.checkpoints.fairseq.options"
+    ),
+    "unispeech_sb.checkpoints.fairseq.names": (
+        "unispeech_sb.checkpoints.fairseq.tensors"
+    ),
+    "unispeech_sb.checkpoints.fairseq.sizes": (
+        "unispeech_sb.checkpoints.fairseq.tensors"
+    ),
+    "unispeech_sb.checkpoints.folder": (
+        "unispeech_sb.checkpoints.pretrained_folder"
+    ),
+    "unispeech_sb.checkpoints.keys": {
+        **{
+            name: f"unispeech_sb.checkpoints.huggingface:{name}"
+            for name in (
+                *("FAMILIES", "CLASSES", "CONV", "WEIGHT_NORM", "rename"),
+                *("split_heads", "join_heads", "split_backbone"),
+            )
+        },
+        "HEADS": "unispeech_sb.checkpoints.huggingface:HEAD_TENSORS",
+    },
+    "unispeech_sb.checkpoints.pretrained": (
+        "unispeech_sb.checkpoints.pretrained_folder"
+    ),
+    "unispeech_sb.checkpoints.safety.archives": (
+        "unispeech_sb.checkpoints.safety.pickles"
+    ),
+    "unispeech_sb.checkpoints.safety.limits": (
+        "unispeech_sb.checkpoints.options"
+    ),
+    "unispeech_sb.convert.vocabulary": "unispeech_sb.convert.tokenizers",
+    "unispeech_sb.inference.commands": {
+        **{
+            name: f"unispeech_sb.commands.options:{name}"
+            for name in (
+                *("positive", "probability", "at_least", "add_device"),
+                *("load_folder", "progress_bar"),
+            )
+        },
+        "tell_failures": "unispeech_sb.commands.options:report_failures",
+    },
     "unispeech_sb.inference.diarize": {
         "main": "unispeech_sb.commands.diarize:diarize"
     },

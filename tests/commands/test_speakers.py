@@ -18,7 +18,7 @@ from tests.inference.speaker_models import (
     voice,
     write,
 )
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.commands.speakers import embed, score, verify
 from unispeech_sb.inference.embedding_store import (
     EmbeddingStore,

@@ -17,7 +17,7 @@ from tests.inference.models import (
     save_languages,
     uneven_speech,
 )
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.commands.transcribe import transcribe, tune_lm
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.inference.asr import LongFormASR

@@ -13,8 +13,8 @@ from tests.huggingface import save_folder, tiny_model
 from unispeech_sb.brains import exporting
 from unispeech_sb.brains.checkpoints import save_checkpoint
 from unispeech_sb.brains.decisions import Decision
-from unispeech_sb.checkpoints.folder import write_beam_search
-from unispeech_sb.checkpoints.keys import CLASSES
+from unispeech_sb.checkpoints.huggingface import CLASSES
+from unispeech_sb.checkpoints.pretrained_folder import write_beam_search
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece

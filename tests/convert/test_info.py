@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.huggingface import save_folder, tiny_model
-from unispeech_sb.checkpoints.folder import (
+from unispeech_sb.checkpoints.pretrained_folder import (
     training_record,
     write_pretrained,
 )

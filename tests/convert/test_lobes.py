@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests.convert.exports import DIM
-from unispeech_sb.checkpoints.folder import write_pretrained
-from unispeech_sb.checkpoints.pretrained import LobeFile
+from unispeech_sb.checkpoints.pretrained_folder import (
+    LobeFile,
+    write_pretrained,
+)
 from unispeech_sb.convert import describe, to_huggingface
 from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
 from unispeech_sb.dataio.labels import LabelEncoder

@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.huggingface import write_preprocessor
 from tests.published import MEGABYTES, PUBLISHED
-from unispeech_sb.checkpoints.keys import CLASSES
+from unispeech_sb.checkpoints.huggingface import CLASSES
 from unispeech_sb.checkpoints.source import read_checkpoint
 from unispeech_sb.convert import convert_checkpoint, describe, to_huggingface
-from unispeech_sb.convert.lobes import build_lobes
-from unispeech_sb.convert.pretrained import SERVED_BY
+from unispeech_sb.convert.lobes import KINDS, build_lobes
 
 THERE_AND_BACK = (
     "microsoft/unispeech-sat-base-sv",
@@ -102,9 +101,8 @@ def test_the_readme_lists_them_all(root):
             model = getattr(transformers, cls)(config_of(name))
         count = sum(p.numel() for p in model.parameters())
         task = CLASSES[cls][1]
-        interface = SERVED_BY.get(task, "WaveformEncoder")
-        if task == "ForCTC":  # each has its vocabulary beside it
-            interface = "EncoderASR"
+        # Each CTC model has its vocabulary beside it
+        interface = next(k.interface for k in KINDS if k.task == task)
         checked = "layout, count"
         checked += ", size" if name in MEGABYTES else ""
         checked += ", values" if name in THERE_AND_BACK else ""

@@ -10,7 +10,7 @@ from speechbrain.inference.encoders import WaveformEncoder
 from torch.nn import functional as F
 
 from tests.huggingface import save_folder, tiny_config, tiny_model
-from unispeech_sb.checkpoints.keys import CLASSES, FAMILIES, join_heads
+from unispeech_sb.checkpoints.huggingface import CLASSES, FAMILIES, join_heads
 from unispeech_sb.convert import convert_checkpoint, to_huggingface
 from unispeech_sb.nnet.losses import classification_loss
 

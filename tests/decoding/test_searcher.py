@@ -9,7 +9,7 @@ from speechbrain.decoders.ctc import CTCHypothesis
 from speechbrain.inference.ASR import EncoderASR
 
 from tests.decoding.posteriors import LETTERS, arpa, letters, noise, saying
-from unispeech_sb.checkpoints.folder import (
+from unispeech_sb.checkpoints.pretrained_folder import (
     write_beam_search,
     write_pretrained,
 )

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import torch
 
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.inference.diarization import (
     LocalSegmentation,
     SpeakerDiarization,

@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 import torch
 
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.inference.speaker_verification import SpeakerVerification
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import ECAPAHead, SpeakerHead, UtteranceEncoder

@@ -24,7 +24,7 @@ from tests.inference.models import (
     save_languages,
     uneven_speech,
 )
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.decoding import PrefixBeamSearcher, Transcript

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 
 README = """\
 # {name}

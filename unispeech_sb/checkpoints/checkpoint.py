@@ -1,9 +1,14 @@
-"""What any file of another framework holds, under one set of names."""
+"""What any file of another framework holds, under one set of names.
+
+Every reader gives a ``Checkpoint``, and says of each option where it is from.
+"""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from unispeech_sb.checkpoints.safety.limits import shown
+import torch
+
+from unispeech_sb.checkpoints.options import shown
 
 TASKS = (
     "Model",
@@ -18,7 +23,6 @@ TASKS = (
 """What stands on the backbone: transformers' classes without the family's
 name, then the authors' speaker verification and diarization."""
 
-
 TENSORS = "shapes of the tensors"
 """Source of what cannot be set otherwise."""
 
@@ -32,11 +36,6 @@ class Fact(NamedTuple):
         A number, a text or a list.
     source : str
         Where it was read, or the rule that gave it.
-
-    Example
-    -------
-    >>> Fact(16, "config.json").value
-    16
     """
 
     value: object
@@ -46,8 +45,6 @@ class Fact(NamedTuple):
 @dataclass
 class Checkpoint:
     """A checkpoint of another framework under transformers' names.
-
-    Every reader gives this, so what follows knows one layout only.
 
     Arguments
     ---------
@@ -63,7 +60,8 @@ class Checkpoint:
     backbone : dict
         Name in ``Backbone`` -> tensor. Empty where the file has a head only.
     top : dict
-        transformers' name -> tensor, for what stands on the backbone.
+        transformers' name -> tensor, for what stands on the backbone; the
+        authors' heads have the names of their lobes.
     tokens : list of str or None
         The vocabulary of a CTC model by index.
     blank_index : int or None
@@ -78,11 +76,6 @@ class Checkpoint:
         Name of a tensor that is left out -> why.
     notes : list of str
         What was added, assumed or changed on the way.
-
-    Example
-    -------
-    >>> Checkpoint("fairseq", "unispeech", "Model", {}, {}).notes
-    []
     """
 
     origin: str
@@ -101,32 +94,8 @@ class Checkpoint:
 
 
 def settle(facts, overrides, path):
-    """Puts the options that the user gave in place of what was found.
-
-    Arguments
-    ---------
-    facts : dict
-        Name -> ``Fact``.
-    overrides : dict
-        Name -> value.
-    path : str or pathlib.Path
-        The file, for the error.
-
-    Returns
-    -------
-    dict
-        Name -> ``Fact``.
-
-    Raises
-    ------
-    ValueError
-        When an option contradicts the tensors.
-
-    Example
-    -------
-    >>> settle({"relu": Fact(False, "assumed")}, {"relu": True}, "x.pt")
-    {'relu': Fact(value=True, source='given')}
-    """
+    """Puts the options that the user gave in place of what was found; the
+    ``ValueError`` says which of them contradicts the tensors."""
     settled = dict(facts)
     for name, value in overrides.items():
         fact = facts.get(name)
@@ -137,3 +106,43 @@ def settle(facts, overrides, path):
             )
         settled[name] = Fact(value, "given")
     return settled
+
+
+def measured(**sizes):
+    """Name -> ``Fact`` of sizes that were read off tensors."""
+    return {name: Fact(size, TENSORS) for name, size in sizes.items()}
+
+
+def check_agreement(head, backbone, path):
+    """Checks that the measured sizes of a head, name -> ``Fact``, are those
+    of the backbone in its file, where there is one."""
+    for name in head.keys() & backbone.keys():
+        if head[name].value != backbone[name].value:
+            raise ValueError(
+                f"{path}: expected a head for a backbone of {name} "
+                f"{backbone[name].value}; got one for {head[name].value}"
+            )
+
+
+def named_tensors(value, what, path):
+    """A part of a file, once it is checked to be name -> tensor."""
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in value.items()
+    ):
+        raise ValueError(f"{path}: expected named tensors in {what}")
+    return value
+
+
+def shape_of(tensors, name, dims, path):
+    """Shape of a tensor that has to be there, with so many dimensions, none
+    of them 0."""
+    if name not in tensors:
+        raise ValueError(f"{path}: expected the tensor {name}; it is missing")
+    shape = list(tensors[name].shape)
+    if len(shape) != dims or 0 in shape:
+        raise ValueError(
+            f"{path}: expected {name} with {dims} dimensions, none of them "
+            f"0; got {shape}"
+        )
+    return shape

@@ -1,4 +1,9 @@
-"""Hugging Face folders of both families, read without transformers."""
+"""Hugging Face folders of both families, read without transformers.
+
+The backbone keeps transformers' names of tensors, so only prefixes and the two
+spellings of weight normalisation differ; of the heads a few do. The tables are
+literal and invertible.
+"""
 
 from pathlib import Path
 
@@ -6,21 +11,92 @@ import torch
 
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.files import read_tensors
-from unispeech_sb.checkpoints.keys import (
-    CLASSES,
-    FAMILIES,
-    WEIGHT_NORM,
-    split_backbone,
-)
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
     NUM_LABELS,
     SWITCHES,
     WAV_NORM_EPS,
+    check_config,
+    shown,
 )
-from unispeech_sb.checkpoints.safety.limits import check_config, shown
 from unispeech_sb.checkpoints.texts import read_json, read_tokens
+
+FAMILIES = {"unispeech": "unispeech.", "unispeech-sat": "unispeech_sat."}
+"""Model type of ``config.json`` -> prefix of the backbone's tensors."""
+
+CLASSES = {
+    "UniSpeechModel": ("unispeech", "Model"),
+    "UniSpeechForPreTraining": ("unispeech", "ForPreTraining"),
+    "UniSpeechForCTC": ("unispeech", "ForCTC"),
+    "UniSpeechForSequenceClassification": (
+        "unispeech",
+        "ForSequenceClassification",
+    ),
+    "UniSpeechSatModel": ("unispeech-sat", "Model"),
+    "UniSpeechSatForPreTraining": ("unispeech-sat", "ForPreTraining"),
+    "UniSpeechSatForCTC": ("unispeech-sat", "ForCTC"),
+    "UniSpeechSatForSequenceClassification": (
+        "unispeech-sat",
+        "ForSequenceClassification",
+    ),
+    "UniSpeechSatForAudioFrameClassification": (
+        "unispeech-sat",
+        "ForAudioFrameClassification",
+    ),
+    "UniSpeechSatForXVector": ("unispeech-sat", "ForXVector"),
+}
+"""transformers' class -> family and task."""
+
+CONV = "encoder.pos_conv_embed.conv."
+WEIGHT_NORM = {
+    CONV + "weight_g": CONV + "parametrizations.weight.original0",
+    CONV + "weight_v": CONV + "parametrizations.weight.original1",
+}
+"""Spelling before torch 2.1 -> today's."""
+
+HEAD_TENSORS = {
+    "Model": {},
+    "ForPreTraining": {
+        "head": {
+            name: name
+            for name in (
+                "quantizer.",
+                "project_q.",
+                "project_hid.",
+                "ctc_proj.",
+                "speaker_proj.",
+                "label_embeddings_concat",
+                "layer_norm_for_extract.",
+            )
+        }
+    },
+    "ForCTC": {"head": {"lm_head.": "classifier."}},
+    "ForSequenceClassification": {
+        "head": {
+            "layer_weights": "layer_mix.weights",
+            "projector.": "projector.",
+            "classifier.": "classifier.",
+        }
+    },
+    "ForAudioFrameClassification": {
+        "head": {
+            "layer_weights": "layer_mix.weights",
+            "classifier.": "classifier.",
+        }
+    },
+    "ForXVector": {
+        "head": {
+            "layer_weights": "layer_mix.weights",
+            "projector.": "projector.",
+            "tdnn.": "tdnn.",
+            "feature_extractor.": "embedding.",
+            "classifier.": "classifier.",
+        },
+        "objective": {"objective.": ""},
+    },
+}
+"""Task -> lobe -> transformers' name, or its start up to a dot -> ours."""
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -51,24 +127,64 @@ MARKS = {
 """Start of a tensor's name -> class, where the configuration names none."""
 
 
+def rename(name, table):
+    """Another name of a tensor, by a table of names and of their starts: one
+    that ends in a dot stands for all that start with it. None where the table
+    has none."""
+    for old, new in table.items():
+        if name == old and not old.endswith("."):
+            return new
+        if old.endswith(".") and name.startswith(old):
+            return new + name[len(old) :]
+    return None
+
+
+def split_heads(top, task):
+    """Parts what stands on the backbone, transformers' name -> tensor, into
+    lobes, name in it -> tensor; and lists the names that the task does not
+    have. A lobe may be empty."""
+    lobes = {lobe: {} for lobe in HEAD_TENSORS[task]}
+    unknown = []
+    for name, tensor in top.items():
+        for lobe, table in HEAD_TENSORS[task].items():
+            new = rename(name, table)
+            if new is not None:
+                lobes[lobe][new] = tensor
+                break
+        else:
+            unknown.append(name)
+    return lobes, unknown
+
+
+def join_heads(lobes, task):
+    """The way back from ``split_heads``."""
+    top = {}
+    for lobe, tensors in lobes.items():
+        back = {new: old for old, new in HEAD_TENSORS[task][lobe].items()}
+        for name, tensor in tensors.items():
+            prefix = back.get("")  # the lobe has a prefix of its own
+            top[rename(name, back) or f"{prefix}{name}"] = tensor
+    return top
+
+
+def split_backbone(tensors, family):
+    """Parts the tensors of a Hugging Face file into the backbone's, under
+    their names in ``Backbone``, and all others."""
+    prefix = FAMILIES[family]
+    if not any(name.startswith(prefix) for name in tensors):
+        prefix = ""  # a bare model is saved without its name
+    backbone, top = {}, {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            bare = name[len(prefix) :]
+            backbone[WEIGHT_NORM.get(bare, bare)] = tensor
+        else:
+            top[name] = tensor
+    return backbone, top
+
+
 def is_huggingface(folder):
-    """Tells whether a folder has a ``config.json``.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The folder.
-
-    Returns
-    -------
-    bool
-        Whether it looks like a Hugging Face folder.
-
-    Example
-    -------
-    >>> is_huggingface(getfixture("tmp_path"))
-    False
-    """
+    """Whether a folder has a ``config.json``."""
     return (Path(folder) / "config.json").is_file()
 
 
@@ -92,13 +208,6 @@ def read_huggingface(folder, overrides=None):
     ------
     ValueError
         When a file is missing, damaged, or of another model.
-
-    Example
-    -------
-    >>> read_huggingface(getfixture("tmp_path"))
-    Traceback (most recent call last):
-    ...
-    ValueError: ...: expected config.json of a Hugging Face checkpoint
     """
     folder, overrides = Path(folder), overrides or {}
     path = folder / "config.json"

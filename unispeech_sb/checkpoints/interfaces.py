@@ -1,9 +1,10 @@
-"""Which class and which command a folder is for.
+"""What loads a folder: SpeechBrain's interfaces, and which one is meant.
 
-Only names of files and the text of ``hyperparams.yaml`` are looked at, and
-nothing here imports torch: commands ask before they load anything.
+A folder is told by names of files and the text of ``hyperparams.yaml`` alone,
+and nothing here imports torch: commands ask before they load anything.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,30 @@ MOST_BYTES = 2**20
 """Largest ``hyperparams.yaml`` that is looked at; ours have some thousands."""
 
 
+SERVING = "unispeech_sb.lobes.heads"
+"""Module of what makes heads the parts of SpeechBrain's interfaces."""
+
+
+class Ref(str):
+    """In a yaml: what another entry of that name is."""
+
+
+class New(NamedTuple):
+    """In a yaml: an object, of its class and arguments."""
+
+    name: str
+    arguments: dict = {}
+
+
+class Name(NamedTuple):
+    """In a yaml: a function or class with some of its arguments."""
+
+    name: str
+    arguments: dict = {}
+
+
 class Interface(NamedTuple):
-    """A class that loads folders.
+    """What loads a folder, and how its yaml is made.
 
     Arguments
     ---------
@@ -32,13 +55,132 @@ class Interface(NamedTuple):
         SpeechBrain's is all there is.
     command : str
         What to type, with FOLDER for the folder; empty where there is none.
+    usage : str
+        Python code for the folder's README.
+    wire : callable
+        From the names of the lobes, whether there are labels, and options of
+        the interface to entries of ``hyperparams.yaml``.
+    labels : str
+        What the interface calls its tokens or classes.
     """
 
     task: str
     speechbrain: str
-    ours: str = ""
-    command: str = ""
+    ours: str
+    command: str
+    usage: str
+    wire: Callable
+    labels: str = "label_encoder"
 
+
+def _features(lobes, labelled):
+    """The backbone as the encoder; the rest under its own names."""
+    return {"modules": {"encoder": Ref("backbone"), **_others(lobes)}}
+
+
+def _embedding(allow_silence):
+    """Modules from waveforms to the vector of each."""
+    encoder = {"backbone": Ref("backbone"), "head": Ref("head")}
+    encoder["allow_silence"] = allow_silence
+    return {
+        "compute_features": New(f"{SERVING}.PassThrough"),
+        "mean_var_norm": New(f"{SERVING}.PassThrough"),
+        "embedding_model": New(f"{SERVING}.UtteranceEncoder", encoder),
+    }
+
+
+def _classifier(lobes, labelled, problem_type, allow_silence=False):
+    """A class for each utterance."""
+    rule = {"head": Ref("head"), "problem_type": problem_type}
+    classifier = New(f"{SERVING}.UtterancePosteriors", rule)
+    return {"modules": {**_embedding(allow_silence), "classifier": classifier}}
+
+
+def _asr(lobes, labelled, blank_index):
+    """Log-posteriors of frames, decoded greedily."""
+    blank = Ref("blank_index")
+    encoder = {"backbone": Ref("backbone"), "head": Ref("head")}
+    return {
+        "blank_index": blank_index,
+        "decoding_function": Name(
+            "speechbrain.decoders.ctc_greedy_decode", {"blank_id": blank}
+        ),
+        "modules": {
+            "encoder": New(
+                f"{SERVING}.FramePosteriors", {**encoder, "blank_index": blank}
+            )
+        },
+    }
+
+
+def _speakers(lobes, labelled, allow_silence=False):
+    """A vector for each utterance; for ``EncoderClassifier`` also the speaker,
+    where there are an objective and the names of its speakers."""
+    modules = {**_embedding(allow_silence), **_others(lobes)}
+    if labelled and "objective" in lobes:
+        scored = {"head": Ref("head"), "objective": Ref("objective")}
+        modules["classifier"] = New(f"{SERVING}.SpeakerPosteriors", scored)
+    norm = New(f"{SERVING}.PassThrough")
+    return {"mean_var_norm_emb": norm, "modules": modules}
+
+
+def _diarization(lobes, labelled, **rule):
+    """Activities of speakers, and how they are decided."""
+    encoder = {"encoder": Ref("backbone"), "backbone": Ref("backbone")}
+    decided = {name: rule.pop(name) for name in DECISION}
+    if rule:
+        raise TypeError(
+            f"expected {', '.join(DECISION)}; got {', '.join(rule)}"
+        )
+    return {**decided, "modules": {**encoder, **_others(lobes)}}
+
+
+def _others(lobes):
+    """All modules but the backbone, under their own names."""
+    return {name: Ref(name) for name in lobes if name != "backbone"}
+
+
+DECISION = (
+    *("threshold", "median_filter", "frame_s", "min_speech_s", "min_pause_s"),
+    *("chunk_s", "num_local_speakers", "narrow_band"),
+)
+"""How diarization decides: options of its folders."""
+COMMENTS = {
+    "threshold": "probability above which a speaker is active",
+    "median_filter": "frames",
+    "num_local_speakers": "of one chunk",
+    "narrow_band": "whether it was trained on speech of 8 kHz",
+    "mean_var_norm_emb": "for encode_batch(normalize=True)",
+}
+"""Entry of a yaml -> what stands beside it."""
+
+FEATURES = """\
+from speechbrain.inference.encoders import WaveformEncoder
+
+encoder = WaveformEncoder.from_hparams(source="PATH/TO/THIS/FOLDER")
+features = encoder.encode_batch(wavs, wav_lens)  # [B, T, D]
+modules = encoder.mods  # the heads too, by name"""
+CLASSIFIER = """\
+from speechbrain.inference.classifiers import EncoderClassifier
+
+classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
+log_posteriors, score, index, label = classifier.classify_file("a.wav")"""
+ASR = """\
+from speechbrain.inference.ASR import EncoderASR
+
+asr = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
+text = asr.transcribe_file("a.wav")"""
+SPEAKERS = """\
+from speechbrain.inference.speaker import SpeakerRecognition
+
+recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
+# The decision is at 0.25, whatever the model: choose a threshold instead
+cosine, _ = recognizer.verify_files("a.wav", "b.wav")"""
+DIARIZATION = """\
+from unispeech_sb.inference.diarization import SpeakerDiarization
+
+diarization = SpeakerDiarization.from_hparams("PATH/TO/THIS/FOLDER")
+found = diarization.diarize_file("a.wav")  # found.segments, found.to_rttm"""
 
 INTERFACES = {
     "WaveformEncoder": Interface(
@@ -46,31 +188,46 @@ INTERFACES = {
         "speechbrain.inference.encoders.WaveformEncoder",
         "unispeech_sb.lobes.backbone.Backbone",
         "unispeech-sb recipe TASK --model=FOLDER",
+        FEATURES,
+        _features,
     ),
     "EncoderClassifier": Interface(
         "classification of utterances",
         "speechbrain.inference.classifiers.EncoderClassifier",
+        "",
+        "",
+        CLASSIFIER,
+        _classifier,
     ),
     "EncoderASR": Interface(
         "speech recognition",
         "speechbrain.inference.ASR.EncoderASR",
         "unispeech_sb.inference.asr.LongFormASR",
         "unispeech-sb transcribe FOLDER FILES",
+        ASR,
+        _asr,
+        labels="tokenizer",
     ),
     "SpeakerRecognition": Interface(
         "speaker verification",
         "speechbrain.inference.speaker.SpeakerRecognition",
         "unispeech_sb.inference.SpeakerVerification",
         "unispeech-sb verify FOLDER A B (also embed, score)",
+        SPEAKERS,
+        _speakers,
     ),
     "SpeakerDiarization": Interface(
         "speaker diarization",
+        # of which WaveformEncoder loads the features
         "speechbrain.inference.encoders.WaveformEncoder",
         "unispeech_sb.inference.diarization.SpeakerDiarization",
         "unispeech-sb diarize FOLDER FILES",
+        DIARIZATION,
+        _diarization,
     ),
 }
-"""Name -> what loads such a folder."""
+"""Name -> all that is known of an interface. A new one is one row here and
+one of ``MARKS``."""
 
 MARKS = (
     ("SpeakerRecognition", {"mean_var_norm_emb", "modules.embedding_model"}),

@@ -5,13 +5,12 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from unispeech_sb.checkpoints.downstream.authors import (
+from unispeech_sb.checkpoints.authors import (
     is_diarization,
     is_speaker_verification,
     read_diarization,
     read_speaker_verification,
 )
-from unispeech_sb.checkpoints.downstream.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
@@ -26,8 +25,9 @@ from unispeech_sb.checkpoints.interfaces import (
     folder_kind,
     purpose,
 )
-from unispeech_sb.checkpoints.pretrained import is_lobe_file, read_lobe
-from unispeech_sb.checkpoints.safety.limits import check_overrides, shown
+from unispeech_sb.checkpoints.options import check_overrides, shown
+from unispeech_sb.checkpoints.pretrained_folder import is_lobe_file, read_lobe
+from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 
 SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt", "adapter.*"]

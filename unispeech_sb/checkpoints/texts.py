@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from unispeech_sb.checkpoints.safety.limits import shown
+from unispeech_sb.checkpoints.options import shown
 
 MOST_BYTES = 64 * 2**20
 """Largest JSON file that is read: no vocabulary comes near it."""

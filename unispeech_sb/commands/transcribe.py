@@ -233,7 +233,7 @@ def tune_lm(argv):
     check_file(arguments.lm, "language model")
     require_extra("kenlm", "lm", "--lm")
 
-    from unispeech_sb.checkpoints.folder import write_beam_search
+    from unispeech_sb.checkpoints.pretrained_folder import write_beam_search
     from unispeech_sb.decoding import LanguageModel
 
     model = LanguageModel(arguments.lm, case=arguments.case)

@@ -10,6 +10,7 @@ from unispeech_sb.checkpoints.files import (
     read_metadata,
     read_tensors,
 )
+from unispeech_sb.checkpoints.huggingface import CLASSES
 from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
     YAML_FILE,
@@ -17,8 +18,8 @@ from unispeech_sb.checkpoints.interfaces import (
     purpose,
     result_of,
 )
-from unispeech_sb.checkpoints.keys import CLASSES
-from unispeech_sb.checkpoints.pretrained import (
+from unispeech_sb.checkpoints.options import OPTIONS
+from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
     ORIGIN_FILE,
     TRAINING_FILE,
@@ -41,26 +42,14 @@ META_FILE = "CKPT.yaml"
 
 SIZES = {(12, 768): "Base", (24, 1024): "Large"}
 SHOWN = (
-    "num_hidden_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "conv_dim",
-    "conv_bias",
-    "feat_extract_norm",
-    "do_stable_layer_norm",
-    "adapter_attn_dim",
+    *(name for name, option in OPTIONS.items() if option.shown),
     "sampling_rate",
-    "normalize_wav",
-    "normalize_eps",
     "weight_norm",
-    "last_state",
-    "mask_rule",
 )
-"""Facts that are told of every backbone, in this order."""
+"""Facts that are shown of every backbone, in this order."""
 
 MOST_NAMES = 4
-"""Names of a vocabulary or a list that are told before the rest is counted."""
+"""Names of a vocabulary or a list that are shown; the rest is counted."""
 
 
 class Description(NamedTuple):
@@ -106,7 +95,7 @@ class Description(NamedTuple):
 
 
 def describe(source, save_path=None, **overrides):
-    """Tells what a file or folder is, from its names, sizes and texts.
+    """Describes a file or folder by its names, sizes and texts.
 
     Arguments
     ---------
@@ -148,7 +137,7 @@ def describe(source, save_path=None, **overrides):
     found = read_checkpoint(path, overrides=overrides)
     facts = {"what": _what(found)}
     kinds = [kind for kind in KINDS if kind.task == found.task]
-    facts |= _told(found.facts, kinds)
+    facts |= _shown_facts(found.facts, kinds)
     facts |= _names_facts(found)
     facts["tensors"] = _tensor_fact([found.backbone, found.top])
     facts["parameters"] = Fact(
@@ -170,20 +159,18 @@ def _what(found):
     return Fact(f"{found.origin}: {name}", source.source if source else "")
 
 
-def _told(facts, kinds):
-    """Size, then those facts that matter of some kinds of lobes, in order."""
-    told, names = {}, (*SHOWN, *shown_of(kinds))
-    if "family" in facts:
-        told["family"] = facts["family"]
+def _shown_facts(facts, kinds):
+    """Family and size, then those facts that matter of some kinds of lobes."""
+    found = {"family": facts["family"]} if "family" in facts else {}
     if "hidden_size" in facts and "num_hidden_layers" in facts:
         layers = facts["num_hidden_layers"].value
         dim = facts["hidden_size"].value
         size = SIZES.get((layers, dim), "other")
-        told["size"] = Fact(f"{size} ({layers} x {dim})", "the next two")
-    known = {name: facts[name] for name in names if name in facts}
-    return told | {
-        n: fact for n, fact in known.items() if fact.value is not None
-    }
+        found["size"] = Fact(f"{size} ({layers} x {dim})", "the next two")
+    for name in (*SHOWN, *shown_of(kinds)):
+        if name in facts and facts[name].value is not None:
+            found[name] = facts[name]
+    return found
 
 
 def _names_facts(found):
@@ -241,7 +228,7 @@ def _describe_lobe(path):
     """The facts of one module of a pretrained folder."""
     lobe = read_lobe(path)
     facts = {"what": Fact(f"{lobe.name} of unispeech_sb", "note in the file")}
-    facts |= _told(
+    facts |= _shown_facts(
         {k: Fact(v, "note in the file") for k, v in lobe.config.items()},
         kinds_of(lobe, path),
     )
@@ -327,7 +314,7 @@ def _lobe_facts(lobes):
         kinds = kinds_of(lobe, f"{name}.ckpt") + kinds
         config |= {k: Fact(v, f"{name}.ckpt") for k, v in lobe.config.items()}
     config["sampling_rate"] = Fact(16000, "both families")
-    facts = _told(config, kinds)
+    facts = _shown_facts(config, kinds)
     for name, lobe in lobes.items():
         facts[name] = Fact(lobe.name, f"{name}.ckpt")
     return facts

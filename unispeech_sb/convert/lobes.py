@@ -1,11 +1,16 @@
-"""A checkpoint's tensors in the lobes that they belong to."""
+"""Checkpoints to lobes and back: one table of what a folder may have."""
 
 import inspect
+from collections.abc import Callable
 from typing import NamedTuple
 
 from unispeech_sb.checkpoints.files import load_strict
-from unispeech_sb.checkpoints.keys import CLASSES, split_heads
-from unispeech_sb.checkpoints.safety.limits import shown
+from unispeech_sb.checkpoints.huggingface import (
+    CLASSES,
+    HEAD_TENSORS,
+    split_heads,
+)
+from unispeech_sb.checkpoints.options import shown
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AAMSoftmax,
@@ -24,6 +29,9 @@ from unispeech_sb.lobes.heads import (
 )
 from unispeech_sb.lobes.lobe import without_weights
 
+MOST_NUMBER = 10**6
+"""Largest number among a lobe's arguments."""
+
 
 class LobeKind(NamedTuple):
     """A module that a folder may have, and what is known of it.
@@ -34,6 +42,12 @@ class LobeKind(NamedTuple):
         Its class.
     task : str, optional
         One of ``TASKS``, where a checkpoint of another framework has it.
+    interface : str
+        What serves a converted checkpoint with it.
+    build : callable, optional
+        From the ``Checkpoint`` of such a task to lobes without weights.
+    options : callable, optional
+        From its arguments to options of transformers.
     family : str, optional
         Its family, where the other one does not have it.
     shown : tuple of str
@@ -43,6 +57,9 @@ class LobeKind(NamedTuple):
 
     cls: type
     task: str | None = None
+    interface: str = "WaveformEncoder"
+    build: Callable | None = None
+    options: Callable | None = None
     family: str | None = None
     shown: tuple = ()
 
@@ -52,91 +69,20 @@ class LobeKind(NamedTuple):
         return self.task in {task for _, task in CLASSES.values()}
 
 
-CODEVECTORS = (
-    "num_codevector_groups",
-    "num_codevectors_per_group",
-    "codevector_dim",
-    "codevectors",
-    "proj_codevector_dim",
-    "gumbel_temperature",
-)
-XVECTOR = ("tdnn_dim", "xvector_output_dim", "tdnn_lengths", "relu")
-MIXED = "use_weighted_layer_sum"
-KINDS = (
-    LobeKind(Backbone, "Model"),
-    LobeKind(
-        UtteranceHead,
-        "ForSequenceClassification",
-        shown=(MIXED, "classifier_proj_size", "proj_size"),
-    ),
-    LobeKind(
-        FrameHead,
-        "ForCTC",
-        shown=("final_dropout", "ctc_loss_reduction", "ctc_zero_infinity"),
-    ),
-    LobeKind(FrameHead, "ForAudioFrameClassification", shown=(MIXED,)),
-    LobeKind(SpeakerHead, "ForXVector", shown=(MIXED, *XVECTOR)),
-    LobeKind(AMSoftmax),
-    LobeKind(UniSpeechHead, "ForPreTraining", "unispeech", CODEVECTORS),
-    LobeKind(UniSpeechSATHead, "ForPreTraining", "unispeech-sat", CODEVECTORS),
-    LobeKind(ECAPAHead, "ForECAPA", shown=("channels", "embedding_size")),
-    LobeKind(
-        EENDVCHead,
-        "ForEENDVC",
-        shown=("num_speakers", "num_layers", "num_heads", "speaker_size"),
-    ),
-    LobeKind(DiarizationHead, shown=("num_speakers", "num_layers", "context")),
-    LobeKind(StatisticsHead, shown=("proj_size", "embedding_size")),
-    LobeKind(ProjectedFrameHead, shown=("proj_size",)),
-    LobeKind(RecurrentHead, shown=("proj_size", "num_layers")),
-    LobeKind(AAMSoftmax, shown=("sub_centers",)),
-)
-"""All modules that a folder may have. A new head is one row here."""
-
-
-MOST_NUMBER = 10**6
-"""Largest number among a lobe's arguments."""
-
-
 def build_lobes(checkpoint, path):
-    """Builds every module of a checkpoint, with its tensors in place.
+    """Builds every module of a ``Checkpoint``, which has to have a backbone:
+    name in a pretrained folder -> ``Lobe``.
 
     The modules take the file's tensors over, in the file's precision:
-    nothing is copied or drawn.
-
-    Arguments
-    ---------
-    checkpoint : Checkpoint
-        As a reader gives it, with a backbone.
-    path : str or pathlib.Path
-        Where it is from, for errors.
-
-    Returns
-    -------
-    dict
-        Name in a pretrained folder -> ``Lobe``.
-
-    Raises
-    ------
-    ValueError
-        When a tensor is missing, unexpected or misshapen.
-
-    Example
-    -------
-    >>> from unispeech_sb.checkpoints.checkpoint import Checkpoint
-    >>> tiny = Backbone.from_preset("tiny")
-    >>> found = Checkpoint(
-    ...     "test", "unispeech", "Model", tiny.config, tiny.state_dict()
-    ... )
-    >>> list(build_lobes(found, "test"))
-    ['backbone']
+    nothing is copied or drawn. A tensor that is missing, unexpected or
+    misshapen is a ``ValueError``.
     """
     if not checkpoint.backbone:
         raise ValueError(
             f"{path}: a head of {checkpoint.origin} without the backbone that "
             "it was trained on; expected that one to be given (--backbone)"
         )
-    if checkpoint.task in MAKERS:
+    if checkpoint.task in HEAD_TENSORS:
         tensors, unknown = split_heads(checkpoint.top, checkpoint.task)
     else:  # the authors' heads come under their lobe's names
         tensors, unknown = {"head": checkpoint.top}, []
@@ -147,33 +93,24 @@ def build_lobes(checkpoint, path):
         )
     with without_weights(path):
         lobes = {"backbone": _from_options(Backbone, checkpoint.config)}
-        lobes |= _heads(checkpoint)
+        lobes |= kind_of(checkpoint).build(checkpoint)
     tensors = {"backbone": checkpoint.backbone, **tensors}
     for name, lobe in lobes.items():
         load_strict(lobe, tensors[name], path, assign=True, dtype=None)
     return lobes
 
 
+def kind_of(checkpoint):
+    """The row of what stands on a checkpoint's backbone."""
+    rows = [kind for kind in KINDS if kind.task == checkpoint.task]
+    return next(
+        (kind for kind in rows if kind.family == checkpoint.family), rows[0]
+    )
+
+
 def kinds_of(file, path):
-    """The rows of a lobe: two for a head that two tasks have.
-
-    Arguments
-    ---------
-    file : LobeFile
-        What its file holds.
-    path : str or pathlib.Path
-        Where it is from, for the error.
-
-    Returns
-    -------
-    list of LobeKind
-        One at least.
-
-    Raises
-    ------
-    ValueError
-        When the class is none of this package.
-    """
+    """The rows of a ``LobeFile``: two for a head that two tasks have, none
+    for another package's class, which is a ``ValueError``."""
     module, _, name = file.cls.rpartition(".")
     found = [kind for kind in KINDS if kind.cls.__name__ == name]
     if not found or not f"{module}.".startswith("unispeech_sb.lobes."):
@@ -189,33 +126,8 @@ def shown_of(kinds):
 
 
 def check_lobe(file, path):
-    """Checks that a lobe's arguments and tensors fit its class.
-
-    Arguments
-    ---------
-    file : LobeFile
-        What its file holds.
-    path : str or pathlib.Path
-        Where it is from, for errors.
-
-    Returns
-    -------
-    Lobe
-        Built, with the file's tensors, and with all arguments in ``config``.
-
-    Raises
-    ------
-    ValueError
-        When the class is none of this package, or something does not fit.
-
-    Example
-    -------
-    >>> from unispeech_sb.checkpoints.pretrained import LobeFile
-    >>> check_lobe(LobeFile("os.system", {}, {}), "a.ckpt")
-    Traceback (most recent call last):
-    ...
-    ValueError: a.ckpt: expected a lobe of this package; got 'os.system'
-    """
+    """Builds what a ``LobeFile`` holds, with its tensors: ``config`` then has
+    all arguments. What does not fit its class is a ``ValueError``."""
     cls = kinds_of(file, path)[0].cls
     numbers = [
         number
@@ -240,17 +152,6 @@ def check_lobe(file, path):
     return lobe
 
 
-def _heads(checkpoint):
-    """What stands on the backbone, without weights."""
-    if checkpoint.task == "Model":
-        return {}
-    if checkpoint.task == "ForECAPA":
-        return {"head": _from_options(ECAPAHead, checkpoint.config)}
-    if checkpoint.task == "ForEENDVC":
-        return {"head": _from_options(EENDVCHead, checkpoint.config)}
-    return MAKERS[checkpoint.task](checkpoint)
-
-
 def _from_options(cls, config):
     """A module of those options that its constructor has."""
     known = inspect.signature(cls).parameters
@@ -263,16 +164,21 @@ def _num_states(config):
     return config["num_hidden_layers"] + 1 if mixes else None
 
 
+def _mixes(head):
+    """Option of transformers for a head that may mix hidden states."""
+    return {"use_weighted_layer_sum": head["num_states"] is not None}
+
+
 def _ctc(checkpoint):
     """The head of ``ForCTC``."""
     config = checkpoint.config
-    return {
-        "head": FrameHead(
-            config["hidden_size"],
-            config["vocab_size"],
-            config["final_dropout"],
-        )
-    }
+    sizes = config["hidden_size"], config["vocab_size"]
+    return {"head": FrameHead(*sizes, config["final_dropout"])}
+
+
+def _ctc_options(head):
+    """Options of ``ForCTC``."""
+    return {"vocab_size": head["num_classes"], "final_dropout": head["dropout"]}
 
 
 def _utterance(checkpoint):
@@ -289,62 +195,78 @@ def _utterance(checkpoint):
     }
 
 
+def _utterance_options(head):
+    """Options of ``ForSequenceClassification``."""
+    return {
+        "classifier_proj_size": head["proj_size"],
+        "use_weighted_layer_sum": head["use_weighted_layer_sum"],
+    }
+
+
 def _frame(checkpoint):
     """The head of ``ForAudioFrameClassification``."""
-    config = checkpoint.config
-    return {
-        "head": FrameHead(
-            config["hidden_size"],
-            len(checkpoint.labels),
-            num_states=_num_states(config),
-        )
-    }
+    size = checkpoint.config["hidden_size"]
+    states = _num_states(checkpoint.config)
+    return {"head": FrameHead(size, len(checkpoint.labels), num_states=states)}
+
+
+TDNN = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation", "xvector_output_dim")
 
 
 def _speaker(checkpoint):
     """The head of ``ForXVector``, and its objective where there is one."""
     config = checkpoint.config
-    size = config["xvector_output_dim"]
     heads = {
         "head": SpeakerHead(
             config["hidden_size"],
-            config["tdnn_dim"],
-            config["tdnn_kernel"],
-            config["tdnn_dilation"],
-            size,
+            *(config[name] for name in TDNN),
             _num_states(config),
             config["tdnn_lengths"],
             config.get("relu", False),
         )
     }
     if "objective.weight" in checkpoint.top:
+        size = config["xvector_output_dim"]
         heads["objective"] = AMSoftmax(size, len(checkpoint.labels))
     return heads
 
 
-def _pretraining(checkpoint):
-    """What pre-training needs beside the backbone."""
-    config, top = checkpoint.config, checkpoint.top
-    codevectors = [
+def _speaker_options(head):
+    """Options of ``ForXVector``."""
+    return {name: head[name] for name in (*TDNN, "tdnn_lengths")} | _mixes(head)
+
+
+def _codevectors(config):
+    """Groups, entries of each, and size of a quantizer."""
+    return [
         config["num_codevector_groups"],
         config["num_codevectors_per_group"],
         config["codevector_dim"],
     ]
-    if checkpoint.family == "unispeech":
-        up = config["hidden_size"], config["proj_codevector_dim"]
-        found = top.get("project_hid.weight")
-        return {
-            "head": UniSpeechHead(
-                config["hidden_size"],
-                config["conv_dim"][-1],
-                codevectors,
-                config["proj_codevector_dim"],
-                config["num_ctc_classes"] if "ctc_proj.weight" in top else 0,
-                config["replace_prob"],
-                [config["feat_quantizer_dropout"], config["final_dropout"]],
-                found is None or tuple(found.shape) == up,
-            )
-        }
+
+
+def _unispeech(checkpoint):
+    """What UniSpeech's pre-training needs beside the backbone."""
+    config, top = checkpoint.config, checkpoint.top
+    up = config["hidden_size"], config["proj_codevector_dim"]
+    found = top.get("project_hid.weight")
+    return {
+        "head": UniSpeechHead(
+            config["hidden_size"],
+            config["conv_dim"][-1],
+            _codevectors(config),
+            config["proj_codevector_dim"],
+            config["num_ctc_classes"] if "ctc_proj.weight" in top else 0,
+            config["replace_prob"],
+            [config["feat_quantizer_dropout"], config["final_dropout"]],
+            found is None or tuple(found.shape) == up,
+        )
+    }
+
+
+def _unispeech_sat(checkpoint):
+    """What UniSpeech-SAT's needs."""
+    config, top = checkpoint.config, checkpoint.top
     embeddings = top.get("label_embeddings_concat")
     applied = "apply" if config["do_stable_layer_norm"] else "keep"
     normed = "layer_norm_for_extract.weight" in top
@@ -353,7 +275,7 @@ def _pretraining(checkpoint):
             config["hidden_size"],
             config["num_clusters"],
             config["proj_codevector_dim"],
-            codevectors if "quantizer.codevectors" in top else None,
+            _codevectors(config) if "quantizer.codevectors" in top else None,
             None if embeddings is None else embeddings.shape[-1],
             extract_norm=applied if normed else None,
             layer_norm_eps=config["layer_norm_eps"],
@@ -361,12 +283,108 @@ def _pretraining(checkpoint):
     }
 
 
-MAKERS = {
-    "Model": _heads,
-    "ForCTC": _ctc,
-    "ForSequenceClassification": _utterance,
-    "ForAudioFrameClassification": _frame,
-    "ForXVector": _speaker,
-    "ForPreTraining": _pretraining,
-}
-"""Task of transformers -> function that builds its heads."""
+def _pretraining_options(head):
+    """Options of ``ForPreTraining``, of either family."""
+    groups, entries, size = head["codevectors"]
+    quantizer_dropout, final_dropout = head.get("dropouts", (None, None))
+    return {
+        "num_codevector_groups": groups,
+        "num_codevectors_per_group": entries,
+        "codevector_dim": size,
+        "proj_codevector_dim": head["proj_codevector_dim"],
+        "num_ctc_classes": head.get("num_ctc_classes"),
+        "replace_prob": head.get("replace_prob"),
+        "feat_quantizer_dropout": quantizer_dropout,
+        "final_dropout": final_dropout,
+        "num_clusters": head.get("num_clusters"),
+        "contrastive_logits_temperature": head.get("logit_temp"),
+    }
+
+
+MIXED = "use_weighted_layer_sum"
+CODEVECTORS = (
+    "num_codevector_groups",
+    "num_codevectors_per_group",
+    "codevector_dim",
+    "codevectors",
+    "proj_codevector_dim",
+    "gumbel_temperature",
+)
+KINDS = (
+    LobeKind(Backbone, "Model", build=lambda checkpoint: {}),
+    LobeKind(
+        UtteranceHead,
+        "ForSequenceClassification",
+        "EncoderClassifier",
+        _utterance,
+        _utterance_options,
+        shown=(MIXED, "classifier_proj_size", "proj_size"),
+    ),
+    LobeKind(
+        FrameHead,
+        "ForCTC",
+        "EncoderASR",
+        _ctc,
+        _ctc_options,
+        shown=("final_dropout", "ctc_loss_reduction", "ctc_zero_infinity"),
+    ),
+    LobeKind(
+        FrameHead,
+        "ForAudioFrameClassification",
+        "SpeakerDiarization",
+        _frame,
+        _mixes,
+        shown=(MIXED,),
+    ),
+    LobeKind(
+        SpeakerHead,
+        "ForXVector",
+        "SpeakerRecognition",
+        _speaker,
+        _speaker_options,
+        shown=(
+            MIXED,
+            "tdnn_dim",
+            "xvector_output_dim",
+            "tdnn_lengths",
+            "relu",
+        ),
+    ),
+    LobeKind(
+        UniSpeechHead,
+        "ForPreTraining",
+        build=_unispeech,
+        options=_pretraining_options,
+        family="unispeech",
+        shown=CODEVECTORS,
+    ),
+    LobeKind(
+        UniSpeechSATHead,
+        "ForPreTraining",
+        build=_unispeech_sat,
+        options=_pretraining_options,
+        family="unispeech-sat",
+        shown=CODEVECTORS,
+    ),
+    LobeKind(
+        ECAPAHead,
+        "ForECAPA",
+        "SpeakerRecognition",
+        lambda found: {"head": _from_options(ECAPAHead, found.config)},
+        shown=("channels", "embedding_size"),
+    ),
+    LobeKind(
+        EENDVCHead,
+        "ForEENDVC",
+        "SpeakerDiarization",
+        lambda found: {"head": _from_options(EENDVCHead, found.config)},
+        shown=("num_speakers", "num_layers", "num_heads", "speaker_size"),
+    ),
+    LobeKind(DiarizationHead, shown=("num_speakers", "num_layers", "context")),
+    LobeKind(StatisticsHead, shown=("proj_size", "embedding_size")),
+    LobeKind(ProjectedFrameHead, shown=("proj_size",)),
+    LobeKind(RecurrentHead, shown=("proj_size", "num_layers")),
+    LobeKind(AMSoftmax),
+    LobeKind(AAMSoftmax, shown=("sub_centers",)),
+)
+"""All modules that a folder may have. A new head is one row here."""

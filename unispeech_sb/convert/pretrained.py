@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.files import check_finite
-from unispeech_sb.checkpoints.folder import write_pretrained
+from unispeech_sb.checkpoints.interfaces import INTERFACES
 from unispeech_sb.checkpoints.options import SWITCHES
-from unispeech_sb.checkpoints.pretrained import (
+from unispeech_sb.checkpoints.pretrained_folder import (
     ORIGIN_FILE,
     TEXTS_FOLDER,
+    write_pretrained,
 )
 from unispeech_sb.checkpoints.source import (
     find_source,
@@ -18,8 +19,8 @@ from unispeech_sb.checkpoints.source import (
     read_checkpoint,
 )
 from unispeech_sb.checkpoints.texts import read_tokens
-from unispeech_sb.convert.lobes import build_lobes
-from unispeech_sb.convert.vocabulary import tokenizer_files
+from unispeech_sb.convert.lobes import build_lobes, kind_of
+from unispeech_sb.convert.tokenizers import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.adapters import load_adapter
@@ -53,43 +54,6 @@ frames after dilated layers (`exact`) or as transformers counts them (`hf`).
 {report}
 ```
 """
-USAGE = {
-    "EncoderClassifier": """\
-from speechbrain.inference.classifiers import EncoderClassifier
-
-classifier = EncoderClassifier.from_hparams(source="PATH/TO/THIS/FOLDER")
-log_posteriors, score, index, label = classifier.classify_file("a.wav")""",
-    "EncoderASR": """\
-from speechbrain.inference.ASR import EncoderASR
-
-recognizer = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
-text = recognizer.transcribe_file("a.wav")""",
-    "SpeakerRecognition": """\
-from speechbrain.inference.speaker import SpeakerRecognition
-
-recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
-# The decision is at 0.25, whatever the model: choose a threshold instead
-cosine, _ = recognizer.verify_files("a.wav", "b.wav")""",
-    "SpeakerDiarization": """\
-from unispeech_sb.inference.diarization import SpeakerDiarization
-
-diarization = SpeakerDiarization.from_hparams("PATH/TO/THIS/FOLDER")
-found = diarization.diarize_file("a.wav")  # found.segments, found.to_rttm""",
-    "WaveformEncoder": """\
-from speechbrain.inference.encoders import WaveformEncoder
-
-encoder = WaveformEncoder.from_hparams(source="PATH/TO/THIS/FOLDER")
-features = encoder.encode_batch(wavs, wav_lens)  # [B, T, D]
-modules = encoder.mods  # the heads too, by name""",
-}
-SERVED_BY = {
-    "ForSequenceClassification": "EncoderClassifier",
-    "ForXVector": "SpeakerRecognition",
-    "ForECAPA": "SpeakerRecognition",
-    "ForAudioFrameClassification": "SpeakerDiarization",
-    "ForEENDVC": "SpeakerDiarization",
-}
-"""Task -> SpeechBrain's interface; ``WaveformEncoder`` for all others."""
 
 
 class ConversionReport(NamedTuple):
@@ -133,27 +97,10 @@ class ConversionReport(NamedTuple):
 
 
 def interface_of(checkpoint):
-    """SpeechBrain's interface for a checkpoint.
-
-    Arguments
-    ---------
-    checkpoint : Checkpoint
-        What was read.
-
-    Returns
-    -------
-    str
-        A key of ``checkpoints.folder.INTERFACES``.
-
-    Example
-    -------
-    >>> from unispeech_sb.checkpoints.checkpoint import Checkpoint
-    >>> interface_of(Checkpoint("test", "unispeech", "Model", {}, {}))
-    'WaveformEncoder'
-    """
-    if checkpoint.task == "ForCTC" and checkpoint.tokens:
-        return "EncoderASR"
-    return SERVED_BY.get(checkpoint.task, "WaveformEncoder")
+    """The key of ``INTERFACES`` for a ``Checkpoint``."""
+    if checkpoint.task == "ForCTC" and not checkpoint.tokens:
+        return "WaveformEncoder"
+    return kind_of(checkpoint).interface
 
 
 def convert_checkpoint(src, dst, backbone=None, **overrides):
@@ -343,7 +290,7 @@ def _readme(found, lobes, src, report):
         origin=found.origin,
         family=found.family,
         task=found.task,
-        usage=USAGE[report.interface],
+        usage=INTERFACES[report.interface].usage,
         switches="\n".join(rows),
         report=str(report).partition("\n")[2],  # without the path
     )

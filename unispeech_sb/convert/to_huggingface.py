@@ -7,29 +7,29 @@ from typing import NamedTuple
 import torch
 
 from unispeech_sb.checkpoints.files import write_tensors
-from unispeech_sb.checkpoints.folder import new_folder
-from unispeech_sb.checkpoints.keys import (
+from unispeech_sb.checkpoints.huggingface import (
     CLASSES,
     CONV,
     FAMILIES,
+    HEAD_TENSORS,
     WEIGHT_NORM,
     join_heads,
 )
-from unispeech_sb.checkpoints.keys import HEADS as TENSOR_NAMES
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
     SWITCHES,
     WAV_NORM_EPS,
+    check_config,
 )
-from unispeech_sb.checkpoints.pretrained import (
+from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
     TOKENIZER_FILE,
+    new_folder,
     read_pretrained,
 )
-from unispeech_sb.checkpoints.safety.limits import check_config
-from unispeech_sb.convert.lobes import check_lobe, kinds_of
-from unispeech_sb.convert.vocabulary import tokenizer_files
+from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
+from unispeech_sb.convert.tokenizers import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
@@ -98,20 +98,8 @@ def to_huggingface(folder, dst, family=None, backbone_only=False):
 
 
 def why_not(found, backbone_only=False):
-    """Says why ``to_huggingface`` would refuse a folder.
-
-    Arguments
-    ---------
-    found : Pretrained
-        What the folder has.
-    backbone_only : bool
-        Without the head.
-
-    Returns
-    -------
-    str or None
-        The reason, without the folder; None where all of it can be written.
-    """
+    """Why ``to_huggingface`` would refuse what a folder has, ``Pretrained``;
+    None where all of it can be written."""
     try:
         _model(found, backbone_only=backbone_only)
     except ValueError as error:
@@ -135,11 +123,19 @@ def _model(found, family=None, backbone_only=False):
         lobe = check_lobe(file, found.folder / f"{name}.ckpt")
         lobes[name] = file._replace(config=lobe.config)
     found = found._replace(lobes=lobes)
-    task, own = ("Model", None) if backbone_only else _task(found)
-    family = family or found.origin.get("family") or own or DEFAULT_FAMILY
-    name = _class_name(found, family, task)
+    kind = KINDS[0] if backbone_only else _kind(found)
+    task = kind.task
+    known = found.origin.get("family") or kind.family or DEFAULT_FAMILY
+    family = family or known
+    name = _class_name(found, family, kind)
     labels = _labels(found) if task != "Model" else None
-    config = _config(found, family, name, labels)
+    config = _config(found, family, name)
+    if kind.options is not None:
+        options = kind.options(found.lobes["head"].config)
+        config |= {
+            k: value for k, value in options.items() if value is not None
+        }
+        config |= _label_options(found, task, labels)
     check_config(config, found.folder)
     tensors = _tensors(found, family, task, config)
     texts = dict(found.texts)
@@ -150,21 +146,19 @@ def _model(found, family=None, backbone_only=False):
     return _Model(name, tensors, texts, _notes(found, config))
 
 
-def _task(found):
-    """What stands on the backbone, in transformers' terms: task, and family
-    where only one has it."""
+def _kind(found):
+    """What stands on the backbone, which transformers has to have."""
     if "head" not in found.lobes:
-        return "Model", None
+        return KINDS[0]
     path = found.folder / "head.ckpt"
     kinds = {kind.task: kind for kind in kinds_of(found.lobes["head"], path)}
     task = "ForCTC" if "ForCTC" in kinds and _is_ctc(found) else [*kinds][-1]
-    kind = kinds[task]
-    if not kind.in_transformers:
-        name = kind.cls.__name__
+    if not kinds[task].in_transformers:
+        name = found.lobes["head"].name
         raise ValueError(NO_CLASS.format(folder=found.folder, head=name))
     if task == "ForCTC":
         _check_tokenizer(found)
-    return task, kind.family
+    return kinds[task]
 
 
 def _check_tokenizer(found):
@@ -206,9 +200,9 @@ def _blank_index(found):
     return tokenizer.blank_index
 
 
-def _class_name(found, family, task):
-    """transformers' class of a family and a task."""
-    names = {known: name for name, known in CLASSES.items()}
+def _class_name(found, family, kind):
+    """transformers' class of a family and a kind of head."""
+    names, task = {known: name for name, known in CLASSES.items()}, kind.task
     if (family, task) not in names:
         raise ValueError(
             f"{found.folder}: transformers has no {task} of {family!r}; "
@@ -216,23 +210,22 @@ def _class_name(found, family, task):
             "same (or --backbone-only)"
         )
     if task == "ForPreTraining":
-        _check_pretraining(found, family)
+        _check_pretraining(found, family, kind)
     return names[family, task]
 
 
-def _check_pretraining(found, family):
+def _check_pretraining(found, family, kind):
     """Refuses objectives that transformers' classes cannot hold."""
-    head = found.lobes["head"]
-    fits = head.cls.endswith("UniSpeechHead") == (family == "unispeech")
-    if family == "unispeech":
-        needed = ["ctc_proj.weight", "quantizer.codevectors"]
-        fits = fits and head.config["project_up"]
-    else:
-        needed = ["quantizer.codevectors", "speaker_proj.weight"]
+    head, fits = found.lobes["head"], kind.family == family
+    if fits and family == "unispeech":
+        needed = {"ctc_proj.weight", "quantizer.codevectors"}
+        fits = head.config["project_up"]
+    elif fits:
+        needed = {"quantizer.codevectors", "speaker_proj.weight"}
         label_dim = head.config["label_dim"]
         sizes = head.config["codevectors"]
-        fits = fits and sizes and label_dim in (None, sizes[-1])
-    if not fits or any(name not in head.tensors for name in needed):
+        fits = sizes and label_dim in (None, sizes[-1])
+    if not fits or needed - head.tensors.keys():
         raise ValueError(
             f"{found.folder}: transformers' class for {family} has no place "
             "for this objective (its parts or their sizes differ); "
@@ -248,7 +241,7 @@ def _labels(found):
     return None
 
 
-def _config(found, family, name, labels):
+def _config(found, family, name):
     """``config.json``: the one that came, with what is true here."""
     backbone = found.lobes["backbone"].config
     config = _came_with(found)
@@ -261,23 +254,24 @@ def _config(found, family, name, labels):
     precision = found.lobes["backbone"].tensors[MASK].dtype
     key = "torch_dtype" if "torch_dtype" in config else "dtype"
     config[key] = str(precision).removeprefix("torch.")
-    task = CLASSES[name][1]
-    if task == "Model":
-        return config
-    options = HEAD_OPTIONS[task](found.lobes["head"].config)
-    config |= {
-        key: value for key, value in options.items() if value is not None
-    }
+    return config
+
+
+def _label_options(found, task, labels):
+    """Options of a head that depend on its tokens or classes."""
     if task == "ForCTC":
         blank = _blank_index(found)
-        config["pad_token_id"] = blank
-        if "vocab.json" not in found.texts and labels:
-            # fairseq's order: blank, padding (here <s>), end, unknown
-            config |= {"bos_token_id": blank + 1, "eos_token_id": blank + 2}
-    elif task != "ForPreTraining" and labels:
-        config["id2label"] = {str(i): name for i, name in enumerate(labels)}
-        config["label2id"] = {name: i for i, name in enumerate(labels)}
-    return config
+        if "vocab.json" in found.texts or not labels:
+            return {"pad_token_id": blank}
+        # fairseq's order: blank, padding (here <s>), end, unknown
+        names = "pad_token_id", "bos_token_id", "eos_token_id"
+        return {name: blank + place for place, name in enumerate(names)}
+    if task == "ForPreTraining" or not labels:
+        return {}
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
 
 
 def _came_with(found):
@@ -286,61 +280,6 @@ def _came_with(found):
         return json.loads(found.texts["config.json"])
     facts = found.origin.get("facts", {})
     return {name: facts[name]["value"] for name in HEADS if name in facts}
-
-
-def _ctc_options(head):
-    """Options of ``ForCTC``."""
-    return {"vocab_size": head["num_classes"], "final_dropout": head["dropout"]}
-
-
-def _utterance_options(head):
-    """Options of ``ForSequenceClassification``."""
-    return {
-        "classifier_proj_size": head["proj_size"],
-        "use_weighted_layer_sum": head["use_weighted_layer_sum"],
-    }
-
-
-def _frame_options(head):
-    """Options of ``ForAudioFrameClassification``."""
-    return {"use_weighted_layer_sum": head["num_states"] is not None}
-
-
-def _speaker_options(head):
-    """Options of ``ForXVector``."""
-    same = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation", "xvector_output_dim")
-    return {
-        **{name: head[name] for name in (*same, "tdnn_lengths")},
-        "use_weighted_layer_sum": head["num_states"] is not None,
-    }
-
-
-def _pretraining_options(head):
-    """Options of ``ForPreTraining``, of either family."""
-    groups, entries, size = head["codevectors"]
-    quantizer_dropout, final_dropout = head.get("dropouts", (None, None))
-    return {
-        "num_codevector_groups": groups,
-        "num_codevectors_per_group": entries,
-        "codevector_dim": size,
-        "proj_codevector_dim": head["proj_codevector_dim"],
-        "num_ctc_classes": head.get("num_ctc_classes"),
-        "replace_prob": head.get("replace_prob"),
-        "feat_quantizer_dropout": quantizer_dropout,
-        "final_dropout": final_dropout,
-        "num_clusters": head.get("num_clusters"),
-        "contrastive_logits_temperature": head.get("logit_temp"),
-    }
-
-
-HEAD_OPTIONS = {
-    "ForCTC": _ctc_options,
-    "ForSequenceClassification": _utterance_options,
-    "ForAudioFrameClassification": _frame_options,
-    "ForXVector": _speaker_options,
-    "ForPreTraining": _pretraining_options,
-}
-"""Task -> function from the head's arguments to transformers' options."""
 
 
 def _tensors(found, family, task, config):
@@ -361,18 +300,14 @@ def _tensors(found, family, task, config):
     tensors = {prefix + name: tensor for name, tensor in backbone.items()}
     if task == "Model":
         return tensors
-    heads = {
-        name: lobe.tensors
-        for name, lobe in found.lobes.items()
-        if name != "backbone"
-    }
-    for lobe, file in found.lobes.items():
+    heads = {k: file for k, file in found.lobes.items() if k != "backbone"}
+    for lobe, file in heads.items():
         several = file.config.get("sub_centers", 1) > 1
-        if lobe in heads and (lobe not in TENSOR_NAMES[task] or several):
+        if lobe not in HEAD_TENSORS[task] or several:
             raise ValueError(
                 NO_CLASS.format(folder=found.folder, head=file.name)
             )
-    tensors |= join_heads(heads, task)
+    tensors |= join_heads({k: file.tensors for k, file in heads.items()}, task)
     norm = "layer_norm_for_extract."
     if family == "unispeech-sat" and task == "ForPreTraining":
         size = config["hidden_size"]  # published Base models have none

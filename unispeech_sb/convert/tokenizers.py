@@ -1,10 +1,13 @@
-"""Tokenizers of vocabulary files, and the one that a recipe asks for."""
+"""Tokenizers of vocabulary files, the one that a recipe asks for, and the
+files that transformers reads.
+"""
 
+import json
 from pathlib import Path
 
-from unispeech_sb.checkpoints.fairseq.dictionary import read_vocabulary
-from unispeech_sb.checkpoints.pretrained import TOKENIZER_FILE
-from unispeech_sb.checkpoints.safety.limits import shown
+from unispeech_sb.checkpoints.fairseq.options import read_vocabulary
+from unispeech_sb.checkpoints.options import shown
+from unispeech_sb.checkpoints.pretrained_folder import TOKENIZER_FILE
 from unispeech_sb.checkpoints.texts import (
     order_tokens,
     read_json,
@@ -15,6 +18,7 @@ from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 PADS = ("<pad>", "[PAD]")
 """Usual names of CTC's blank in transformers' vocabularies."""
 
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -150,3 +154,40 @@ def _read_huggingface(path):
             "pad_token_id of a config.json beside it"
         )
     return CTCTokenizer.from_huggingface(files, tokens, blank_index)
+
+
+def tokenizer_files(tokens, blank_index):
+    """Name -> text of the files of a transformers tokenizer, for tokens by
+    index.
+
+    fairseq calls CTC's blank ``<s>``; transformers takes ``pad_token`` for
+    it. So where the blank is ``<s>`` it changes names with ``<pad>``.
+    """
+    names = list(tokens)
+    if names[blank_index] == "<s>" and "<pad>" in names:
+        names[names.index("<pad>")] = "<s>"
+        names[blank_index] = "<pad>"
+    units = [name for name in names if name not in SPECIALS]
+    phones = any(len(name) > 1 and name[:1] + name[-1:] != "<>" and name != "|"
+                 for name in units)  # fmt: skip
+    settings = {
+        "tokenizer_class": "Wav2Vec2CTCTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": names[blank_index],
+        "word_delimiter_token": "|",
+        "do_lower_case": False,
+    }
+    if phones:
+        settings["tokenizer_class"] = "Wav2Vec2PhonemeCTCTokenizer"
+        settings["phone_delimiter_token"] = " "
+        settings["do_phonemize"] = False
+        settings["word_delimiter_token"] = "|" if "|" in names else None
+    return {
+        "vocab.json": json.dumps(
+            {name: index for index, name in enumerate(names)},
+            ensure_ascii=False,
+        ),
+        "tokenizer_config.json": json.dumps(settings, indent=2),
+    }

@@ -17,7 +17,7 @@ from speechbrain.inference.ASR import EncoderASR
 from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.checkpoints.files import read_tensors
-from unispeech_sb.checkpoints.pretrained import TEXTS_FOLDER
+from unispeech_sb.checkpoints.pretrained_folder import TEXTS_FOLDER
 from unispeech_sb.checkpoints.texts import read_json, read_tokens
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.dataio.tokenizers import CTCTokenizer

@@ -16,7 +16,7 @@ from unispeech_sb.checkpoints.files import (
     read_tensors,
     write_tensors,
 )
-from unispeech_sb.checkpoints.keys import FAMILIES
+from unispeech_sb.checkpoints.huggingface import FAMILIES
 from unispeech_sb.nnet.transformer import AttentionAdapter
 
 SUFFIXES = (".safetensors", ".bin")

@@ -23,7 +23,7 @@ from unispeech_sb.checkpoints.fairseq import (
     read_fairseq,
     rename_backbone,
 )
-from unispeech_sb.checkpoints.fairseq.dictionary import SPECIALS
+from unispeech_sb.checkpoints.fairseq.options import SPECIALS
 from unispeech_sb.checkpoints.options import BACKBONE
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.checkpoints.safety.stubs import STUBS

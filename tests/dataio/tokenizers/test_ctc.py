@@ -12,7 +12,7 @@ from speechbrain.inference.ASR import EncoderASR
 from speechbrain.utils.parameter_transfer import Pretrainer
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
 
-from unispeech_sb.checkpoints.fairseq.dictionary import read_vocabulary
+from unispeech_sb.checkpoints.fairseq.options import read_vocabulary
 from unispeech_sb.checkpoints.source import read_checkpoint
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.dataio.tokenizers.ctc import SUPERB_PHONES

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from unispeech_sb.checkpoints.fairseq import read_fairseq, rename_backbone
-from unispeech_sb.checkpoints.fairseq.config import KINDS
-from unispeech_sb.checkpoints.fairseq.heads import read_pretraining
-from unispeech_sb.checkpoints.keys import split_heads
+from unispeech_sb.checkpoints.fairseq.options import KINDS
+from unispeech_sb.checkpoints.fairseq.reader import read_pretraining
+from unispeech_sb.checkpoints.huggingface import split_heads
 from unispeech_sb.convert.lobes import build_lobes
 from unispeech_sb.lobes.pretraining import (
     Instances,

@@ -1,10 +1,10 @@
 """Checkpoints that the authors' fairseq wrote."""
 
-from unispeech_sb.checkpoints.fairseq.names import rename_backbone
 from unispeech_sb.checkpoints.fairseq.reader import is_fairseq, read_fairseq
-from unispeech_sb.checkpoints.fairseq.sizes import (
+from unispeech_sb.checkpoints.fairseq.tensors import (
     backbone_options,
     complete_backbone,
+    rename_backbone,
 )
 
 __all__ = [

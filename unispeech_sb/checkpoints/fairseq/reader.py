@@ -4,32 +4,39 @@ Both training stages of UniSpeech, UniSpeech-SAT, and CTC models fine-tuned
 from any of them, as written in 2021 and by the released code.
 """
 
+import re
+
 import torch
 
-from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact, settle
-from unispeech_sb.checkpoints.fairseq.config import (
+from unispeech_sb.checkpoints.checkpoint import (
+    TENSORS,
+    Checkpoint,
+    Fact,
+    settle,
+)
+from unispeech_sb.checkpoints.fairseq.options import (
+    SPECIALS,
     known_sizes,
     known_training,
-    read_options,
-)
-from unispeech_sb.checkpoints.fairseq.dictionary import (
-    SPECIALS,
+    literal,
     read_dictionary,
+    read_options,
     read_vocabulary,
 )
-from unispeech_sb.checkpoints.fairseq.heads import (
-    read_ctc,
-    read_pretraining,
-    refuse_relative,
-)
-from unispeech_sb.checkpoints.fairseq.literals import literal
-from unispeech_sb.checkpoints.fairseq.names import rename_backbone
-from unispeech_sb.checkpoints.fairseq.sizes import (
+from unispeech_sb.checkpoints.fairseq.tensors import (
+    TOP,
     backbone_options,
     complete_backbone,
+    rename,
+    rename_backbone,
 )
-from unispeech_sb.checkpoints.options import BACKBONE, HEADS, SWITCHES
-from unispeech_sb.checkpoints.safety.limits import check_config, shown
+from unispeech_sb.checkpoints.options import (
+    BACKBONE,
+    HEADS,
+    SWITCHES,
+    check_config,
+    shown,
+)
 
 RATE = 16000
 NO_OPTIONS = {"family", "task", "vocabulary", "blank_index", "sampling_rate"}
@@ -38,24 +45,22 @@ FILLED_LATER = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
 """Options that the vocabulary decides."""
 
 
+PROJECTION = "w2v_encoder.proj."
+LEFT_OVER = "left over from pre-training; a CTC model does not use it"
+RELATIVE = re.compile(r"relative_attention_bias|\.grep_")
+OLD_PROJECTION = "q2h_proj."
+SEVERAL = (
+    "of pre-training on several sets of labels, which no class here or in "
+    "transformers has"
+)
+UNTRANSPOSED = (
+    "of a first stage of July 2021 with q2h_proj, which no class here or in "
+    "transformers has"
+)
+
+
 def is_fairseq(objects):
-    """Tells whether a file's content is a checkpoint of fairseq.
-
-    Arguments
-    ---------
-    objects : object
-        Everything in the file.
-
-    Returns
-    -------
-    bool
-        Whether it has the parts that fairseq writes.
-
-    Example
-    -------
-    >>> is_fairseq({"cfg": {}, "model": {}})
-    True
-    """
+    """Whether a file's content has the parts that fairseq writes."""
     if not isinstance(objects, dict):
         return False
     options, parts = {"cfg", "args"}, {"model", "task_state"}
@@ -85,13 +90,6 @@ def read_fairseq(objects, path, overrides=None):
     ------
     ValueError
         When it is of another model, damaged, or contradicts itself.
-
-    Example
-    -------
-    >>> read_fairseq({"cfg": {}, "task_state": {}}, "x.th")
-    Traceback (most recent call last):
-    ...
-    ValueError: x.th: expected a fairseq checkpoint with a model; it has ...
     """
     overrides = overrides or {}
     tensors = _tensors(objects, path)
@@ -292,3 +290,134 @@ def _settled(facts, options, overrides, path):
     settled |= known_training(options) | facts
     given = {k: v for k, v in overrides.items() if k != "dictionary"}
     return settle(settled, given, path)
+
+
+def refuse_relative(rest, path):
+    """Refuses models whose attention needs more than this backbone has, by
+    the tensors, name -> tensor, that are not the backbone's."""
+    for name in rest:
+        if RELATIVE.search(name):
+            raise ValueError(
+                f"{path}: expected attention without relative positions; "
+                f"{str(name):.80} changes every output, and neither this "
+                "package nor transformers has it for these families"
+            )
+
+
+def read_ctc(rest, prefix, path):
+    """The head of a CTC model.
+
+    Arguments
+    ---------
+    rest : dict
+        Name in the file -> tensor, for what is not the backbone's.
+    prefix : str
+        Start of the backbone's names.
+    path : str or pathlib.Path
+        The file, for errors.
+
+    Returns
+    -------
+    top : dict
+        transformers' name -> tensor.
+    facts : dict
+        Sizes.
+    dropped : dict
+        Name in the file -> why it is left out.
+    """
+    top, dropped = {}, {}
+    for name, tensor in rest.items():
+        if name.startswith(PROJECTION):
+            top["lm_head." + name.removeprefix(PROJECTION)] = tensor
+        elif _top_name(name, prefix) or OLD_PROJECTION in name:
+            dropped[name] = LEFT_OVER
+        else:
+            raise _unexpected(name, path)
+    classes = _rows(top, "lm_head.weight", PROJECTION + "weight", path)
+    return top, {"vocab_size": Fact(classes, TENSORS)}, dropped
+
+
+def read_pretraining(rest, kind, path):
+    """The tensors of a pre-training objective of a ``Kind``: the same three,
+    where ``top`` is empty if no class has such an objective."""
+    top, old = {}, False
+    for name, tensor in rest.items():
+        found = _top_name(name, kind.prefix)
+        if name.startswith(PROJECTION) and kind.prefix:
+            found = "ctc_proj." + name.removeprefix(PROJECTION)
+        elif name.startswith(kind.prefix + OLD_PROJECTION):
+            old = True
+            continue
+        if found is None:
+            raise _unexpected(name, path)
+        top[found] = tensor
+    reason = UNTRANSPOSED if old else None
+    if kind.family == "unispeech-sat" and _several_sets(top):
+        reason = SEVERAL
+    if reason:
+        return {}, {}, dict.fromkeys(rest, reason)
+    return top, _sizes(top, path), {}
+
+
+def _sizes(top, path):
+    """Sizes of the quantizer and of the classes."""
+    sizes = {}
+    if "quantizer.codevectors" in top:
+        shape = list(top["quantizer.codevectors"].shape)
+        projection = top.get("project_q.weight")
+        if len(shape) != 3 or projection is None or projection.dim() != 2:
+            raise ValueError(
+                f"{path}: expected quantizer.vars [1, entries, size] and "
+                f"project_q.weight; got {shape}"
+            )
+        projected, dim = projection.shape
+        groups = dim // max(shape[2], 1)
+        if not groups or dim % shape[2] or shape[1] % groups:
+            raise ValueError(
+                f"{path}: expected quantizer.vars to be groups of code "
+                f"vectors for project_q, whose input is {dim}; got {shape}"
+            )
+        sizes = {
+            "num_codevector_groups": groups,
+            "num_codevectors_per_group": shape[1] // groups,
+            "codevector_dim": dim,
+            "proj_codevector_dim": projected,
+        }
+    if "ctc_proj.weight" in top:
+        sizes["num_ctc_classes"] = _rows(top, "ctc_proj.weight", "proj", path)
+    embeddings = top.get("label_embeddings_concat")
+    if embeddings is not None and embeddings.dim() == 2:
+        sizes["num_clusters"], size = embeddings.shape
+        sizes.setdefault("proj_codevector_dim", size)
+    return {name: Fact(size, TENSORS) for name, size in sizes.items()}
+
+
+def _several_sets(top):
+    """Whether there is one projection for each of several label sets."""
+    projection = top.get("project_hid.weight")
+    embeddings = top.get("label_embeddings_concat")
+    if projection is None or embeddings is None or embeddings.dim() != 2:
+        return False
+    return len(projection) != embeddings.shape[1]
+
+
+def _rows(top, name, shown, path):
+    """Number of rows of a matrix that must be there."""
+    if name not in top or top[name].dim() != 2:
+        raise ValueError(f"{path}: expected a CTC head, {shown}; there is none")
+    return len(top[name])
+
+
+def _top_name(name, prefix):
+    """transformers' name of an objective's tensor, or None."""
+    if not name.startswith(prefix):
+        return None
+    return rename(name.removeprefix(prefix), TOP)
+
+
+def _unexpected(name, path):
+    """The error for a tensor that no table has."""
+    return ValueError(
+        f"{path}: unexpected {str(name):.80}, which is no part of a "
+        "UniSpeech or UniSpeech-SAT model"
+    )

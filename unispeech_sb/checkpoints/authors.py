@@ -9,15 +9,17 @@ import re
 import torch
 from torchaudio.transforms import Resample
 
-from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact, settle
-from unispeech_sb.checkpoints.downstream.upstream import (
+from unispeech_sb.checkpoints.checkpoint import (
+    Checkpoint,
+    Fact,
     check_agreement,
     measured,
     named_tensors,
-    read_upstream,
+    settle,
     shape_of,
 )
-from unispeech_sb.checkpoints.safety.limits import check_config
+from unispeech_sb.checkpoints.fairseq.tensors import read_upstream
+from unispeech_sb.checkpoints.options import check_config
 
 PREFIX = "feature_extract.model."
 FAMILY = Fact("unispeech-sat", "the authors' code")
@@ -80,44 +82,13 @@ ASSUMED_HEADS = (
 
 
 def is_speaker_verification(objects):
-    """Tells whether a file holds the authors' speaker verification model.
-
-    Arguments
-    ---------
-    objects : object
-        What was read from it.
-
-    Returns
-    -------
-    bool
-        Whether it has the tensors of their ECAPA-TDNN.
-
-    Example
-    -------
-    >>> is_speaker_verification({"model": {"layer1.conv.weight": 1}})
-    False
-    """
+    """Whether a file's content has the tensors of the authors' ECAPA-TDNN."""
     return VERIFICATION_MARKS <= _names(objects)
 
 
 def is_diarization(objects):
-    """Tells whether a file holds the authors' diarization model.
-
-    Arguments
-    ---------
-    objects : object
-        What was read from it.
-
-    Returns
-    -------
-    bool
-        Whether it has the tensors of EEND with vector clustering.
-
-    Example
-    -------
-    >>> is_diarization({"enc.linear_in.weight": 1, "linear0.weight": 1})
-    True
-    """
+    """Whether a file's content has those of their EEND with vector
+    clustering."""
     return DIARIZATION_MARKS <= _names(objects)
 
 
@@ -143,13 +114,6 @@ def read_speaker_verification(objects, path, overrides):
     ------
     ValueError
         When a tensor is missing or unknown, or the parts do not fit.
-
-    Example
-    -------
-    >>> read_speaker_verification({"a": torch.ones(1)}, "x.pt", {})
-    Traceback (most recent call last):
-    ...
-    ValueError: x.pt: unexpected a, which the authors' speaker ...
     """
     facts = {"sampling_rate": Fact(RATES[1], "the authors' code")}
     return _read(
@@ -159,38 +123,11 @@ def read_speaker_verification(objects, path, overrides):
 
 
 def read_diarization(objects, path, overrides):
-    """Reads the authors' diarization model.
+    """Reads the authors' diarization model, as the other, for ``EENDVCHead``.
 
     A model of 8 kHz speech has its resampler in the file. It is
     ``torchaudio.transforms.Resample(8000, 16000)``, checked bit for bit, so
     only the sampling rate is kept.
-
-    Arguments
-    ---------
-    objects : dict
-        What was read from the file: ``{"model": tensors}``, or the tensors.
-    path : str or pathlib.Path
-        The file, for errors.
-    overrides : dict
-        Options that the user gave; they win.
-
-    Returns
-    -------
-    Checkpoint
-        For ``EENDVCHead``, whose arguments are in the configuration and
-        whose names the tensors in ``top`` have.
-
-    Raises
-    ------
-    ValueError
-        When a tensor is missing or unknown, or the parts do not fit.
-
-    Example
-    -------
-    >>> read_diarization({"a": torch.ones(1)}, "x.pt", {})
-    Traceback (most recent call last):
-    ...
-    ValueError: x.pt: unexpected a, which the authors' diarization ...
     """
     tensors = dict(named_tensors(_state(objects), "model", path))
     kernel = tensors.pop(KERNEL, None)

@@ -4,17 +4,19 @@ A file of s3prl holds ``Downstream`` and ``Featurizer``, and ``Upstream`` only
 where that was trained too. The heads are those that transformers has.
 """
 
-from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact, settle
-from unispeech_sb.checkpoints.downstream.upstream import (
+from unispeech_sb.checkpoints.checkpoint import (
+    Checkpoint,
+    Fact,
     check_agreement,
     measured,
     named_tensors,
-    read_upstream,
+    settle,
     shape_of,
 )
-from unispeech_sb.checkpoints.keys import rename
+from unispeech_sb.checkpoints.fairseq.tensors import read_upstream
+from unispeech_sb.checkpoints.huggingface import rename
 from unispeech_sb.checkpoints.options import HEADS as DEFAULTS
-from unispeech_sb.checkpoints.safety.limits import check_config, shown
+from unispeech_sb.checkpoints.options import check_config, shown
 from unispeech_sb.checkpoints.safety.stubs import plain
 
 PREFIX = "model."
@@ -54,23 +56,7 @@ UNNAMED = "labels: the file has no names of classes"
 
 
 def is_s3prl(objects):
-    """Tells whether a file is a checkpoint of s3prl's downstream runner.
-
-    Arguments
-    ---------
-    objects : object
-        What was read from it.
-
-    Returns
-    -------
-    bool
-        Whether it holds ``Downstream``.
-
-    Example
-    -------
-    >>> is_s3prl({"Downstream": {}, "Step": 1})
-    True
-    """
+    """Whether a file's content is of s3prl's downstream runner."""
     return isinstance(objects, dict) and "Downstream" in objects
 
 
@@ -96,16 +82,6 @@ def read_s3prl(objects, path, overrides):
     ValueError
         When the head is of a kind that transformers does not have, or a
         tensor is missing or unknown.
-
-    Example
-    -------
-    >>> import torch
-    >>> head = {
-    ...     "model.linear.weight": torch.zeros(2, 8),
-    ...     "model.linear.bias": torch.zeros(2),
-    ... }
-    >>> read_s3prl({"Downstream": head}, "x.ckpt", {}).task
-    'ForAudioFrameClassification'
     """
     head = named_tensors(objects["Downstream"], "Downstream", path)
     args = _arguments(objects, path)

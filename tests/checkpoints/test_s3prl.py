@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from tests.huggingface import tiny_config, tiny_model
-from unispeech_sb.checkpoints.downstream.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.files import load_strict
-from unispeech_sb.checkpoints.keys import split_heads
+from unispeech_sb.checkpoints.huggingface import split_heads
+from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.lobes.heads import FrameHead, SpeakerHead, UtteranceHead
 

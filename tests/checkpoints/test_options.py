@@ -1,16 +1,22 @@
 """Options are checked before anything is built or allocated."""
 
+import inspect
 import math
 
 import pytest
 
 from tests.huggingface import FAMILIES, full_config
-from unispeech_sb.checkpoints.options import BACKBONE, HEADS, SWITCHES
-from unispeech_sb.checkpoints.safety.limits import (
+from unispeech_sb.checkpoints.options import (
+    BACKBONE,
+    HEADS,
     OPTIONS,
+    OURS,
+    SHARED,
+    SWITCHES,
     check_config,
     check_overrides,
 )
+from unispeech_sb.lobes.backbone import Backbone
 
 LARGE = {
     "hidden_size": 1024,
@@ -33,9 +39,26 @@ def test_published_sizes_pass(family, options):
 
 
 def test_every_option_of_a_reader_has_a_limit():
-    unlimited = {*BACKBONE, *HEADS, *SWITCHES} - OPTIONS.keys()
-    assert unlimited == {"problem_type"}
+    assert {*BACKBONE, *HEADS, *SWITCHES} <= OPTIONS.keys()
+    unlimited = {name for name, option in OPTIONS.items() if not option.rule}
+    assert unlimited == {"problem_type", "feature_grad_mult"}
     check_config({**BACKBONE, **HEADS, **SWITCHES}, "x")
+
+
+def test_the_table_has_the_backbones_options_and_defaults():
+    taken = inspect.signature(Backbone).parameters
+    assert taken.keys() == SHARED.keys() | OURS.keys()
+    for name, parameter in taken.items():
+        default = parameter.default
+        plain = list(default) if isinstance(default, tuple) else default
+        assert plain == OPTIONS[name].default, name
+
+
+def test_names_of_fairseq_mean_one_option():
+    names = [
+        name for option in OPTIONS.values() for name in option.training.split()
+    ]
+    assert len(set(names)) == len(names) > 10
 
 
 WRONG = [

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torchaudio.transforms import Resample
 
-from unispeech_sb.checkpoints.downstream.authors import (
+from unispeech_sb.checkpoints.authors import (
     is_diarization,
     is_speaker_verification,
     read_diarization,

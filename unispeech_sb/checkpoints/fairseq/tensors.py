@@ -1,15 +1,62 @@
-"""A backbone's architecture, read off its tensors.
+"""fairseq's tensors: their names, and the backbone that they make up.
 
-CTC models that the authors fine-tuned name no architecture in their files, and
-their downstream models have no options at all: the shapes tell it.
+One literal table of names for the backbone and one for what stands on it.
+``*`` is the number of a layer; an entry names a module, or one tensor of it in
+full. CTC models that the authors fine-tuned name no architecture in their
+files, and their downstream models have no options at all: the shapes tell it.
 """
 
 import re
+from typing import NamedTuple
 
 import torch
 
-from unispeech_sb.checkpoints.checkpoint import TENSORS, Fact
-from unispeech_sb.checkpoints.keys import WEIGHT_NORM
+from unispeech_sb.checkpoints.checkpoint import Fact, measured
+from unispeech_sb.checkpoints.huggingface import WEIGHT_NORM
+
+POSITION_CONV = "encoder.pos_conv_embed.conv"
+BACKBONE = {
+    "mask_emb": "masked_spec_embed",
+    "feature_extractor.conv_layers.*.0": "feature_extractor.conv_layers.*.conv",
+    "feature_extractor.conv_layers.*.2.1": (
+        "feature_extractor.conv_layers.*.layer_norm"
+    ),
+    # Without ".1": the norm over time, of the first layer of Base models.
+    "feature_extractor.conv_layers.*.2": (
+        "feature_extractor.conv_layers.*.layer_norm"
+    ),
+    "layer_norm": "feature_projection.layer_norm",
+    "post_extract_proj": "feature_projection.projection",
+    "encoder.pos_conv.0": POSITION_CONV,
+    "encoder.pos_conv.0.weight_g": WEIGHT_NORM[POSITION_CONV + ".weight_g"],
+    "encoder.pos_conv.0.weight_v": WEIGHT_NORM[POSITION_CONV + ".weight_v"],
+    "encoder.layers.*.self_attn.k_proj": "encoder.layers.*.attention.k_proj",
+    "encoder.layers.*.self_attn.v_proj": "encoder.layers.*.attention.v_proj",
+    "encoder.layers.*.self_attn.q_proj": "encoder.layers.*.attention.q_proj",
+    "encoder.layers.*.self_attn.out_proj": (
+        "encoder.layers.*.attention.out_proj"
+    ),
+    "encoder.layers.*.self_attn_layer_norm": "encoder.layers.*.layer_norm",
+    "encoder.layers.*.fc1": "encoder.layers.*.feed_forward.intermediate_dense",
+    "encoder.layers.*.fc2": "encoder.layers.*.feed_forward.output_dense",
+    "encoder.layers.*.final_layer_norm": "encoder.layers.*.final_layer_norm",
+    "encoder.layer_norm": "encoder.layer_norm",
+}
+"""fairseq -> ``Backbone``."""
+
+TOP = {
+    "quantizer.vars": "quantizer.codevectors",
+    "quantizer.weight_proj": "quantizer.weight_proj",
+    "project_q": "project_q",
+    "final_proj": "project_hid",
+    "label_embs_concat": "label_embeddings_concat",
+    "spk_proj": "speaker_proj",
+    "encoder.layer_norm_for_extract": "layer_norm_for_extract",
+}
+"""fairseq -> transformers, for the pre-training objectives."""
+
+LAYER = re.compile(r"(?<=layers\.)\d+(?=\.)")
+
 
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
 HEAD_SIZE = 64
@@ -23,15 +70,108 @@ CONSTANTS = {
 """What the authors' code always does."""
 
 AUTHORS = "the authors' code"
+OBJECTIVE = "part of the pre-training objective, which this model does not use"
+HOOKED = {
+    "last_state": Fact("normed", f"{AUTHORS}: it hooks the output"),
+    "mask_rule": Fact("hf", f"{AUTHORS}: it never pads"),
+}
+"""What the code of downstream models does."""
+NORMALIZED = (
+    "assumed: Large models, with a norm in each convolution, were trained "
+    "on normalised waveforms, Base models were not"
+)
+ASSUMED_NORM = (
+    "normalize_wav: assumed {}, by the backbone's size; no tensor tells, and "
+    "--set normalize_wav={} gives the other"
+)
+
 CONV = "feature_extractor.conv_layers.{}.{}"
 PROJECTION = "feature_projection.projection."
-POSITIONS = tuple(WEIGHT_NORM.values()) + (
-    "encoder.pos_conv_embed.conv.weight",
-)
+POSITIONS = tuple(WEIGHT_NORM.values()) + (POSITION_CONV + ".weight",)
 SHAPES = {
     "num_hidden_layers": r"encoder\.layers\.(\d+)\.",
     "convolutions": r"feature_extractor\.conv_layers\.(\d+)\.",
 }
+
+
+class Upstream(NamedTuple):
+    """The backbone in a downstream file, and what is left of the file.
+
+    Arguments
+    ---------
+    backbone : dict
+        Name in ``Backbone`` -> tensor; empty where the file has none.
+    rest : dict
+        Name in the file -> tensor, for all that is neither backbone nor
+        dropped.
+    facts : dict
+        Option of ``Backbone`` -> ``Fact``.
+    dropped : dict
+        Name in the file -> why it is left out.
+    notes : list of str
+        What was added or assumed.
+    """
+
+    backbone: dict
+    rest: dict
+    facts: dict
+    dropped: dict
+    notes: list
+
+
+def read_upstream(tensors, prefix, path, overrides):
+    """Takes the backbone, whose names start with a prefix, out of a
+    downstream model, name -> tensor, as an ``Upstream``."""
+    backbone, others = rename_backbone(tensors, prefix)
+    dropped = {
+        name: OBJECTIVE
+        for name in others
+        if name.startswith(prefix) and rename(name.removeprefix(prefix), TOP)
+    }
+    rest = {name: t for name, t in others.items() if name not in dropped}
+    if not backbone:
+        return Upstream({}, rest, dict(HOOKED), dropped, [])
+    notes = complete_backbone(backbone)
+    asked = {k: v for k, v in overrides.items() if k not in HOOKED}
+    _, facts, assumed = backbone_options(backbone, path, asked)
+    facts = facts | HOOKED
+    normalized = facts["feat_extract_norm"].value == "layer"
+    facts["normalize_wav"] = Fact(normalized, NORMALIZED)
+    if "normalize_wav" not in overrides:
+        texts = ["true", "false"] if normalized else ["false", "true"]
+        assumed = [*assumed, ASSUMED_NORM.format(*texts)]
+    return Upstream(backbone, rest, facts, dropped, notes + assumed)
+
+
+def rename(name, table):
+    """Another name of a tensor, which comes without the prefix of its model,
+    by ``BACKBONE`` or ``TOP``; None where the table has none."""
+    number = LAYER.search(name)
+    general = LAYER.sub("*", name, count=1)
+    module, _, leaf = general.rpartition(".")
+    if general in table:
+        found = table[general]
+    elif module in table and leaf in ("weight", "bias"):
+        found = f"{table[module]}.{leaf}"
+    else:
+        return None
+    return found.replace("*", number.group()) if number else found
+
+
+def rename_backbone(tensors, prefix=""):
+    """Parts a model, name -> tensor, into the backbone, whose names start with
+    a prefix such as ``w2v_encoder.w2v_model.`` and become those in
+    ``Backbone``, and all others under the names that they had."""
+    backbone, rest = {}, {}
+    for name, tensor in tensors.items():
+        bare = name.removeprefix(prefix)
+        own = bare if name.startswith(prefix) else ""
+        renamed = rename(own, BACKBONE)
+        if renamed is None or renamed in backbone:
+            rest[name] = tensor
+        else:
+            backbone[renamed] = tensor
+    return backbone, rest
 
 
 def backbone_options(backbone, path, overrides=None, known=None):
@@ -63,13 +203,6 @@ def backbone_options(backbone, path, overrides=None, known=None):
     ------
     ValueError
         When tensors are missing or misshapen, or contradict what is known.
-
-    Example
-    -------
-    >>> backbone_options({}, "x.pt")
-    Traceback (most recent call last):
-    ...
-    ValueError: x.pt: expected a backbone's tensors; there is no ...
     """
     overrides, known = overrides or {}, known or {}
     given = {key: Fact(value, "given") for key, value in overrides.items()}
@@ -95,31 +228,8 @@ def backbone_options(backbone, path, overrides=None, known=None):
 
 
 def complete_backbone(backbone):
-    """Adds what fairseq leaves out where it would do nothing.
-
-    Arguments
-    ---------
-    backbone : dict
-        Name in ``Backbone`` -> tensor. Where it has no projection, an
-        identity is added: fairseq has none between equal sizes.
-
-    Returns
-    -------
-    list of str
-        What was added.
-
-    Example
-    -------
-    >>> backbone = {
-    ...     "feature_projection.layer_norm.weight": torch.ones(2),
-    ...     "masked_spec_embed": torch.ones(2),
-    ... }
-    >>> complete_backbone(backbone)
-    ["feature_projection.projection: not in the file, ...]
-    >>> backbone["feature_projection.projection.weight"]
-    tensor([[1., 0.],
-            [0., 1.]])
-    """
+    """Adds what fairseq leaves out where it would do nothing, an identity in
+    place of a projection between equal sizes; the notes on that."""
     norm = backbone.get("feature_projection.layer_norm.weight")
     embedding = backbone.get("masked_spec_embed")
     if PROJECTION + "weight" in backbone or norm is None or embedding is None:
@@ -181,7 +291,7 @@ def _measured(backbone, path):
         "num_conv_pos_embedding_groups": out // per_group,
         "pos_conv_weight_norm": name != POSITIONS[-1],
     }
-    return {key: Fact(value, TENSORS) for key, value in sizes.items()}
+    return measured(**sizes)
 
 
 def _assumed(facts):

@@ -5,7 +5,10 @@ import torch
 import yaml
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from unispeech_sb.checkpoints.folder import new_folder, write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import (
+    new_folder,
+    write_pretrained,
+)
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import AMSoftmax, SpeakerHead

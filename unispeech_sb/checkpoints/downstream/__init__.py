@@ -1,1 +1,0 @@
-"""Files of downstream models: the authors' and s3prl's."""
