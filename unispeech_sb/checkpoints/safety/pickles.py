@@ -10,7 +10,9 @@ import mmap
 import pickle
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +27,9 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PICKLES = 5
 """That number, a version, the machine, the objects, keys of storages."""
 
-SAFE = [(stub, name) for name, stub in STUBS.items()]
+SAFE: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (stub, name) for name, stub in STUBS.items()
+]
 SAFE += [(empty_mapping, name) for name in MAPPINGS]
 FAULTS = (
     pickle.UnpicklingError,
