@@ -16,7 +16,10 @@ import soundfile
 from unispeech_sb import __version__
 
 SITE_PACKAGES = Path(numpy.__file__).parent.parent
-LEFT_OUT = (".git", ".venv", "build", "dist", "results", "*.egg-info")
+LEFT_OUT = (
+    *(".git", ".venv", ".mypy_cache", "build", "dist", "results"),
+    "*.egg-info",
+)
 
 
 def run(*command, folder):
@@ -84,11 +87,13 @@ def test_wheel_carries_recipes_yamls_and_licence(root, wheel):
         for file in root.glob(pattern)
     ] + [
         str(file.relative_to(root))
-        for file in (root / "unispeech_sb").rglob("*.py")
+        for pattern in ("*.py", "py.typed")
+        for file in (root / "unispeech_sb").rglob(pattern)
     ]
     assert len(expected) > 20
     carried = [name for name in names if ".dist-info/" not in name]
     assert sorted(carried) == sorted(expected)
+    assert "unispeech_sb/py.typed" in carried
     assert f"unispeech_sb-{__version__}.dist-info/licenses/LICENSE" in names
 
 

@@ -18,7 +18,7 @@ MOST_LINES, MOST_TICKS, LINE_S = 6, 12, 60.0
 
 _WIDTH, _ROW, _HEAD = 12.0, 0.26, 0.55  # inches
 _DOTS_PER_INCH = 110
-_COLOURS = colormaps["tab10"].colors
+_COLOURS = [colormaps["tab10"](number)[:3] for number in range(10)]
 _OTHER = (0.6, 0.6, 0.6)
 
 

@@ -39,23 +39,23 @@ class BinarizeConfig(NamedTuple):
     frame_s: float = 0.02
 
     @property
-    def pause(self):
+    def pause(self) -> int:
         """Frames of the shortest pause that stays."""
         return max(1, math.ceil(self.min_pause_s / self.frame_s - 1e-6))
 
     @property
-    def half(self):
+    def half(self) -> int:
         """Frames that the median filter reaches to either side."""
         return self.median_filter // 2
 
     @property
-    def reach(self):
+    def reach(self) -> int:
         """Frames behind one that decide whether it belongs to a segment."""
         speech = math.ceil(self.min_speech_s / self.frame_s - 1e-6)
         return self.half + self.pause + speech
 
 
-def smoothed(active, median_filter):
+def smoothed(active: np.ndarray, median_filter: int) -> np.ndarray:
     """Takes away what is shorter than half a window, speaker by speaker.
 
     Arguments
@@ -94,14 +94,14 @@ def smoothed(active, median_filter):
 
 
 def binarize(
-    activities,
-    threshold,
-    median_filter=1,
-    frame_s=0.02,
-    min_speech_s=0.0,
-    min_pause_s=0.0,
-    start_s=0.0,
-):
+    activities: np.ndarray,
+    threshold: float,
+    median_filter: int = 1,
+    frame_s: float = 0.02,
+    min_speech_s: float = 0.0,
+    min_pause_s: float = 0.0,
+    start_s: float = 0.0,
+) -> list[tuple[float, float, int]]:
     """Turns probabilities of activity into segments.
 
     Frame i is the time from ``i * frame_s`` to ``(i + 1) * frame_s``.

@@ -9,7 +9,7 @@ not have equal numbers of masked frames. Losses are in float32.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -70,7 +70,12 @@ class NegativeSampler(NamedTuple):
     paper_code_compat: bool = False
     by_sample: bool = False
 
-    def __call__(self, mask, counts, generator=None):
+    def __call__(
+        self,
+        mask: torch.Tensor,
+        counts: torch.Tensor,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Draws.
 
         Arguments
@@ -143,8 +148,13 @@ class NegativeSampler(NamedTuple):
 
 
 def draw_negatives(
-    pool, rows, places, num_within, num_across=0, generator=None
-):
+    pool: Pool,
+    rows: torch.Tensor,
+    places: torch.Tensor,
+    num_within: int,
+    num_across: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Draws frames for each anchor, never its own.
 
     Arguments
@@ -181,7 +191,7 @@ def draw_negatives(
     tensor([[0, 0, 0],
             [4, 4, 4]])
     """
-    draw = {"generator": generator, "device": rows.device}
+    draw: dict[str, Any] = {"generator": generator, "device": rows.device}
     drawn = [rows.new_empty(len(rows), 0)]
     if num_within:
         ranks = _others(
@@ -200,7 +210,13 @@ def draw_negatives(
     return torch.cat(drawn, 1)
 
 
-def authors_negatives(within, across, num_anchors, num_frames, by_sample=False):
+def authors_negatives(
+    within: torch.Tensor,
+    across: torch.Tensor,
+    num_anchors: int,
+    num_frames: int,
+    by_sample: bool = False,
+) -> torch.Tensor:
     """Frames that the authors' code makes of its integers, bugs and all.
 
     An integer that reaches the number of its anchor moves up by one, so that
@@ -275,7 +291,12 @@ def _others(counts, own, shape, draw):
     return ranks + (ranks >= own[:, None])
 
 
-def candidate_cosines(anchors, positives, pool, indices):
+def candidate_cosines(
+    anchors: torch.Tensor,
+    positives: torch.Tensor,
+    pool: torch.Tensor,
+    indices: torch.Tensor,
+) -> torch.Tensor:
     """Cosines of each anchor with its positive and its candidates.
 
     All anchors meet the whole pool in one product, which takes less memory
@@ -314,7 +335,11 @@ def candidate_cosines(anchors, positives, pool, indices):
         return torch.cat([right, (anchors @ pool.T).gather(1, indices)], 1)
 
 
-def contrastive_loss(cosines, equal=None, logit_temp=0.1):
+def contrastive_loss(
+    cosines: torch.Tensor,
+    equal: torch.Tensor | None = None,
+    logit_temp: float = 0.1,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Finds the positive among the candidates (wav2vec 2.0, equation 3).
 
     Arguments
@@ -350,7 +375,9 @@ def contrastive_loss(cosines, equal=None, logit_temp=0.1):
     return loss, nearer.float().mean()
 
 
-def utterance_contrastive_loss(cosines, same, logit_temp=0.1):
+def utterance_contrastive_loss(
+    cosines: torch.Tensor, same: torch.Tensor, logit_temp: float = 0.1
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Classifies each candidate as of the anchor's utterance or of another
     (UniSpeech-SAT, section 3).
 
@@ -381,7 +408,7 @@ def utterance_contrastive_loss(cosines, same, logit_temp=0.1):
     return loss, ((logits >= 0) == labels).float().mean()
 
 
-def diversity_loss(perplexity, num_vars):
+def diversity_loss(perplexity: torch.Tensor, num_vars: int) -> torch.Tensor:
     """How far the codebooks are from being used evenly (wav2vec 2.0,
     equation 4).
 
@@ -405,7 +432,9 @@ def diversity_loss(perplexity, num_vars):
     return (num_vars - perplexity) / num_vars
 
 
-def feature_penalty(feats, mask=None):
+def feature_penalty(
+    feats: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean square of the convolutional features, before any norm.
 
     Arguments

@@ -2,6 +2,7 @@
 what is worth knowing of a batch before and after it.
 """
 
+import torch
 from torch.nn import functional as F
 
 from unispeech_sb.nnet.lengths import length_mask
@@ -15,14 +16,14 @@ IGNORED = -100
 
 
 def ctc_loss(
-    logits,
-    targets,
-    frames,
-    target_lengths=None,
-    blank=0,
-    reduction="mean",
-    zero_infinity=False,
-):
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    target_lengths: torch.Tensor | None = None,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> torch.Tensor:
     """Loss of transformers' ``ForCTC``, in float32.
 
     Labels of -100 and labels equal to the blank count for nothing, wherever
@@ -89,7 +90,11 @@ def ctc_loss(
     return loss / len(targets) if reduction == "batchmean" else loss
 
 
-def frames_needed(targets, target_lengths=None, blank=0):
+def frames_needed(
+    targets: torch.Tensor,
+    target_lengths: torch.Tensor | None = None,
+    blank: int = 0,
+) -> torch.Tensor:
     """Counts the frames without which a row of labels has no alignment: one
     for each label, and a blank between two that are equal.
 
@@ -121,7 +126,9 @@ def frames_needed(targets, target_lengths=None, blank=0):
     return kept.sum(1) + repeated.sum(1)
 
 
-def blank_share(log_probs, frames, blank=0):
+def blank_share(
+    log_probs: torch.Tensor, frames: torch.Tensor, blank: int = 0
+) -> torch.Tensor:
     """Share of the valid frames where the blank scores highest.
 
     Near 1 the model has learnt no label yet, or no more.

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 
-def mask_padding(feats, mask):
+def mask_padding(
+    feats: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
     """Sets the padding to zero, as convolutions pad at the edges.
 
     Arguments
@@ -43,7 +45,9 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     True
     """
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Normalises each channel over batch and time.
 
         Arguments
@@ -86,7 +90,13 @@ class ConvReluNorm(nn.Module):
     torch.Size([2, 8, 10])
     """
 
-    def __init__(self, in_channels, out_channels, kernel=1, dilation=1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(
             in_channels,
@@ -97,7 +107,9 @@ class ConvReluNorm(nn.Module):
         )
         self.bn = MaskedBatchNorm(out_channels)
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Runs the layer.
 
         Arguments
@@ -138,7 +150,9 @@ class Res2Conv(nn.Module):
     torch.Size([2, 8, 10])
     """
 
-    def __init__(self, channels, kernel, dilation, scale):
+    def __init__(
+        self, channels: int, kernel: int, dilation: int, scale: int
+    ) -> None:
         super().__init__()
         if scale < 2 or channels % scale:
             raise ValueError(
@@ -161,7 +175,9 @@ class Res2Conv(nn.Module):
             MaskedBatchNorm(self.width) for _ in range(scale - 1)
         )
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Runs the layer.
 
         Arguments
@@ -201,12 +217,14 @@ class ChannelGate(nn.Module):
     torch.Size([2, 8, 10])
     """
 
-    def __init__(self, channels, bottleneck):
+    def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
         self.linear1 = nn.Linear(channels, bottleneck)
         self.linear2 = nn.Linear(bottleneck, channels)
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scales the channels.
 
         Arguments
@@ -248,14 +266,18 @@ class SERes2Block(nn.Module):
     torch.Size([2, 8, 10])
     """
 
-    def __init__(self, channels, dilation, scale, bottleneck):
+    def __init__(
+        self, channels: int, dilation: int, scale: int, bottleneck: int
+    ) -> None:
         super().__init__()
         self.conv_in = ConvReluNorm(channels, channels)
         self.res2 = Res2Conv(channels, 3, dilation, scale)
         self.conv_out = ConvReluNorm(channels, channels)
         self.gate = ChannelGate(channels, bottleneck)
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Runs the block.
 
         Arguments
@@ -291,12 +313,14 @@ class AttentiveStatistics(nn.Module):
     torch.Size([2, 16])
     """
 
-    def __init__(self, channels, bottleneck):
+    def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
         self.linear1 = nn.Conv1d(channels, bottleneck, 1)
         self.linear2 = nn.Conv1d(bottleneck, channels, 1)
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Pools each utterance.
 
         Arguments

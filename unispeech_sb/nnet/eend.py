@@ -33,7 +33,9 @@ class EENDLayer(nn.Module):
     torch.Size([2, 5, 8])
     """
 
-    def __init__(self, dim, num_heads, inner_size, dropout):
+    def __init__(
+        self, dim: int, num_heads: int, inner_size: int, dropout: float
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, num_heads, dropout)
@@ -43,7 +45,9 @@ class EENDLayer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, feats, mask=None):
+    def forward(
+        self, feats: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Runs the block.
 
         Arguments
@@ -63,7 +67,9 @@ class EENDLayer(nn.Module):
         return feats + self.feed_forward(feats)
 
 
-def interpolate_frames(feats, counts, wanted):
+def interpolate_frames(
+    feats: torch.Tensor, counts: torch.Tensor, wanted: torch.Tensor
+) -> torch.Tensor:
     """Brings each utterance from one number of frames to another, linearly.
 
     Arguments
@@ -99,7 +105,11 @@ def interpolate_frames(feats, counts, wanted):
     return torch.cat(rows).transpose(1, 2)
 
 
-def speaker_means(logits, vectors, num_frames=None):
+def speaker_means(
+    logits: torch.Tensor,
+    vectors: torch.Tensor,
+    num_frames: torch.Tensor | None = None,
+) -> torch.Tensor:
     """One unit vector for each local speaker of a chunk.
 
     The mean of the speaker's vectors, each of unit length, weighted by the
@@ -135,7 +145,13 @@ def speaker_means(logits, vectors, num_frames=None):
     )
 
 
-def speaker_loss(speakers, targets, known, scale, offset):
+def speaker_loss(
+    speakers: torch.Tensor,
+    targets: torch.Tensor,
+    known: torch.Tensor,
+    scale: torch.Tensor | float,
+    offset: torch.Tensor | float,
+) -> torch.Tensor:
     """Cross-entropy of the local speakers against all speakers of a corpus.
 
     Arguments
@@ -147,9 +163,9 @@ def speaker_loss(speakers, targets, known, scale, offset):
         [B, S].
     known : torch.Tensor
         Vectors of all known speakers, [K, E].
-    scale : torch.Tensor
+    scale : torch.Tensor or float
         Factor of the squared distance, a scalar.
-    offset : torch.Tensor
+    offset : torch.Tensor or float
         Added to it, a scalar.
 
     Returns

@@ -5,6 +5,7 @@ the first layer only (``group``, the Base models) or over channels in every
 layer (``layer``, the Large models).
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.lengths import conv_lengths, length_mask
 
-ACTIVATIONS = {
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
@@ -26,7 +29,7 @@ GROUP_SAMPLES = 160_000
 """Ten seconds keep two cores busy, and a GPU's launches few."""
 
 
-def activation(name):
+def activation(name: str) -> Activation:
     """Finds an activation by the name that transformers gives it.
 
     Arguments
@@ -57,7 +60,9 @@ def activation(name):
     return ACTIVATIONS[name]
 
 
-def normalize_wavs(wavs, lengths=None, eps=1e-5):
+def normalize_wavs(
+    wavs: torch.Tensor, lengths: torch.Tensor | None = None, eps: float = 1e-5
+) -> torch.Tensor:
     """Gives each waveform zero mean and unit variance over its own samples.
 
     Arguments
@@ -106,10 +111,12 @@ class TimeNorm(nn.GroupNorm):
     True
     """
 
-    def __init__(self, num_channels):
+    def __init__(self, num_channels: int) -> None:
         super().__init__(num_channels, num_channels)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Normalises each channel over time.
 
         Arguments
@@ -144,7 +151,9 @@ class ChannelNorm(nn.LayerNorm):
     torch.Size([2, 4, 10])
     """
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Normalises every frame by itself, so lengths do not matter.
 
         Arguments
@@ -191,14 +200,14 @@ class ConvLayer(nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel,
-        stride,
-        bias=False,
-        norm=None,
-        act="gelu",
-    ):
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        bias: bool = False,
+        norm: nn.Module | None = None,
+        act: str = "gelu",
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel, stride, bias=bias
@@ -207,7 +216,9 @@ class ConvLayer(nn.Module):
         self.layer_norm = norm
         self.activation = activation(act)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Runs the layer.
 
         Arguments
@@ -255,8 +266,14 @@ class FeatureExtractor(nn.Module):
     """
 
     def __init__(
-        self, dims, kernels, strides, bias=False, norm="group", act="gelu"
-    ):
+        self,
+        dims: Sequence[int],
+        kernels: Sequence[int],
+        strides: Sequence[int],
+        bias: bool = False,
+        norm: str = "group",
+        act: str = "gelu",
+    ) -> None:
         super().__init__()
         if not len(dims) == len(kernels) == len(strides) > 0:
             raise ValueError(
@@ -268,11 +285,12 @@ class FeatureExtractor(nn.Module):
                 "feature extractor: expected norm 'group' or 'layer'; "
                 f"got {norm!r}"
             )
+        self.channels = dims[-1]
         self.kernels = list(kernels)
         self.strides = list(strides)
-        norms = [ChannelNorm(dim) for dim in dims]
+        norms: list[nn.Module | None] = [ChannelNorm(dim) for dim in dims]
         if norm == "group":
-            norms = [TimeNorm(dims[0])] + [None] * (len(dims) - 1)
+            norms = [TimeNorm(dims[0]), *[None] * (len(dims) - 1)]
         shapes = zip([1, *dims[:-1]], dims, kernels, strides)
         self.conv_layers = nn.ModuleList(
             ConvLayer(*shape, bias=bias, norm=layer_norm, act=act)
@@ -280,8 +298,12 @@ class FeatureExtractor(nn.Module):
         )
 
     def forward(
-        self, wavs, lengths=None, checkpointing=False, into_padding=False
-    ):
+        self,
+        wavs: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        checkpointing: bool = False,
+        into_padding: bool = False,
+    ) -> torch.Tensor:
         """Turns waveforms into frames.
 
         Rows of similar lengths go through together, so that little time is
@@ -306,8 +328,7 @@ class FeatureExtractor(nn.Module):
         if lengths is None or into_padding:
             return self._frames(wavs, lengths, checkpointing)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
-        channels = self.conv_layers[-1].conv.out_channels
-        feats = wavs.new_zeros(len(wavs), total, channels)
+        feats = wavs.new_zeros(len(wavs), total, self.channels)
         counts = lengths.tolist()
         for rows in groups_of_similar_length(counts, GROUP_SAMPLES):
             shortest, longest = counts[rows[0]], counts[rows[-1]]
@@ -331,7 +352,9 @@ class FeatureExtractor(nn.Module):
         return feats.transpose(1, 2)
 
 
-def groups_of_similar_length(lengths, least):
+def groups_of_similar_length(
+    lengths: Sequence[int], least: int
+) -> list[list[int]]:
     """Sorts the rows of a batch into groups that need little padding.
 
     Arguments
@@ -351,7 +374,8 @@ def groups_of_similar_length(lengths, least):
     >>> groups_of_similar_length([300, 100, 301, 200], least=300)
     [[1, 3], [0], [2]]
     """
-    groups, samples = [[]], 0
+    groups: list[list[int]] = [[]]
+    samples = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if samples >= least:
             groups, samples = [*groups, []], 0
@@ -381,13 +405,15 @@ class FeatureProjection(nn.Module):
     (torch.Size([2, 10, 8]), torch.Size([2, 10, 4]))
     """
 
-    def __init__(self, conv_dim, dim, eps=1e-5, dropout=0.0):
+    def __init__(
+        self, conv_dim: int, dim: int, eps: float = 1e-5, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(conv_dim, eps=eps)
         self.projection = nn.Linear(conv_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, feats):
+    def forward(self, feats: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Projects the frames.
 
         Arguments

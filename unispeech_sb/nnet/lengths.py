@@ -6,10 +6,15 @@ turns samples into frames by the formula below, which ``round(rel * T)``
 misses by one frame in a third of all cases.
 """
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 
+_Lengths = TypeVar("_Lengths", int, torch.Tensor)
 
-def absolute_lengths(wav_lens, max_length):
+
+def absolute_lengths(wav_lens: torch.Tensor, max_length: int) -> torch.Tensor:
     """Turns relative lengths into counts.
 
     Arguments
@@ -32,7 +37,9 @@ def absolute_lengths(wav_lens, max_length):
     return torch.round(wav_lens.double() * max_length).long()
 
 
-def conv_lengths(lengths, kernels, strides):
+def conv_lengths(
+    lengths: _Lengths, kernels: Sequence[int], strides: Sequence[int]
+) -> _Lengths:
     """Counts what a stack of unpadded convolutions leaves of each length.
 
     One layer maps ``n`` to ``floor((n - kernel) / stride) + 1``.
@@ -62,7 +69,9 @@ def conv_lengths(lengths, kernels, strides):
     return lengths
 
 
-def chunk_lengths(lengths, max_length, num_frames):
+def chunk_lengths(
+    lengths: torch.Tensor, max_length: int, num_frames: int
+) -> torch.Tensor:
     """Counts the valid frames of each row by fairseq's rule.
 
     A row of N samples is cut into T chunks of ``N // T`` samples, its tail
@@ -93,7 +102,7 @@ def chunk_lengths(lengths, max_length, num_frames):
     return ((lengths + chunk - 1) // chunk).clamp(max=num_frames)
 
 
-def receptive_field(kernels, strides):
+def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
     """Samples that one frame sees: the shortest input that gives a frame.
 
     Arguments
@@ -119,7 +128,7 @@ def receptive_field(kernels, strides):
     return samples
 
 
-def length_mask(lengths, max_length):
+def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
     """Marks the valid positions of a padded batch.
 
     Arguments
@@ -144,7 +153,9 @@ def length_mask(lengths, max_length):
     return positions < lengths[:, None]
 
 
-def sample_lengths(wavs, wav_lens, least):
+def sample_lengths(
+    wavs: torch.Tensor, wav_lens: torch.Tensor | None, least: int
+) -> torch.Tensor | None:
     """Checks a padded batch and counts the samples of each row.
 
     Arguments
@@ -185,7 +196,7 @@ def sample_lengths(wavs, wav_lens, least):
             )
         lengths = absolute_lengths(wav_lens, samples).to(wavs.device)
     shortest, longest = torch.stack(lengths.aminmax()).tolist()
-    if longest > samples:
+    if wav_lens is not None and longest > samples:
         raise ValueError(
             "wav_lens: expected shares of the longest row, in (0, 1]; "
             f"got {wav_lens.max().item():g}"

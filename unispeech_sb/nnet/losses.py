@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch.nn import functional as F
 
 PROBLEM_TYPES = (
@@ -12,8 +13,10 @@ PROBLEM_TYPES = (
 
 
 def classification_loss(
-    logits, targets, problem_type="single_label_classification"
-):
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    problem_type: str = "single_label_classification",
+) -> torch.Tensor:
     """Loss of an utterance head, as transformers' sequence classifiers.
 
     Arguments
@@ -66,7 +69,12 @@ def classification_loss(
     return F.binary_cross_entropy_with_logits(logits, targets.float())
 
 
-def am_softmax_loss(cosines, labels, scale=30.0, margin=0.4):
+def am_softmax_loss(
+    cosines: torch.Tensor,
+    labels: torch.Tensor,
+    scale: float = 30.0,
+    margin: float = 0.4,
+) -> torch.Tensor:
     """Additive-margin softmax (Wang et al. 2018): cross-entropy
     of ``scale * (cosine - margin)`` for the right class among
     ``scale * cosine`` for the others.
@@ -100,8 +108,13 @@ def am_softmax_loss(cosines, labels, scale=30.0, margin=0.4):
 
 
 def aam_softmax_loss(
-    cosines, labels, scale=32.0, margin=0.2, top_k=0, top_k_margin=0.0
-):
+    cosines: torch.Tensor,
+    labels: torch.Tensor,
+    scale: float = 32.0,
+    margin: float = 0.2,
+    top_k: int = 0,
+    top_k_margin: float = 0.0,
+) -> torch.Tensor:
     """Additive-angular-margin softmax (Deng et al. 2019, equation 3) with the
     inter-top-k penalty (Zhao et al. 2022).
 

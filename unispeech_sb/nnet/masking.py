@@ -4,7 +4,7 @@ Two ways to count, transformers' and the authors'; either draw is one batched
 operation on the mask's own device.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,7 +37,12 @@ class SpanMasks(NamedTuple):
     min_spans: int = 2
     equal_counts: bool = True
 
-    def __call__(self, lengths, max_length, generator=None):
+    def __call__(
+        self,
+        lengths: torch.Tensor,
+        max_length: int,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Draws the masks of a batch.
 
         Arguments
@@ -60,7 +65,14 @@ class SpanMasks(NamedTuple):
         )
 
 
-def span_mask(lengths, max_length, prob, span, min_spans=0, generator=None):
+def span_mask(
+    lengths: torch.Tensor,
+    max_length: int,
+    prob: float,
+    span: int,
+    min_spans: int = 0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Draws spans of ``span`` positions in every row, as transformers does.
 
     A row of n valid positions gets ``floor(prob * n / span + u)`` spans, u
@@ -95,7 +107,7 @@ def span_mask(lengths, max_length, prob, span, min_spans=0, generator=None):
     (torch.Size([2, 50]), False)
     """
     _check_spans(prob, span)
-    draw = {"generator": generator, "device": lengths.device}
+    draw: dict[str, Any] = {"generator": generator, "device": lengths.device}
     candidates = (lengths - span + 1).clamp(min=0)  # places to start, [B]
     spans = torch.floor(prob * lengths / span + torch.rand(1, **draw))
     spans = spans.clamp(min=min_spans).minimum(lengths // span)
@@ -105,8 +117,13 @@ def span_mask(lengths, max_length, prob, span, min_spans=0, generator=None):
 
 
 def equal_span_mask(
-    lengths, max_length, prob, span, min_spans=2, generator=None
-):
+    lengths: torch.Tensor,
+    max_length: int,
+    prob: float,
+    span: int,
+    min_spans: int = 2,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Draws spans by the authors' rule: as many masked frames in every row.
 
     A row of n valid positions gets ``floor(prob * n / span + u)`` spans, u
@@ -142,7 +159,7 @@ def equal_span_mask(
     (tensor([0]), False)
     """
     _check_spans(prob, span)
-    draw = {"generator": generator, "device": lengths.device}
+    draw: dict[str, Any] = {"generator": generator, "device": lengths.device}
     shares = torch.rand(len(lengths), **draw)
     spans = torch.floor(prob * lengths / span + shares).clamp(min=min_spans)
     candidates = (lengths - span).maximum(spans.long() + 1)

@@ -2,7 +2,7 @@
 learns to follow the main speaker (Chen et al. 2021, section 3).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -79,10 +79,16 @@ class UtteranceMixing(NamedTuple):
     prob: float = 0.5
     num_parts: int = 1
     longest: float = 0.5
-    ratios: tuple = (-5.0, 5.0)
+    ratios: tuple[float, float] = (-5.0, 5.0)
     paper_code_compat: bool = False
 
-    def __call__(self, wavs, wav_lens=None, draws=None, generator=None):
+    def __call__(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        draws: MixingDraws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Mixes a batch.
 
         Arguments
@@ -119,7 +125,9 @@ class UtteranceMixing(NamedTuple):
                 mixed[row] += _part(mixed, lengths, draws, row, k)
         return mixed
 
-    def draw(self, lengths, generator=None):
+    def draw(
+        self, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> MixingDraws:
         """Draws what to mix with what.
 
         Arguments
@@ -135,7 +143,10 @@ class UtteranceMixing(NamedTuple):
             For ``__call__``.
         """
         shape = len(lengths), self.num_parts
-        draw = {"generator": generator, "device": lengths.device}
+        draw: dict[str, Any] = {
+            "generator": generator,
+            "device": lengths.device,
+        }
 
         def up_to(most):
             """Uniform from 0 to each number, that included."""

@@ -13,7 +13,12 @@ from unispeech_sb.nnet.lengths import length_mask
 REDUCTIONS = ("chunks", "frames")
 
 
-def pit_loss(logits, labels, num_frames=None, reduction="chunks"):
+def pit_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_frames: torch.Tensor | None = None,
+    reduction: str = "chunks",
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Permutation-invariant loss of the activities of a few speakers.
 
     All S! assignments are compared at once, each chunk by itself; meant for
@@ -77,7 +82,11 @@ def pit_loss(logits, labels, num_frames=None, reduction="chunks"):
     return loss, orders[least.indices]
 
 
-def argmax_loss(logits, labels, num_frames=None):
+def argmax_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_frames: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy with the first active speaker of each frame as its class:
     the loss of transformers' ``ForAudioFrameClassification``.
 

@@ -2,6 +2,8 @@
 windows around each frame.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -29,11 +31,13 @@ class LayerMix(nn.Module):
     True
     """
 
-    def __init__(self, num_states):
+    def __init__(self, num_states: int) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(num_states))
 
-    def forward(self, states):
+    def forward(
+        self, states: torch.Tensor | Iterable[torch.Tensor]
+    ) -> torch.Tensor:
         """Sums the states.
 
         They are added up one by one as they come: where no gradient is
@@ -50,7 +54,7 @@ class LayerMix(nn.Module):
             Their weighted sum, [B, T, D].
         """
         weights = torch.softmax(self.weights, 0)
-        mixed, count = 0.0, 0
+        mixed, count = weights.new_zeros(()), 0
         for state in states:
             if count < len(weights):
                 mixed = mixed + weights[count] * state
@@ -62,7 +66,9 @@ class LayerMix(nn.Module):
         return mixed
 
 
-def masked_mean(feats, lengths=None):
+def masked_mean(
+    feats: torch.Tensor, lengths: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean over the valid frames.
 
     Arguments
@@ -90,7 +96,9 @@ def masked_mean(feats, lengths=None):
     return feats.masked_fill(~mask, 0.0).sum(1) / frames[:, None]
 
 
-def masked_statistics(feats, counts=None):
+def masked_statistics(
+    feats: torch.Tensor, counts: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean and standard deviation over the valid frames (Snyder et al. 2018).
 
     The deviation is the unbiased one; of a single frame it is zero. They are
@@ -129,7 +137,9 @@ def masked_statistics(feats, counts=None):
     return torch.cat([mean, deviation], 1)
 
 
-def instance_norm(feats, lengths=None, eps=1e-5):
+def instance_norm(
+    feats: torch.Tensor, lengths: torch.Tensor | None = None, eps: float = 1e-5
+) -> torch.Tensor:
     """Gives each channel zero mean and unit variance over the valid frames.
 
     Arguments
@@ -158,7 +168,9 @@ def instance_norm(feats, lengths=None, eps=1e-5):
     return centred * torch.rsqrt(variance + eps)[:, None]
 
 
-def batch_normalized(norm, vectors):
+def batch_normalized(
+    norm: nn.BatchNorm1d, vectors: torch.Tensor
+) -> torch.Tensor:
     """Normalises the vectors of utterances over a batch.
 
     A batch of one has no deviation to train by: it is normalised by the
@@ -221,7 +233,7 @@ class WindowStatistics(nn.Module):
     torch.Size([2, 100, 18])
     """
 
-    def __init__(self, input_size, size, frames):
+    def __init__(self, input_size: int, size: int, frames: int) -> None:
         super().__init__()
         if frames % 2 != 1:
             raise ValueError(
@@ -231,7 +243,9 @@ class WindowStatistics(nn.Module):
         self.projector = nn.Linear(input_size, size)
         self.norm = MaskedBatchNorm(3 * size)
 
-    def forward(self, feats, counts=None):
+    def forward(
+        self, feats: torch.Tensor, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Joins frames with the statistics around them.
 
         Arguments

@@ -76,8 +76,12 @@ class GumbelQuantizer(nn.Module):
     """
 
     def __init__(
-        self, input_size, codevector_dim, num_groups=2, num_entries=320
-    ):
+        self,
+        input_size: int,
+        codevector_dim: int,
+        num_groups: int = 2,
+        num_entries: int = 320,
+    ) -> None:
         super().__init__()
         if codevector_dim % num_groups:
             raise ValueError(
@@ -95,13 +99,13 @@ class GumbelQuantizer(nn.Module):
 
     def forward(
         self,
-        feats,
-        mask=None,
-        temperature=2.0,
-        generator=None,
-        one_hots=None,
-        noise=None,
-    ):
+        feats: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        temperature: float = 2.0,
+        generator: torch.Generator | None = None,
+        one_hots: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> Quantized:
         """Quantizes each frame.
 
         Arguments
@@ -152,7 +156,9 @@ class GumbelQuantizer(nn.Module):
         )
 
 
-def codebook_perplexity(probs, mask=None, eps=0.0):
+def codebook_perplexity(
+    probs: torch.Tensor, mask: torch.Tensor | None = None, eps: float = 0.0
+) -> torch.Tensor:
     """How many entries are in use: the exponential of the entropy of the
     mean probabilities, summed over the codebooks.
 
@@ -184,7 +190,12 @@ def codebook_perplexity(probs, mask=None, eps=0.0):
     return entropy.exp().sum()
 
 
-def gumbel_temperature(num_updates, start=2.0, end=0.5, decay=0.999995):
+def gumbel_temperature(
+    num_updates: int,
+    start: float = 2.0,
+    end: float = 0.5,
+    decay: float = 0.999995,
+) -> float:
     """Temperature after a number of updates.
 
     Arguments
@@ -211,7 +222,9 @@ def gumbel_temperature(num_updates, start=2.0, end=0.5, decay=0.999995):
     return max(start * decay**num_updates, end)
 
 
-def gumbel_noise(logits, generator=None):
+def gumbel_noise(
+    logits: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """One sample of the Gumbel distribution for each entry.
 
     The same as ``torch.nn.functional.gumbel_softmax`` draws.

@@ -5,7 +5,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
-def run_padded(layer, feats, frames):
+def run_padded(
+    layer: torch.nn.LSTM, feats: torch.Tensor, frames: torch.Tensor | None
+) -> torch.Tensor:
     """Runs an LSTM over a padded batch, its way back from each row's end.
 
     Arguments

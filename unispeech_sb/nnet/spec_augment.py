@@ -40,18 +40,20 @@ class SpecAugment(nn.Module):
 
     def __init__(
         self,
-        warp_window=5,
-        num_time_masks=2,
-        time_mask_width=40,
-        num_channel_masks=4,
-        channel_mask_width=50,
-    ):
+        warp_window: int = 5,
+        num_time_masks: int = 2,
+        time_mask_width: int = 40,
+        num_channel_masks: int = 4,
+        channel_mask_width: int = 50,
+    ) -> None:
         super().__init__()
         self.warp_window = warp_window
         self.time_masks = num_time_masks, time_mask_width
         self.channel_masks = num_channel_masks, channel_mask_width
 
-    def forward(self, feats, frames=None):
+    def forward(
+        self, feats: torch.Tensor, frames: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Augments features; in evaluation they stay as they are.
 
         Arguments

@@ -6,7 +6,9 @@ Parameter names are those of transformers, so that conversion needs no table.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from unispeech_sb.nnet.frontend import activation
 
 
-def keep_in_graph(tensor, parameters):
+def keep_in_graph(
+    tensor: torch.Tensor, parameters: Iterable[nn.Parameter]
+) -> torch.Tensor:
     """Keeps unused parameters in the graph, with a gradient of zero.
 
     Distributed training waits for a gradient of every trainable parameter;
@@ -69,19 +73,27 @@ class PositionalConv(nn.Module):
     torch.Size([2, 10, 8])
     """
 
-    def __init__(self, dim, kernel, groups, act="gelu", use_weight_norm=True):
+    def __init__(
+        self,
+        dim: int,
+        kernel: int,
+        groups: int,
+        act: str = "gelu",
+        use_weight_norm: bool = True,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(
             dim, dim, kernel, padding=kernel // 2, groups=groups
         )
         std = 2 * math.sqrt(1 / (kernel * dim))
         nn.init.normal_(self.conv.weight, std=std)
+        assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
         if use_weight_norm:
             weight_norm(self.conv, dim=2)
         self.activation = activation(act)
 
-    def forward(self, feats):
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Computes the position features.
 
         Arguments
@@ -119,7 +131,7 @@ class Attention(nn.Module):
     torch.Size([2, 10, 8])
     """
 
-    def __init__(self, dim, num_heads, dropout=0.0):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(
@@ -133,7 +145,12 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim)
 
-    def forward(self, feats, mask=None, need_map=False):
+    def forward(
+        self,
+        feats: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        need_map: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends over the valid frames.
 
         Arguments
@@ -197,8 +214,13 @@ class FeedForward(nn.Module):
     """
 
     def __init__(
-        self, dim, inner_dim, act="gelu", activation_dropout=0.0, dropout=0.0
-    ):
+        self,
+        dim: int,
+        inner_dim: int,
+        act: str = "gelu",
+        activation_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.intermediate_dense = nn.Linear(dim, inner_dim)
         self.activation = activation(act)
@@ -206,7 +228,7 @@ class FeedForward(nn.Module):
         self.output_dense = nn.Linear(inner_dim, dim)
         self.output_dropout = nn.Dropout(dropout)
 
-    def forward(self, feats):
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Runs the layer.
 
         Arguments
@@ -241,14 +263,14 @@ class AttentionAdapter(nn.Module):
     torch.Size([2, 10, 8])
     """
 
-    def __init__(self, dim, inner_dim):
+    def __init__(self, dim: int, inner_dim: int) -> None:
         super().__init__()
         # transformers keeps torch's epsilon here, whatever layer_norm_eps is.
         self.norm = nn.LayerNorm(dim)
         self.linear_1 = nn.Linear(dim, inner_dim)
         self.linear_2 = nn.Linear(inner_dim, dim)
 
-    def forward(self, feats):
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Computes what is added.
 
         Arguments
@@ -293,14 +315,14 @@ class EncoderLayer(nn.Module):
 
     def __init__(
         self,
-        attention,
-        feed_forward,
-        dim,
-        dropout=0.0,
-        eps=1e-5,
-        normalize_before=False,
-        adapter=None,
-    ):
+        attention: Attention,
+        feed_forward: FeedForward,
+        dim: int,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        normalize_before: bool = False,
+        adapter: AttentionAdapter | None = None,
+    ) -> None:
         super().__init__()
         self.attention = attention
         self.dropout = nn.Dropout(dropout)
@@ -310,7 +332,12 @@ class EncoderLayer(nn.Module):
         self.normalize_before = normalize_before
         self.adapter_layer = adapter
 
-    def forward(self, feats, mask=None, need_map=False):
+    def forward(
+        self,
+        feats: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        need_map: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Runs the block.
 
         Arguments
@@ -371,8 +398,14 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, pos_conv_embed, layers, dim, dropout=0.0, eps=1e-5, layerdrop=0.0
-    ):
+        self,
+        pos_conv_embed: PositionalConv,
+        layers: Sequence[EncoderLayer],
+        dim: int,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        layerdrop: float = 0.0,
+    ) -> None:
         super().__init__()
         self.pos_conv_embed = pos_conv_embed
         self.layer_norm = nn.LayerNorm(dim, eps=eps)
@@ -383,12 +416,12 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        feats,
-        mask=None,
-        need_maps=False,
-        checkpointing=False,
-        raw_last=False,
-    ):
+        feats: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        need_maps: bool = False,
+        checkpointing: bool = False,
+        raw_last: bool = False,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Yields the hidden states one by one, as they are computed.
 
         Arguments
@@ -427,7 +460,7 @@ class Encoder(nn.Module):
             if self._drops_a_layer():
                 feats = keep_in_graph(feats, layer.parameters())
             else:
-                run = layer
+                run: Callable[..., Any] = layer
                 if checkpointing:
                     run = partial(checkpoint, layer, use_reentrant=False)
                 feats, attention_map = run(feats, mask, need_maps)
@@ -435,7 +468,7 @@ class Encoder(nn.Module):
                 feats = end(feats)
             yield feats, attention_map
 
-    def final_norm(self, feats):
+    def final_norm(self, feats: torch.Tensor) -> torch.Tensor:
         """Normalises the last block's output, where the blocks are pre-norm.
 
         Arguments

@@ -7,8 +7,9 @@ names and sizes are known before anything is made.
 
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unispeech_sb.checkpoints.safety.stubs import MAPPINGS, STUBS
 
@@ -340,8 +341,7 @@ class Simulation:
 
 VALUES_OF = ("BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1",
              "BINUNICODE", "SHORT_BINSTRING")  # fmt: skip
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-STEPS = {
+STEPS: dict[str, Callable[[Simulation, Any], None]] = {
     "PROTO": Simulation._protocol,
     "GLOBAL": Simulation._name,
     "MARK": Simulation._mark,
@@ -354,6 +354,9 @@ STEPS = {
     "REDUCE": Simulation._call,
     "BUILD": Simulation._build,
     "BINPERSID": Simulation._storage,
+    "NONE": lambda run, _: run._push(None),
+    "NEWTRUE": lambda run, _: run._push(True),
+    "NEWFALSE": lambda run, _: run._push(False),
     "EMPTY_TUPLE": lambda run, _: run._gather([]),
     "TUPLE1": lambda run, _: run._gather_last(1),
     "TUPLE2": lambda run, _: run._gather_last(2),
@@ -362,9 +365,5 @@ STEPS = {
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), Simulation._put),
     **dict.fromkeys(("EMPTY_DICT", "EMPTY_LIST"), Simulation._container),
     **dict.fromkeys(VALUES_OF, Simulation._push),
-    **{
-        name: lambda run, _, value=value: run._push(value)
-        for name, value in CONSTANTS.items()
-    },
 }
 """Steps that torch.save uses; torch would read a few others."""

@@ -12,8 +12,9 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,7 +34,9 @@ MOST_RECORDS = 100_000
 MOST_PICKLE = 64 * 2**20
 """Bytes. Pickles of real checkpoints have a few; tensors lie beside them."""
 
-SAFE = [(stub, name) for name, stub in STUBS.items()]
+SAFE: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (stub, name) for name, stub in STUBS.items()
+]
 SAFE += [(empty_mapping, name) for name in MAPPINGS]
 FAULTS = (
     pickle.UnpicklingError,
