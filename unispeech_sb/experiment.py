@@ -8,6 +8,8 @@ import difflib
 import gc
 import inspect
 import logging
+import os
+import re
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +38,14 @@ from unispeech_sb.fingerprint import read_settings  # noqa: E402
 from unispeech_sb.output_folder import OutputFolder  # noqa: E402
 
 logger = get_logger(__name__)
+
+_SAY_LITTLE = {
+    *("units", "export", "data", "corpus", "audio", "wav", "wavs", "clips"),
+    *("speech", "train", "dev", "valid", "test", "recordings"),
+}
+"""Names of folders that do not say which data are in them."""
+
+_LONGEST_NAME = 100  # of a folder
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,54 @@ def _check_number(key, node, value):
             raise ValueError(
                 f"{key}: expected a number, as in the yaml file; got {value!r}"
             ) from None
+
+
+def results_folder(task, data, seed):
+    """Where a run leaves its results unless ``output_folder`` says otherwise.
+
+    Arguments
+    ---------
+    task : str
+        Name of the yaml.
+    data : str, path-like, or list of these
+        The data that it is run on: a folder, a file, or several. Where the
+        last part of a path says little, as "units" or a number does, the part
+        above it stands in the name too.
+    seed : int
+        Of the run.
+
+    Returns
+    -------
+    str
+        ``results/<task>/<name of the data>/<seed>``, from the current folder.
+
+    Example
+    -------
+    >>> results_folder("asr", "/corpora/my_speech/manifest.csv", 1986)
+    'results/asr/my_speech/1986'
+    >>> results_folder("pretrain", "make_units/my_speech/7/units", 1)
+    'results/pretrain/my_speech-7-units/1'
+    >>> results_folder("asr", ["cv/es", "cv/ky"], 1)
+    'results/asr/es+ky/1'
+    """
+    several = data if isinstance(data, (list, tuple)) else [data]
+    name = "+".join(_name_of(str(path)) for path in several)
+    name = re.sub(r"[^\w.+-]", "_", name)[:_LONGEST_NAME]
+    return os.path.join("results", task, name, str(seed))
+
+
+def _name_of(path):
+    """What people call the data at a path."""
+    parts = list(Path(os.path.abspath(path)).parts[1:])
+    if path.lower().endswith(".csv"):
+        parts[-1] = parts[-1][: -len(".csv")]
+        if parts[-1] == "manifest" and parts[1:]:
+            parts.pop()
+    names = parts[-1:]
+    while parts[1:] and (names[0] in _SAY_LITTLE or names[0].isdigit()):
+        parts.pop()
+        names.insert(0, parts[-1])
+    return "-".join(names)
 
 
 def run(brain_class, dataio_prep, prepare=None, argv=None):
