@@ -21,13 +21,13 @@ does), purities and PNMI.
 """
 
 import json
-import os
 from pathlib import Path
 
 import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.alignments import phone_frames, read_spans
 from unispeech_sb.dataio.corpora.fairseq_units import write_fairseq_units
 from unispeech_sb.dataio.corpora.unlabelled import unlabelled_speech
@@ -206,10 +206,8 @@ def _cluster(joined, dim, path, hparams):
     centres, inertia = fit_clusters(
         frames, hparams["num_units"], hparams["seed"], **hparams["kmeans"]
     )
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(draft, "wb") as file:
+    with atomic(path, "wb") as file:
         np.savez(file, centres=centres, inertia=inertia)
-    os.replace(draft, path)
     joined.unlink()
     logger.info(f"Mean squared distance to the centres: {inertia:.4g}")
 
@@ -318,10 +316,8 @@ def finish(records, paths, features, hparams):
         told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         logger.info(f"{split}: {told}")
     text = json.dumps(scores, indent=2) + "\n"
-    path = Path(hparams["output_folder"], "scores.json")
-    draft = path.with_suffix(f".{os.getpid()}.partial")
-    draft.write_text(text, "utf-8")
-    os.replace(draft, path)
+    with atomic(Path(hparams["output_folder"], "scores.json")) as file:
+        file.write(text)
     return scores
 
 

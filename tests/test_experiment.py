@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unispeech_sb.experiment import main, parse_arguments
+from unispeech_sb.experiment import main, name_data, parse_arguments
 
 TOY = Path(__file__).parent / "brains" / "toy.py"
 
@@ -43,6 +43,24 @@ def test_value_may_have_an_equals_sign(yaml_file):
 def test_value_without_a_key_is_refused(yaml_file):
     with pytest.raises(ValueError, match="got 'False'"):
         parse_arguments([yaml_file, "--jit", "False"])
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("speech_commands_v0.02", "speech_commands_v0.02"),
+        ("cv-corpus-21.0-2025-03-14/ky/", "ky"),
+        ("my_clips/manifest.csv", "my_clips"),
+        ("my_clips/train.csv", "my_clips-train"),
+        ("corpora/ted talks", "ted_talks"),
+        ("my_speech/units", "my_speech-units"),
+        (["a/first", "b/second.csv"], "first+second"),
+        (["x" * 80, "y" * 80], f"{'x' * 80}+{'y' * 19}"),
+        ("..", Path.cwd().parent.name),
+    ],
+)
+def test_data_have_a_name_that_says_something(data, name):
+    assert name_data(data) == name
 
 
 def test_user_error_takes_one_line(capsys):

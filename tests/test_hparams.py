@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from hyperpyyaml import load_hyperpyyaml
+import yaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from tests.conftest import ROOT
 from unispeech_sb.lobes.backbone import Backbone
@@ -68,6 +69,26 @@ def test_the_yaml_of_units_builds_a_frozen_backbone():
     hparams = load_hyperpyyaml(text, {"data_folder": "x", "model": "tiny"})
     backbone = hparams["make_backbone"]()
     assert not any(p.requires_grad for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_results_of_other_data_go_elsewhere(path):
+    """By default; as those of another seed and those of another yaml."""
+    text = path.read_text()
+    own = {k: v for k, v in PLACEHOLDERS.items() if f"\n{k}:" in text}
+    key = "units_folder" if "units_folder" in own else "data_folder"
+    if path.stem == "make_units":
+        key = "data_folder"
+
+    def folders(data, seed):
+        given = {**own, key: data, "seed": seed}
+        found = yaml.compose(resolve_references(text, given))
+        values = {name.value: node.value for name, node in found.value}
+        assert values["save_folder"] == f"{values['output_folder']}/save"
+        return values["output_folder"]
+
+    assert folders("/a/my_data", 5) == f"results/{path.stem}/my_data/5"
+    assert folders(["cv/es", "ky.csv"], 6) == f"results/{path.stem}/es+ky/6"
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)

@@ -172,7 +172,7 @@ def test_installed_command_does_what_the_script_of_the_clone_does(
         folder.mkdir()
         done = run(*command, *options, folder=folder)
         assert done.returncode == 0, done.stderr
-        (output,) = folder.glob("results/keyword_spotting/*")
+        (output,) = folder.glob("results/keyword_spotting/*/*")
         scores.append((output / "scores.json").read_text())
         assert (output / "export" / "backbone.ckpt").is_file()
     assert scores[0] == scores[1]

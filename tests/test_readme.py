@@ -28,7 +28,10 @@ COMMANDS = [
     if kind == "" and "unispeech_sb/nnet" not in text
     for line in text.splitlines()
 ]
-ASR, VOICES = "results/asr/1986/export", "results/speaker_verification/1986"
+ASR, VOICES = (
+    "results/asr/my_speech/1986/export",
+    "results/speaker_verification/my_voices/1986",
+)
 RECOGNITION = [
     "python recipes/asr.py hparams/asr.yaml --data_folder=my_speech",
     f"unispeech-sb transcribe {ASR} talk.wav --format=srt",
@@ -44,7 +47,7 @@ SPEAKERS = [
     f"unispeech-sb score {VOICES}/export --trials=trials.txt "
     "--audio-root=my_voices",
 ]
-TALKS = "results/speaker_diarization/1986"
+TALKS = "results/speaker_diarization/my_talks/1986"
 TURNS = [
     "unispeech-sb recipe speaker_diarization --data_folder=my_talks",
     f"unispeech-sb diarize {TALKS}/export talk.wav --rttm-dir=turns --plot",
@@ -52,10 +55,11 @@ TURNS = [
 PRETRAINING = [
     "unispeech-sb recipe make_units --data_folder=my_speech",
     "unispeech-sb recipe pretrain_unispeech_sat "
-    "--units_folder=results/make_units/1337/units",
+    "--units_folder=results/make_units/my_speech/1337/units",
     "unispeech-sb recipe pretrain_unispeech --data_folder=my_speech",
     "unispeech-sb recipe keyword_spotting --data_folder=my_clips "
-    "--num_classes=10 --model=results/pretrain_unispeech_sat/1337/export",
+    "--num_classes=10 --model=results/pretrain_unispeech_sat/"
+    "my_speech-1337-units/1337/export",
 ]
 SHORT = [
     *TINY[2:], "--model=tiny", "--number_of_epochs=1", "--augmentation=null",
@@ -197,7 +201,7 @@ def test_the_recognition_commands_run(tmp_path, monkeypatch, capsys):
     run_all(RECOGNITION, [*speech.SCRATCH, "--number_of_epochs=1"])
     assert "language model, tuned" in capsys.readouterr().out
     assert (tmp_path / "with-lm" / "language_model.ckpt").is_file()
-    assert list(tmp_path.glob("results/phoneme_recognition/*/export/*.ckpt"))
+    assert list(tmp_path.glob("results/phoneme_recognition/*/*/export/*.ckpt"))
 
 
 def test_the_speaker_commands_run(tmp_path, monkeypatch, capsys):
@@ -243,6 +247,6 @@ def test_the_pretraining_commands_run(tmp_path, monkeypatch):
     }  # fmt: skip
     for line in PRETRAINING:
         run_all([line], options[line.split()[2]])
-    export = tmp_path / "results" / "keyword_spotting" / "1986" / "export"
+    export = tmp_path / "results/keyword_spotting/my_clips/1986/export"
     taken = (export / "hyperparams.yaml").read_text()
     assert "hidden_size: 16" in taken

@@ -257,6 +257,7 @@ def test_help_shows_each_key_of_each_yaml_with_its_value(path, monkeypatch):
         key.value: node for key, node in yaml.compose(path.read_text()).value
     }
     plain = {key for key, node in nodes.items() if node.tag[0] != "!"}
+    assert shown["output_folder"].endswith("/<data_name>/<seed>")
     hidden = plain - shown.keys()
     assert all(name.endswith("_opts") or name == "modules" for name in hidden)
     assert not [name for name in RUN_OPTIONS if name in nodes

@@ -4,79 +4,48 @@ Every recipe's ``main`` is ``run(...)``: SpeechBrain's usual script, in which
 the recipe shows only its data pipeline and its Brain.
 """
 
-import difflib
 import gc
 import inspect
 import logging
+import os
+import re
 import sys
-from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from unispeech_sb.environment import require_torchaudio
-
-require_torchaudio()
-
-import speechbrain as sb  # noqa: E402
-import torch  # noqa: E402
-import yaml  # noqa: E402
-from hyperpyyaml import load_hyperpyyaml, resolve_references  # noqa: E402
-from speechbrain.utils.distributed import (  # noqa: E402
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils.distributed import (
     ddp_init_group,
     is_distributed_initialized,
     run_on_main,
 )
-from speechbrain.utils.logger import get_logger  # noqa: E402
-from speechbrain.utils.run_opts import RunOptions  # noqa: E402
-from speechbrain.utils.seed import seed_everything  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain.utils.seed import seed_everything
+from torch.nn.parallel import DistributedDataParallel
 
-from unispeech_sb.fingerprint import read_settings  # noqa: E402
-from unispeech_sb.output_folder import OutputFolder  # noqa: E402
+from unispeech_sb.fingerprint import read_settings
+from unispeech_sb.output_folder import OutputFolder
+from unispeech_sb.recipe_options import (
+    RUN_OPTIONS,
+    SPEECHBRAIN_OPTIONS,
+    check_inputs,
+    read_command_line,
+)
 
 logger = get_logger(__name__)
 
+_SAY_LITTLE = {
+    *("units", "export", "data", "corpus", "audio", "wav", "wavs", "clips"),
+    *("speech", "train", "dev", "valid", "test", "recordings"),
+}
+"""Names of folders that do not say which data are in them."""
 
-@dataclass(frozen=True)
-class _ExactRunOptions(RunOptions):
-    """SpeechBrain's command line, taking every argument as it is written.
-
-    SpeechBrain's own accepts abbreviations, so that ``--test x`` sets
-    ``test_only`` and never reaches the yaml, and splits values at ``=``.
-    """
-
-    overwrite: bool = False
-
-    @staticmethod
-    def _create_parser():
-        """SpeechBrain's parser without abbreviations."""
-        parser = RunOptions._create_parser()
-        parser.allow_abbrev = False
-        parser.add_argument(
-            "--overwrite",
-            action="store_true",
-            help="Start afresh in an output folder, and remove what the "
-            "earlier run left there.",
-        )
-        return parser
-
-    @staticmethod
-    def _convert_to_yaml(overrides):
-        """``--key value`` and ``--key=value`` to yaml; the last one counts."""
-        values, key = {}, None
-        for argument in overrides:
-            if argument.startswith("--"):
-                key, _, value = argument[2:].partition("=")
-                values[key] = value
-            elif key is not None:
-                values[key] += f" {argument}"
-            else:
-                raise ValueError(
-                    "expected --key=value after the yaml file, got "
-                    f"'{argument}'"
-                )
-        return "\n".join(f"{key}: {value}" for key, value in values.items())
+_LONGEST_NAME = 100  # of a folder
 
 
 def parse_arguments(argv=None):
@@ -109,46 +78,60 @@ def parse_arguments(argv=None):
     >>> parse_arguments([str(path), "--device=cpu", "--seed", "2"])[2]
     'seed:  2'
     """
-    hparams_file, run_opts, overrides = _ExactRunOptions.from_command_line_args(
-        argv
+    line = read_command_line(argv)
+    return line.yaml_file, _run_options(line), line.overrides
+
+
+def _run_options(line):
+    """SpeechBrain's options of a command line."""
+    options = {name: line.run_options[name] for name in SPEECHBRAIN_OPTIONS}
+    given = line.given & set(options)
+    return RunOptions(
+        **options, param_file=line.yaml_file, overridden_args=given
     )
-    try:
-        with open(hparams_file, encoding="utf-8") as file:
-            document = yaml.compose(file)
-        given = yaml.safe_load(overrides) or {}
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ValueError(
-            f"{hparams_file}: expected yaml, in it and on the command line "
-            f"({problem})"
-        ) from error
-    if not isinstance(document, yaml.MappingNode):
-        raise ValueError(f"{hparams_file} is not a mapping of yaml keys")
-    keys = {key.value for key, _ in document.value}
-    for key in given:
-        if key not in keys:
-            close = difflib.get_close_matches(
-                str(key), keys | set(run_opts.keys()), n=1
-            )
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise ValueError(f"{hparams_file} has no key '{key}'{hint}")
-    for key, node in document.value:
-        if key.value in given:
-            _check_number(key.value, node, given[key.value])
-    return hparams_file, run_opts, overrides
 
 
-def _check_number(key, node, value):
-    """Refuse a word where the yaml file has a number."""
-    if node.tag.rpartition(":")[2] not in ("int", "float"):
-        return
-    if isinstance(value, str):  # PyYAML takes 1e-3 for a word
-        try:
-            float(value)
-        except ValueError:
-            raise ValueError(
-                f"{key}: expected a number, as in the yaml file; got {value!r}"
-            ) from None
+def name_data(data):
+    """Names the data of a run, for the folder of its results.
+
+    Arguments
+    ---------
+    data : str, path-like, or list of these
+        A folder, a file, or several. Where the last part of a path says
+        little, as "units" or a number does, the part above it stands in the
+        name too.
+
+    Returns
+    -------
+    str
+        One part of a path.
+
+    Example
+    -------
+    >>> name_data("/corpora/my_speech/manifest.csv")
+    'my_speech'
+    >>> name_data("make_units/my_speech/7/units")
+    'my_speech-7-units'
+    >>> name_data(["cv/es", "cv/ky"])
+    'es+ky'
+    """
+    several = data if isinstance(data, (list, tuple)) else [data]
+    name = "+".join(_name_of(str(path)) for path in several)
+    return re.sub(r"[^\w.+-]", "_", name)[:_LONGEST_NAME]
+
+
+def _name_of(path):
+    """What people call the data at a path."""
+    parts = list(Path(os.path.abspath(path)).parts[1:])
+    if path.lower().endswith(".csv"):
+        parts[-1] = parts[-1][: -len(".csv")]
+        if parts[-1] == "manifest" and parts[1:]:
+            parts.pop()
+    names = parts[-1:]
+    while parts[1:] and (names[0] in _SAY_LITTLE or names[0].isdigit()):
+        parts.pop()
+        names.insert(0, parts[-1])
+    return "-".join(names)
 
 
 def run(brain_class, dataio_prep, prepare=None, argv=None):
@@ -192,7 +175,8 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
     -------
     >>> run(None, None, argv=["missing.yaml"])
     Traceback (most recent call last):
-    FileNotFoundError: [Errno 2] No such file or directory: 'missing.yaml'
+    ...
+    FileNotFoundError: missing.yaml: there is no such yaml file
     """
     command = read_command(argv)
     ddp_init_group(command.run_opts)
@@ -218,6 +202,7 @@ class Command(NamedTuple):
     run_opts: RunOptions
     overrides: str
     settings: dict
+    overwrite: bool
 
     def load(self):
         """Builds what the yaml names.
@@ -247,8 +232,9 @@ def read_command(argv=None):
 
     Raises
     ------
-    ValueError
-        As ``parse_arguments``.
+    ValueError, ImportError
+        As ``parse_arguments``; or when a file or folder to read is not there,
+        or a package that will be needed.
 
     Example
     -------
@@ -258,7 +244,6 @@ def read_command(argv=None):
     >>> command.settings["lr"], command.settings["output_folder"]
     (2, 'out/debug')
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
     command = _read(argv)
     options, settings = command.run_opts, command.settings
     if not options.debug or options.debug_persistently:
@@ -267,24 +252,32 @@ def read_command(argv=None):
     places = {"output_folder": trial, "save_folder": f"{trial}/save"}
     places["manifest_folder"] = f"{trial}/manifests"
     if settings.get("skip_prep"):
-        del places["manifest_folder"]
-        argv.append(f"--manifest_folder={settings['manifest_folder']}")
+        places["manifest_folder"] = settings["manifest_folder"]
+    argv = list(sys.argv[1:] if argv is None else argv)
     argv += [f"--{k}={v}" for k, v in places.items() if k in settings]
-    command = _read(argv)
-    return command._replace(run_opts=replace(command.run_opts, overwrite=True))
+    return _read(argv)._replace(overwrite=True)
 
 
 def _read(argv):
     """The command line as it is written."""
-    hparams_file, run_opts, overrides = parse_arguments(argv)
-    with open(hparams_file, encoding="utf-8") as file:
-        resolved = resolve_references(file, overrides).getvalue()
-    defaults = RunOptions().as_dict()
-    given = run_opts.overridden_args & set(defaults)
-    settings = read_settings(
-        resolved, {name: run_opts[name] for name in sorted(given)}, defaults
+    line = read_command_line(argv)
+    check_inputs(line)
+    with open(line.yaml_file, encoding="utf-8") as file:
+        resolved = resolve_references(file, line.overrides).getvalue()
+    given = {name: line.run_options[name] for name in sorted(line.given)}
+    defaults = {name: default for name, (default, _) in RUN_OPTIONS.items()}
+    settings = read_settings(resolved, given, defaults)
+    if settings.get("tensorboard") is True and not find_spec("tensorboard"):
+        raise ImportError(
+            "tensorboard: True needs a package: run `pip install tensorboard`"
+        )
+    return Command(
+        line.yaml_file,
+        _run_options(line),
+        line.overrides,
+        settings,
+        line.run_options["overwrite"],
     )
-    return Command(hparams_file, run_opts, overrides, settings)
 
 
 def open_output(command, hparams, dataio_prep, prepare=None):
@@ -310,7 +303,7 @@ def open_output(command, hparams, dataio_prep, prepare=None):
         hparams,
         Path(scripts[-1]).stem,
         command.settings,
-        command.run_opts.overwrite,
+        command.overwrite,
     )
     output.scripts = [__file__, *scripts]
     return output

@@ -76,7 +76,11 @@ MAY_DIFFER = {
             "how the command is written",
             "param_file overridden_args overwrite",
         ),
-        (FREE, "a place: what is found there counts", " ".join(PLACES)),
+        (
+            FREE,
+            "a place: what is found there counts",
+            " ".join((*PLACES, "data_name")),
+        ),
     )
     for key in keys.split()
 }

@@ -17,6 +17,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb import __version__
+from unispeech_sb.atomic import atomic
 from unispeech_sb.fingerprint import (
     INPUTS,
     MANIFESTS,
@@ -344,9 +345,8 @@ class OutputFolder:
             return  # what was trained is as it was
         for file in self._files():
             file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_suffix(f".{os.getpid()}.partial")
-            draft.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-            os.replace(draft, file)
+            with atomic(file) as stream:
+                stream.write(json.dumps(record, indent=2) + "\n")
 
 
 def _read_json(path):
@@ -374,9 +374,8 @@ def _move(draft, place):
     for name in files:
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        shutil.copyfile(draft / name, partial)
-        os.replace(partial, target)
+        with atomic(target, mode=None) as whole:
+            shutil.copyfile(draft / name, whole)
     if any(name.name in SPLITS for name in files):
         for name in map(Path, MANIFESTS):
             if name not in files:  # of an earlier corpus

@@ -111,7 +111,7 @@ INPUTS = (
 
 PLACEHOLDER = "!PLACEHOLDER"
 REFERENCE = "!ref"
-RESULTS = "!applyref:unispeech_sb.experiment.results_folder"
+APPLIED = "!applyref:"
 COLUMN = 32
 """Where the explanations of keys and options begin in the help."""
 
@@ -476,7 +476,8 @@ def _is_plain(name, nodes):
     if node.tag == REFERENCE:
         names = re.findall("<(.*?)>", node.value)
         return all(_is_plain(other, nodes) for other in names)
-    return node.tag in (PLACEHOLDER, RESULTS) or _is_literal(node)
+    is_applied = node.tag.startswith(APPLIED)
+    return is_applied or node.tag == PLACEHOLDER or _is_literal(node)
 
 
 def _is_literal(node):
@@ -498,8 +499,8 @@ def _key_rows(key, node, text, lines):
         comment = f"required; {comment}" if comment else "required"
     elif node.tag == REFERENCE:
         default = node.value
-    elif node.tag == RESULTS:
-        default = "/".join(["results", *(item.value for item in node.value)])
+    elif node.tag.startswith(APPLIED):
+        default = "..."
     elif isinstance(node, yaml.MappingNode) and not node.flow_style:
         default = "{...}"
         for name, value in node.value:

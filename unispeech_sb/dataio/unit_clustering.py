@@ -496,7 +496,7 @@ def fit_clusters(frames, num_units, seed=0, **options):
     except ImportError as error:
         raise ImportError(
             "k-means needs the package scikit-learn: "
-            "pip install unispeech_sb[pretrain]"
+            "pip install 'unispeech_sb[pretrain]'"
         ) from error
     if len(frames) < num_units:
         raise ValueError(

@@ -3,7 +3,7 @@
 
 espeak-ng is free software under the GPL-3.0. It is no part of this package:
 the optional package ``espeakng-loader`` brings library and data
-(``pip install unispeech_sb[demo]``). What it speaks serves demos, tests and
+(``pip install 'unispeech_sb[demo]'``). What it speaks serves demos, tests and
 examples; it is never reported as a result.
 """
 
@@ -280,7 +280,7 @@ def _find_package():
     except ImportError as error:
         raise ImportError(
             "synthetic speech needs the package espeakng-loader:"
-            " pip install unispeech_sb[demo]"
+            " pip install 'unispeech_sb[demo]'"
         ) from error
     return espeakng_loader
 
