@@ -4,14 +4,13 @@
 class and constructor arguments, so that each can be built from its own file.
 """
 
-import os
 import sys
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file, read_objects
 
 LONGEST = 120
@@ -23,32 +22,11 @@ FAULTS = (SafetensorError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def read_tensors(path):
-    """Reads every tensor of a safetensors or PyTorch file.
+    """Every tensor, on the CPU, of a safetensors or PyTorch file.
 
     Safetensors and zip files are mapped, not copied. Nothing in a PyTorch
-    file is executed: see ``read_objects``.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Name -> tensor, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        When the file is damaged or holds anything but named tensors.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "x.ckpt"
-    >>> write_tensors(path, {"a": torch.ones(2)})
-    >>> read_tensors(path)
-    {'a': tensor([1., 1.])}
+    file is executed: see ``read_objects``. A file that is damaged, or holds
+    anything but named tensors, is a ``ValueError``.
     """
     if not is_torch_file(path):
         with _opened(path) as tensors:
@@ -70,25 +48,7 @@ def is_safetensors(path):
 
 
 def read_metadata(path):
-    """Reads the text notes of a safetensors file.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Name -> text. Empty where the file has none.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "x.ckpt"
-    >>> write_tensors(path, {"a": torch.ones(2)}, {"why": "test"})
-    >>> read_metadata(path)
-    {'why': 'test'}
-    """
+    """Text notes of a safetensors file; empty where it has none."""
     if is_torch_file(path):
         return {}
     with _opened(path) as tensors:
@@ -96,53 +56,18 @@ def read_metadata(path):
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Writes a safetensors file, whole or not at all.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file to write or to replace.
-    tensors : dict
-        Name -> tensor.
-    metadata : dict, optional
-        Name -> text.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "x.ckpt"
-    >>> write_tensors(path, {"a": torch.ones(2)})
-    >>> path.exists()
-    True
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    """Writes name -> tensor, and notes, as safetensors: whole or not at all."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    temporary.touch()
-    mode = temporary.stat().st_mode  # safetensors would let only us read it
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.chmod(mode)
-    os.replace(temporary, path)
+    with atomic(path, mode=None) as draft:
+        draft.touch()
+        mode = draft.stat().st_mode  # safetensors would let only us read it
+        save_file(tensors, draft, metadata=metadata)
+        draft.chmod(mode)
 
 
 def public_path(cls):
-    """Path by which files name a class: that of its package, if exported.
-
-    Arguments
-    ---------
-    cls : type
-        A class of this package.
-
-    Returns
-    -------
-    str
-        What a yaml says after ``!new:``.
-
-    Example
-    -------
-    >>> from unispeech_sb.lobes.heads import FrameHead
-    >>> public_path(FrameHead)
-    'unispeech_sb.lobes.heads.FrameHead'
-    """
+    """Path by which files name a class of this package, as a yaml says it after
+    ``!new:``: that of its package, if exported."""
     package = cls.__module__.rpartition(".")[0]
     exported = getattr(sys.modules.get(package), "__all__", ())
     module = package if cls.__name__ in exported else cls.__module__
@@ -169,13 +94,6 @@ def load_strict(module, tensors, source, assign=False, dtype=torch.float32):
     ------
     ValueError
         Names the tensors that are missing, unexpected or misshapen.
-
-    Example
-    -------
-    >>> load_strict(torch.nn.Linear(2, 1), {}, "x.ckpt")
-    Traceback (most recent call last):
-    ...
-    ValueError: x.ckpt does not fit Linear: missing bias, weight
     """
     expected = module.state_dict()
     shared = sorted(expected.keys() & tensors.keys())
@@ -204,27 +122,8 @@ def load_strict(module, tensors, source, assign=False, dtype=torch.float32):
 
 
 def check_finite(tensors, path):
-    """Refuses tensors with values that are no numbers.
-
-    Arguments
-    ---------
-    tensors : dict
-        Name -> tensor.
-    path : str or pathlib.Path
-        Where they are from, for the error.
-
-    Raises
-    ------
-    ValueError
-        Names the first tensor with a NaN or an infinite value.
-
-    Example
-    -------
-    >>> check_finite({"weight": torch.tensor([0.0, torch.nan])}, "x.pt")
-    Traceback (most recent call last):
-    ...
-    ValueError: x.pt: expected finite numbers; weight has NaN or infinite ...
-    """
+    """Refuses tensors, name -> tensor, with NaN or infinite values, and names
+    the first; ``path`` is where they are from."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             continue

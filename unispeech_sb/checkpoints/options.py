@@ -17,10 +17,12 @@ SHOWN = 60
 
 
 class Rule(NamedTuple):
-    """What a value may be: in words, and as a function that says whether."""
+    """What a value may be: in words, as a function that says whether, and
+    the texts to choose from."""
 
     expected: str
     holds: Callable
+    choices: tuple = ()
 
 
 class Option(NamedTuple):
@@ -80,6 +82,7 @@ def _choice(*values):
     return Rule(
         " or ".join(map(repr, values)),
         lambda value: type(value) is str and value in values,
+        values,
     )
 
 

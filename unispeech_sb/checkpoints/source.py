@@ -64,11 +64,6 @@ def find_source(source, save_path=None):
     ValueError
         When there is no such folder or file and the hub has no such model,
         or cannot be reached.
-
-    Example
-    -------
-    >>> find_source(getfixture("tmp_path")).is_dir()
-    True
     """
     path = Path(source)
     if path.name in WEIGHT_FILES and is_huggingface(path.parent):
@@ -127,13 +122,6 @@ def read_checkpoint(source, save_path=None, overrides=None):
     ------
     ValueError
         When it is none of these, or a damaged one.
-
-    Example
-    -------
-    >>> read_checkpoint(getfixture("tmp_path"))
-    Traceback (most recent call last):
-    ...
-    ValueError: ...: expected a checkpoint, ...; it is empty
     """
     path, overrides = find_source(source, save_path), overrides or {}
     check_overrides(overrides)
@@ -175,7 +163,8 @@ def read_backbone(source, save_path=None):
     Arguments
     ---------
     source : str or pathlib.Path
-        A pretrained folder, or any source of ``read_checkpoint``.
+        A pretrained folder, its ``backbone.ckpt``, a training checkpoint of
+        ours, or any source of ``read_checkpoint``.
     save_path : str, optional
         Where downloads are kept.
 
@@ -192,13 +181,6 @@ def read_backbone(source, save_path=None):
     ------
     ValueError
         When it is no checkpoint, a damaged one, or one without a backbone.
-
-    Example
-    -------
-    >>> read_backbone(getfixture("tmp_path"))
-    Traceback (most recent call last):
-    ...
-    ValueError: ...: expected a checkpoint, ...; it is empty
     """
     path = find_source(source, save_path)
     if (path / BACKBONE_FILE).is_file():

@@ -10,30 +10,7 @@ MOST_BYTES = 64 * 2**20
 
 
 def read_json(path):
-    """Reads a JSON object.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    ValueError
-        When the file is too large, or no JSON object.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.json"
-    >>> _ = path.write_text('{"a": 1}')
-    >>> read_json(path)
-    {'a': 1}
-    """
+    """Content of a file that has to be a JSON object, and none too large."""
     path = Path(path)
     size = path.stat().st_size
     if size > MOST_BYTES:
@@ -73,13 +50,6 @@ def read_tokens(folder, size, lang=None):
     ------
     ValueError
         When the files are damaged, or the language is unknown.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "vocab.json").write_text('{"<pad>": 0, "a": 1}')
-    >>> read_tokens(folder, 3)
-    ['<pad>', 'a', '<unused 2>']
     """
     folder = Path(folder)
     path = folder / "vocab.json"
@@ -97,32 +67,8 @@ def read_tokens(folder, size, lang=None):
 
 
 def pick_language(vocabulary, lang, path):
-    """Picks one language of a vocabulary that may be nested.
-
-    Arguments
-    ---------
-    vocabulary : dict
-        Token -> index, or language -> token -> index.
-    lang : str or None
-        The language; the first one when None.
-    path : str or pathlib.Path
-        Where it is from, for the error.
-
-    Returns
-    -------
-    dict
-        Token -> index.
-
-    Raises
-    ------
-    ValueError
-        When there is no such language.
-
-    Example
-    -------
-    >>> pick_language({"eng": {"a": 0}, "fra": {"b": 0}}, "fra", "vocab.json")
-    {'b': 0}
-    """
+    """Token -> index of one language of a vocabulary that may be nested; the
+    first language when None. ``path`` is for the error."""
     if not any(isinstance(value, dict) for value in vocabulary.values()):
         return vocabulary
     lang = lang or next(iter(vocabulary))
@@ -135,32 +81,8 @@ def pick_language(vocabulary, lang, path):
 
 
 def order_tokens(vocabulary, size, path):
-    """Orders a vocabulary by index.
-
-    Arguments
-    ---------
-    vocabulary : dict
-        Token -> index.
-    size : int
-        Number of outputs of the model.
-    path : str or pathlib.Path
-        Where it is from, for the error.
-
-    Returns
-    -------
-    list of str
-        ``size`` tokens.
-
-    Raises
-    ------
-    ValueError
-        When an index is no number, negative, or given twice.
-
-    Example
-    -------
-    >>> order_tokens({"b": 1, "a": 0}, 2, "vocab.json")
-    ['a', 'b']
-    """
+    """The ``size`` tokens of a vocabulary, token -> index, by index. An index
+    that is no number, negative, or given twice is a ``ValueError``."""
     by_index = {}
     for token, index in vocabulary.items():
         if type(index) is not int or index < 0:

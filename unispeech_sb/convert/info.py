@@ -53,7 +53,7 @@ MOST_NAMES = 4
 
 
 class Description(NamedTuple):
-    """What is known of a checkpoint.
+    """What is known of a checkpoint; ``str()`` gives the table of it.
 
     Arguments
     ---------
@@ -63,12 +63,6 @@ class Description(NamedTuple):
         Name of a tensor that would not convert -> why.
     notes : list of str
         What a conversion would add or assume.
-
-    Example
-    -------
-    >>> print(Description({"family": Fact("unispeech", "a.json")}, {}, []))
-    family  unispeech  a.json
-    would not convert: nothing
     """
 
     facts: dict

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unispeech_sb.checkpoints.files import load_strict
+from unispeech_sb.checkpoints.options import OPTIONS
 from unispeech_sb.checkpoints.source import read_backbone
 from unispeech_sb.lobes.lobe import Lobe, without_weights
 from unispeech_sb.nnet.frontend import (
@@ -88,9 +89,6 @@ PRESETS = {
 }
 """Sizes by name, each as its differences from ``Backbone``'s defaults: the
 published models, and small ones for tests and for training from scratch."""
-
-_CHOICES = {"last_state": ("normed", "raw"), "mask_rule": ("hf", "fairseq")}
-"""Options on which the publishers of checkpoints differ, the default first."""
 
 
 class BackboneOutput(NamedTuple):
@@ -670,9 +668,10 @@ def _build_encoder(options):
 
 def _check_choice(name, value):
     """Refuses what is not among the choices of an option."""
-    if value not in _CHOICES[name]:
+    choices = OPTIONS[name].rule.choices
+    if value not in choices:
         raise ValueError(
-            f"{name}: expected {' or '.join(_CHOICES[name])}; got {value!r}"
+            f"{name}: expected {' or '.join(choices)}; got {value!r}"
         )
 
 

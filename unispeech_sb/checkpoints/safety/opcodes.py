@@ -49,50 +49,18 @@ MOST_ALIASES = 4
 
 
 class Name(str):
-    """The name of a class or function, where a value would stand.
-
-    Example
-    -------
-    >>> Name("torch.device")
-    'torch.device'
-    """
+    """The name of a class or function, where a value would stand."""
 
 
 class Tuple(NamedTuple):
-    """A tuple, where a value would stand.
-
-    Arguments
-    ---------
-    items : list
-        Its items.
-    weight : int
-        Number of values in it, through all levels.
-
-    Example
-    -------
-    >>> Tuple([1, 2], 3).weight
-    3
-    """
+    """A tuple, where a value would stand; the values in all its levels."""
 
     items: list
     weight: int
 
 
 class Storage(NamedTuple):
-    """A storage, where it would stand.
-
-    Arguments
-    ---------
-    numel : int
-        Number of elements.
-    itemsize : int
-        Bytes of each.
-
-    Example
-    -------
-    >>> Storage(3, 4).numel
-    3
-    """
+    """A storage, where it would stand: elements, and bytes of each."""
 
     numel: int
     itemsize: int
@@ -102,13 +70,7 @@ TENSOR, OTHER = object(), object()
 
 
 class Refusal(ValueError):
-    """A pickle that is not to be read; says why, without the file.
-
-    Example
-    -------
-    >>> str(Refusal("it names os.system"))
-    'it names os.system'
-    """
+    """A pickle that is not to be read; says why, without the file."""
 
 
 class Simulation:
@@ -120,15 +82,6 @@ class Simulation:
         Bytes of the file: nothing in it can be larger.
     records : dict, optional
         Key of a storage -> its bytes, where the file has them apart.
-
-    Example
-    -------
-    >>> import io, pickle
-    >>> program = io.BytesIO(pickle.dumps(print, protocol=2))
-    >>> Simulation(size=100).run(program)
-    Traceback (most recent call last):
-    ...
-    unispeech_sb.checkpoints.safety.opcodes.Refusal: it names builtins.print...
     """
 
     def __init__(self, size, records=None):
@@ -138,23 +91,9 @@ class Simulation:
         self.storages = {}
 
     def run(self, stream):
-        """Follows one pickle.
-
-        Arguments
-        ---------
-        stream : file
-            Positioned at the pickle's start; left behind its end.
-
-        Returns
-        -------
-        object
-            The stand-in of what it makes.
-
-        Raises
-        ------
-        Refusal
-            When a step is not for a checkpoint.
-        """
+        """Follows one pickle from the start that a stream is at to its end;
+        the stand-in of what it makes. A step that is not for a checkpoint is
+        a ``Refusal``."""
         self.stack, self.below, self.memo = [], [], {}
         try:
             for step, argument, _ in pickletools.genops(stream):

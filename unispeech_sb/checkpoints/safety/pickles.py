@@ -97,13 +97,6 @@ def read_objects(path):
     ValueError
         When the file is damaged, names anything that is not on the list of
         ``stubs``, or claims to be larger than it is.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "x.pt"
-    >>> torch.save({"model": torch.zeros(2), "epoch": 3}, path)
-    >>> read_objects(path)
-    {'model': tensor([0., 0.]), 'epoch': 3}
     """
     if not is_torch_file(path):
         raise ValueError(

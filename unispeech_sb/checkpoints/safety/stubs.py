@@ -95,20 +95,8 @@ MOST_DEPTH, MOST_ITEMS = 50, 1_000_000
 
 
 class Stub:
-    """Keeps what a pickle says about an object, and does nothing.
-
-    Arguments
-    ---------
-    *arguments
-        What the object would have been made of.
-
-    Example
-    -------
-    >>> stub = STUBS["argparse.Namespace"]()
-    >>> stub.__setstate__({"arch": "wav2vec2"})
-    >>> stub.name, stub.state
-    ('argparse.Namespace', {'arch': 'wav2vec2'})
-    """
+    """Keeps what a pickle says about an object, as ``arguments`` and ``state``,
+    and does nothing."""
 
     name = ""
 
@@ -131,20 +119,8 @@ STUBS = {name: type("Stub", (Stub,), {"name": name}) for name in DATA_CLASSES}
 def empty_mapping(*arguments):
     """Stands for the class of a mapping; the pickle fills it afterwards.
 
-    Arguments
-    ---------
-    *arguments
-        Left out: a factory of default values, for instance.
-
-    Returns
-    -------
-    collections.OrderedDict
-        Empty.
-
-    Example
-    -------
-    >>> len(empty_mapping(dict))
-    0
+    What it would be made of is left out: a factory of default values, for
+    instance.
     """
     return OrderedDict()
 
@@ -152,29 +128,9 @@ def empty_mapping(*arguments):
 def plain(value):
     """Turns stubs of options into plain data.
 
-    Arguments
-    ---------
-    value : object
-        What a checkpoint holds: ``Namespace`` and omegaconf's containers
-        become dicts and lists, omegaconf's nodes their values, tensors and
-        other stubs their names.
-
-    Returns
-    -------
-    object
-        dicts, lists and plain values only.
-
-    Raises
-    ------
-    ValueError
-        When it is nested too deeply or too often.
-
-    Example
-    -------
-    >>> options = STUBS["argparse.Namespace"]()
-    >>> options.__setstate__({"arch": "wav2vec2", "loss_weights": (0.1, 0)})
-    >>> plain([options])
-    [{'arch': 'wav2vec2', 'loss_weights': [0.1, 0]}]
+    ``Namespace`` and omegaconf's containers become dicts and lists,
+    omegaconf's nodes their values, tensors and other stubs their names. What
+    is nested too deeply or too often is a ``ValueError``.
     """
     return _Plain().view(value, 0)
 
