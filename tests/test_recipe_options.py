@@ -26,10 +26,8 @@ TOY = """\
 #   python recipes/toy.py
 
 seed: 1
-output_folder: !applyref:unispeech_sb.experiment.results_folder
-    - toy
-    - !ref <data_folder>
-    - !ref <seed>
+data_name: !applyref:unispeech_sb.experiment.name_data [!ref <data_folder>]
+output_folder: !ref results/toy/<data_name>/<seed>
 folder: !ref <output_folder>/save
 
 # Data: a folder,
@@ -110,12 +108,12 @@ def test_a_key_of_the_yaml_may_begin_an_option(toy):
     [
         (
             "--foldr=x",
-            "no key 'foldr'; did you mean 'folder'? It has: seed, out",
+            "no key 'foldr'; did you mean 'folder'? It has: seed, data",
         ),
         ("--debug_batch=1", "did you mean 'debug_batches'?"),
         (
             "--xyz=1",
-            "toy.yaml has no key 'xyz'; it has: seed, output_folder, f",
+            "toy.yaml has no key 'xyz'; it has: seed, data_name, output_fo",
         ),
         ("--lr=fast", "lr: expected a number, as in the yaml file; got 'fast'"),
         ("--skip_prep=yep", "skip_prep: expected True or False, got 'yep'"),
@@ -219,7 +217,8 @@ toy.yaml:
 
 General
   --seed=1
-  --output_folder=results/toy/<data_folder>/<seed>
+  --data_name=...               derived from <data_folder>
+  --output_folder=results/toy/<data_name>/<seed>
   --folder=<output_folder>/save
 
 Data: a folder, or a file
@@ -286,8 +285,7 @@ def test_a_script_prints_the_same_help(monkeypatch, capsys):
 
 
 def test_the_yaml_takes_what_was_read(toy):
-    text = TOY.replace("!applyref:unispeech_sb.experiment.results_folder", "")
     argv = [str(toy), "--data_folder=x", "--options={low: 2}", "--lr=1e-3"]
-    hparams = load_hyperpyyaml(text, read_command_line(argv).overrides)
+    hparams = load_hyperpyyaml(TOY, read_command_line(argv).overrides)
     assert hparams["options"] == {"low": 2, "high": None}
     assert hparams["lr"] == 1e-3

@@ -500,7 +500,8 @@ def _key_rows(key, node, text, lines):
     elif node.tag == REFERENCE:
         default = node.value
     elif node.tag.startswith(APPLIED):
-        default = "..."
+        given = ", ".join(item.value for item in node.value)
+        default, comment = "...", comment or f"derived from {given}"
     elif isinstance(node, yaml.MappingNode) and not node.flow_style:
         default = "{...}"
         for name, value in node.value:
