@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy
 import pytest
 import soundfile
 
-from unispeech_sb import environment
+from unispeech_sb import commands, environment
 
 COMMANDS = {
     "recipe": ["keyword_spotting", "--data_folder=."],
@@ -131,6 +132,7 @@ def names_of_modules(root):
 def test_every_module_recipe_and_command_names_the_remedy(
     broken_torchaudio, root, inputs
 ):
+    assert set(COMMANDS) == set(commands.COMMANDS)
     modules = names_of_modules(root)
     recipes = [str(file) for file in root.glob("recipes/[!_]*.py")]
     given = json.dumps([modules, COMMANDS, recipes])
@@ -211,16 +213,18 @@ def test_other_errors_keep_their_traceback(broken_torch, root, tmp_path):
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Makes the metadata give versions, and the import of torchaudio fail."""
+    """Imports a torchaudio that fails, of versions that are not installed."""
 
     def pretend(torch, torchaudio):
         installed = {"torch": torch, "torchaudio": torchaudio}
         monkeypatch.setattr(environment, "_installed", installed.get)
-        monkeypatch.setitem(sys.modules, "torchaudio", None)
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         with pytest.raises(environment.BrokenInstallation) as caught:
-            environment.require_torchaudio()
+            environment._guarded(fail)(ModuleType("torchaudio"))
         return str(caught.value)
+
+    def fail(module):
+        raise OSError(f"{module.__name__}.so: undefined symbol\nand more")
 
     return pretend
 
@@ -261,6 +265,8 @@ def test_the_command_keeps_what_can_be_kept(
     sentence = pretend(torch, torchaudio)
     assert sentence.startswith(fault)
     assert sentence.endswith(f"-m pip install {command}`")
+    if "does not load" in fault:
+        assert "(torchaudio.so: undefined symbol)" in sentence
 
 
 def test_the_command_runs_in_a_folder_with_a_blank(pretend, monkeypatch):
@@ -269,8 +275,15 @@ def test_the_command_runs_in_a_folder_with_a_blank(pretend, monkeypatch):
     assert "run `'/my venv/bin/python' -m pip install" in sentence
 
 
-def test_a_pair_that_loads_passes():
-    environment.require_torchaudio()
+@pytest.mark.parametrize("missing", ["torch", "torchaudio"])
+def test_what_is_missing_is_reported(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(
+        environment, "_installed", {"torch": "2.14.1", missing: None}.get
+    )
+    with pytest.raises(ImportError, match=f"^{missing} is not installed"):
+        environment.require_torchaudio()
 
 
 def test_an_error_of_speechbrain_itself_is_not_blamed_on_the_pair(

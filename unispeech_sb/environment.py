@@ -69,7 +69,7 @@ def require_torchaudio():
     try:
         import torchaudio  # noqa: F401
     except ModuleNotFoundError as error:
-        raise _broken(error) from error
+        raise _broken(error, "torchaudio") from error
 
 
 def require_extra(package, extra, purpose):
@@ -111,7 +111,7 @@ def _guarded(exec_module):
     return execute
 
 
-def _broken(error, name="torchaudio"):
+def _broken(error, name):
     """The exception for an import of ``name`` that ended with ``error``."""
     if not isinstance(sys.excepthook, _OneLine):
         sys.excepthook = _OneLine(sys.excepthook)
