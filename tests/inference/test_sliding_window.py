@@ -249,6 +249,12 @@ def test_windows_hold_no_more_than_their_own_samples_need():
         assert storage <= (sliding.size + sliding.step) * HOP + 70
 
 
+def test_the_only_window_has_as_many_samples_as_the_model_needs():
+    ((window, wav),) = cut(15, PLANS[0], least=14)
+    assert (window.first, window.last) == (0, 1)
+    assert len(wav) == 14
+
+
 def test_a_recording_that_is_too_short_is_refused():
     for blocks, number in (([torch.zeros(3)], 3), ([], 0)):
         with pytest.raises(

@@ -157,6 +157,13 @@ def test_a_long_file_is_the_mean_of_its_windows(model, tmp_path):
     torch.testing.assert_close(alone.vector, found.vector)
 
 
+def test_windows_have_every_sample_once(model):
+    progress = []
+    found = model.embed(voice(1, 5.0), on_progress=progress.append)
+    assert found.duration_s == pytest.approx(5.0, abs=1e-6)
+    assert sum(progress) == pytest.approx(5.0, abs=1e-6)
+
+
 def test_silent_windows_do_not_count(model, tmp_path):
     sound = voice(1, 2.0)
     gap = torch.cat([sound, torch.zeros(64000), sound])

@@ -79,7 +79,7 @@ def padded_batches(items, length, most):
         longest = max(longest, length(item))
         if batch and longest * (len(batch) + 1) > most:
             yield batch
-            batch, longest = [], length(item)
+            batch = []  # this item is the longest so far
         batch.append(item)
         if longest * (len(batch) + 1) > most:
             yield batch
