@@ -2,12 +2,14 @@
 
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def atomic(path, mode="w"):
+def atomic(path: str | Path, mode: str | None = "w") -> Iterator[Any]:
     """Writes a file beside its place and moves it there when it is whole.
 
     Until the block ends, readers find what was there before; when the block

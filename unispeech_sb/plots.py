@@ -1,6 +1,9 @@
 """Pictures: the timeline of a diarization, speakers as rows over time."""
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -22,7 +25,13 @@ _COLOURS = [colormaps["tab10"](number)[:3] for number in range(10)]
 _OTHER = (0.6, 0.6, 0.6)
 
 
-def write_timeline(path, segments, duration_s, reference=None, title=None):
+def write_timeline(
+    path: str | Path,
+    segments: Iterable[tuple[Any, ...]],
+    duration_s: float,
+    reference: Iterable[tuple[Any, ...]] | None = None,
+    title: str | None = None,
+) -> None:
     """Draws who speaks when.
 
     Each speaker has a row and a colour; where several speak at once, a grey
@@ -216,7 +225,7 @@ def _plain(text):
     return str(text).replace("$", r"\$")
 
 
-def write_figure(figure, path):
+def write_figure(figure: Figure, path: str | Path) -> None:
     """Writes a picture, whole or not at all."""
     with atomic(path, "wb") as file:
         figure.savefig(file, format="png")

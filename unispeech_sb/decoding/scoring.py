@@ -2,9 +2,10 @@
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speechbrain.utils.checkpoints import (
     mark_as_transfer,
@@ -12,11 +13,21 @@ from speechbrain.utils.checkpoints import (
 )
 
 _LN10 = math.log(10.0)
-_CASES = {None: str, "upper": str.upper, "lower": str.lower}
+_CASES: dict[str | None, Callable[[str], str]] = {
+    None: str,
+    "upper": str.upper,
+    "lower": str.lower,
+}
 _BINARY = b"mmap lm "
 _MARKS = ("<s>", "</s>", "<unk>")
 _BOUNDARY = None
 """Between the words of a phrase in the tree of letters."""
+
+if TYPE_CHECKING:
+    import kenlm
+
+_HotState = tuple[int, tuple[tuple["_Letter", int], ...]]
+"""Words that count for good; places in the tree, words counted before."""
 
 
 @register_checkpoint_hooks
@@ -68,27 +79,28 @@ class LanguageModel:
 
     def __init__(
         self,
-        path=None,
-        alpha=0.5,
-        beta=1.5,
-        unk_offset=-10.0,
-        boundary=True,
-        words=None,
-        case=None,
-    ):
+        path: str | Path | None = None,
+        alpha: float = 0.5,
+        beta: float = 1.5,
+        unk_offset: float = -10.0,
+        boundary: bool = True,
+        words: Iterable[str] | None = None,
+        case: str | None = None,
+    ) -> None:
         if case not in _CASES:
             raise ValueError(
                 f"language model: expected a case of upper or lower; got {case}"
             )
         self.alpha, self.beta, self.unk_offset = alpha, beta, unk_offset
         self.boundary, self.case = boundary, case
-        self.path = self._model = None
+        self.path: Path | None = None
+        self._model: Any = None
         self._words = None if words is None else sorted(words)
         if path is not None:
             self.load(path)
 
     @mark_as_transfer
-    def load(self, path):
+    def load(self, path: str | Path) -> None:
         """Reads the file.
 
         Arguments
@@ -123,7 +135,7 @@ class LanguageModel:
         if self._words is None:
             self._words = _read_words(path)
 
-    def start(self):
+    def start(self) -> "kenlm.State":
         """Begins a text.
 
         Returns
@@ -145,7 +157,9 @@ class LanguageModel:
             self._model.NullContextWrite(state)
         return state
 
-    def score(self, state, word):
+    def score(
+        self, state: "kenlm.State", word: str
+    ) -> tuple[float, "kenlm.State"]:
         """Scores the next word.
 
         Arguments
@@ -168,7 +182,7 @@ class LanguageModel:
             score += self.unk_offset
         return self.alpha * _LN10 * score + self.beta, after
 
-    def score_beginning(self, text):
+    def score_beginning(self, text: str) -> float:
         """Scores the beginning of a word.
 
         Arguments
@@ -189,7 +203,7 @@ class LanguageModel:
             return 0.0
         return self.alpha * _LN10 * self.unk_offset
 
-    def score_end(self, state):
+    def score_end(self, state: "kenlm.State") -> float:
         """Scores the end of the text.
 
         Arguments
@@ -261,7 +275,12 @@ class HotWords:
     0.0
     """
 
-    def __init__(self, words, weight=10.0, split=str.split):
+    def __init__(
+        self,
+        words: Iterable[str],
+        weight: float = 10.0,
+        split: Callable[[str], list[str]] = str.split,
+    ) -> None:
         self.words, self.weight = list(words), weight
         if isinstance(words, str) or not all(self.words):
             raise ValueError(
@@ -271,15 +290,15 @@ class HotWords:
         for phrase in self.words:
             self._root.insert(split(phrase))
 
-    def split_by(self, split):
+    def split_by(self, split: Callable[[str], list[str]]) -> "HotWords":
         """The same words, with phrases split otherwise than at spaces."""
         return HotWords(self.words, self.weight, split)
 
-    def start(self):
+    def start(self) -> _HotState:
         """The state before the first word."""
         return 0, ((self._root, 0),)
 
-    def add(self, state, text):
+    def add(self, state: _HotState, text: str) -> _HotState:
         """The state after some more letters of the word."""
         kept, places = state
         for letter in text:
@@ -290,7 +309,7 @@ class HotWords:
             )
         return kept, places
 
-    def end_word(self, state):
+    def end_word(self, state: _HotState) -> _HotState:
         """The state after the end of the word."""
         kept, places = state
         ended = [
@@ -302,13 +321,13 @@ class HotWords:
         kept = max([kept, *found])
         return kept, (*(p for p in ended if p[0].after), (self._root, kept))
 
-    def score(self, state):
+    def score(self, state: _HotState) -> float:
         """The score so far in nats, beginnings of words included."""
         kept, places = state
         found = (place.share + count for place, count in places)
         return self.weight * max(kept, *found, 0)
 
-    def final_score(self, state):
+    def final_score(self, state: _HotState) -> float:
         """The score in nats of a text that ends after a word."""
         return self.weight * state[0]
 

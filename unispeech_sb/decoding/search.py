@@ -6,16 +6,18 @@ Words have the times and confidences of the text's best alignment.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
 from speechbrain.decoders.ctc import CTCBaseSearcher, CTCHypothesis
 
 from unispeech_sb.decoding.beams import Beams
-from unispeech_sb.decoding.scoring import HotWords, TextScorer
-from unispeech_sb.decoding.words import TokenToWordMapping, Word
+from unispeech_sb.decoding.scoring import HotWords, LanguageModel, TextScorer
+from unispeech_sb.decoding.words import Tokenizer, TokenToWordMapping, Word
 
 _CHECK = 50
 """Frames after which it is looked for what all prefixes agree on."""
@@ -49,7 +51,7 @@ class Hypothesis:
     """
 
     text: str
-    words: tuple
+    words: tuple[Word, ...]
     score: float
     acoustic_score: float
     lm_score: float
@@ -99,15 +101,15 @@ class PrefixBeamSearch:
 
     def __init__(
         self,
-        tokenizer,
-        language_model=None,
-        hot_words=None,
-        beam_size=100,
-        beam_threshold=10.0,
-        token_threshold=5.0,
-        prune_history=True,
-        patience=1500,
-    ):
+        tokenizer: Tokenizer,
+        language_model: LanguageModel | None = None,
+        hot_words: HotWords | Sequence[str] | None = None,
+        beam_size: int = 100,
+        beam_threshold: float = 10.0,
+        token_threshold: float = 5.0,
+        prune_history: bool = True,
+        patience: int = 1500,
+    ) -> None:
         if beam_size < 1 or beam_threshold < 0 or token_threshold < 0:
             raise ValueError(
                 "search: expected a beam_size from 1 and thresholds from 0; "
@@ -121,14 +123,16 @@ class PrefixBeamSearch:
         self.mapping = TokenToWordMapping(tokenizer)
         if hot_words and not isinstance(hot_words, HotWords):
             hot_words = HotWords(hot_words)
-        if hot_words:
+        if isinstance(hot_words, HotWords):
             hot_words = hot_words.split_by(self.mapping.split_text)
         self.scorer, self.headroom = None, 0.0
         if language_model is not None or hot_words:
             scorer = TextScorer(self.mapping, language_model, hot_words)
             self.scorer, self.headroom = scorer, scorer.headroom
 
-    def decode(self, log_probs, num_best=1, frame_s=1.0):
+    def decode(
+        self, log_probs: torch.Tensor, num_best: int = 1, frame_s: float = 1.0
+    ) -> list[Hypothesis]:
         """Decodes a whole recording.
 
         Arguments
@@ -175,14 +179,16 @@ class BeamWordDecoder:
     Word(text='ab', start_s=0.0, end_s=0.08, confidence=1.0)
     """
 
-    def __init__(self, search, frame_s):
+    def __init__(self, search: PrefixBeamSearch, frame_s: float) -> None:
         self.search, self.frame_s = search, frame_s
         self._beams = Beams(search)
         self._before = search.mapping.delimiter
         # Rows of the frames since the last cut; spans of the word it cuts
-        self._rows, self._begin, self._open = [], 0, []
+        self._rows: list[np.ndarray] = []
+        self._begin = 0
+        self._open: list[Span] = []
 
-    def push(self, log_probs):
+    def push(self, log_probs: torch.Tensor) -> list[Word]:
         """Decodes the next frames.
 
         Arguments
@@ -207,7 +213,7 @@ class BeamWordDecoder:
                 words += self._commit_agreed()
         return words
 
-    def finish(self):
+    def finish(self) -> list[Word]:
         """Decodes what is left.
 
         Returns
@@ -217,7 +223,7 @@ class BeamWordDecoder:
         """
         return list(self.hypotheses(1)[0].words)
 
-    def join(self, words):
+    def join(self, words: Iterable[Word]) -> str:
         """Joins words to one text.
 
         Arguments
@@ -232,7 +238,7 @@ class BeamWordDecoder:
         """
         return self.search.mapping.separator.join(word.text for word in words)
 
-    def partial(self):
+    def partial(self) -> list[Word]:
         """Gives the words that no push has returned; later frames may
         change them.
 
@@ -243,7 +249,9 @@ class BeamWordDecoder:
         """
         return self._words(self._beams.alive[0].tokens())
 
-    def hypotheses(self, num_best, words=()):
+    def hypotheses(
+        self, num_best: int, words: Iterable[Word] = ()
+    ) -> list[Hypothesis]:
         """Ends the recording and gives the best texts.
 
         Arguments
@@ -258,7 +266,9 @@ class BeamWordDecoder:
         list of Hypothesis
             Of different texts, the best first.
         """
-        scorer, by_text = self.search.scorer, {}
+        scorer = self.search.scorer
+        by_text: dict[tuple[str, ...], list[tuple[float, float, list[int]]]]
+        by_text = {}
         for node in self._beams.alive:
             tokens = node.tokens()
             acoustic = self._beams.score(node)
@@ -492,7 +502,13 @@ class PrefixBeamSearcher(CTCBaseSearcher):
     [('ab', (0, 4)), ('a', (7, 8))]
     """
 
-    def __init__(self, tokenizer, vocab_list=None, topk=1, **options):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab_list: Sequence[str] | None = None,
+        topk: int = 1,
+        **options: Any,
+    ) -> None:
         tokens = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
         if vocab_list is not None and list(vocab_list) != tokens:
             raise ValueError(
@@ -505,7 +521,12 @@ class PrefixBeamSearcher(CTCBaseSearcher):
         self.blank_index = tokenizer.blank_index
         self.search = PrefixBeamSearch(tokenizer, **options)
 
-    def decode_beams(self, log_probs, wav_lens=None, lm_start_state=None):
+    def decode_beams(
+        self,
+        log_probs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        lm_start_state: None = None,
+    ) -> list[list[CTCHypothesis]]:
         """Decodes a batch; what calling the searcher does.
 
         Arguments

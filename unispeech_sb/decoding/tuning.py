@@ -1,10 +1,14 @@
 """Search for the weights of a language model on transcribed recordings."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
+from unispeech_sb.decoding.scoring import LanguageModel
 from unispeech_sb.decoding.search import PrefixBeamSearch
+from unispeech_sb.decoding.words import Tokenizer
 
 ALPHAS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0)
 BETAS = (-1.0, 0.0, 1.0, 2.0, 4.0)
@@ -19,7 +23,7 @@ class Point(NamedTuple):
     wer: float
 
 
-def word_error_rate(found, texts):
+def word_error_rate(found: Sequence[str], texts: Sequence[str]) -> float:
     """Word error rate of hypotheses against reference texts, in percent."""
     stats = accumulatable_wer_stats(
         [text.split() for text in texts], [text.split() for text in found]
@@ -30,14 +34,14 @@ def word_error_rate(found, texts):
 
 
 def tune(
-    log_probs,
-    texts,
-    tokenizer,
-    language_model,
-    rounds=2,
-    on_point=None,
-    **search_options,
-):
+    log_probs: Sequence[torch.Tensor],
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    language_model: LanguageModel,
+    rounds: int = 2,
+    on_point: Callable[[Point], object] | None = None,
+    **search_options: Any,
+) -> tuple[Point, list[Point]]:
     """Finds the alpha and beta with the lowest word error rate.
 
     A coarse grid, then ``rounds`` times the eight points around the best one

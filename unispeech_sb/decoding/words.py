@@ -5,9 +5,11 @@ which "▁" begins a word, or words of their own: phones, and scripts without
 spaces.
 """
 
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -64,8 +66,32 @@ class Transcript:
     """
 
     text: str
-    words: tuple
+    words: tuple[Word, ...]
     duration_s: float
+
+
+class Tokenizer(Protocol):
+    """What decoders need of a tokenizer: ``CTCTokenizer`` has it all."""
+
+    ind2lab: Mapping[int, str]
+    lab2ind: Mapping[Hashable, int]
+    specials: list[str]
+    separator: str
+    word_delimiter: str | None
+    delimiter_text: str
+
+    @property
+    def blank_index(self) -> int:
+        """Index of the blank."""
+
+    def encode(self, text: str) -> list[int]:
+        """Indices of a text."""
+
+    def decode(self, indices: Sequence[int]) -> str:
+        """Text of indices, repeats and blanks among them."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
 
 
 class TokenToWordMapping:
@@ -76,7 +102,7 @@ class TokenToWordMapping:
     tokens at which a word ends or, if in ``word_starts``, begins.
     """
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.blank = tokenizer.blank_index
         names = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
@@ -106,7 +132,7 @@ class TokenToWordMapping:
             for index in range(len(names))
         ]
 
-    def merge_into_blank(self, log_probs):
+    def merge_into_blank(self, log_probs: torch.Tensor) -> np.ndarray:
         """Log-posteriors as float64, [T, V]; specials count as blank."""
         rows = log_probs.detach().cpu().double().numpy()
         size = len(self.texts)
@@ -137,7 +163,7 @@ class TokenToWordMapping:
                 words[-1].append(item)
         return [word for word in words if word]
 
-    def num_complete(self, tokens):
+    def num_complete(self, tokens: Sequence[int]) -> int:
         """How many of the first tokens make words no later one can change."""
         if self.by_token:
             return len(tokens)
@@ -148,12 +174,12 @@ class TokenToWordMapping:
                 break
         return count
 
-    def spell(self, indices):
+    def spell(self, indices: Sequence[int]) -> str:
         """The text of one word's tokens."""
         text = self.tokenizer.decode(indices)
         return text.replace(_WORD_START, "") if self.word_starts else text
 
-    def split_text(self, text):
+    def split_text(self, text: str) -> list[str]:
         """Words of a text, in the case in which the model writes them."""
         shown = "".join(self.texts)
         if shown == shown.upper():
@@ -197,11 +223,12 @@ class WordDecoder:
     [Word(text='a', start_s=0.14, end_s=0.16, confidence=1.0)]
     """
 
-    def __init__(self, tokenizer, frame_s):
+    def __init__(self, tokenizer: Tokenizer, frame_s: float) -> None:
         self.frame_s, self.mapping = frame_s, TokenToWordMapping(tokenizer)
-        self._begin, self._frames = 0, []
+        self._begin = 0
+        self._frames: list[tuple[int, float]] = []
 
-    def push(self, log_probs):
+    def push(self, log_probs: torch.Tensor) -> list[Word]:
         """Decodes the next frames.
 
         Arguments
@@ -218,7 +245,7 @@ class WordDecoder:
         self._frames += zip(indices.tolist(), scores.tolist())
         return self._decode(self._num_final())
 
-    def finish(self):
+    def finish(self) -> list[Word]:
         """Decodes what is left.
 
         Returns
@@ -228,7 +255,7 @@ class WordDecoder:
         """
         return self._decode(len(self._frames))
 
-    def partial(self):
+    def partial(self) -> list[Word]:
         """Gives the words that no push has returned; later frames may
         change them.
 
@@ -239,7 +266,7 @@ class WordDecoder:
         """
         return self._words(self._frames)
 
-    def join(self, words):
+    def join(self, words: Iterable[Word]) -> str:
         """Joins words to one text.
 
         Arguments
@@ -308,7 +335,7 @@ class _Run:
     index: int
     first: int
     last: int
-    scores: list
+    scores: list[float]
 
 
 def _runs(frames, begin):
@@ -319,7 +346,12 @@ def _runs(frames, begin):
         begin += len(scores)
 
 
-def greedy_transcript(log_probs, tokenizer, frame_s, duration_s):
+def greedy_transcript(
+    log_probs: torch.Tensor,
+    tokenizer: Tokenizer,
+    frame_s: float,
+    duration_s: float,
+) -> Transcript:
     """Decodes the log-posteriors of a whole recording.
 
     Arguments

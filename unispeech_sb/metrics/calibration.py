@@ -6,6 +6,7 @@ Preez 2006).
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from speechbrain.utils.checkpoints import (
 )
 
 from unispeech_sb.atomic import atomic
-from unispeech_sb.metrics.verification import as_scores
+from unispeech_sb.metrics.verification import Scores, as_scores
 
 _FORMAT = "unispeech_sb calibration 1"
 _MAX_BYTES = 2**16
@@ -66,12 +67,12 @@ class Calibration:
 
     def __init__(
         self,
-        scale=1.0,
-        offset=0.0,
-        quality=None,
-        prior=0.5,
-        num_trials=(0, 0),
-    ):
+        scale: float = 1.0,
+        offset: float = 0.0,
+        quality: Mapping[str, float] | None = None,
+        prior: float = 0.5,
+        num_trials: Sequence[int] = (0, 0),
+    ) -> None:
         self.scale = _number("scale", scale)
         self.offset = _number("offset", offset)
         self.quality = {
@@ -94,7 +95,14 @@ class Calibration:
             )
 
     @classmethod
-    def fit(cls, scores, targets, quality=None, prior=0.01, smoothing=False):
+    def fit(
+        cls,
+        scores: Scores,
+        targets: Scores,
+        quality: Mapping[str, Scores] | None = None,
+        prior: float = 0.01,
+        smoothing: bool = False,
+    ) -> "Calibration":
         """Fits to trials whose truth is known, by logistic regression.
 
         Minimises ``prior * mean(log(1 + 1 / odds))`` of targets plus ``(1 -
@@ -153,7 +161,9 @@ class Calibration:
             (int(targets.sum()), int((~targets).sum())),
         )
 
-    def llr(self, scores, quality=None):
+    def llr(
+        self, scores: Scores, quality: Mapping[str, Scores] | None = None
+    ) -> np.ndarray:
         """Log-likelihood ratios of trials.
 
         Arguments
@@ -176,7 +186,13 @@ class Calibration:
         scores = as_scores(scores, "scores").astype(np.float64)
         return self.scale * scores + self._shift(quality, len(scores))
 
-    def threshold(self, p_target=0.01, c_miss=1.0, c_fa=1.0, quality=None):
+    def threshold(
+        self,
+        p_target: float = 0.01,
+        c_miss: float = 1.0,
+        c_fa: float = 1.0,
+        quality: Mapping[str, Scores] | None = None,
+    ) -> float | np.ndarray:
         """The score from which on accepting costs least, if llrs are right.
 
         Arguments
@@ -212,7 +228,7 @@ class Calibration:
         return (least_llr - self._shift(quality, None)) / self.scale
 
     @mark_as_saver
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Writes a JSON file, whole or not at all.
 
         Arguments
@@ -232,7 +248,7 @@ class Calibration:
             file.write(json.dumps(content, indent=2) + "\n")
 
     @mark_as_transfer
-    def load(self, path):
+    def load(self, path: str | Path) -> None:
         """Takes over the values of a file.
 
         Arguments
@@ -248,7 +264,7 @@ class Calibration:
         self.__dict__.update(vars(self.read(path)))
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | Path) -> "Calibration":
         """Reads the calibration that ``save`` wrote.
 
         Arguments
@@ -288,7 +304,7 @@ class Calibration:
         return self.offset + sum(terms)
 
 
-def _truth(targets, num_trials):
+def _truth(targets: Scores, num_trials: int) -> np.ndarray:
     """Which trials are targets, [N], with both kinds among them."""
     values = as_scores(targets, "targets")
     if len(values) != num_trials or not np.isin(values, (0, 1)).all():
@@ -362,7 +378,12 @@ def _once(pairs):
     return content
 
 
-def fit_logistic(columns, targets, prior, smoothing=False):
+def fit_logistic(
+    columns: Mapping[str, np.ndarray],
+    targets: np.ndarray,
+    prior: float,
+    smoothing: bool = False,
+) -> tuple[dict[str, float], float]:
     """Weights of columns [N], and an offset, whose sum is the best
     log-likelihood ratio at a prior; ``Calibration.fit`` states the cost."""
     features, means, scales = _standardise(columns)
@@ -433,7 +454,10 @@ def _descend(features, targets, prior, smoothing):
     return found.x
 
 
-def quality_measures(durations=None, magnitudes=None):
+def quality_measures(
+    durations: tuple[Scores, Scores] | None = None,
+    magnitudes: tuple[Scores, Scores] | None = None,
+) -> dict[str, np.ndarray]:
     """Quality measures of trials: what, beside the score, shows how reliable
     it is (Thienpondt et al. 2020); the order of a pair does not matter.
 
@@ -481,7 +505,7 @@ def quality_measures(durations=None, magnitudes=None):
     return measures
 
 
-def cllr(positive, negative):
+def cllr(positive: Scores, negative: Scores) -> float:
     """Cost of log-likelihood ratios over all priors, in bits.
 
     ``(mean(log2(1 + exp(-llr))) of targets + mean(log2(1 + exp(llr))) of
@@ -509,7 +533,7 @@ def cllr(positive, negative):
     return _bits(positive, negative, None, None)
 
 
-def min_cllr(positive, negative):
+def min_cllr(positive: Scores, negative: Scores) -> float:
     """The least Cllr that any ascending map of the scores reaches.
 
     It is the isotonic regression (pool adjacent violators) of the truth; the

@@ -1,6 +1,7 @@
 """Confusion matrix of a classifier: counts, a table per class, a picture."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ class ConfusionMatrix:
     [[1, 1], [0, 1]]
     """
 
-    def __init__(self, labels):
+    def __init__(self, labels: Sequence[str]) -> None:
         self.labels = [str(label) for label in labels]
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise ValueError(f"expected labels that differ, got {self.labels}")
@@ -42,7 +43,7 @@ class ConfusionMatrix:
             len(self.labels), len(self.labels), dtype=torch.long
         )
 
-    def append(self, predictions, targets):
+    def append(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
         """Counts a batch.
 
         Arguments
@@ -82,7 +83,7 @@ class ConfusionMatrix:
         )
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         """Share of right predictions, NaN before the first one.
 
         Returns
@@ -92,7 +93,7 @@ class ConfusionMatrix:
         """
         return (self.counts.diagonal().sum() / self.counts.sum()).item()
 
-    def table(self):
+    def table(self) -> str:
         """Lists support, precision, recall and F1 of each class.
 
         As in scikit-learn, a ratio without a denominator is 0, and the macro
@@ -138,7 +139,7 @@ class ConfusionMatrix:
             lines.append(line + f"{recall:6.3f}  {f1:5.3f}  {confusion}")
         return "\n".join(line.rstrip() for line in lines)
 
-    def terminal(self):
+    def terminal(self) -> str:
         """Draws the counts with characters; 15 classes fit 80 columns.
 
         Returns
@@ -165,7 +166,7 @@ class ConfusionMatrix:
             lines.append(f"{i:2d} {label:<{width}}{cells}")
         return "\n".join(lines)
 
-    def write(self, folder, stem="confusion"):
+    def write(self, folder: str | Path, stem: str = "confusion") -> None:
         """Writes the counts, the table and the picture.
 
         Arguments

@@ -2,12 +2,16 @@
 histogram per kind of trial.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.metrics.verification import (
+    Scores,
     as_scores,
     eer,
     error_curve,
@@ -27,7 +31,11 @@ _STEP = 0.005  # of the normal deviate, which a pixel of the curve is
 _DOTS_PER_INCH = 130
 
 
-def write_det(path, systems, p_target=0.01):
+def write_det(
+    path: str | Path,
+    systems: Mapping[str, tuple[Scores, Scores]],
+    p_target: float = 0.01,
+) -> None:
     """Draws the DET curves of systems, with EER and minDCF marked on each.
 
     Both axes are in normal deviates, so scores of two normal distributions
@@ -79,7 +87,12 @@ def write_det(path, systems, p_target=0.01):
     _write(figure, path)
 
 
-def write_histogram(path, positive, negative, thresholds=None):
+def write_histogram(
+    path: str | Path,
+    positive: Scores,
+    negative: Scores,
+    thresholds: Mapping[str, float] | None = None,
+) -> None:
     """Draws how the scores of both kinds of trials are spread.
 
     Arguments

@@ -7,10 +7,16 @@ speaker overlaps itself, it counts once.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+Segments = Sequence[tuple[float, float, Hashable]]
+"""(start, end, speaker) of each segment, in seconds."""
+
+_Errors = TypeVar("_Errors", "ErrorTimes", "JaccardErrors")
 
 
 class ErrorTimes(NamedTuple):
@@ -39,7 +45,7 @@ class ErrorTimes(NamedTuple):
     total_s: float
 
     @property
-    def rate(self):
+    def rate(self) -> float:
         """Diarization error rate; may exceed 1.
 
         Without reference speech it is 0 if there is no error, and otherwise
@@ -72,7 +78,7 @@ class JaccardErrors(NamedTuple):
     num_hypothesis: int
 
     @property
-    def rate(self):
+    def rate(self) -> float:
         """Jaccard error rate, in [0, 1].
 
         Without reference speakers it is 0 if the hypothesis has none either,
@@ -83,13 +89,13 @@ class JaccardErrors(NamedTuple):
 
 
 def diarization_error(
-    reference,
-    hypothesis,
-    uem=None,
-    collar=0.0,
-    skip_overlap=False,
-    nist_mapping=False,
-):
+    reference: Segments,
+    hypothesis: Segments,
+    uem: Sequence[tuple[float, float]] | None = None,
+    collar: float = 0.0,
+    skip_overlap: bool = False,
+    nist_mapping: bool = False,
+) -> ErrorTimes:
     """Seconds of each kind of diarization error of one recording.
 
     At each instant with R speakers in the reference and H in the hypothesis,
@@ -160,7 +166,11 @@ def diarization_error(
     return ErrorTimes(*(float(durations @ count) for count in counts))
 
 
-def jaccard_error(reference, hypothesis, uem=None):
+def jaccard_error(
+    reference: Segments,
+    hypothesis: Segments,
+    uem: Sequence[tuple[float, float]] | None = None,
+) -> JaccardErrors:
     """Jaccard errors of the reference speakers of one recording, as dscore's.
 
     A reference speaker's error is 1 minus the time in common with its speaker
@@ -207,7 +217,11 @@ def jaccard_error(reference, hypothesis, uem=None):
     return JaccardErrors(error_sum, len(true_s), len(found_s))
 
 
-def speaker_count_error(reference, hypothesis, uem=None):
+def speaker_count_error(
+    reference: Segments,
+    hypothesis: Segments,
+    uem: Sequence[tuple[float, float]] | None = None,
+) -> int:
     """How many speakers too many, or too few, were found in a recording.
 
     Arguments
@@ -239,7 +253,7 @@ def speaker_count_error(reference, hypothesis, uem=None):
     return found.num_hypothesis - found.num_reference
 
 
-def sum_errors(errors):
+def sum_errors(errors: Iterable[_Errors]) -> _Errors:
     """Adds up the errors of recordings.
 
     Arguments

@@ -3,13 +3,16 @@ HuBERT's authors measure their clusters (Hsu et al. 2021).
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import entropy
 
 NO_PHONE = -1
 """Stands for the phone of a frame that is to be left out."""
 
 
-def count_pairs(units, phones, num_units, num_phones):
+def count_pairs(
+    units: ArrayLike, phones: ArrayLike, num_units: int, num_phones: int
+) -> np.ndarray:
     """Number of frames of each phone and unit, int64, [P, K], of the unit and
     the phone of each frame, both [T], whose phone is not ``NO_PHONE``."""
     units, phones = np.asarray(units), np.asarray(phones)
@@ -32,7 +35,7 @@ def count_pairs(units, phones, num_units, num_phones):
     return counts.reshape(num_phones, num_units)
 
 
-def unit_quality(counts):
+def unit_quality(counts: ArrayLike) -> dict[str, float]:
     """Scores units by the phones with which they occur.
 
     Arguments
@@ -77,7 +80,7 @@ def unit_quality(counts):
     }
 
 
-def unit_use(counts):
+def unit_use(counts: ArrayLike) -> dict[str, float]:
     """How evenly units are used, for which no phones are needed.
 
     Arguments

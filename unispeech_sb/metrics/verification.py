@@ -6,11 +6,19 @@ detection cost of NIST's evaluations are exact, for tens of millions of trials.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn import functional
+
+Scores = np.ndarray | torch.Tensor | Sequence[float]
+"""Numbers of trials, [N]: scores, or 1 and 0 for what is true of each."""
+
+Indices = np.ndarray | torch.Tensor | Sequence[int]
+"""Places of trials' embeddings in a list of them, [N]."""
 
 _BLOCK = 4096
 """Rows that are scored at once, which bounds the memory."""
@@ -19,7 +27,9 @@ _BLOCK_BYTES = 2**26
 _MIN_SPEAKERS = 3
 
 
-def cosine_scores(embeddings, left, right, block=_BLOCK):
+def cosine_scores(
+    embeddings: torch.Tensor, left: Indices, right: Indices, block: int = _BLOCK
+) -> torch.Tensor:
     """Cosines of pairs of embeddings, in float64.
 
     Arguments
@@ -71,7 +81,12 @@ def cosine_scores(embeddings, left, right, block=_BLOCK):
     return scores.clamp(-1, 1)
 
 
-def cohort_statistics(embeddings, cohort, top_n=None, block=_BLOCK):
+def cohort_statistics(
+    embeddings: torch.Tensor,
+    cohort: torch.Tensor,
+    top_n: int | None = None,
+    block: int = _BLOCK,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and deviation of each embedding's cosines with a cohort.
 
     Arguments
@@ -131,7 +146,12 @@ def cohort_statistics(embeddings, cohort, top_n=None, block=_BLOCK):
     return means, deviations
 
 
-def s_norm(scores, left, right, statistics):
+def s_norm(
+    scores: torch.Tensor,
+    left: Indices,
+    right: Indices,
+    statistics: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
     """Normalises scores by the cohort's on both sides, in their mean.
 
     Arguments
@@ -208,7 +228,7 @@ def _indices(values, limit, name):
     return indices
 
 
-def as_scores(scores, name):
+def as_scores(scores: Scores, name: str) -> np.ndarray:
     """Scores as a float array [N]; ValueError, by the name, for others."""
     if isinstance(scores, torch.Tensor):
         scores = scores.detach().cpu()
@@ -235,8 +255,11 @@ def as_scores(scores, name):
 
 
 def error_curve(
-    positive, negative, positive_weights=None, negative_weights=None
-):
+    positive: Scores,
+    negative: Scores,
+    positive_weights: Scores | None = None,
+    negative_weights: Scores | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both error rates at every threshold that makes a difference.
 
     A trial is accepted when its score is at least the threshold, so trials of
@@ -285,7 +308,12 @@ def error_curve(
     return thresholds, below, false_alarm
 
 
-def eer(positive, negative, positive_weights=None, negative_weights=None):
+def eer(
+    positive: Scores,
+    negative: Scores,
+    positive_weights: Scores | None = None,
+    negative_weights: Scores | None = None,
+) -> tuple[float, float]:
     """Equal error rate: where miss and false-alarm rate cross.
 
     Between two neighbouring points of the curve both rates are interpolated
@@ -330,14 +358,14 @@ def eer(positive, negative, positive_weights=None, negative_weights=None):
 
 
 def min_dcf(
-    positive,
-    negative,
-    p_target=0.01,
-    c_miss=1.0,
-    c_fa=1.0,
-    positive_weights=None,
-    negative_weights=None,
-):
+    positive: Scores,
+    negative: Scores,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    positive_weights: Scores | None = None,
+    negative_weights: Scores | None = None,
+) -> tuple[float, float]:
     """Least detection cost over all thresholds, as NIST and VoxSRC define it.
 
     The cost ``c_miss * p_target * miss + c_fa * (1 - p_target) * fa`` is
@@ -389,8 +417,13 @@ def min_dcf(
 
 
 def actual_dcf(
-    positive, negative, threshold, p_target=0.01, c_miss=1.0, c_fa=1.0
-):
+    positive: Scores,
+    negative: Scores,
+    threshold: float,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> float:
     """Detection cost at a threshold that was chosen before.
 
     Arguments
@@ -514,19 +547,19 @@ class Interval(NamedTuple):
     level: float
     num_speakers: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 def bootstrap(
-    metric,
-    scores,
-    targets,
-    speakers,
-    num_draws=1000,
-    level=0.95,
-    seed=0,
-):
+    metric: Callable[..., float | tuple[float, ...]],
+    scores: Scores,
+    targets: Scores,
+    speakers: tuple[ArrayLike, ArrayLike],
+    num_draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
     """Confidence interval of a metric, for other speakers of the same kind.
 
     Trials that share a speaker are not independent, so resampling trials
@@ -608,7 +641,11 @@ def _value(result):
     return float(result[0] if isinstance(result, tuple) else result)
 
 
-def _checked(scores, targets, speakers):
+def _checked(
+    scores: np.ndarray,
+    targets: Scores,
+    speakers: tuple[ArrayLike, ArrayLike],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Truth and indices of both speakers of each trial, [N]."""
     targets = np.asarray(targets)
     sides = [np.asarray(side) for side in speakers]
