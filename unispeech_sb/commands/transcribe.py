@@ -46,7 +46,7 @@ def transcribe(argv):
         require_extra("kenlm", "lm", "--lm")
 
     from unispeech_sb.dataio.audio import AudioError
-    from unispeech_sb.inference import LongFormASR
+    from unispeech_sb.inference.asr import LongFormASR
 
     form = TRANSCRIPT_FORMATS[arguments.format]
     targets = _targets(files, form, arguments.output_dir)
@@ -354,7 +354,7 @@ def _log_probs(records, arguments):
     from tqdm import tqdm
 
     from unispeech_sb.dataio.audio import read_audio
-    from unispeech_sb.inference import LongFormASR
+    from unispeech_sb.inference.asr import LongFormASR
 
     asr = load_folder(LongFormASR, arguments)
     rows = [
