@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from unispeech_sb.nnet.pooling import (
+    LayerMix,
     WindowStatistics,
     instance_norm,
     masked_statistics,
+    mix_states,
 )
 
 
@@ -97,3 +99,13 @@ def test_padding_is_no_part_of_them(training):
 def test_an_even_window_is_refused():
     with pytest.raises(ValueError, match="odd number of frames; got 4"):
         WindowStatistics(4, 6, frames=4)
+
+
+def test_hidden_states_need_a_layer_mix():
+    states = torch.randn(3, 2, 10, 4)
+    mixed = mix_states(iter(states), LayerMix(3))
+    torch.testing.assert_close(mixed, states.mean(0))
+    feats = states[0]
+    assert mix_states(feats, None) is feats
+    with pytest.raises(ValueError, match="without num_states"):
+        mix_states(iter(states), None)

@@ -17,6 +17,8 @@ from unispeech_sb.checkpoints.files import (
     write_tensors,
 )
 from unispeech_sb.checkpoints.huggingface import FAMILIES
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads.classification import FrameHead
 from unispeech_sb.nnet.transformer import AttentionAdapter
 
 SUFFIXES = (".safetensors", ".bin")
@@ -30,7 +32,7 @@ class Adapters(nn.ModuleDict):
     """Modules under the names that an adapter file gives them."""
 
 
-def adapter_languages(folder):
+def adapter_languages(folder: str | Path) -> list[str]:
     """Lists the languages of a folder.
 
     Arguments
@@ -58,7 +60,9 @@ def adapter_languages(folder):
     return sorted({name for name in names if _PLAIN.fullmatch(name)})
 
 
-def load_adapter(folder, lang, backbone, head):
+def load_adapter(
+    folder: str | Path, lang: str, backbone: Backbone, head: FrameHead
+) -> None:
     """Switches a model to a language.
 
     Both modules are changed in place, or not at all where the file does not
@@ -111,7 +115,13 @@ def load_adapter(folder, lang, backbone, head):
             own.copy_(new)
 
 
-def save_adapter(folder, lang, backbone, head, family):
+def save_adapter(
+    folder: str | Path,
+    lang: str,
+    backbone: Backbone,
+    head: FrameHead,
+    family: str,
+) -> Path:
     """Writes the current adapters and classifier as one language.
 
     Arguments

@@ -6,8 +6,9 @@ et al. 2021, section 3): convolutional features, span masks, transformer.
 
 import difflib
 import inspect
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from unispeech_sb.nnet.frontend import (
     normalize_wavs,
 )
 from unispeech_sb.nnet.lengths import (
+    Lengths,
     absolute_lengths,
     chunk_lengths,
     conv_lengths,
@@ -51,7 +53,7 @@ _LARGE = {
 }
 _BASE = {"normalize_wav": False}
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "unispeech_large": {**_LARGE, "conv_bias": True},
     "unispeech_sat_base": _BASE,
     "unispeech_sat_base_plus": _BASE,
@@ -118,8 +120,8 @@ class BackboneOutput(NamedTuple):
     last_hidden_state: torch.Tensor
     extract_features: torch.Tensor
     lengths: torch.Tensor | None
-    hidden_states: tuple
-    attentions: tuple
+    hidden_states: tuple[torch.Tensor, ...]
+    attentions: tuple[torch.Tensor, ...]
 
 
 class Backbone(Lobe):
@@ -211,46 +213,46 @@ class Backbone(Lobe):
 
     def __init__(
         self,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        hidden_act="gelu",
-        hidden_dropout=0.1,
-        activation_dropout=0.1,
-        attention_dropout=0.1,
-        feat_proj_dropout=0.0,
-        layerdrop=0.1,
-        initializer_range=0.02,
-        layer_norm_eps=1e-5,
-        feat_extract_norm="group",
-        feat_extract_activation="gelu",
-        conv_dim=(512, 512, 512, 512, 512, 512, 512),
-        conv_stride=(5, 2, 2, 2, 2, 2, 2),
-        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
-        conv_bias=False,
-        num_conv_pos_embeddings=128,
-        num_conv_pos_embedding_groups=16,
-        pos_conv_weight_norm=True,
-        do_stable_layer_norm=False,
-        adapter_attn_dim=None,
-        apply_spec_augment=False,
-        mask_time_prob=0.05,
-        mask_time_length=10,
-        mask_time_min_masks=2,
-        mask_feature_prob=0.0,
-        mask_feature_length=10,
-        mask_feature_min_masks=0,
-        normalize_wav=False,
-        normalize_eps=1e-5,
-        output_norm=False,
-        freeze=False,
-        freeze_feature_extractor=False,
-        output_all_hiddens=False,
-        gradient_checkpointing=False,
-        last_state="normed",
-        mask_rule="hf",
-    ):
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str = "gelu",
+        hidden_dropout: float = 0.1,
+        activation_dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        feat_proj_dropout: float = 0.0,
+        layerdrop: float = 0.1,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-5,
+        feat_extract_norm: str = "group",
+        feat_extract_activation: str = "gelu",
+        conv_dim: Sequence[int] = (512, 512, 512, 512, 512, 512, 512),
+        conv_stride: Sequence[int] = (5, 2, 2, 2, 2, 2, 2),
+        conv_kernel: Sequence[int] = (10, 3, 3, 3, 3, 2, 2),
+        conv_bias: bool = False,
+        num_conv_pos_embeddings: int = 128,
+        num_conv_pos_embedding_groups: int = 16,
+        pos_conv_weight_norm: bool = True,
+        do_stable_layer_norm: bool = False,
+        adapter_attn_dim: int | None = None,
+        apply_spec_augment: bool = False,
+        mask_time_prob: float = 0.05,
+        mask_time_length: int = 10,
+        mask_time_min_masks: int = 2,
+        mask_feature_prob: float = 0.0,
+        mask_feature_length: int = 10,
+        mask_feature_min_masks: int = 0,
+        normalize_wav: bool = False,
+        normalize_eps: float = 1e-5,
+        output_norm: bool = False,
+        freeze: bool = False,
+        freeze_feature_extractor: bool = False,
+        output_all_hiddens: bool = False,
+        gradient_checkpointing: bool = False,
+        last_state: str = "normed",
+        mask_rule: str = "hf",
+    ) -> None:
         arguments = dict(locals())
         names = _options(Backbone)
         super().__init__({name: arguments[name] for name in names})
@@ -270,7 +272,7 @@ class Backbone(Lobe):
         self.train()
 
     @classmethod
-    def from_preset(cls, name, **overrides):
+    def from_preset(cls, name: str, **overrides: Any) -> "Backbone":
         """Builds a backbone by name: the one dial of a recipe.
 
         Arguments
@@ -309,15 +311,15 @@ class Backbone(Lobe):
     @classmethod
     def from_pretrained(
         cls,
-        source,
-        save_path=None,
-        output_norm=False,
-        freeze=False,
-        freeze_feature_extractor=False,
-        apply_spec_augment=False,
-        output_all_hiddens=False,
-        **overrides,
-    ):
+        source: str | Path,
+        save_path: str | None = None,
+        output_norm: bool = False,
+        freeze: bool = False,
+        freeze_feature_extractor: bool = False,
+        apply_spec_augment: bool = False,
+        output_all_hiddens: bool = False,
+        **overrides: Any,
+    ) -> "Backbone":
         """Loads a checkpoint, with the keywords of SpeechBrain's SSL lobes.
 
         Arguments
@@ -375,7 +377,9 @@ class Backbone(Lobe):
         load_strict(backbone, tensors, path, assign=True)
         return backbone
 
-    def forward(self, wav, wav_lens=None):
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Extracts features.
 
         Arguments
@@ -405,7 +409,12 @@ class Backbone(Lobe):
             last = state
         return last
 
-    def iter_states(self, wav, wav_lens=None, last_state=None):
+    def iter_states(
+        self,
+        wav: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        last_state: str | None = None,
+    ) -> Iterator[torch.Tensor]:
         """Yields the hidden states one by one, as they are computed.
 
         ``LayerMix`` sums them on the way: without gradients only one is kept
@@ -425,10 +434,10 @@ class Backbone(Lobe):
         torch.Tensor
             The encoder's input, then the output of each block, [B, T, D].
         """
-        last_state = last_state or self.last_state
-        _check_choice("last_state", last_state)
+        chosen = last_state or self.last_state
+        _check_choice("last_state", chosen)
         feats, _, lengths = self._features(wav, wav_lens)
-        raw = last_state == "raw"
+        raw = chosen == "raw"
         for state, _ in self._states(feats, lengths, raw_last=raw):
             if self.output_norm:
                 counts = None if lengths is None else lengths * self.dim
@@ -437,12 +446,12 @@ class Backbone(Lobe):
 
     def encode(
         self,
-        wav,
-        wav_lens=None,
-        mask_time_indices=None,
-        output_hidden_states=False,
-        output_attentions=False,
-    ):
+        wav: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> BackboneOutput:
         """Extracts features and what leads to them.
 
         Arguments
@@ -468,7 +477,8 @@ class Backbone(Lobe):
             wav, wav_lens, mask_time_indices
         )
         raw = self.last_state == "raw"
-        states, maps = [], []
+        states: list[torch.Tensor] = []
+        maps = []
         for state, attention_map in self._states(
             feats, lengths, output_attentions, raw
         ):
@@ -483,7 +493,7 @@ class Backbone(Lobe):
             attentions=tuple(maps[1:]) if output_attentions else (),
         )
 
-    def output_lengths(self, lengths):
+    def output_lengths(self, lengths: Lengths) -> Lengths:
         """Counts frames by the convolutions' formula, whatever ``mask_rule``.
 
         Arguments
@@ -504,7 +514,9 @@ class Backbone(Lobe):
         extractor = self.feature_extractor
         return conv_lengths(lengths, extractor.kernels, extractor.strides)
 
-    def frame_lens(self, num_samples, wav_lens):
+    def frame_lens(
+        self, num_samples: int, wav_lens: torch.Tensor
+    ) -> torch.Tensor:
         """Relative lengths of the features, exact to the frame.
 
         Arguments
@@ -530,7 +542,7 @@ class Backbone(Lobe):
         frames = self._valid_frames(lengths, num_samples)
         return frames / self.output_lengths(num_samples)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "Backbone":
         """Sets the mode, except where frozen: ``Brain.fit`` would undo it.
 
         Arguments

@@ -1,7 +1,10 @@
 """What every lobe has in common: its own arguments, and strict files."""
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.utils.checkpoints import (
@@ -40,7 +43,7 @@ class _MetaInit(TorchFunctionMode):
 
 
 @contextmanager
-def without_weights(source):
+def without_weights(source: str | Path) -> Iterator[None]:
     """Builds modules on the meta device, as their weights are in a file.
 
     Their parameters have shapes but no memory, and nothing is drawn. The name
@@ -83,12 +86,12 @@ class Lobe(nn.Module):
     {'input_size': 4}
     """
 
-    def __init__(self, config):
+    def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
 
     @mark_as_saver
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Writes weights and constructor arguments to one file.
 
         Arguments
@@ -101,7 +104,7 @@ class Lobe(nn.Module):
         write_tensors(path, self.state_dict(), {"lobe": json.dumps(own)})
 
     @mark_as_transfer
-    def load(self, path):
+    def load(self, path: str | Path) -> None:
         """Loads a file that must fit exactly.
 
         Arguments
@@ -117,7 +120,7 @@ class Lobe(nn.Module):
         load_strict(self, read_tensors(path), path)
 
     @mark_as_loader
-    def recover(self, path, end_of_epoch):
+    def recover(self, path: str | Path, end_of_epoch: bool) -> None:
         """Loads a file of a training checkpoint.
 
         Arguments

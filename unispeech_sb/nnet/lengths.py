@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-_Lengths = TypeVar("_Lengths", int, torch.Tensor)
+Lengths = TypeVar("Lengths", int, torch.Tensor)
 
 
 def absolute_lengths(wav_lens: torch.Tensor, max_length: int) -> torch.Tensor:
@@ -38,8 +38,8 @@ def absolute_lengths(wav_lens: torch.Tensor, max_length: int) -> torch.Tensor:
 
 
 def conv_lengths(
-    lengths: _Lengths, kernels: Sequence[int], strides: Sequence[int]
-) -> _Lengths:
+    lengths: Lengths, kernels: Sequence[int], strides: Sequence[int]
+) -> Lengths:
     """Counts what a stack of unpadded convolutions leaves of each length.
 
     One layer maps ``n`` to ``floor((n - kernel) / stride) + 1``.

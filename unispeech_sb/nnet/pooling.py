@@ -15,6 +15,11 @@ _FLOOR = 1e-5
 """Least variance over a window, for the root's slope."""
 
 
+States = torch.Tensor | Iterable[torch.Tensor]
+"""Hidden states, [L+1, B, T, D] or each of them, [B, T, D]; or features, [B, T,
+D], where there is nothing to mix."""
+
+
 class LayerMix(nn.Module):
     """Softmax-weighted sum of hidden states (SUPERB; transformers'
     ``use_weighted_layer_sum``).
@@ -35,9 +40,7 @@ class LayerMix(nn.Module):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(num_states))
 
-    def forward(
-        self, states: torch.Tensor | Iterable[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, states: States) -> torch.Tensor:
         """Sums the states.
 
         They are added up one by one as they come: where no gradient is
@@ -64,6 +67,18 @@ class LayerMix(nn.Module):
                 f"layer mix: expected {len(weights)} hidden states; got {count}"
             )
         return mixed
+
+
+def mix_states(states: States, layer_mix: LayerMix | None) -> torch.Tensor:
+    """The sum of hidden states; without a layer mix, features as they are."""
+    if layer_mix is not None:
+        return layer_mix(states)
+    if not isinstance(states, torch.Tensor):
+        raise ValueError(
+            "head without num_states: expected features [B, T, D]; got "
+            "hidden states one by one"
+        )
+    return states
 
 
 def masked_mean(

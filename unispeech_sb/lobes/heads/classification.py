@@ -1,11 +1,20 @@
 """Heads that classify utterances and frames: transformers' and SUPERB's."""
 
+from typing import cast
+
+import torch
 from torch import nn
 
 from unispeech_sb.lobes.lobe import Lobe
 from unispeech_sb.nnet.lengths import absolute_lengths
-from unispeech_sb.nnet.pooling import LayerMix, masked_mean
+from unispeech_sb.nnet.pooling import (
+    LayerMix,
+    States,
+    masked_mean,
+    mix_states,
+)
 from unispeech_sb.nnet.recurrence import run_padded
+from unispeech_sb.nnet.spec_augment import SpecAugment
 
 
 class UtteranceHead(Lobe):
@@ -37,12 +46,12 @@ class UtteranceHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_classes,
-        proj_size=256,
-        use_weighted_layer_sum=False,
-        num_states=None,
-    ):
+        input_size: int,
+        num_classes: int,
+        proj_size: int = 256,
+        use_weighted_layer_sum: bool = False,
+        num_states: int | None = None,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -52,18 +61,20 @@ class UtteranceHead(Lobe):
                 "num_states": num_states,
             }
         )
-        if use_weighted_layer_sum and num_states is None:
-            raise ValueError(
-                "UtteranceHead: expected num_states, which "
-                "use_weighted_layer_sum needs; got None"
-            )
-        self.layer_mix = (
-            LayerMix(num_states) if use_weighted_layer_sum else None
-        )
+        self.layer_mix = None
+        if use_weighted_layer_sum:
+            if num_states is None:
+                raise ValueError(
+                    "UtteranceHead: expected num_states, which "
+                    "use_weighted_layer_sum needs; got None"
+                )
+            self.layer_mix = LayerMix(num_states)
         self.projector = nn.Linear(input_size, proj_size)
         self.classifier = nn.Linear(proj_size, num_classes)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores each utterance.
 
         Arguments
@@ -82,7 +93,9 @@ class UtteranceHead(Lobe):
         """
         return self.classifier(self.embed(feats, lengths))
 
-    def embed(self, feats, lengths=None):
+    def embed(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Pools each utterance to one vector.
 
         Arguments
@@ -97,8 +110,7 @@ class UtteranceHead(Lobe):
         torch.Tensor
             Embeddings, [B, proj_size].
         """
-        if self.layer_mix is not None:
-            feats = self.layer_mix(feats)
+        feats = mix_states(feats, self.layer_mix)
         # The projector is affine, so it may follow the mean: T times cheaper.
         return self.projector(masked_mean(feats, lengths))
 
@@ -130,7 +142,13 @@ class FrameHead(Lobe):
     torch.Size([2, 10, 4])
     """
 
-    def __init__(self, input_size, num_classes, dropout=0.0, num_states=None):
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        num_states: int | None = None,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -143,7 +161,9 @@ class FrameHead(Lobe):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(input_size, num_classes)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores each frame.
 
         Arguments
@@ -159,8 +179,7 @@ class FrameHead(Lobe):
         torch.Tensor
             Logits, [B, T, C].
         """
-        if self.layer_mix is not None:
-            feats = self.layer_mix(feats)
+        feats = mix_states(feats, self.layer_mix)
         return self.classifier(self.dropout(feats))
 
 
@@ -202,15 +221,15 @@ class RecurrentHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_classes,
-        proj_size=1024,
-        hidden_size=1024,
-        num_layers=2,
-        dropout=0.2,
-        num_states=None,
-        spec_augment=None,
-    ):
+        input_size: int,
+        num_classes: int,
+        proj_size: int = 1024,
+        hidden_size: int = 1024,
+        num_layers: int = 2,
+        dropout: float = 0.2,
+        num_states: int | None = None,
+        spec_augment: SpecAugment | None = None,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -234,7 +253,9 @@ class RecurrentHead(Lobe):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(sizes[-1], num_classes)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores each frame.
 
         Arguments
@@ -251,16 +272,15 @@ class RecurrentHead(Lobe):
         torch.Tensor
             Logits, [B, T, C]. Frames in the padding hold anything.
         """
-        if self.layer_mix is not None:
-            feats = self.layer_mix(feats)
-        frames = None
+        mixed, frames = mix_states(feats, self.layer_mix), None
         if lengths is not None:
-            frames = absolute_lengths(lengths, feats.shape[1]).cpu()
+            frames = absolute_lengths(lengths, mixed.shape[1]).cpu()
         if self.spec_augment is not None:
-            feats = self.spec_augment(feats, frames)
-        hidden = self.projector(feats)
+            mixed = self.spec_augment(mixed, frames)
+        hidden = self.projector(mixed)
         for layer in self.layers:
-            hidden = self.dropout(run_padded(layer, hidden, frames))
+            lstm = cast(nn.LSTM, layer)
+            hidden = self.dropout(run_padded(lstm, hidden, frames))
         return self.classifier(hidden)
 
 
@@ -289,7 +309,13 @@ class ProjectedFrameHead(Lobe):
     torch.Size([2, 10, 74])
     """
 
-    def __init__(self, input_size, num_classes, proj_size=256, num_states=None):
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        proj_size: int = 256,
+        num_states: int | None = None,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -302,7 +328,9 @@ class ProjectedFrameHead(Lobe):
         self.projector = nn.Linear(input_size, proj_size)
         self.classifier = nn.Linear(proj_size, num_classes)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores each frame.
 
         Arguments
@@ -318,6 +346,5 @@ class ProjectedFrameHead(Lobe):
         torch.Tensor
             Logits, [B, T, C].
         """
-        if self.layer_mix is not None:
-            feats = self.layer_mix(feats)
+        feats = mix_states(feats, self.layer_mix)
         return self.classifier(self.projector(feats))

@@ -2,6 +2,8 @@
 recordings, and that of the authors' EEND with vector clustering.
 """
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -11,11 +13,13 @@ from unispeech_sb.nnet.eend import (
     interpolate_frames,
     speaker_means,
 )
-from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.lengths import Lengths, absolute_lengths, length_mask
 from unispeech_sb.nnet.pooling import (
     LayerMix,
+    States,
     WindowStatistics,
     instance_norm,
+    mix_states,
 )
 from unispeech_sb.nnet.recurrence import run_padded
 
@@ -65,15 +69,15 @@ class DiarizationHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_speakers=2,
-        hidden_size=512,
-        num_layers=1,
-        bidirectional=False,
-        dropout=0.0,
-        num_states=None,
-        context=0,
-    ):
+        input_size: int,
+        num_speakers: int = 2,
+        hidden_size: int = 512,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        num_states: int | None = None,
+        context: int = 0,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -110,7 +114,9 @@ class DiarizationHead(Lobe):
         self.dropout = nn.Dropout(dropout)
         self.activities = nn.Linear(width, num_speakers)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores the activity of each speaker in each frame.
 
         Arguments
@@ -128,18 +134,17 @@ class DiarizationHead(Lobe):
             Activities before the sigmoid, [B, T, S]. Frames in the padding
             hold anything.
         """
-        if self.layer_mix is not None:
-            feats = self.layer_mix(feats)
-        frames = None
+        hidden, frames = mix_states(feats, self.layer_mix), None
         if lengths is not None:
-            frames = absolute_lengths(lengths, feats.shape[1]).cpu()
+            frames = absolute_lengths(lengths, hidden.shape[1]).cpu()
         if self.window is not None:
-            feats = self.window(feats, frames)
+            hidden = self.window(hidden, frames)
         for layer in self.layers:
-            feats = self.dropout(run_padded(layer, feats, frames))
-        return self.activities(feats)
+            lstm = cast(nn.LSTM, layer)
+            hidden = self.dropout(run_padded(lstm, hidden, frames))
+        return self.activities(hidden)
 
-    def output_lengths(self, frames):
+    def output_lengths(self, frames: Lengths) -> Lengths:
         """Counts frames of the output: as many as of the features.
 
         Arguments
@@ -200,15 +205,15 @@ class EENDVCHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_states,
-        num_speakers=3,
-        num_known_speakers=1,
-        model_size=256,
-        num_layers=6,
-        num_heads=8,
-        speaker_size=256,
-    ):
+        input_size: int,
+        num_states: int,
+        num_speakers: int = 3,
+        num_known_speakers: int = 1,
+        model_size: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        speaker_size: int = 256,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -236,7 +241,12 @@ class EENDVCHead(Lobe):
         self.alpha = nn.Parameter(torch.rand(()) + 0.5)
         self.beta = nn.Parameter(torch.rand(()) + 0.5)
 
-    def forward(self, feats, lengths=None, num_frames=None):
+    def forward(
+        self,
+        feats: States,
+        lengths: torch.Tensor | None = None,
+        num_frames: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Finds the local speakers of each chunk.
 
         Arguments
@@ -262,7 +272,12 @@ class EENDVCHead(Lobe):
         encoded, _ = self._encoded(feats, lengths, num_frames)
         return self._outputs(encoded)
 
-    def estimate(self, feats, lengths=None, num_frames=None):
+    def estimate(
+        self,
+        feats: States,
+        lengths: torch.Tensor | None = None,
+        num_frames: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gives what clustering over a recording needs of each chunk.
 
         Arguments
@@ -285,7 +300,7 @@ class EENDVCHead(Lobe):
         logits, vectors = self._outputs(encoded)
         return logits.sigmoid(), speaker_means(logits, vectors, num_frames)
 
-    def output_lengths(self, frames):
+    def output_lengths(self, frames: Lengths) -> Lengths:
         """Counts 40 ms frames.
 
         Exact for whole chunks: a waveform of ``640 n`` samples has

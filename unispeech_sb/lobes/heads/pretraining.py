@@ -2,6 +2,7 @@
 section 3), under the names of transformers' ``ForPreTraining``.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -92,15 +93,15 @@ class UniSpeechHead(Lobe):
 
     def __init__(
         self,
-        hidden_size,
-        conv_size,
-        codevectors=(2, 320, 256),
-        proj_codevector_dim=256,
-        num_ctc_classes=80,
-        replace_prob=0.5,
-        dropouts=(0.0, 0.1),
-        project_up=True,
-    ):
+        hidden_size: int,
+        conv_size: int,
+        codevectors: Sequence[int] = (2, 320, 256),
+        proj_codevector_dim: int = 256,
+        num_ctc_classes: int = 80,
+        replace_prob: float = 0.5,
+        dropouts: Sequence[float] = (0.0, 0.1),
+        project_up: bool = True,
+    ) -> None:
         super().__init__(
             {
                 "hidden_size": hidden_size,
@@ -133,14 +134,14 @@ class UniSpeechHead(Lobe):
 
     def forward(
         self,
-        last_hidden_state,
-        extract_features,
-        lengths=None,
-        replace_prob=None,
-        temperature=2.0,
-        generator=None,
-        one_hots=None,
-    ):
+        last_hidden_state: torch.Tensor,
+        extract_features: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        replace_prob: float | torch.Tensor | None = None,
+        temperature: float = 2.0,
+        generator: torch.Generator | None = None,
+        one_hots: torch.Tensor | None = None,
+    ) -> UniSpeechHeadOutput:
         """Computes what both losses compare.
 
         As in the authors' code, frames are replaced in evaluation too, padded
@@ -286,15 +287,15 @@ class UniSpeechSATHead(Lobe):
 
     def __init__(
         self,
-        hidden_size,
-        num_clusters,
-        proj_codevector_dim=256,
-        codevectors=(2, 320, 256),
-        label_dim=None,
-        logit_temp=0.1,
-        extract_norm=None,
-        layer_norm_eps=1e-5,
-    ):
+        hidden_size: int,
+        num_clusters: int,
+        proj_codevector_dim: int = 256,
+        codevectors: Sequence[int] = (2, 320, 256),
+        label_dim: int | None = None,
+        logit_temp: float = 0.1,
+        extract_norm: str | None = None,
+        layer_norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__(
             {
                 "hidden_size": hidden_size,
@@ -333,14 +334,14 @@ class UniSpeechSATHead(Lobe):
 
     def forward(
         self,
-        last_hidden_state,
-        layer_state=None,
-        lengths=None,
-        temperature=2.0,
-        generator=None,
-        one_hots=None,
-        noise=None,
-    ):
+        last_hidden_state: torch.Tensor,
+        layer_state: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        temperature: float = 2.0,
+        generator: torch.Generator | None = None,
+        one_hots: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> UniSpeechSATHeadOutput:
         """Computes what both losses compare.
 
         Arguments

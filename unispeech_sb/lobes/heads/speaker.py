@@ -7,6 +7,7 @@ AAM-softmax with sub-centres and the inter-top-k penalty (the authors').
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -22,9 +23,11 @@ from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.losses import aam_softmax_loss, am_softmax_loss
 from unispeech_sb.nnet.pooling import (
     LayerMix,
+    States,
     batch_normalized,
     instance_norm,
     masked_statistics,
+    mix_states,
 )
 
 _LENGTH_RULES = ("exact", "hf")
@@ -75,15 +78,15 @@ class SpeakerHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        tdnn_dim=(512, 512, 512, 512, 1500),
-        tdnn_kernel=(5, 3, 3, 1, 1),
-        tdnn_dilation=(1, 2, 3, 1, 1),
-        xvector_output_dim=512,
-        num_states=None,
-        tdnn_lengths=_LENGTH_RULES[0],
-        relu=False,
-    ):
+        input_size: int,
+        tdnn_dim: Sequence[int] = (512, 512, 512, 512, 1500),
+        tdnn_kernel: Sequence[int] = (5, 3, 3, 1, 1),
+        tdnn_dilation: Sequence[int] = (1, 2, 3, 1, 1),
+        xvector_output_dim: int = 512,
+        num_states: int | None = None,
+        tdnn_lengths: str = _LENGTH_RULES[0],
+        relu: bool = False,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -118,7 +121,9 @@ class SpeakerHead(Lobe):
         self.classifier = nn.Linear(xvector_output_dim, xvector_output_dim)
         self.activation = nn.ReLU() if relu else nn.Identity()
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Computes what the training objective takes.
 
         Arguments
@@ -136,7 +141,7 @@ class SpeakerHead(Lobe):
         """
         return self.project(self.embed(feats, lengths))
 
-    def project(self, embeddings):
+    def project(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Goes from the vectors that are compared to those that train.
 
         Arguments
@@ -151,7 +156,9 @@ class SpeakerHead(Lobe):
         """
         return self.activation(self.classifier(embeddings))
 
-    def embed(self, feats, lengths=None):
+    def embed(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Computes the speaker vectors that are compared.
 
         Arguments
@@ -174,8 +181,7 @@ class SpeakerHead(Lobe):
         ValueError
             When a row is too short for the time-delay layers.
         """
-        if self.layer_mix is not None:
-            feats = self.layer_mix(feats)
+        feats = mix_states(feats, self.layer_mix)
         pooled = self._pooled_frames(feats, lengths)
         hidden = self.projector(feats).transpose(1, 2)
         for layer in self.tdnn:
@@ -264,15 +270,15 @@ class ECAPAHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_states,
-        channels=512,
-        embedding_size=256,
-        pooled_channels=1536,
-        scale=8,
-        se_channels=128,
-        attention_channels=128,
-    ):
+        input_size: int,
+        num_states: int,
+        channels: int = 512,
+        embedding_size: int = 256,
+        pooled_channels: int = 1536,
+        scale: int = 8,
+        se_channels: int = 128,
+        attention_channels: int = 128,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -298,7 +304,9 @@ class ECAPAHead(Lobe):
         self.bn = nn.BatchNorm1d(2 * pooled_channels)
         self.linear = nn.Linear(2 * pooled_channels, embedding_size)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embeds each utterance.
 
         Arguments
@@ -316,7 +324,7 @@ class ECAPAHead(Lobe):
         """
         return self.project(self.embed(feats, lengths))
 
-    def project(self, embeddings):
+    def project(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Returns its input: what is compared is what trains.
 
         Arguments
@@ -331,7 +339,9 @@ class ECAPAHead(Lobe):
         """
         return embeddings
 
-    def embed(self, feats, lengths=None):
+    def embed(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embeds each utterance: the same as ``forward``.
 
         Arguments
@@ -394,12 +404,12 @@ class StatisticsHead(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_states,
-        num_classes=None,
-        proj_size=384,
-        embedding_size=192,
-    ):
+        input_size: int,
+        num_states: int,
+        num_classes: int | None = None,
+        proj_size: int = 384,
+        embedding_size: int = 192,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -417,7 +427,9 @@ class StatisticsHead(Lobe):
         if num_classes is not None:
             self.classifier = nn.Linear(embedding_size, num_classes)
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores each utterance.
 
         Arguments
@@ -435,7 +447,9 @@ class StatisticsHead(Lobe):
         """
         return self.project(self.embed(feats, lengths))
 
-    def embed(self, feats, lengths=None):
+    def embed(
+        self, feats: States, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Pools each utterance to one vector.
 
         Arguments
@@ -457,7 +471,7 @@ class StatisticsHead(Lobe):
         pooled = masked_statistics(feats, counts)
         return self.embedding(batch_normalized(self.norm, pooled))
 
-    def project(self, embeddings):
+    def project(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Embeddings to what trains.
 
         Arguments
@@ -503,7 +517,13 @@ class AMSoftmax(Lobe):
     torch.Size([])
     """
 
-    def __init__(self, input_size, num_classes, scale=30.0, margin=0.4):
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        scale: float = 30.0,
+        margin: float = 0.4,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -519,7 +539,9 @@ class AMSoftmax(Lobe):
         self.weight = nn.Parameter(torch.empty(input_size, num_classes))
         nn.init.xavier_normal_(self.weight)
 
-    def forward(self, vectors, labels=None):
+    def forward(
+        self, vectors: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores speakers, or computes the loss of the right ones.
 
         Arguments
@@ -592,14 +614,14 @@ class AAMSoftmax(Lobe):
 
     def __init__(
         self,
-        input_size,
-        num_classes,
-        scale=32.0,
-        margin=0.2,
-        sub_centers=1,
-        top_k=5,
-        top_k_margin=0.1,
-    ):
+        input_size: int,
+        num_classes: int,
+        scale: float = 32.0,
+        margin: float = 0.2,
+        sub_centers: int = 1,
+        top_k: int = 5,
+        top_k_margin: float = 0.1,
+    ) -> None:
         super().__init__(
             {
                 "input_size": input_size,
@@ -628,7 +650,9 @@ class AAMSoftmax(Lobe):
         )
         nn.init.xavier_normal_(self.weight)
 
-    def forward(self, vectors, labels=None):
+    def forward(
+        self, vectors: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores speakers, or computes the loss of the right ones.
 
         Arguments
@@ -661,7 +685,7 @@ class AAMSoftmax(Lobe):
         )
 
 
-def margin_ramp(epochs, start=2.0, stop=2.0):
+def margin_ramp(epochs: float, start: float = 2.0, stop: float = 2.0) -> float:
     """Share of the margins in force at a point of the training.
 
     None up to ``start``, all of it from ``stop`` on, and a straight line

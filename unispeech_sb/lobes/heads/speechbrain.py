@@ -4,6 +4,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads.classification import (
+    FrameHead,
+    ProjectedFrameHead,
+    RecurrentHead,
+    UtteranceHead,
+)
+from unispeech_sb.lobes.heads.speaker import (
+    AAMSoftmax,
+    AMSoftmax,
+    ECAPAHead,
+    SpeakerHead,
+    StatisticsHead,
+)
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
 
@@ -37,7 +51,12 @@ class FramePosteriors(nn.Module):
     torch.Size([2, 4, 5])
     """
 
-    def __init__(self, backbone, head, blank_index=0):
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: FrameHead | RecurrentHead | ProjectedFrameHead,
+        blank_index: int = 0,
+    ) -> None:
         super().__init__()
         num_classes = head.classifier.out_features
         if not 0 <= blank_index < num_classes:
@@ -49,7 +68,9 @@ class FramePosteriors(nn.Module):
         self.head = head
         self.blank_index = blank_index
 
-    def forward(self, wav, wav_lens=None):
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scores the frames of waveforms.
 
         Arguments
@@ -113,13 +134,20 @@ class UtteranceEncoder(nn.Module):
     torch.Size([2, 1, 8])
     """
 
-    def __init__(self, backbone, head, allow_silence=False):
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: UtteranceHead | StatisticsHead | SpeakerHead | ECAPAHead,
+        allow_silence: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.allow_silence = allow_silence
 
-    def forward(self, wav, wav_lens=None):
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embeds waveforms.
 
         Arguments
@@ -166,7 +194,11 @@ class UtterancePosteriors(nn.Module):
     torch.Size([2, 1])
     """
 
-    def __init__(self, head, problem_type=PROBLEM_TYPES[0]):
+    def __init__(
+        self,
+        head: UtteranceHead | StatisticsHead,
+        problem_type: str = PROBLEM_TYPES[0],
+    ) -> None:
         super().__init__()
         if problem_type not in PROBLEM_TYPES:
             raise ValueError(
@@ -176,7 +208,7 @@ class UtterancePosteriors(nn.Module):
         self.head = head
         self.problem_type = problem_type
 
-    def forward(self, embeddings):
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Scores embeddings.
 
         Arguments
@@ -189,6 +221,7 @@ class UtterancePosteriors(nn.Module):
         torch.Tensor
             Log-posteriors in float32, [B, 1, C].
         """
+        assert self.head.classifier is not None  # of a head with classes
         logits = self.head.classifier(embeddings).float()
         if self.problem_type == "multi_label_classification":
             return F.logsigmoid(logits)
@@ -219,12 +252,16 @@ class SpeakerPosteriors(nn.Module):
     torch.Size([2, 1])
     """
 
-    def __init__(self, head, objective):
+    def __init__(
+        self,
+        head: SpeakerHead | ECAPAHead | StatisticsHead,
+        objective: AMSoftmax | AAMSoftmax,
+    ) -> None:
         super().__init__()
         self.head = head
         self.objective = objective
 
-    def forward(self, embeddings):
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Scores embeddings.
 
         Arguments
@@ -252,7 +289,9 @@ class PassThrough(nn.Module):
     tensor([1.])
     """
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Returns the input.
 
         Arguments

@@ -2,7 +2,10 @@
 the head of an earlier one.
 """
 
+import operator
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +13,11 @@ import torch
 from torch import nn
 
 from unispeech_sb.checkpoints.files import load_strict, read_tensors
-from unispeech_sb.lobes.backbone import BackboneOutput
+from unispeech_sb.lobes.backbone import Backbone, BackboneOutput
+from unispeech_sb.lobes.lobe import Lobe
 from unispeech_sb.nnet.contrastive import feature_penalty
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.masking import SpanMasks
 from unispeech_sb.nnet.quantizer import gumbel_temperature
 
 _CLASSIFIERS = ("ctc_proj.weight", "ctc_proj.bias", "label_embeddings_concat")
@@ -41,12 +46,14 @@ class PretrainingOutput(NamedTuple):
     2
     """
 
-    losses: dict
+    losses: dict[str, torch.Tensor]
     sample_size: int
-    diagnostics: dict
+    diagnostics: dict[str, torch.Tensor]
 
 
-def weighted_loss(output, weights):
+def weighted_loss(
+    output: PretrainingOutput, weights: Mapping[str, float]
+) -> torch.Tensor:
     """Sums the losses of a batch as the authors' criteria do.
 
     The result is a sum over ``sample_size`` frames. Before an update the
@@ -83,7 +90,8 @@ def weighted_loss(output, weights):
             f"got {', '.join(sorted(weights))}"
         )
     # A weight of 0 keeps its loss: distributed training waits for gradients
-    return sum(weights[name] * loss for name, loss in output.losses.items())
+    terms = (weights[name] * loss for name, loss in output.losses.items())
+    return reduce(operator.add, terms)
 
 
 class MaskedFrames(NamedTuple):
@@ -133,13 +141,13 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        backbone,
-        head,
-        masks,
-        latent_temp,
-        feature_grad_mult=1.0,
-        paper_code_compat=False,
-    ):
+        backbone: Backbone,
+        head: Lobe,
+        masks: SpanMasks,
+        latent_temp: Sequence[float],
+        feature_grad_mult: float = 1.0,
+        paper_code_compat: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -148,7 +156,7 @@ class Objective(nn.Module):
         self.feature_grad_mult = feature_grad_mult
         self.paper_code_compat = paper_code_compat
 
-    def temperature(self, num_updates):
+    def temperature(self, num_updates: int) -> float:
         """Temperature of the Gumbel softmax.
 
         Arguments
@@ -165,8 +173,13 @@ class Objective(nn.Module):
         return gumbel_temperature(num_updates, *self.latent_temp)
 
     def encode_masked(
-        self, wavs, wav_lens=None, mask=None, generator=None, labelled=None
-    ):
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+        labelled: torch.Tensor | None = None,
+    ) -> MaskedFrames:
         """Runs the backbone over masked frames.
 
         Arguments
@@ -215,7 +228,7 @@ class Objective(nn.Module):
             )
         return MaskedFrames(output, kept[0], counts, mask)
 
-    def feature_penalty(self, frames):
+    def feature_penalty(self, frames: MaskedFrames) -> torch.Tensor:
         """Mean square of the convolutional features of valid frames.
 
         Arguments
@@ -255,7 +268,7 @@ def _tapped(extractor, num_frames, grad_mult):
         handle.remove()
 
 
-def load_head(head, source):
+def load_head(head: Lobe, source: str | Path) -> None:
     """Gives a head the weights of a trained one.
 
     Its classifier keeps its own where the other one has none, or one of

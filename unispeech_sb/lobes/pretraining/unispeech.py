@@ -3,10 +3,13 @@ quantized features in the place of some context vectors, and contrastive
 learning.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads import UniSpeechHead
 from unispeech_sb.lobes.pretraining.objective import (
     Objective,
     PretrainingOutput,
@@ -132,17 +135,19 @@ class UniSpeech(Objective):
     ['contrastive', 'ctc', 'diversity', 'feature_penalty']
     """
 
+    head: UniSpeechHead
+
     def __init__(
         self,
-        backbone,
-        head,
-        masks=None,
-        negatives=None,
-        latent_temp=(2.0, 0.1, 0.999995),
-        feature_grad_mult=1.0,
-        blank_index=None,
-        paper_code_compat=False,
-    ):
+        backbone: Backbone,
+        head: UniSpeechHead,
+        masks: SpanMasks | None = None,
+        negatives: Negatives | None = None,
+        latent_temp: Sequence[float] = (2.0, 0.1, 0.999995),
+        feature_grad_mult: float = 1.0,
+        blank_index: int | None = None,
+        paper_code_compat: bool = False,
+    ) -> None:
         super().__init__(
             backbone,
             head,
@@ -164,14 +169,14 @@ class UniSpeech(Objective):
 
     def forward(
         self,
-        wavs,
-        wav_lens=None,
-        targets=None,
-        target_lens=None,
-        num_updates=0,
-        draws=None,
-        generator=None,
-    ):
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
+        target_lens: torch.Tensor | None = None,
+        num_updates: int = 0,
+        draws: UniSpeechDraws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PretrainingOutput:
         """Computes the losses of a batch.
 
         Arguments
@@ -240,6 +245,7 @@ class UniSpeech(Objective):
             "temperature": temperature,
         }
         if targets is not None:
+            assert self.blank_index is not None  # of a head with phones
             replaced = draws.replaced
             if replaced is None:
                 replaced = self._draw_replaced(states, generator)

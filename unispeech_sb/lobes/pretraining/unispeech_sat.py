@@ -3,11 +3,14 @@ clusters of masked frames, and utterance-wise contrastive learning on a layer
 in the middle.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads import UniSpeechSATHead
 from unispeech_sb.lobes.pretraining.objective import (
     Objective,
     PretrainingOutput,
@@ -126,17 +129,19 @@ class UniSpeechSAT(Objective):
     ['cluster', 'feature_penalty', 'utterance_contrastive', 'diversity']
     """
 
+    head: UniSpeechSATHead
+
     def __init__(
         self,
-        backbone,
-        head,
-        masks=None,
-        instances=None,
-        label_rate=50,
-        latent_temp=(2.0, 0.5, 0.999995),
-        feature_grad_mult=1.0,
-        paper_code_compat=False,
-    ):
+        backbone: Backbone,
+        head: UniSpeechSATHead,
+        masks: SpanMasks | None = None,
+        instances: Instances | None = None,
+        label_rate: float = 50,
+        latent_temp: Sequence[float] = (2.0, 0.5, 0.999995),
+        feature_grad_mult: float = 1.0,
+        paper_code_compat: bool = False,
+    ) -> None:
         super().__init__(
             backbone,
             head,
@@ -159,14 +164,14 @@ class UniSpeechSAT(Objective):
 
     def forward(
         self,
-        wavs,
-        wav_lens=None,
-        targets=None,
-        target_lens=None,
-        num_updates=0,
-        draws=None,
-        generator=None,
-    ):
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
+        target_lens: torch.Tensor | None = None,
+        num_updates: int = 0,
+        draws: UniSpeechSATDraws | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PretrainingOutput:
         """Computes the losses of a batch.
 
         Arguments
