@@ -31,9 +31,7 @@ import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.logger import get_logger
 
-from unispeech_sb.dataio.alignments import phone_frames, read_spans
-from unispeech_sb.dataio.corpora.fairseq_units import write_fairseq_units
-from unispeech_sb.dataio.corpora.unlabelled import unlabelled_speech
+from unispeech_sb.dataio.corpora.fairseq import write_fairseq_units
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     check_records,
@@ -41,6 +39,7 @@ from unispeech_sb.dataio.manifest import (
     read_manifest,
     write_manifests,
 )
+from unispeech_sb.dataio.pretraining import unlabelled_records
 from unispeech_sb.dataio.unit_clustering import (
     HiddenStates,
     MFCCs,
@@ -53,7 +52,12 @@ from unispeech_sb.dataio.unit_clustering import (
     read_units,
     shard_of,
 )
-from unispeech_sb.dataio.units import check_units, write_units
+from unispeech_sb.dataio.units import (
+    check_units,
+    phone_frames,
+    read_spans,
+    write_units,
+)
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import parse_arguments
 from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
@@ -113,7 +117,7 @@ def prepare(hparams):
     path = save / "settings.json"
     if not path.is_file() and not hparams["skip_prep"]:
         records = check_records(
-            unlabelled_speech(hparams), hparams["skip_bad_files"]
+            unlabelled_records(hparams), hparams["skip_bad_files"]
         )
         kept, dropped = filter_by_duration(records, hparams["min_duration_s"])
         if dropped:
