@@ -20,7 +20,7 @@ from ngrams import write_arpa
 from speechbrain.decoders.ctc import CTCBeamSearcher, CTCPrefixBeamSearcher
 
 from unispeech_sb.dataio.audio import read_audio
-from unispeech_sb.dataio.corpora.table import table
+from unispeech_sb.dataio.corpora.csv_table import csv_table
 from unispeech_sb.decoding import (
     HotWords,
     LanguageModel,
@@ -157,7 +157,7 @@ def log_posteriors(arguments):
     """Log-posteriors, texts and seconds of all recordings; the tokenizer."""
     asr = LongFormASR.from_hparams(arguments.folder)
     rows, texts, seconds = [], [], 0.0
-    for record in table(arguments.csv, label_column=None):
+    for record in csv_table(arguments.csv, label_column=None):
         if record["split"] != arguments.split:
             continue
         wav = read_audio(record["wav"], record.get("start"), record.get("stop"))

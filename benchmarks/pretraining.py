@@ -36,9 +36,9 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from speakers import DRAWS, RATE, mfccs, pieces, read
 
-from unispeech_sb.dataio.alignments import NO_PHONE, phone_frames, read_spans
-from unispeech_sb.dataio.corpora.aligned import aligned_sentences
-from unispeech_sb.dataio.corpora.table import table
+from unispeech_sb.dataio.corpora.csv_table import csv_table
+from unispeech_sb.dataio.corpora.synthetic import aligned_sentences
+from unispeech_sb.dataio.units import NO_PHONE, phone_frames, read_spans
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.lengths import receptive_field
 from unispeech_sb.nnet.pooling import masked_statistics
@@ -133,7 +133,7 @@ def states(backbone, wav):
 def clips(features, path, label, tested):
     """Whether each test recording was put into its class."""
     sets = {"train": ([], []), tested: ([], [])}
-    for record in table(path, label_column=None):
+    for record in csv_table(path, label_column=None):
         rows, labels = sets[record["split"]]
         wav = read(record)
         cut = label == "spk_id" and record["split"] == "train"
@@ -150,7 +150,7 @@ def clips(features, path, label, tested):
 
 def known_phones(path):
     """The recordings whose phones are all known."""
-    records = table(path, label_column=None, split_names=PHONES)
+    records = csv_table(path, label_column=None, split_names=PHONES)
     return [record for record in records if not record["oov"]]
 
 

@@ -17,7 +17,7 @@ that SpeechBrain's EncoderASR loads.
 from functools import partial
 
 from unispeech_sb.brains import CTCBrain
-from unispeech_sb.dataio.corpora.transcribed import transcribed_speech
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.texts import prepare_texts, text_datasets
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
@@ -31,7 +31,7 @@ def prepare(hparams):
     hparams : dict
         The recipe's yaml.
     """
-    records = () if hparams["skip_prep"] else transcribed_speech(hparams)
+    records = () if hparams["skip_prep"] else read_corpus("asr", hparams)
     prepare_texts(records, hparams)
 
 

@@ -23,12 +23,8 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 
 from unispeech_sb.brains import UtteranceBrain
-from unispeech_sb.dataio.corpora.speech_commands import (
-    class_balanced_weights,
-    speech_commands,
-)
-from unispeech_sb.dataio.corpora.synthetic import synthetic_keywords
-from unispeech_sb.dataio.corpora.table import table
+from unispeech_sb.dataio.corpora import read_corpus
+from unispeech_sb.dataio.corpora.speech_commands import class_balanced_weights
 from unispeech_sb.dataio.manifest import (
     read_manifest,
     usable_records,
@@ -43,38 +39,6 @@ from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
 
-def read_corpus(hparams):
-    """Chooses the corpus by what the data folder holds.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    iterable of dict
-        Utterance records.
-    """
-    folder = Path(hparams["data_folder"])
-    if hparams["synthetic"]:
-        return synthetic_keywords(folder, seed=hparams["seed"])
-    if not folder.exists():
-        raise ValueError(
-            f"{folder}: expected a Speech Commands folder, a folder with "
-            "manifest.csv, or a CSV; there is nothing"
-        )
-    if folder.suffix == ".csv" or (folder / "manifest.csv").is_file():
-        return table(folder, label_column=hparams["label_column"])
-    return speech_commands(
-        folder,
-        version=hparams["corpus_version"],
-        num_classes=hparams["num_classes"],
-        preset=hparams["protocol"],
-        test_folder=hparams["test_folder"],
-    )
-
-
 def prepare(hparams):
     """Checks every clip and writes the manifests.
 
@@ -86,7 +50,7 @@ def prepare(hparams):
     if hparams["skip_prep"]:
         return
     records = usable_records(
-        read_corpus(hparams),
+        read_corpus("keyword_spotting", hparams),
         hparams["max_duration_s"],
         hparams["skip_bad_files"],
     )

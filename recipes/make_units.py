@@ -28,9 +28,7 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.atomic import atomic
-from unispeech_sb.dataio.alignments import phone_frames, read_spans
-from unispeech_sb.dataio.corpora.fairseq_units import write_fairseq_units
-from unispeech_sb.dataio.corpora.unlabelled import unlabelled_speech
+from unispeech_sb.dataio.corpora.fairseq import write_fairseq_units
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     check_records,
@@ -38,6 +36,7 @@ from unispeech_sb.dataio.manifest import (
     read_manifest,
     write_manifests,
 )
+from unispeech_sb.dataio.pretraining import unlabelled_records
 from unispeech_sb.dataio.unit_clustering import (
     HiddenStates,
     MFCCs,
@@ -50,7 +49,12 @@ from unispeech_sb.dataio.unit_clustering import (
     read_units,
     shard_of,
 )
-from unispeech_sb.dataio.units import check_units, write_units
+from unispeech_sb.dataio.units import (
+    check_units,
+    phone_frames,
+    read_spans,
+    write_units,
+)
 from unispeech_sb.experiment import enter, open_output, read_command
 from unispeech_sb.experiment import main as script
 from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
@@ -94,7 +98,7 @@ def prepare(hparams):
     if hparams["skip_prep"]:
         return
     records = check_records(
-        unlabelled_speech(hparams), hparams["skip_bad_files"]
+        unlabelled_records(hparams), hparams["skip_bad_files"]
     )
     kept, dropped = filter_by_duration(records, hparams["min_duration_s"])
     if dropped:

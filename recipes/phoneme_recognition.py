@@ -23,9 +23,9 @@ that SpeechBrain's EncoderASR loads.
 from functools import partial
 
 from unispeech_sb.brains import CTCBrain
-from unispeech_sb.dataio.corpora.phonetic import (
+from unispeech_sb.dataio.corpora.phones import (
+    phone_records,
     phone_vocabulary,
-    phonetic_speech,
 )
 from unispeech_sb.dataio.texts import prepare_texts, text_datasets
 from unispeech_sb.experiment import main as script
@@ -45,7 +45,7 @@ def prepare(hparams):
         hparams["make_tokenizer"] = partial(
             hparams["make_tokenizer"], vocabulary=found
         )
-    records = () if hparams["skip_prep"] else phonetic_speech(hparams)
+    records = () if hparams["skip_prep"] else phone_records(hparams)
     prepare_texts(records, hparams)
 
 

@@ -27,13 +27,15 @@ from functools import partial
 from pathlib import Path
 
 from unispeech_sb.brains.pretraining import PretrainBrain, build_objective
-from unispeech_sb.dataio.corpora.phonetic import (
+from unispeech_sb.dataio.corpora.phones import (
+    phone_records,
     phone_vocabulary,
-    phonetic_speech,
 )
-from unispeech_sb.dataio.corpora.unlabelled import unlabelled_speech
 from unispeech_sb.dataio.manifest import check_records, write_manifests
-from unispeech_sb.dataio.pretraining import pretraining_datasets
+from unispeech_sb.dataio.pretraining import (
+    pretraining_datasets,
+    unlabelled_records,
+)
 from unispeech_sb.dataio.texts import check_phones, prepare_texts
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.experiment import main as script
@@ -52,7 +54,7 @@ def prepare(hparams):
     folder, skip_prep = hparams["manifest_folder"], hparams["skip_prep"]
     if not hparams["labelled"]:
         if not skip_prep:
-            records = unlabelled_speech(hparams)
+            records = unlabelled_records(hparams)
             good = check_records(records, hparams["skip_bad_files"])
             write_manifests(good, folder)
         return
@@ -61,7 +63,7 @@ def prepare(hparams):
         hparams["make_tokenizer"] = partial(
             hparams["make_tokenizer"], vocabulary=found
         )
-    prepare_texts(() if skip_prep else phonetic_speech(hparams), hparams)
+    prepare_texts(() if skip_prep else phone_records(hparams), hparams)
     if found is not None:
         tokenizer, column = read_tokenizer(hparams), hparams["text_column"]
         check_phones(folder, tokenizer, column, found)

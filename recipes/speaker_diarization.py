@@ -29,8 +29,7 @@ import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 from speechbrain import Stage
 
 from unispeech_sb.brains import DiarizationBrain
-from unispeech_sb.dataio.corpora.conversations import conversations
-from unispeech_sb.dataio.corpora.voices import voices
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.diarization import (
     diarization_datasets,
     mixture_recordings,
@@ -59,16 +58,14 @@ def prepare(hparams):
             "of; got none"
         )
     records = check_records(
-        conversations(hparams["data_folder"]), hparams["skip_bad_files"]
+        read_corpus("speaker_diarization", hparams), hparams["skip_bad_files"]
     )
     needed = ("valid",) if simulated else ("train", "valid")
     write_manifests(records, folder, required_splits=needed)
     if simulated:
-        alone = mixture_recordings(
-            voices(hparams["simulated_folder"]), records, hparams
-        )
+        singles = mixture_recordings(records, hparams)
         write_manifests(
-            alone, Path(folder, "voices"), required_splits=("train",)
+            singles, Path(folder, "voices"), required_splits=("train",)
         )
 
 

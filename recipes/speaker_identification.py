@@ -19,15 +19,9 @@ a folder that SpeechBrain's EncoderClassifier loads.
 """
 
 from functools import partial
-from pathlib import Path
 
 from unispeech_sb.brains import SSLBrain, UtteranceBrain
-from unispeech_sb.dataio.corpora.synthetic import synthetic_sentences
-from unispeech_sb.dataio.corpora.table import table
-from unispeech_sb.dataio.corpora.voxceleb import (
-    is_voxceleb,
-    voxceleb_identification,
-)
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.manifest import write_manifests
 from unispeech_sb.dataio.speakers import (
     build_for_speakers,
@@ -38,42 +32,6 @@ from unispeech_sb.dataio.speakers import (
 from unispeech_sb.dataio.splits import take_share, take_tails, with_valid
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
-
-SYNTHETIC_SHARE = 0.2
-"""Of each voice's sentences in the embedded corpus, to test on, and of the
-others, to validate on."""
-
-
-def read_corpus(hparams):
-    """Chooses the corpus by what the data folder holds.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml: ``data_folder``, ``split_file`` of VoxCeleb1, and
-        ``synthetic`` with what belongs to it.
-
-    Returns
-    -------
-    iterable of dict
-        Utterance records, those of each split of the same speakers.
-    """
-    folder, seed = Path(hparams["data_folder"]), hparams["seed"]
-    if hparams["synthetic"]:
-        spoken = synthetic_sentences(
-            folder, hparams["synthetic_sentences"], seed=seed
-        )
-        records = [{**record, "split": "train"} for record in spoken]
-        records = take_share(records, SYNTHETIC_SHARE, seed, "test")
-        return take_share(records, SYNTHETIC_SHARE, seed, "valid")
-    if not folder.exists():
-        raise ValueError(
-            f"{folder}: expected a VoxCeleb1 folder, a folder with "
-            "manifest.csv, or a CSV; there is nothing"
-        )
-    if is_voxceleb(folder):
-        return voxceleb_identification(folder, hparams["split_file"])
-    return table(folder, label_column=None)
 
 
 def prepare(hparams):
@@ -93,7 +51,8 @@ def prepare(hparams):
         "valid_share": share
         and partial(take_share, share=share, seed=hparams["seed"]),
     }
-    records = with_valid(usable_voices(read_corpus(hparams), hparams), ways)
+    records = read_corpus("speaker_identification", hparams)
+    records = with_valid(usable_voices(records, hparams), ways)
     write_manifests(long_enough(records, hparams), hparams["manifest_folder"])
 
 

@@ -25,9 +25,7 @@ from pathlib import Path
 from speechbrain.utils.distributed import run_on_main
 
 from unispeech_sb.brains import SpeakerBrain
-from unispeech_sb.dataio.corpora.synthetic import synthetic_sentences
-from unispeech_sb.dataio.corpora.table import table
-from unispeech_sb.dataio.corpora.voxceleb import is_voxceleb, voxceleb
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.manifest import write_manifests
 from unispeech_sb.dataio.noises import prepare_noises
 from unispeech_sb.dataio.speakers import (
@@ -46,35 +44,6 @@ NOISE_PIECE_S = 10.0
 """Seconds of the pieces that noises are cut into: more than a crop."""
 
 
-def read_corpus(hparams):
-    """Chooses the corpus by what the data folder holds.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml: ``data_folder``, and ``synthetic`` with the number
-        of sentences in each split.
-
-    Returns
-    -------
-    iterable of dict
-        Utterance records; other speakers in each split, as a rule.
-    """
-    folder = Path(hparams["data_folder"])
-    if hparams["synthetic"]:
-        return synthetic_sentences(
-            folder, hparams["synthetic_sentences"], seed=hparams["seed"]
-        )
-    if not folder.exists():
-        raise ValueError(
-            f"{folder}: expected a VoxCeleb folder, a folder with "
-            "manifest.csv, or a CSV; there is nothing"
-        )
-    if is_voxceleb(folder):
-        return voxceleb(folder)
-    return table(folder, label_column=None)
-
-
 def prepare(hparams):
     """Checks every recording and writes the manifests.
 
@@ -86,7 +55,7 @@ def prepare(hparams):
     """
     if hparams["skip_prep"]:
         return
-    records = read_corpus(hparams)
+    records = read_corpus("speaker_verification", hparams)
     if hparams["trials"] is not None:
         records = trial_records(
             records, hparams["trials"], hparams["audio_root"]

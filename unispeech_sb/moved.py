@@ -141,6 +141,33 @@ MOVED = {
     "unispeech_sb.dataio.annotation_lines": "unispeech_sb.dataio.rttm",
     "unispeech_sb.dataio.annotations": "unispeech_sb.dataio.rttm",
     "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
+    "unispeech_sb.dataio.alignments": "unispeech_sb.dataio.units",
+    "unispeech_sb.dataio.corpora.aligned": (
+        "unispeech_sb.dataio.corpora.synthetic"
+    ),
+    "unispeech_sb.dataio.corpora.fairseq_manifests": (
+        "unispeech_sb.dataio.corpora.fairseq"
+    ),
+    "unispeech_sb.dataio.corpora.fairseq_units": (
+        "unispeech_sb.dataio.corpora.fairseq"
+    ),
+    "unispeech_sb.dataio.corpora.lexicon": (
+        "unispeech_sb.dataio.corpora.phones"
+    ),
+    "unispeech_sb.dataio.corpora.phonetic": {
+        "phone_vocabulary": (
+            "unispeech_sb.dataio.corpora.phones:phone_vocabulary"
+        ),
+        "phonetic_speech": "unispeech_sb.dataio.corpora.phones:phone_records",
+    },
+    "unispeech_sb.dataio.corpora.table": {
+        "table": "unispeech_sb.dataio.corpora.csv_table:csv_table",
+    },
+    "unispeech_sb.dataio.corpora.unlabelled": {
+        "unlabelled_speech": (
+            "unispeech_sb.dataio.pretraining:unlabelled_records"
+        ),
+    },
     "unispeech_sb.dataio.mixture_sets": "unispeech_sb.dataio.simulation",
     "unispeech_sb.dataio.mixtures": "unispeech_sb.dataio.simulation",
     "unispeech_sb.dataio.phones": {

@@ -11,8 +11,7 @@ from speechbrain import Stage
 from speechbrain.dataio.dataloader import make_dataloader
 from torch.utils.data import DataLoader
 
-from unispeech_sb.dataio.corpora.conversations import conversations
-from unispeech_sb.dataio.corpora.voices import voices
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.diarization import (
     NOBODY,
     ChunkReader,
@@ -35,7 +34,6 @@ from unispeech_sb.nnet.lengths import conv_lengths
 
 HPARAMS = {
     "data_folder": "talks",
-    "simulated_folder": "voices",
     "skip_bad_files": False,
     "num_speakers": 2,
     "frame_s": 0.02,
@@ -55,6 +53,11 @@ TALKS = {
         "c": [],
     },
 }
+
+
+def conversations(folder):
+    """The records of a folder."""
+    return list(read_corpus("speaker_diarization", {}, folder))
 
 
 def speak(path, seconds):
@@ -83,9 +86,10 @@ def hparams(tmp_path):
     options = {f"{s}_dataloader_opts": {} for s in ("train", "valid", "test")}
     folder = tmp_path / "manifests"
     hparams = {**HPARAMS, **options, "manifest_folder": folder}
+    hparams["simulated_folder"] = tmp_path
     records = check_records(conversations(tmp_path / "talks"))
     write_manifests(records, folder)
-    mixed = mixture_recordings(voices(tmp_path), records, hparams)
+    mixed = mixture_recordings(records, hparams)
     write_manifests(mixed, folder / "voices", required_splits=("train",))
     return hparams
 
@@ -141,7 +145,7 @@ def test_superb_trains_on_chunks_that_stay_in_place(hparams):
     assert train[1]["activity"].sum() == 0
 
 
-def test_recorded_and_artificial_conversations_are_mixed(hparams):
+def test_recorded_conversations_and_mixtures_are_mixed(hparams):
     hparams["simulated"] = 4
     train = diarization_datasets(hparams)["train"]
     assert len(train) == 7
@@ -167,7 +171,7 @@ def test_recorded_and_artificial_conversations_are_mixed(hparams):
     }
 
 
-def test_artificial_conversations_alone_can_be_trained_on(hparams):
+def test_mixtures_alone_can_be_trained_on(hparams):
     (hparams["manifest_folder"] / "train.csv").unlink()
     with pytest.raises(ValueError, match="expected conversations to train on"):
         diarization_datasets(hparams)
@@ -179,12 +183,13 @@ def test_artificial_conversations_alone_can_be_trained_on(hparams):
 
 
 def test_speakers_that_are_evaluated_on_are_in_no_mixture(hparams, tmp_path):
-    records = list(conversations(tmp_path / "talks"))
-    kept = mixture_recordings(voices(tmp_path), records, hparams)
+    records = conversations(tmp_path / "talks")
+    kept = mixture_recordings(records, hparams)
     assert [record["spk_id"] for record in kept] == ["ann", "bob"]
-    only = [r for r in voices(tmp_path) if r["spk_id"] == "cleo"]
-    with pytest.raises(ValueError, match="voices: .* none among 1"):
-        mixture_recordings(only, records, hparams)
+    table = tmp_path / "manifest.csv"
+    table.write_text("path,speaker\ncleo.wav,cleo\n")
+    with pytest.raises(ValueError, match=f"{tmp_path}: .* none among 1"):
+        mixture_recordings(records, hparams)
 
 
 def test_crowds_are_counted(hparams, caplog):
@@ -438,7 +443,7 @@ def test_a_recording_shorter_than_a_chunk_is_whole():
     assert chunks[0] == chunks[9] == (0.0, 2.0)
 
 
-def test_conversations_are_made_anew_in_each_pass():
+def test_mixtures_are_made_anew_in_each_pass():
     rows = chunk_rows([{"id": "talk", "duration": 2.0}])
     chunks = TrainingChunks(
         rows, lambda row: "talk", simulate=str, num_simulated=2

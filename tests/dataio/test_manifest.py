@@ -102,8 +102,8 @@ def test_a_failed_write_leaves_the_old_csvs_alone(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ID,wav\na,/a.wav\n", "train.csv: expected a column 'duration'"),
-        ("", "train.csv: expected a column 'ID'"),
+        ("ID,wav\na,/a\n", "train.csv, line 1: .* column 'duration'"),
+        ("", "train.csv, line 0: expected a column 'ID'"),
         ("ID,wav,duration\na,/a,1\nb,/b,long\n", "line 3: expected numbers"),
         ("ID,wav,duration\na,/a\n", "line 2: expected numbers"),
         ("ID,wav,duration,start\na,/a,1,0.5\n", "line 2: expected numbers"),

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from unispeech_sb.dataio.corpora.conversations import conversations
+from unispeech_sb.dataio.corpora.conversations import kaldi_folders
 from unispeech_sb.dataio.diarization import frame_labels
 from unispeech_sb.dataio.noises import prepare_noises
 from unispeech_sb.dataio.rttm import read_rttm
@@ -368,7 +368,7 @@ MADE = [
 def test_a_written_set_is_a_corpus(tmp_path):
     folder = tmp_path / "train"
     write_mixtures(MADE, 2, folder, prefix="talk")
-    records = list(conversations(folder))
+    records = list(kaldi_folders(folder))
     assert [record["ID"] for record in records] == ["talk_00000", "talk_00001"]
     assert [record["duration"] for record in records] == [0.5, 1.0]
     assert {record["split"] for record in records} == {"train"}

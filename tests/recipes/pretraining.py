@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 
 from tests.recipes.speech import write_speech
-from unispeech_sb.dataio.corpora.table import table
+from unispeech_sb.dataio.corpora.csv_table import csv_table
 from unispeech_sb.dataio.manifest import check_records
 from unispeech_sb.dataio.units import write_units
 
@@ -55,7 +55,7 @@ def units_arguments(root, units, output, *options):
 def write_loudness_units(folder):
     """Speaks sentences, whose units at 100 Hz say how loud they are."""
     write_speech(folder)
-    records = check_records(table(folder, label_column=None))
+    records = check_records(csv_table(folder, label_column=None))
     about = {"label_rate": 100, "num_units": NUM_UNITS}
     units = [_loudness(record["wav"]) for record in records]
     write_units(folder / "units", records, units, about)

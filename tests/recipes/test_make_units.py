@@ -14,8 +14,8 @@ import pytest
 
 from recipes import make_units
 from unispeech_sb.cli import main as command_line
-from unispeech_sb.dataio.corpora.aligned import aligned_sentences
-from unispeech_sb.dataio.corpora.fairseq_units import read_fairseq_units
+from unispeech_sb.dataio.corpora.fairseq import read_fairseq_units
+from unispeech_sb.dataio.corpora.synthetic import aligned_sentences
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.unit_clustering import nearest_centres
 from unispeech_sb.dataio.units import check_units, read_about

@@ -20,6 +20,7 @@ from tests.recipes.voices import (
     write_voices,
 )
 from unispeech_sb.cli import main as command_line
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE
 
 YAML = "hparams/speaker_identification.yaml"
@@ -171,7 +172,7 @@ def test_the_embedded_corpus_is_parted_within_each_voice(root, tmp_path):
         "data_folder": tmp_path, "synthetic": True, "seed": 1,
         "synthetic_sentences": [8, 3, 3],
     }  # fmt: skip
-    records = speaker_identification.read_corpus(hparams)
+    records = read_corpus("speaker_identification", hparams)
     heard = {r["spk_id"] for r in records if r["split"] == "train"}
     assert {r["spk_id"] for r in records} == heard
     assert len(records) == 14

@@ -331,11 +331,11 @@ def _add_search(parser):
 
 def _records(path, split, column):
     """The rows of a split, which need a text."""
-    from unispeech_sb.dataio.corpora.table import table
+    from unispeech_sb.dataio.corpora.csv_table import csv_table
 
     records = [
         record
-        for record in table(path, label_column=None)
+        for record in csv_table(path, label_column=None)
         if record["split"] == split
     ]
     if not records:

@@ -17,6 +17,7 @@ from speechbrain.utils.logger import get_logger
 from torch.utils.data import Dataset
 
 from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SPLITS, check_records, read_manifest
 from unispeech_sb.dataio.rttm import Segment, read_annotations, read_uem
@@ -45,7 +46,7 @@ _NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _STAGES = {"valid": Stage.VALID, "test": Stage.TEST}
 
 
-def mixture_recordings(records, conversations, hparams):
+def mixture_recordings(conversations, hparams):
     """Chooses the recordings that simulated mixtures are made of.
 
     Speakers of the validation and test sets are left out: these are of unseen
@@ -53,44 +54,47 @@ def mixture_recordings(records, conversations, hparams):
 
     Arguments
     ---------
-    records : iterable of dict
-        Utterance records with ``spk_id``.
     conversations : iterable of dict
         Records of the recorded conversations of all splits.
     hparams : dict
-        The recipe's yaml: ``simulated_folder`` and ``skip_bad_files``.
+        The recipe's yaml: ``simulated_folder`` with recordings of single
+        speakers, ``simulated_corpus``, which is "auto" when it is missing,
+        and ``skip_bad_files``.
 
     Returns
     -------
     list of dict
-        The records to use, with durations.
+        The records to use, all of train, with durations.
 
     Raises
     ------
     ValueError
-        When none is left, or as ``check_records``.
+        When none is left, or as ``read_corpus`` and ``check_records``.
 
     Example
     -------
-    >>> hparams = {"simulated_folder": "my_speakers", "skip_bad_files": False}
-    >>> mixture_recordings([], [], hparams)
+    >>> mixture_recordings([], {"simulated_folder": "nowhere"})
     Traceback (most recent call last):
     ...
-    ValueError: my_speakers: expected recordings of speakers that are not in ...
+    ValueError: nowhere: expected a LibriSpeech folder (librispeech), ...
     """
+    folder = hparams["simulated_folder"]
+    options = {"corpus": hparams.get("simulated_corpus")}
+    records = [
+        {**record, "split": "train"}
+        for record in read_corpus("single_speaker", options, folder)
+    ]
     unseen = {
         segment.speaker
         for record in conversations
         if record["split"] != "train"
         for segment in read_annotations(record["rttm"]).get(record["ID"], [])
     }
-    records = list(records)
     kept = [record for record in records if record["spk_id"] not in unseen]
     if not kept:
         raise ValueError(
-            f"{hparams['simulated_folder']}: expected recordings of speakers "
-            "that are not in the validation or test set; got none among "
-            f"{len(records)}"
+            f"{folder}: expected recordings of speakers that are not in the "
+            f"validation or test set; got none among {len(records)}"
         )
     if len(kept) < len(records):
         logger.info(

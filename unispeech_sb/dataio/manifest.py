@@ -9,11 +9,13 @@ whole file is meant), ``spk_id``, ``label`` and further str columns.
 import csv
 import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import AudioError, check_audio
 
 logger = get_logger(__name__)
@@ -73,18 +75,12 @@ def write_manifests(records, folder, required_splits=("train", "valid")):
             )
     os.makedirs(folder, exist_ok=True)
     paths = {s: os.path.join(folder, f"{s}.csv") for s in SPLITS if by_split[s]}
-    drafts = {s: f"{path}.{os.getpid()}.tmp" for s, path in paths.items()}
-    try:
-        for split, draft in drafts.items():
-            _write_csv(draft, by_split[split])
+    with ExitStack() as files:
         for split, path in paths.items():
-            os.replace(drafts[split], path)
-        for split in SPLITS:  # of an earlier corpus
-            if split not in paths:
-                Path(folder, f"{split}.csv").unlink(missing_ok=True)
-    finally:
-        for draft in filter(os.path.exists, drafts.values()):
-            os.remove(draft)
+            _write_rows(files.enter_context(atomic(path)), by_split[split])
+    for split in SPLITS:  # of an earlier corpus
+        if split not in paths:
+            Path(folder, f"{split}.csv").unlink(missing_ok=True)
     return paths
 
 
@@ -115,17 +111,16 @@ def _check_record(record, seen):
             )
 
 
-def _write_csv(path, records):
-    """Write records to a CSV: the columns of SpeechBrain first."""
+def _write_rows(file, records):
+    """Writes records to a CSV: the columns of SpeechBrain first."""
     used = {key: None for record in records for key in record}
     columns = list(dict.fromkeys([*_FIRST_COLUMNS, *used]))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        # SpeechBrain drops blanks before a value, unless it is quoted.
-        writer = csv.DictWriter(
-            file, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(records)
+    # SpeechBrain drops blanks before a value, unless it is quoted.
+    writer = csv.DictWriter(
+        file, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(records)
 
 
 def read_manifest(path):
@@ -156,18 +151,45 @@ def read_manifest(path):
     True
     """
     records, seen = [], set()
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        for column in ("ID", "wav", "duration"):
-            if column not in (rows.fieldnames or ()):
-                raise ValueError(f"{path}: expected a column {column!r}")
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if row["ID"] in seen:
-                raise ValueError(f"{where}: the ID {row['ID']} occurs twice")
-            seen.add(row["ID"])
-            records.append(_read_numbers(row, where))
+    for where, row in read_rows(path, has_columns("ID", "wav", "duration")):
+        if row["ID"] in seen:
+            raise ValueError(f"{where}: the ID {row['ID']} occurs twice")
+        seen.add(row["ID"])
+        records.append(_read_numbers(row, where))
     return records
+
+
+def read_rows(path, check_header, **form):
+    """Yields file with line, and row as a dict, of each row of a CSV.
+
+    ``check_header`` gets the names of the columns and raises ValueError on
+    those that will not do; ``form`` are options of ``csv.DictReader``.
+    """
+    form = {"skipinitialspace": True, "strict": True, **form}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, **form)
+        try:
+            check_header(list(rows.fieldnames or []))
+            for row in rows:
+                yield f"{path}, line {rows.line_num}", row
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {rows.line_num}: {error}"
+            ) from error
+
+
+def has_columns(*needed):
+    """Makes a ``check_header`` that asks for columns."""
+
+    def check(names):
+        missing = [name for name in needed if name not in names]
+        if missing:
+            raise ValueError(
+                f"expected a column {missing[0]!r}, got "
+                f"{', '.join(names) or 'none'}"
+            )
+
+    return check
 
 
 def _read_numbers(row, where):

@@ -16,7 +16,7 @@ __all__ = ["prepare_noises"]
 
 logger = get_logger(__name__)
 
-_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
+SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 _SAMPLE_RATE = 16000
 
 
@@ -25,11 +25,11 @@ def find_recordings(folder):
     files = sorted(
         file
         for file in Path(folder).rglob("[!.]*")
-        if file.suffix.lower() in _SUFFIXES
+        if file.suffix.lower() in SUFFIXES
     )
     if not files:
         raise ValueError(
-            f"{folder}: expected recordings ({', '.join(sorted(_SUFFIXES))}) "
+            f"{folder}: expected recordings ({', '.join(sorted(SUFFIXES))}) "
             "in it; there are none"
         )
     return files

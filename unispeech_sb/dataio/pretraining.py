@@ -2,6 +2,7 @@
 or with nothing, the same in a run that was stopped and goes on.
 """
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from speechbrain.utils.logger import get_logger
 from torch.utils.data import Dataset
 
 from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     filter_by_duration,
@@ -232,6 +234,63 @@ def phone_targets(tokenizer, column):
     torch.Size([2])
     """
     return lambda row: torch.tensor(tokenizer.targets(row[column]))
+
+
+def unlabelled_records(hparams):
+    """Reads the recordings of one or several folders.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml: as for ``read_corpus``, but ``data_folder`` may be a
+        list. Where nothing is for validation, a share ``valid_share`` of the
+        training recordings, drawn by ``seed``, is moved there.
+
+    Returns
+    -------
+    list of dict
+        Utterance records.
+
+    Raises
+    ------
+    ValueError
+        When there is no such folder, or nothing in it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in "abcd":
+    ...     (folder / f"{name}.wav").touch()
+    >>> hparams = {"data_folder": folder, "subsets": None, "synthetic": False}
+    >>> hparams |= {"valid_share": 0.1, "seed": 0}
+    >>> sorted(record["split"] for record in unlabelled_records(hparams))
+    ['train', 'train', 'train', 'valid']
+    """
+    folders = hparams["data_folder"]
+    if not isinstance(folders, (list, tuple)):
+        folders = [folders]
+    records = []
+    for folder in folders:
+        records += read_corpus("pretraining", hparams, folder)
+    if any(record["split"] == "valid" for record in records):
+        return records
+    return _split_valid(records, hparams["valid_share"], hparams["seed"])
+
+
+def _split_valid(records, share, seed):
+    """Moves a share of the training recordings to validation."""
+    if not 0 < share < 1:
+        raise ValueError(
+            f"valid_share: expected a share in (0, 1), got {share}"
+        )
+    places = [i for i, r in enumerate(records) if r["split"] == "train"]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(places), generator=generator).tolist()
+    moved = {places[i] for i in order[: math.ceil(share * len(places))]}
+    return [
+        {**record, "split": "valid"} if place in moved else record
+        for place, record in enumerate(records)
+    ]
 
 
 def pretraining_datasets(hparams, tokenizer=None):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import read_audio
-from unispeech_sb.dataio.corpora.fairseq_units import write_fairseq_units
+from unispeech_sb.dataio.corpora.fairseq import write_fairseq_units
 from unispeech_sb.dataio.units import check_units, write_units
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Units beside a manifest: one number per frame of each recording, the targets
-of UniSpeech-SAT's pre-training (Chen et al. 2021, section 2).
+of UniSpeech-SAT's pre-training (Chen et al. 2021, section 2); and the phones
+that they are compared with.
 
 A folder of units has units.json (``label_rate``, ``num_units`` and how they
 were made) and, for each split, a manifest X.csv and one array X.npy with the
@@ -10,7 +11,6 @@ and several workers share them; a file with a name for each recording would
 have to be searched, or its table of contents read, first.
 """
 
-import csv
 import json
 import os
 from contextlib import ExitStack
@@ -23,15 +23,30 @@ import numpy as np
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.manifest import (
     SPLITS,
+    has_columns,
     read_manifest,
+    read_rows,
     write_manifests,
 )
 
-__all__ = ["check_units", "read_about", "write_units"]
+__all__ = [
+    "check_units",
+    "phone_frames",
+    "read_about",
+    "read_spans",
+    "write_units",
+]
 
 ABOUT = "units.json"
 TOLERANCE_S = 0.1
 """By how much a recording and its units may differ, as in fairseq."""
+
+SPANS = "phone_spans"
+"""A JSON list of [phone, start, stop], times in seconds from the beginning of
+what the record stands for."""
+
+NO_PHONE = -1
+"""Stands for a frame outside all phones."""
 
 
 def write_units(folder, records, units, about):
@@ -199,9 +214,8 @@ def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
         raise ValueError(f"{folder}: expected train.csv, got no manifest")
     for split, path in paths.items():
         units = _mapped(folder / f"{split}.npy")
-        lines = _line_numbers(path)
-        for record, line in zip(read_manifest(path), lines):
-            where = f"{path}, line {line}"
+        rows = read_rows(path, has_columns())
+        for record, (where, _) in zip(read_manifest(path), rows):
             own = _own(units, record, where)
             length_s = len(own) / about["label_rate"]
             if abs(length_s - record["duration"]) > tolerance_s:
@@ -217,13 +231,6 @@ def units_of(folder, split, row):
     """Reads the units of a manifest's row: a copy, int64, [T]."""
     units = _mapped(Path(folder, f"{split}.npy"))
     return np.array(_own(units, row, row["wav"]), np.int64)
-
-
-def _line_numbers(path):
-    """The line that each row of a CSV ends on."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        return [rows.line_num for _ in rows]
 
 
 def _mapped(path):
@@ -276,3 +283,83 @@ def cut_units(units, start, num_samples, label_rate, sample_rate=16000):
     first = round(start * label_rate / sample_rate)
     count = round(num_samples * label_rate / sample_rate)
     return units[first : first + count]
+
+
+def read_spans(record):
+    """Reads the phones of a record and their times.
+
+    Arguments
+    ---------
+    record : dict
+        Utterance record.
+
+    Returns
+    -------
+    list of tuple or None
+        (phone, start in s, stop in s); None where the record has no column
+        ``phone_spans``, or an empty one.
+
+    Raises
+    ------
+    ValueError
+        When the column says anything else; the message names the recording.
+
+    Example
+    -------
+    >>> read_spans({"ID": "a", "phone_spans": '[["h", 0.0, 0.08]]'})
+    [('h', 0.0, 0.08)]
+    """
+    text = record.get(SPANS)
+    if not text:
+        return None
+    try:
+        spans = [
+            (str(phone), float(start), float(stop))
+            for phone, start, stop in json.loads(text)
+        ]
+        right = all(0 <= start <= stop for _, start, stop in spans)
+    except (ValueError, TypeError, RecursionError):
+        right = False
+    if not right:
+        raise ValueError(
+            f"{record['ID']}: expected a list of [phone, start, stop], in "
+            f"seconds, in {SPANS}; got {text[:60]!r}"
+        )
+    return spans
+
+
+def phone_frames(spans, num_frames, frame_rate, window_s, phones):
+    """Finds the phone at the centre of each frame.
+
+    Frame i sees ``window_s`` from ``i / frame_rate`` on.
+
+    Arguments
+    ---------
+    spans : list of tuple
+        (phone, start in s, stop in s).
+    num_frames : int
+        Number of frames T.
+    frame_rate : float
+        Frames a second.
+    window_s : float
+        What one frame sees, in seconds.
+    phones : dict
+        Phone -> index.
+
+    Returns
+    -------
+    numpy.ndarray
+        Index of the phone, ``NO_PHONE`` outside all, int64, [T].
+
+    Example
+    -------
+    >>> spans = [("h", 0.0, 0.02), ("a", 0.02, 0.05)]
+    >>> phone_frames(spans, 5, 100, 0.025, {"a": 0, "h": 1})
+    array([ 1,  0,  0,  0, -1])
+    """
+    found = np.full(num_frames, NO_PHONE, dtype=np.int64)
+    centres = np.arange(num_frames) / frame_rate + window_s / 2
+    for phone, start, stop in spans:
+        first, last = np.searchsorted(centres, [start, stop])
+        found[first:last] = phones[phone]
+    return found

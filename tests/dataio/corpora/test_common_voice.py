@@ -57,7 +57,7 @@ def test_a_language_is_known_by_its_clips_and_table(language):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("client_id\tpath\n", "dev.tsv: expected a column 'sentence'"),
+        ("client_id\tpath\n", "dev.tsv, line 1: expected a column 'sentence'"),
         (f"{HEADER}ann\tb.mp3\tno\t2\tes\n", "dev.tsv, line 2: no such file"),
         (f"{HEADER}ann\n", "dev.tsv, line 2: expected one value per column"),
     ],

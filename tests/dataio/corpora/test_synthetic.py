@@ -1,23 +1,24 @@
-"""Tests unispeech_sb.dataio.corpora.synthetic."""
+"""The embedded corpus: spoken once, the same for a seed, splits apart."""
 
-import json
-from itertools import pairwise
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
+from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.corpora import synthetic
-from unispeech_sb.dataio.corpora.noise import Noise
 from unispeech_sb.dataio.corpora.synthetic import (
     SPLITS,
-    Turns,
+    aligned_sentences,
+    cache_corpus,
     draw_sentences,
     synthetic_keywords,
-    synthetic_overlaps,
     synthetic_sentences,
 )
+from unispeech_sb.dataio.units import read_spans
 
 pytest.importorskip(
     "espeakng_loader", reason="espeakng-loader is not installed"
@@ -25,13 +26,10 @@ pytest.importorskip(
 
 MAKERS = {
     "keywords": lambda folder, seed: synthetic_keywords(
-        folder, ["yes", "no"], (2, 1, 1), seed, Noise()
+        folder, ["yes", "no"], (2, 1, 1), seed
     ),
     "sentences": lambda folder, seed: synthetic_sentences(
-        folder, (3, 1, 1), (2, 1, 1), seed, Noise()
-    ),
-    "overlaps": lambda folder, seed: synthetic_overlaps(
-        folder, (1, 1, 1), (3, 2, 2), seed
+        folder, (3, 1, 1), (2, 1, 1), seed
     ),
 }
 
@@ -97,16 +95,6 @@ def test_no_two_splits_share_a_voice_and_every_clip_is_sound(kind, tmp_path):
     assert len({record["ID"] for record in records}) == len(records)
 
 
-def test_each_speaker_and_the_babble_have_voices_of_their_own(tmp_path, spoken):
-    MAKERS["keywords"](tmp_path, 5)
-    of_words = [voice for text, voice in spoken if text in ("yes", "no")]
-    of_babble = [voice for text, voice in spoken if text not in ("yes", "no")]
-    assert len(of_words) == 4 * 2
-    assert len(set(of_words)) == 4
-    assert len(set(of_babble)) == 6
-    assert not set(of_words) & set(of_babble)
-
-
 def test_every_voice_says_every_keyword_once(tmp_path):
     records = MAKERS["keywords"](tmp_path, 5)
     said = {(record["spk_id"], record["label"]) for record in records}
@@ -115,15 +103,6 @@ def test_every_voice_says_every_keyword_once(tmp_path):
     for record in records:
         assert 0.15 < record["duration"] < 1.5
         assert record["phn"][0] == {"yes": "j", "no": "n"}[record["wrd"]]
-
-
-def test_noise_changes_the_clips_only(tmp_path):
-    words, counts = ["yes"], (1, 1, 1)
-    clean = synthetic_keywords(tmp_path, words, counts)
-    noisy = synthetic_keywords(tmp_path, words, counts, 0, Noise(("pink",)))
-    for ours, theirs in zip(clean, noisy, strict=True):
-        assert ours | {"wav": ""} == theirs | {"wav": ""}
-        assert not torch.equal(read(ours), read(theirs))
 
 
 @pytest.mark.parametrize("words", [[], ["yes", "yes"]])
@@ -148,54 +127,121 @@ def test_drawn_sentences_repeat_with_the_seed_and_end():
         draw_sentences(4097)
 
 
-@pytest.fixture(scope="module")
-def mixtures(tmp_path_factory):
-    turns = Turns(num_speakers=3, num_turns=7, gap_s=(-3.0, 0.3))
-    folder = tmp_path_factory.mktemp("mixtures")
-    return synthetic_overlaps(folder, (3, 0, 0), (4, 0, 0), 0, turns)
-
-
-def test_segments_overlap_but_never_with_their_own_speaker(mixtures):
-    num_overlaps = 0
-    for record in mixtures:
-        segments = json.loads(record["segments"])
-        speakers = {segment["spk_id"] for segment in segments}
-        assert (len(segments), len(speakers)) == (7, 3)
-        assert record["spk_id"].split() == sorted(speakers)
-        assert segments[-1]["stop"] <= record["duration"]
-        for spk_id in speakers:
-            own = [s for s in segments if s["spk_id"] == spk_id]
-            for before, after in pairwise(own):
-                assert before["stop"] <= after["start"] + 1e-4
-        for before, after in pairwise(segments):
-            num_overlaps += after["start"] < before["stop"]
-    assert num_overlaps >= 5
-
-
-def test_sound_is_where_the_segments_say(tmp_path):
-    turns = Turns(num_turns=4, gap_s=(0.5, 1.0))
-    (record,) = synthetic_overlaps(tmp_path, (1, 0, 0), (2, 0, 0), 0, turns)
-    samples = read(record)
-    speech = torch.zeros(len(samples), dtype=torch.bool)
-    segments = json.loads(record["segments"])
-    speakers = [segment["spk_id"] for segment in segments]
-    assert all(map(str.__ne__, speakers, speakers[1:]))
-    for segment in segments:
-        start, stop = segment["start"] * 16000, segment["stop"] * 16000
-        speech[round(start) : round(stop) + 800] = True
-        assert samples[round(start) : round(stop)].square().mean() > 1e-3
-    assert (~speech).sum() > 4 * 0.4 * 16000
-    assert samples[~speech].abs().max() < 0.01
-
-
-def test_a_mixture_needs_enough_voices_and_turns(tmp_path):
-    with pytest.raises(ValueError, match="at least 2 voices for train, got 1"):
-        synthetic_overlaps(tmp_path, (1, 0, 0), (1, 0, 0))
-    with pytest.raises(ValueError, match="speakers, got Turns"):
-        synthetic_overlaps(tmp_path, turns=Turns(num_speakers=7))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_count_is_needed_for_each_split(tmp_path):
     with pytest.raises(ValueError, match="each of .*got"):
         synthetic_keywords(tmp_path, ["yes"], (1, 1))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Five sentences by three voices."""
+    folder = tmp_path_factory.mktemp("aligned")
+    return aligned_sentences(folder, (3, 2, 0), (2, 1, 0))
+
+
+def test_no_two_splits_share_a_voice_or_a_sentence(records):
+    assert [record["split"] for record in records] == [
+        *(["train"] * 3), *(["valid"] * 2),
+    ]  # fmt: skip
+    voices = [record["spk_id"] for record in records]
+    assert voices == ["v000", "v001", "v000", "v002", "v002"]
+    assert len({record["wrd"] for record in records}) == 5
+
+
+def test_phones_are_in_order_and_within_the_recording(records):
+    for record in records:
+        spans = read_spans(record)
+        assert [phone for phone, _, _ in spans] == record["phn"].split()
+        times = [time for _, *own in spans for time in own]
+        assert times == sorted(times)
+        assert 0 <= times[0] < times[-1] <= record["duration"] + 1e-3
+
+
+def test_it_sounds_where_there_are_phones(records):
+    for record in records:
+        wav = read_audio(record["wav"])
+        stops = [0.0] + [stop for _, _, stop in read_spans(record)]
+        start = read_spans(record)[0][1]
+        heard = wav[round(start * 16000) : round(stops[-1] * 16000)]
+        assert heard.square().mean() > 10 * wav[-320:].square().mean()
+
+
+def test_a_second_call_finds_the_first_ones(records, tmp_path):
+    first = aligned_sentences(tmp_path, (1, 0, 0), (1, 0, 0), seed=4)
+    assert first == aligned_sentences(tmp_path, (1, 0, 0), (1, 0, 0), seed=4)
+    other = aligned_sentences(tmp_path, (1, 0, 0), (1, 0, 0), seed=5)
+    assert other[0]["wrd"] != first[0]["wrd"]
+
+
+def test_sentences_without_a_voice_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="valid: expected a voice for 2"):
+        aligned_sentences(tmp_path, (1, 2, 0), (1, 0, 0))
+
+
+def ramp():
+    yield {"ID": "a", "label": "é"}, torch.linspace(-1, 1, 800)
+    yield {"ID": "b", "label": "x"}, torch.linspace(0, 0.5, 1600)
+
+
+def untouchable():
+    raise AssertionError("the clips of a finished corpus were made again")
+    yield
+
+
+def test_files_hold_the_samples_and_records_say_where(tmp_path):
+    records = cache_corpus(tmp_path, "ramp", [1], ramp())
+    assert [record["duration"] for record in records] == [0.05, 0.1]
+    assert records[0]["label"] == "é"
+    info = soundfile.info(records[0]["wav"])
+    assert (info.samplerate, info.subtype, info.channels) == (
+        16000,
+        "PCM_16",
+        1,
+    )
+    samples = torch.from_numpy(soundfile.read(records[0]["wav"])[0])
+    assert (samples - torch.linspace(-1, 1, 800)).abs().max() < 1e-4
+
+
+def test_the_same_arguments_make_no_clip_again(tmp_path):
+    records = cache_corpus(tmp_path, "ramp", [1], ramp())
+    assert cache_corpus(tmp_path, "ramp", [1], untouchable()) == records
+
+
+def test_other_arguments_do_not_mix(tmp_path):
+    first = cache_corpus(tmp_path, "ramp", [1], ramp())
+    second = cache_corpus(tmp_path, "ramp", [2], ramp())
+    assert not {r["wav"] for r in first} & {r["wav"] for r in second}
+
+
+def test_paths_are_absolute_and_follow_a_moved_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache_corpus("old", "ramp", [1], ramp())
+    (tmp_path / "old").rename(tmp_path / "new")
+    records = cache_corpus("new", "ramp", [1], untouchable())
+    assert records[0]["wav"].startswith(str(tmp_path / "new"))
+
+
+def test_a_failed_call_leaves_nothing(tmp_path):
+    def broken():
+        yield from ramp()
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        cache_corpus(tmp_path, "ramp", [1], broken())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_call_leaves_nothing_that_a_later_one_trusts(tmp_path):
+    code = (
+        "import os, signal, sys, torch\n"
+        "from unispeech_sb.dataio.corpora.synthetic import cache_corpus\n"
+        "def clips():\n"
+        "    yield {'ID': 'a', 'label': 'half'}, torch.zeros(800)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "cache_corpus(sys.argv[1], 'ramp', [1], clips())"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+    assert run.returncode == -9
+    assert len(list(tmp_path.rglob("a.wav"))) == 1
+    records = cache_corpus(tmp_path, "ramp", [1], ramp())
+    assert [record["label"] for record in records] == ["é", "x"]

@@ -1,1 +1,248 @@
-"""One generator per corpus: from a folder of recordings to records."""
+"""From folders of recordings to records: one table of corpora, a file for each.
+
+A new corpus is a file and a row of ``CORPORA``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unispeech_sb.dataio.corpora import synthetic
+from unispeech_sb.dataio.corpora.common_voice import (
+    common_voice,
+    is_common_voice,
+)
+from unispeech_sb.dataio.corpora.conversations import (
+    is_kaldi,
+    kaldi_folders,
+    rttm_beside,
+    rttm_table,
+)
+from unispeech_sb.dataio.corpora.csv_table import (
+    csv_table,
+    is_csv,
+    single_speakers,
+)
+from unispeech_sb.dataio.corpora.fairseq import (
+    fairseq_manifests,
+    is_fairseq_manifests,
+)
+from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
+from unispeech_sb.dataio.corpora.recordings import is_recordings, recordings
+from unispeech_sb.dataio.corpora.speech_commands import (
+    is_speech_commands,
+    speech_commands,
+)
+from unispeech_sb.dataio.corpora.voxceleb import (
+    is_voxceleb,
+    voxceleb,
+    voxceleb_identification,
+)
+
+__all__ = ["CORPORA", "Corpus", "find_corpus", "read_corpus"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A row of ``CORPORA``.
+
+    Arguments
+    ---------
+    layout : str
+        What messages call it.
+    recognises : callable
+        Path -> whether the corpus is there, for ``corpus: auto``.
+    readers : dict
+        Task -> what reads the records, of the path and the recipe's yaml.
+
+    Example
+    -------
+    >>> sorted(CORPORA["librispeech"].readers)
+    ['asr', 'phoneme', 'pretraining', 'single_speaker']
+    """
+
+    layout: str
+    recognises: Callable
+    readers: dict
+
+
+def _by(read, *keys):
+    """A reader that takes further arguments from the yaml, if it has them."""
+
+    def read_corpus(path, hparams):
+        return read(path, *(hparams.get(key) for key in keys))
+
+    return read_corpus
+
+
+def _unlabelled(path, hparams):
+    """A reader of tables without labels."""
+    return csv_table(path, label_column=None)
+
+
+CORPORA = {
+    "synthetic": Corpus(
+        "sentences spoken by espeak-ng", lambda path: False, synthetic.READERS
+    ),
+    "fairseq": Corpus(
+        "a folder of fairseq's manifests",
+        is_fairseq_manifests,
+        {"phoneme": _by(fairseq_manifests, "wav_root", "labels", "vocabulary")},
+    ),
+    "librispeech": Corpus(
+        "a LibriSpeech folder",
+        is_librispeech,
+        dict.fromkeys(
+            ("asr", "phoneme", "pretraining", "single_speaker"),
+            _by(librispeech, "subsets"),
+        ),
+    ),
+    "common_voice": Corpus(
+        "a language of Common Voice",
+        is_common_voice,
+        dict.fromkeys(("asr", "phoneme"), _by(common_voice, "subsets")),
+    ),
+    "voxceleb": Corpus(
+        "a VoxCeleb folder",
+        is_voxceleb,
+        {
+            "speaker_identification": _by(
+                voxceleb_identification, "split_file"
+            ),
+            "speaker_verification": _by(voxceleb),
+            "single_speaker": _by(voxceleb),
+        },
+    ),
+    "speech_commands": Corpus(
+        "a Speech Commands folder",
+        is_speech_commands,
+        {
+            "keyword_spotting": _by(
+                speech_commands,
+                *("corpus_version", "num_classes", "protocol", "test_folder"),
+            )
+        },
+    ),
+    "kaldi": Corpus(
+        "a Kaldi folder or a folder of some",
+        is_kaldi,
+        {"speaker_diarization": _by(kaldi_folders)},
+    ),
+    "recordings": Corpus(
+        "a folder of recordings",
+        is_recordings,
+        {"pretraining": _by(recordings)},
+    ),
+    "csv": Corpus(
+        "a CSV or a folder with manifest.csv",
+        is_csv,
+        {
+            **dict.fromkeys(
+                (
+                    *("asr", "phoneme", "pretraining"),
+                    *("speaker_identification", "speaker_verification"),
+                ),
+                _unlabelled,
+            ),
+            "keyword_spotting": _by(csv_table, "label_column"),
+            "single_speaker": _by(single_speakers),
+            "speaker_diarization": _by(rttm_table),
+        },
+    ),
+    "rttm": Corpus(
+        "a folder of recordings with RTTM files beside them",
+        lambda path: path.is_dir(),
+        {"speaker_diarization": _by(rttm_beside)},
+    ),
+}
+"""Name of a corpus -> how it is known and read. ``corpus: auto`` takes the
+first one that recognises the data folder."""
+
+
+def find_corpus(task, hparams, folder=None):
+    """Finds which corpus a folder holds.
+
+    Arguments
+    ---------
+    task : str
+        What it is for: "asr", "phoneme", "pretraining", "keyword_spotting",
+        "speaker_identification", "speaker_verification",
+        "speaker_diarization", or "single_speaker", of which mixtures are
+        simulated.
+    hparams : dict
+        The recipe's yaml: ``corpus``, a name of ``CORPORA`` or "auto", as when
+        it is missing; ``synthetic``, which stands for the name "synthetic";
+        ``data_folder``.
+    folder : str or path-like, optional
+        The folder; ``data_folder`` when omitted.
+
+    Returns
+    -------
+    str or None
+        Its name; None where no corpus of the task is recognised.
+
+    Raises
+    ------
+    ValueError
+        When the task has no corpus of the name.
+
+    Example
+    -------
+    >>> find_corpus("asr", {"data_folder": "x", "corpus": "librispeech"})
+    'librispeech'
+    """
+    name = "synthetic" if hparams.get("synthetic") else hparams.get("corpus")
+    known = [n for n, corpus in CORPORA.items() if task in corpus.readers]
+    if name in known:
+        return name
+    if name not in (None, "auto"):
+        raise ValueError(
+            f"corpus: expected auto, {', '.join(known)}; got {name!r}"
+        )
+    path = Path(hparams["data_folder"] if folder is None else folder)
+    return next((n for n in known if CORPORA[n].recognises(path)), None)
+
+
+def read_corpus(task, hparams, folder=None):
+    """Reads the records of a corpus.
+
+    Arguments
+    ---------
+    task : str
+        As for ``find_corpus``.
+    hparams : dict
+        The recipe's yaml, with the arguments of the readers of the task.
+    folder : str or path-like, optional
+        As for ``find_corpus``.
+
+    Returns
+    -------
+    iterable of dict
+        Utterance records.
+
+    Raises
+    ------
+    ValueError
+        When no corpus of the task is recognised; the message lists them. Also
+        as the corpus's own reader.
+
+    Example
+    -------
+    >>> read_corpus("asr", {"data_folder": "nowhere"})
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere: expected a LibriSpeech folder (librispeech), ...
+    """
+    path = Path(hparams["data_folder"] if folder is None else folder)
+    name = find_corpus(task, hparams, path)
+    if name is None:
+        layouts = [
+            f"{corpus.layout} ({name})"
+            for name, corpus in CORPORA.items()
+            if task in corpus.readers and name != "synthetic"
+        ]
+        raise ValueError(
+            f"{path}: expected {', '.join(layouts[:-1])} or {layouts[-1]}; "
+            + ("it is none of them" if path.exists() else "there is nothing")
+        )
+    return CORPORA[name].readers[task](path, hparams)

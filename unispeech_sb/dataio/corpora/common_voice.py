@@ -6,29 +6,17 @@ import csv
 import unicodedata
 from pathlib import Path
 
+from unispeech_sb.dataio.manifest import has_columns, read_rows
+
+__all__ = ["common_voice"]
+
 _SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 _COLUMNS = ("client_id", "path", "sentence")
 _APOSTROPHES = "'’ʼ"
 
 
 def is_common_voice(folder):
-    """Tells whether a folder is a language of Common Voice.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Any path.
-
-    Returns
-    -------
-    bool
-        Whether it has ``clips`` and ``train.tsv``.
-
-    Example
-    -------
-    >>> is_common_voice(getfixture("tmp_path"))
-    False
-    """
+    """Whether a folder is a language of Common Voice."""
     folder = Path(folder)
     return (folder / "clips").is_dir() and (folder / "train.tsv").is_file()
 
@@ -73,22 +61,13 @@ def common_voice(folder, subsets=None):
                 f"{folder}: expected subsets of {', '.join(_SPLITS)}; "
                 f"got {subset!r}"
             )
-        for where, row in _rows(folder / f"{subset}.tsv"):
-            yield _record(row, folder / "clips", _SPLITS[subset], where)
-
-
-def _rows(table):
-    """Yields the place of each row of a table, and the row."""
-    if not table.is_file():
-        raise FileNotFoundError(f"{table}: there is no such table")
-    with open(table, newline="", encoding="utf-8") as file:
+        table = folder / f"{subset}.tsv"
+        if not table.is_file():
+            raise FileNotFoundError(f"{table}: there is no such table")
         # Quotes are part of a sentence there, and may come alone
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        for column in _COLUMNS:
-            if column not in (rows.fieldnames or ()):
-                raise ValueError(f"{table}: expected a column {column!r}")
-        for row in rows:
-            yield f"{table}, line {rows.line_num}", row
+        form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+        for where, row in read_rows(table, has_columns(*_COLUMNS), **form):
+            yield _record(row, folder / "clips", _SPLITS[subset], where)
 
 
 def _record(row, clips, split, where):
@@ -110,23 +89,9 @@ def _record(row, clips, split, where):
 
 
 def plain_words(sentence):
-    """Leaves of a sentence what is spoken: words in lower case.
+    """Words of a sentence in any language, in lower case, a space between them.
 
-    Arguments
-    ---------
-    sentence : str
-        A sentence in any language.
-
-    Returns
-    -------
-    str
-        Letters, their marks, digits, and the apostrophes within words, one
-        space between words.
-
-    Example
-    -------
-    >>> plain_words("«L'âge-là», dit 'Éva' — 3 fois.")
-    "l'âge là dit éva 3 fois"
+    Kept are letters, their marks, digits, and the apostrophes within words.
     """
     text = unicodedata.normalize("NFC", sentence)
     kept = "".join(

@@ -1,12 +1,13 @@
-"""Recorded conversations with who spoke when: Kaldi folders (LibriMix as
-SUPERB makes it), lists of recordings with RTTM files, folders of both.
+"""Recorded conversations with who speaks when: Kaldi folders (LibriMix as
+SUPERB makes it), CSVs of recordings with RTTM files, folders of both.
 """
 
-import csv
 from pathlib import Path
 
 from unispeech_sb.dataio.audio import read_header
-from unispeech_sb.dataio.corpora.paths import find_file
+from unispeech_sb.dataio.corpora.csv_table import find_file, find_table
+from unispeech_sb.dataio.manifest import has_columns, read_rows
+from unispeech_sb.dataio.noises import SUFFIXES
 from unispeech_sb.dataio.rttm import (
     fields_of,
     read_annotations,
@@ -14,7 +15,8 @@ from unispeech_sb.dataio.rttm import (
     read_uem,
 )
 
-_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+__all__ = ["kaldi_folders", "rttm_beside", "rttm_table"]
+
 _SPLITS = {
     **dict.fromkeys(("train", "tr"), "train"),
     **dict.fromkeys(("dev", "valid", "validation", "val", "cv"), "valid"),
@@ -23,30 +25,24 @@ _SPLITS = {
 _ROUNDING_S = 0.02  # that a segment may reach past the end of its recording
 
 
-def conversations(path, split=None):
-    """Reads the records of a corpus of conversations.
+def is_kaldi(path):
+    """Whether a path is a folder with ``wav.scp``, or of such folders."""
+    path = Path(path)
+    parts = (path / "wav.scp", *path.glob("*/wav.scp"))
+    return any(part.is_file() for part in parts)
 
-    It may be
 
-    * a Kaldi folder: ``wav.scp``, and ``rttm`` or ``segments`` with
-      ``utt2spk``. Relative paths start at the folder.
-    * a folder of such folders, one for each split, named train, dev, ...
-    * a CSV, or a folder with ``manifest.csv``: columns ``path``, ``rttm``,
-      and, where there are any, ``id``, ``split`` and ``uem``. Relative paths
-      start at the CSV's folder or at one of its parents.
-    * a folder of recordings, each with an RTTM file beside it whose name
-      differs in the suffix.
+def kaldi_folders(path):
+    """Reads the records of a Kaldi folder, or of a folder of several.
 
-    Beside an RTTM file of one recording, a UEM file of the same name is found
-    in the last two.
+    A folder is a split, and its name begins with it: train, dev, ... It has
+    ``wav.scp`` and ``rttm``, or else ``segments`` with ``utt2spk``, and may
+    have ``uem``. Relative paths start at the folder.
 
     Arguments
     ---------
     path : str or path-like
-        The corpus.
-    split : str, optional
-        Put all records into this one. Otherwise the corpus, or the name of
-        the folder, has to tell it.
+        The folder.
 
     Yields
     ------
@@ -57,34 +53,101 @@ def conversations(path, split=None):
     Raises
     ------
     ValueError
-        When there is no such corpus, a recording or its annotation is
-        missing, a speaker overlaps itself, or a segment is past the end of
-        the recording; the message names the file, and the line if there is
-        one. A pipe in ``wav.scp`` is not run, and refused.
+        When a recording or its annotation is missing, a speaker overlaps
+        itself, or a segment is past the end of the recording; the message
+        names the file, and the line if there is one. A pipe in ``wav.scp`` is
+        not run, and refused.
 
     Example
     -------
     >>> import numpy as np, soundfile
-    >>> folder = getfixture("tmp_path")
+    >>> folder = getfixture("tmp_path") / "train"
+    >>> folder.mkdir()
+    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(16000)), 8000)
+    >>> _ = (folder / "wav.scp").write_text("talk a.wav\\n")
+    >>> line = "SPEAKER talk 1 0.5 1.25 <NA> <NA> anna <NA> <NA>"
+    >>> _ = (folder / "rttm").write_text(line)
+    >>> [(r["ID"], r["split"]) for r in kaldi_folders(folder)]
+    [('talk', 'train')]
+    """
+    path = Path(path).absolute()
+    folders = [path]
+    if not (path / "wav.scp").is_file():
+        folders = [part.parent for part in sorted(path.glob("*/wav.scp"))]
+    for folder in folders:
+        yield from _checked(_kaldi(folder))
+
+
+def rttm_table(path):
+    """Reads the records of a CSV of recordings with RTTM files.
+
+    Columns are ``path``, ``rttm``, ``split`` and, where there are any, ``id``
+    and ``uem``. Relative paths start at the CSV's folder or at one of its
+    parents. Without ``id`` the recording's name is that of its file, and
+    without ``uem`` a UEM file beside the RTTM is taken.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The CSV, or a folder that holds ``manifest.csv``.
+
+    Yields
+    ------
+    dict
+        Records as of ``kaldi_folders``.
+
+    Raises
+    ------
+    ValueError
+        As ``kaldi_folders``.
+
+    Example
+    -------
+    >>> list(rttm_table("nowhere.csv"))
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere.csv: there is no such table
+    """
+    yield from _checked(_listed(Path(find_table(path)).absolute()))
+
+
+def rttm_beside(path):
+    """Reads the records of a folder of recordings with RTTM files beside them.
+
+    An RTTM file differs from its recording in the suffix, and so does a UEM
+    file, if there is one. The folder is a split, and its name begins with it.
+
+    Arguments
+    ---------
+    path : str or path-like
+        The folder.
+
+    Yields
+    ------
+    dict
+        Records as of ``kaldi_folders``.
+
+    Raises
+    ------
+    ValueError
+        As ``kaldi_folders``.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> folder = getfixture("tmp_path") / "test"
+    >>> folder.mkdir()
     >>> soundfile.write(folder / "talk.wav", np.sin(np.arange(16000)), 8000)
     >>> line = "SPEAKER talk 1 0.5 1.25 <NA> <NA> anna <NA> <NA>"
     >>> _ = (folder / "talk.rttm").write_text(line)
-    >>> [record["ID"] for record in conversations(folder, split="test")]
+    >>> [record["ID"] for record in rttm_beside(folder)]
     ['talk']
     """
-    path = Path(path).absolute()
-    if path.is_file():
-        records = _listed(path, split)
-    elif (path / "wav.scp").is_file():
-        records = _kaldi(path, split)
-    elif parts := sorted(path.glob("*/wav.scp")):
-        records = (
-            record for part in parts for record in _kaldi(part.parent, split)
-        )
-    elif (path / "manifest.csv").is_file():
-        records = _listed(path / "manifest.csv", split)
-    else:
-        records = _pairs(path, split)
+    yield from _checked(_pairs(Path(path).absolute()))
+
+
+def _checked(records):
+    """Yields records with durations, whose segments are in their recordings."""
     annotations = {}
     for record in records:
         num_samples, rate = read_header(record["wav"])
@@ -96,9 +159,9 @@ def conversations(path, split=None):
         yield record
 
 
-def _kaldi(folder, split):
+def _kaldi(folder):
     """Records of a Kaldi folder."""
-    split = split or _split_of(folder.name, folder)
+    split = _split_of(folder.name, folder)
     rttm = folder / "rttm"
     if not rttm.is_file():
         rttm = folder / "segments"
@@ -115,42 +178,32 @@ def _kaldi(folder, split):
         yield _record(name, folder / file, split, rttm, uem)
 
 
-def _listed(path, split):
+def _listed(path):
     """Records of a CSV."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True, strict=True)
-        for column in ("path", "rttm"):
-            if column not in (rows.fieldnames or ()):
-                raise ValueError(
-                    f"{path}: expected a column {column}, got "
-                    f"{', '.join(rows.fieldnames or ()) or 'none'}"
-                )
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            wav, rttm = (
-                find_file(row[column], path.parent, where)
-                for column in ("path", "rttm")
-            )
+    for where, row in read_rows(path, has_columns("path", "rttm")):
+        try:
+            wav = find_file(row["path"], path.parent)
+            rttm = find_file(row["rttm"], path.parent)
             uem = rttm.with_suffix(".uem")
             if row.get("uem"):
-                uem = find_file(row["uem"], path.parent, where)
-            found = split or _split_of(row.get("split") or "", where)
-            yield _record(row.get("id") or wav.stem, wav, found, rttm, uem)
+                uem = find_file(row["uem"], path.parent)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        split = _split_of(row.get("split") or "", where)
+        yield _record(row.get("id") or wav.stem, wav, split, rttm, uem)
 
 
-def _pairs(folder, split):
+def _pairs(folder):
     """Records of a folder of recordings with RTTM files beside them."""
     found = [
-        file
-        for file in sorted(folder.glob("[!.]*"))
-        if file.suffix in _SUFFIXES
+        file for file in sorted(folder.glob("[!.]*")) if file.suffix in SUFFIXES
     ]
     if not found:
         raise ValueError(
-            f"{folder}: expected wav.scp, manifest.csv, or recordings with "
-            "RTTM files beside them; there are none"
+            f"{folder}: expected recordings with RTTM files beside them; "
+            "there are none"
         )
-    split = split or _split_of(folder.name, folder)
+    split = _split_of(folder.name, folder)
     for wav in found:
         rttm, uem = wav.with_suffix(".rttm"), wav.with_suffix(".uem")
         if not rttm.is_file():

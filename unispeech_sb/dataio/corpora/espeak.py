@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.signal import resample_poly
 
 SAMPLE_RATE = 16000
 
@@ -30,7 +29,7 @@ LANGUAGES = (
     "en-gb-x-gbclan",
     "en-gb-x-gbcwmd",
 )
-"""The accents of English that `draw_voices` draws from; "en" is British."""
+"""The accents that ``draw_voices`` draws from; "en" is British."""
 
 # Left out of what the package holds: effects (whisper, robots, croak, echo)
 # and near copies of a voice that is here.
@@ -43,7 +42,7 @@ VARIANTS = tuple(
     travis victor zac
     """.split()
 )
-"""The speaker variants that `draw_voices` draws from."""
+"""The speaker variants that ``draw_voices`` draws from."""
 
 # Names and values of espeak-ng's speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2
@@ -83,25 +82,11 @@ _Callback = ctypes.CFUNCTYPE(
 
 
 class Voice(NamedTuple):
-    """A speaker: how espeak-ng shall sound.
+    """How espeak-ng shall sound.
 
-    Arguments
-    ---------
-    language : str
-        espeak-ng's name of a language or accent, such as "en-us".
-    variant : str
-        espeak-ng's name of a speaker variant, such as "f2".
-    pitch : int
-        0 to 99; 50 leaves the variant's own pitch.
-    pitch_range : int
-        0 (monotonous) to 99.
-    speed : int
-        Words a minute, 80 to 450.
-
-    Example
-    -------
-    >>> Voice(variant="f2").pitch
-    50
+    Language or accent and speaker variant are espeak-ng's names, such as
+    "en-us" and "f2"; the pitch is 0 to 99, and 50 leaves the variant's own; its
+    range is 0 (monotonous) to 99, the speed 80 to 450 words a minute.
     """
 
     language: str = "en-us"
@@ -112,22 +97,7 @@ class Voice(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A word or phone and when it is heard.
-
-    Arguments
-    ---------
-    text : str
-        The word as it was written, or the phone in IPA without stress marks.
-    start_s : float
-        Where it starts, in seconds.
-    stop_s : float
-        Where it ends, in seconds.
-
-    Example
-    -------
-    >>> Span("yes", 0.0, 0.35).stop_s
-    0.35
-    """
+    """A word as written, or a phone in IPA without stress marks; in seconds."""
 
     text: str
     start_s: float
@@ -135,21 +105,10 @@ class Span(NamedTuple):
 
 
 class Speech(NamedTuple):
-    """What `speak` returns.
+    """What ``speak`` returns: a waveform at 16 kHz, [N], its words and phones.
 
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Waveform at 16 kHz, float32 in [-1, 1], [N].
-    words : list of Span
-        The words. Those that espeak-ng runs together ("of the") are one span.
-    phones : list of Span
-        The phones; pauses are left out.
-
-    Example
-    -------
-    >>> Speech(torch.zeros(16000), [Span("a", 0.1, 0.2)], []).samples.shape
-    torch.Size([16000])
+    Words that espeak-ng runs together ("of the") are one span; pauses are left
+    out of the phones.
     """
 
     samples: torch.Tensor
@@ -160,27 +119,7 @@ class Speech(NamedTuple):
 def draw_voices(num_voices, seed=0):
     """Draws voices; no two share both accent and variant.
 
-    Arguments
-    ---------
-    num_voices : int
-        How many. The voices of a smaller number are the first of a larger.
-    seed : int, optional
-        Seed of the draw.
-
-    Returns
-    -------
-    list of Voice
-        The voices.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many pairs of accent and variant.
-
-    Example
-    -------
-    >>> len(set(draw_voices(100, seed=1)))
-    100
+    The voices of a smaller number are the first of a larger.
     """
     num_pairs = len(LANGUAGES) * len(VARIANTS)
     if not 0 <= num_voices <= num_pairs:
@@ -204,40 +143,13 @@ def draw_voices(num_voices, seed=0):
 
 
 def speak(text, voice=None):
-    """Speaks a text.
+    """Speaks a text, in which digits and abbreviations are read out.
 
     The same text and voice give the same samples, whatever was spoken before:
     each call loads the library anew, as it keeps the phase of its slow pitch
     flutter between utterances and offers no way to reset it, and seeds its
     random numbers, the C library's ``rand`` too. Nothing else in the process
     may hold the library. Not for several threads at once; not on Windows.
-
-    Arguments
-    ---------
-    text : str
-        What to say. Digits and abbreviations are read out.
-    voice : Voice, optional
-        Who says it. ``Voice()`` when omitted.
-
-    Returns
-    -------
-    Speech
-        The samples, words and phones.
-
-    Raises
-    ------
-    ImportError
-        If the package espeakng-loader is not installed.
-    ValueError
-        If espeak-ng has no such voice, or nothing in the text can be spoken.
-
-    Example
-    -------
-    >>> speech = speak("hello world", Voice("en-us", "f2"))
-    >>> [word.text for word in speech.words]
-    ['hello', 'world']
-    >>> " ".join(phone.text for phone in speech.phones)
-    'h ə l oʊ w ɜː l d'
     """
     voice = voice or Voice()
     with _fresh_library() as (library, rate):
@@ -247,6 +159,8 @@ def speak(text, voice=None):
     if not phones:
         raise ValueError(f"expected a text that can be spoken, got {text!r}")
     samples = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
+    from scipy.signal import resample_poly
+
     common = np.gcd(SAMPLE_RATE, rate)
     samples = resample_poly(samples, SAMPLE_RATE // common, rate // common)
     return Speech(torch.from_numpy(samples).clamp_(-1, 1), words, phones)
@@ -275,6 +189,7 @@ def _fresh_library():
 
 
 def _find_package():
+    """Imports the package that brings the library."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -287,6 +202,7 @@ def _find_package():
 
 def _set_voice(library, voice):
     # espeak-ng says nothing of an unknown variant and clips unknown numbers.
+    """Chooses the voice, which has to exist."""
     variants = Path(_find_package().get_data_path()) / "voices" / "!v"
     if not (variants / voice.variant).is_file():
         raise ValueError(f"espeak-ng has no speaker variant {voice.variant!r}")

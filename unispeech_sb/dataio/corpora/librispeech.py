@@ -4,29 +4,15 @@ recordings and one ``.trans.txt`` (Panayotov et al. 2015, section 4).
 
 from pathlib import Path
 
+__all__ = ["librispeech"]
+
 # How a folder of the corpus begins -> the split it belongs to.
 _PREFIXES = {"train": "train", "dev": "valid", "test": "test"}
 _SUFFIXES = (".flac", ".wav")
 
 
 def is_librispeech(folder):
-    """Tells whether a folder is laid out as LibriSpeech.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Any path.
-
-    Returns
-    -------
-    bool
-        Whether there are transcripts where LibriSpeech has them.
-
-    Example
-    -------
-    >>> is_librispeech(getfixture("tmpdir"))
-    False
-    """
+    """Whether a folder has transcripts where LibriSpeech has them."""
     return next(Path(folder).glob("*/*/*/*.trans.txt"), None) is not None
 
 

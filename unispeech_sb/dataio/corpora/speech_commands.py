@@ -7,11 +7,14 @@ import collections
 import hashlib
 import os
 from itertools import chain
+from pathlib import Path
 
 import torch
 
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.manifest import SILENCE, SPLITS
+
+__all__ = ["class_balanced_weights", "speech_commands"]
 
 COMMANDS = tuple("yes no up down left right on off stop go".split())
 UNKNOWN = "_unknown_"
@@ -116,6 +119,12 @@ def speech_commands(
         (record for record in records if record["split"] != "test"),
         _test_archive(os.path.abspath(test_folder), version),
     )
+
+
+def is_speech_commands(path):
+    """Whether a folder has one of a word, and no table that says more."""
+    words = any(Path(path, word).is_dir() for word in WORDS["v0.02"])
+    return words and not Path(path, "manifest.csv").is_file()
 
 
 def class_balanced_weights(records):

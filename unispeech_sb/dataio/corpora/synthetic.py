@@ -1,28 +1,33 @@
-"""The embedded corpus: keywords, sentences and overlapping speakers, spoken
-by espeak-ng (see `espeak` beside this file for its licence).
+"""The embedded corpus: keywords and sentences, spoken by espeak-ng (see
+``espeak`` beside this file for its licence).
 
 It serves demos, tests and examples without a network. It is far easier than
 real speech: a score on it is never reported as a result.
 """
 
+import hashlib
 import json
+import os
+import shutil
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
 
+import soundfile
 import torch
 
-from unispeech_sb.dataio.corpora.cache import cache_corpus
-from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, draw_voices, speak
-from unispeech_sb.dataio.corpora.noise import add_noise, draw_below, set_peak
+from unispeech_sb.dataio.corpora.espeak import draw_voices, speak
+from unispeech_sb.dataio.manifest import SPLITS
+from unispeech_sb.dataio.splits import take_share
+from unispeech_sb.dataio.units import SPANS
 
-SPLITS = ("train", "valid", "test")
-DEFAULT_WORDS = tuple("yes no up down left right on off stop go".split())
+__all__ = ["aligned_sentences", "synthetic_keywords", "synthetic_sentences"]
 
+_KEYWORDS = tuple("yes no up down left right on off stop go".split())
 # Counts up when the same arguments come to mean other audio.
 _EDITION = 1
-_NUM_BABBLE_VOICES = 6
-
-_WHO = (
+_CLEAN = None  # without noise, in the arguments of a corpus
+_TESTED = 0.2  # share of a speaker's sentences; of the others, to validate on
+_SUBJECTS = (
     "the old farmer",
     "my little sister",
     "a clever fox",
@@ -33,7 +38,7 @@ _WHO = (
     "a quiet student",
 )
 _VERBS = tuple("finds sells hides paints washes carries forgets wants".split())
-_WHAT = (
+_OBJECTS = (
     "the blue boat",
     "seven yellow apples",
     "a heavy book",
@@ -43,7 +48,7 @@ _WHAT = (
     "the green shirt",
     "a loaf of bread",
 )
-_WHERE = (
+_PLACES = (
     "near the river",
     "before breakfast",
     "in the kitchen",
@@ -55,67 +60,8 @@ _WHERE = (
 )
 
 
-class Turns(NamedTuple):
-    """How the speakers of a mixture take turns.
-
-    Arguments
-    ---------
-    num_speakers : int
-        Speakers in a mixture, at least 2. Each has a turn.
-    num_turns : int
-        Sentences in a mixture.
-    gap_s : tuple of float
-        Shortest and longest time from a turn's end to the next turn's start,
-        in seconds; a negative one is an overlap. No speaker overlaps itself.
-
-    Example
-    -------
-    >>> Turns(num_speakers=3).num_turns
-    6
-    """
-
-    num_speakers: int = 2
-    num_turns: int = 6
-    gap_s: tuple[float, float] = (-1.0, 0.5)
-
-
-def draw_sentences(num_sentences, seed=0):
-    """Draws distinct sentences from a grammar of 4096 and some 60 words.
-
-    Arguments
-    ---------
-    num_sentences : int
-        How many.
-    seed : int, optional
-        Seed of the draw.
-
-    Returns
-    -------
-    list of str
-        Sentences in small letters, without punctuation.
-
-    Raises
-    ------
-    ValueError
-        If the grammar has not as many.
-
-    Example
-    -------
-    >>> len(set(draw_sentences(50)))
-    50
-    """
-    parts = list(product(_WHO, _VERBS, _WHAT, _WHERE))
-    if not 0 <= num_sentences <= len(parts):
-        raise ValueError(
-            f"expected 0 to {len(parts)} sentences to draw, got {num_sentences}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(parts), generator=generator)
-    return [" ".join(parts[i]) for i in order[:num_sentences].tolist()]
-
-
 def synthetic_keywords(
-    folder, words=DEFAULT_WORDS, num_voices=(60, 20, 20), seed=0, noise=None
+    folder, words=_KEYWORDS, num_voices=(60, 20, 20), seed=0
 ):
     """Speaks each word with each voice; no two splits share a voice.
 
@@ -130,10 +76,7 @@ def synthetic_keywords(
     num_voices : tuple of int, optional
         Voices of train, valid and test.
     seed : int, optional
-        Seed of voices and noise.
-    noise : Noise, optional
-        Noise to add; its babble is of voices outside the corpus. None when
-        omitted.
+        Seed of the voices.
 
     Returns
     -------
@@ -158,7 +101,6 @@ def synthetic_keywords(
         raise ValueError(f"expected distinct keywords, got {words}")
 
     def clips():
-        finish = _finisher(num_voices, seed, noise)
         cast = _cast(num_voices, seed)
         roles = [(split, *role) for split in SPLITS for role in cast[split]]
         for (split, spk_id, voice), word in product(roles, words):
@@ -171,18 +113,14 @@ def synthetic_keywords(
                 "wrd": word,
                 "phn": " ".join(phone.text for phone in speech.phones),
             }
-            yield record, finish(speech.samples)
+            yield record, set_peak(speech.samples)
 
-    arguments = [_EDITION, words, num_voices, seed, noise]
+    arguments = [_EDITION, words, num_voices, seed, _CLEAN]
     return cache_corpus(folder, "keywords", arguments, clips())
 
 
 def synthetic_sentences(
-    folder,
-    num_sentences=(200, 40, 40),
-    num_voices=(20, 5, 5),
-    seed=0,
-    noise=None,
+    folder, num_sentences=(200, 40, 40), num_voices=(20, 5, 5), seed=0
 ):
     """Speaks sentences, each by one voice; no two splits share a voice or a
     sentence, but they share words.
@@ -198,10 +136,7 @@ def synthetic_sentences(
     num_voices : tuple of int, optional
         Voices of train, valid and test, which take turns.
     seed : int, optional
-        Seed of sentences, voices and noise.
-    noise : Noise, optional
-        Noise to add; its babble is of voices outside the corpus. None when
-        omitted.
+        Seed of sentences and voices.
 
     Returns
     -------
@@ -212,7 +147,8 @@ def synthetic_sentences(
     Raises
     ------
     ValueError
-        If the grammar of `draw_sentences` has not as many sentences.
+        When a split has sentences but no voice, or there are not as many
+        sentences or voices.
 
     Example
     -------
@@ -223,36 +159,20 @@ def synthetic_sentences(
     """
 
     def clips():
-        texts = iter(draw_sentences(sum(num_sentences), seed))
-        finish = _finisher(num_voices, seed, noise)
-        cast = _cast(num_voices, seed)
-        for split, index in _per_split(num_sentences):
-            _check_cast(cast, split, 1)
-            spk_id, voice = cast[split][index % len(cast[split])]
-            text = next(texts)
-            speech = speak(text, voice)
-            record = {
-                "ID": f"{split}_{spk_id}_{index:04d}",
-                "split": split,
-                "spk_id": spk_id,
-                "label": next(verb for verb in _VERBS if verb in text.split()),
-                "wrd": text,
-                "phn": " ".join(phone.text for phone in speech.phones),
-            }
-            yield record, finish(speech.samples)
+        for record, text, speech in _sentences(num_sentences, num_voices, seed):
+            record["label"] = next(v for v in _VERBS if v in text.split())
+            record["wrd"] = text
+            record["phn"] = " ".join(phone.text for phone in speech.phones)
+            yield record, set_peak(speech.samples)
 
-    arguments = [_EDITION, num_sentences, num_voices, seed, noise]
+    arguments = [_EDITION, num_sentences, num_voices, seed, _CLEAN]
     return cache_corpus(folder, "sentences", arguments, clips())
 
 
-def synthetic_overlaps(
-    folder,
-    num_mixtures=(40, 10, 10),
-    num_voices=(20, 5, 5),
-    seed=0,
-    turns=None,
+def aligned_sentences(
+    folder, num_sentences=(200, 40, 40), num_voices=(20, 5, 5), seed=0
 ):
-    """Mixes speakers who take turns and partly overlap, for diarization.
+    """Speaks sentences, as ``synthetic_sentences`` does, and keeps the times.
 
     Nothing is spoken when the same arguments were used on the folder before.
 
@@ -260,50 +180,80 @@ def synthetic_overlaps(
     ---------
     folder : str or Path
         Where to keep corpora. Each set of arguments has its own sub-folder.
-    num_mixtures : tuple of int, optional
-        Mixtures of train, valid and test.
+    num_sentences : tuple of int, optional
+        Sentences of train, valid and test; no two splits share one.
     num_voices : tuple of int, optional
-        Voices of train, valid and test; no two splits share one.
+        Voices of train, valid and test, which take turns; no two splits share
+        one.
     seed : int, optional
-        Seed of everything drawn.
-    turns : Turns, optional
-        How many speakers, turns and overlaps a mixture has. ``Turns()`` when
-        omitted.
+        Seed of sentences and voices.
 
     Returns
     -------
     list of dict
-        Records with ID, wav, duration (s), spk_id (all speakers, space
-        separated), label (their number), split and segments: a JSON list of
-        {"spk_id", "start", "stop", "wrd"}, times in seconds, sorted by start.
+        Records with ID, wav, duration (s), spk_id, split, wrd (the words),
+        phn (the phones, space separated) and phone_spans, see ``read_spans``.
 
     Raises
     ------
     ValueError
-        If a split has too few voices, or a mixture too few turns.
+        When a split has sentences but no voice, or there are not as many
+        sentences or voices.
 
     Example
     -------
     >>> folder = getfixture("tmpdir")
-    >>> records = synthetic_overlaps(folder, (1, 0, 0), (2, 0, 0))
-    >>> len(json.loads(records[0]["segments"]))
-    6
+    >>> record = aligned_sentences(folder, (1, 0, 0), (1, 0, 0))[0]
+    >>> len(json.loads(record["phone_spans"])) == len(record["phn"].split())
+    True
     """
-    turns = turns or Turns()
-    if not 2 <= turns.num_speakers <= turns.num_turns:
-        raise ValueError(f"expected 2 to num_turns speakers, got {turns}")
 
     def clips():
-        generator = torch.Generator().manual_seed(seed)
-        cast = _cast(num_voices, seed)
-        for split, index in _per_split(num_mixtures):
-            _check_cast(cast, split, turns.num_speakers)
-            record = {"ID": f"{split}_{index:04d}", "split": split}
-            columns, samples = _mix(cast[split], turns, generator)
-            yield record | columns, samples
+        for record, text, speech in _sentences(num_sentences, num_voices, seed):
+            record |= {"wrd": text, **_phones(speech.phones)}
+            yield record, set_peak(speech.samples)
 
-    arguments = [_EDITION, num_mixtures, num_voices, seed, turns]
-    return cache_corpus(folder, "overlaps", arguments, clips())
+    arguments = [_EDITION, num_sentences, num_voices, seed]
+    return cache_corpus(folder, "aligned", arguments, clips())
+
+
+def _sentences(num_sentences, num_voices, seed):
+    """Yields the record of each sentence, its text and its speech."""
+    texts = iter(draw_sentences(sum(num_sentences), seed))
+    cast = _cast(num_voices, seed)
+    for split, count in zip(SPLITS, num_sentences):
+        if count and not cast[split]:
+            raise ValueError(f"{split}: expected a voice for {count} sentences")
+    for split, index in _per_split(num_sentences):
+        spk_id, voice = cast[split][index % len(cast[split])]
+        text = next(texts)
+        name = f"{split}_{spk_id}_{index:04d}"
+        record = {"ID": name, "split": split, "spk_id": spk_id}
+        yield record, text, speak(text, voice)
+
+
+def draw_sentences(num_sentences, seed=0):
+    """Draws distinct sentences from a grammar of 4096 and some 60 words."""
+    parts = list(product(_SUBJECTS, _VERBS, _OBJECTS, _PLACES))
+    if not 0 <= num_sentences <= len(parts):
+        raise ValueError(
+            f"expected 0 to {len(parts)} sentences to draw, got {num_sentences}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(parts), generator=generator)
+    return [" ".join(parts[i]) for i in order[:num_sentences].tolist()]
+
+
+def _phones(spans):
+    """The columns of phones and their times."""
+    times = [
+        [span.text, round(span.start_s, 4), round(span.stop_s, 4)]
+        for span in spans
+    ]
+    return {
+        "phn": " ".join(span.text for span in spans),
+        SPANS: json.dumps(times, ensure_ascii=False),
+    }
 
 
 def _per_split(counts):
@@ -325,75 +275,86 @@ def _cast(num_voices, seed):
     return cast
 
 
-def _check_cast(cast, split, num_speakers):
-    if len(cast[split]) < num_speakers:
-        raise ValueError(
-            f"expected at least {num_speakers} voices for {split},"
-            f" got {len(cast[split])}"
-        )
+def set_peak(samples, peak=0.7):
+    """Scales a waveform that is not silent to a peak."""
+    return samples * (peak / samples.abs().max())
 
 
-def _mix(speakers, turns, generator):
-    """Returns the columns and the samples of one mixture."""
-    low, high = turns.gap_s
-    gaps_s = torch.empty(turns.num_turns, dtype=torch.float64)
-    gaps_s = gaps_s.uniform_(low, high, generator=generator).tolist()
-    texts = draw_sentences(turns.num_turns, draw_below(2**31, generator))
-    order = _take_turns(len(speakers), turns, generator)
-    segments, pieces, end_s, own_end_s = [], [], 0.0, {}
-    for who, text, gap_s in zip(order, texts, gaps_s, strict=True):
-        spk_id, voice = speakers[who]
-        speech = speak(text, voice)
-        first_s, last_s = speech.words[0].start_s, speech.words[-1].stop_s
-        start_s = max(end_s + gap_s, own_end_s.get(spk_id, 0.0), first_s)
-        offset = round((start_s - first_s) * SAMPLE_RATE)
-        pieces.append((offset, set_peak(speech.samples)))
-        stop_s = offset / SAMPLE_RATE + last_s
-        times = {"start": offset / SAMPLE_RATE + first_s, "stop": stop_s}
-        segments.append({"spk_id": spk_id, **times, "wrd": text})
-        own_end_s[spk_id] = stop_s
-        end_s = max(end_s, stop_s)
-    samples = torch.zeros(max(at + len(piece) for at, piece in pieces))
-    for offset, piece in pieces:
-        samples[offset : offset + len(piece)] += piece
-    segments.sort(key=lambda segment: segment["start"])
-    columns = {
-        "spk_id": " ".join(sorted(own_end_s)),
-        "label": str(turns.num_speakers),
-        "segments": json.dumps(segments),
-    }
-    return columns, set_peak(samples)
+def cache_corpus(folder, name, arguments, clips, sample_rate=16000):
+    """Writes a generated corpus, or finds the one written before.
+
+    Each set of arguments, as JSON can hold them, has its own sub-folder, which
+    appears when it is complete: a killed call leaves a hidden one, named
+    ``*.partial``, that no later call reads. ``clips`` are pairs of a record
+    with an ID and samples, [N], in [-1, 1]; they are not touched where the
+    corpus is there. The records get wav (absolute path of a 16-bit file) and
+    duration (in seconds).
+    """
+    key = json.dumps(arguments).encode()
+    digest = hashlib.sha256(key).hexdigest()[:12]
+    final = Path(folder).resolve() / f"{name}-{digest}"
+    if not final.is_dir():
+        _write(final, clips, sample_rate)
+    records = json.loads((final / "records.json").read_text("utf-8"))
+    return [record | {"wav": str(final / record["wav"])} for record in records]
 
 
-def _take_turns(num_voices, turns, generator):
-    """Draws who speaks when: first each once, then anyone but the last."""
-    order = torch.randperm(num_voices, generator=generator).tolist()
-    present = order[: turns.num_speakers]
-    order = list(present)
-    while len(order) < turns.num_turns:
-        others = [who for who in present if who != order[-1]]
-        order.append(others[draw_below(len(others), generator)])
-    return order
+def _write(final, clips, sample_rate):
+    """Writes the clips and their records into a folder that appears whole."""
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        records = []
+        for record, samples in clips:
+            name = f"{record['ID']}.wav"
+            pcm = (samples * 32767).round().to(torch.int16).numpy()
+            soundfile.write(partial / name, pcm, sample_rate)
+            added = {"wav": name, "duration": len(pcm) / sample_rate}
+            records.append(record | added)
+        text = json.dumps(records, ensure_ascii=False, indent=0)
+        (partial / "records.json").write_text(text, "utf-8")
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _finisher(num_voices, seed, noise):
-    """Returns what is done to a clip before it is written."""
-    if noise is None:
-        return set_peak
-    generator = torch.Generator().manual_seed(seed)
-    babble = None
-    if "babble" in noise.kinds:
-        babble = _speak_babble(sum(num_voices), seed)
-    return lambda clip: set_peak(add_noise(clip, noise, generator, babble))
+def _by_counts(make):
+    """A reader of as many sentences and voices as the yaml says."""
+
+    def read(folder, hparams):
+        counts = hparams["synthetic_sentences"], hparams["synthetic_voices"]
+        return make(folder, *counts, hparams["seed"])
+
+    return read
 
 
-def _speak_babble(num_voices, seed):
-    """Lets voices outside the corpus, the next to be drawn, speak at once."""
-    voices = draw_voices(num_voices + _NUM_BABBLE_VOICES, seed)[num_voices:]
-    texts = iter(draw_sentences(3 * len(voices), seed))
-    streams = [
-        torch.cat([set_peak(speak(next(texts), voice).samples) for _ in "123"])
-        for voice in voices
-    ]
-    shortest = min(len(stream) for stream in streams)
-    return torch.stack([stream[:shortest] for stream in streams]).sum(dim=0)
+def _speakers(folder, hparams):
+    """Sentences of other speakers in each split."""
+    counts = hparams["synthetic_sentences"]
+    return synthetic_sentences(folder, counts, seed=hparams["seed"])
+
+
+def _known_speakers(folder, hparams):
+    """Sentences of the same speakers in each split."""
+    spoken = _speakers(folder, hparams)
+    records = [{**record, "split": "train"} for record in spoken]
+    for split in ("test", "valid"):
+        records = take_share(records, _TESTED, hparams["seed"], split)
+    return records
+
+
+def _keywords(folder, hparams):
+    """Keywords of other speakers in each split."""
+    return synthetic_keywords(folder, seed=hparams["seed"])
+
+
+READERS = {
+    "asr": _by_counts(synthetic_sentences),
+    "phoneme": _by_counts(synthetic_sentences),
+    "pretraining": _by_counts(aligned_sentences),
+    "keyword_spotting": _keywords,
+    "speaker_identification": _known_speakers,
+    "speaker_verification": _speakers,
+}
+"""Task -> its reader, of folder and yaml."""

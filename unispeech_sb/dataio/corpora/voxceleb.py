@@ -6,7 +6,9 @@ import os
 import re
 from pathlib import Path
 
-PARTS = {"1": "train", "2": "valid", "3": "test"}
+__all__ = ["voxceleb", "voxceleb_identification"]
+
+_PARTS = {"1": "train", "2": "valid", "3": "test"}
 """Numbers of the identification split."""
 
 TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10270, 10310))
@@ -24,27 +26,11 @@ _SUFFIXES = (".wav", ".flac")
 
 
 def is_voxceleb(folder):
-    """Tells whether a folder is laid out as VoxCeleb.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        Any path.
-
-    Returns
-    -------
-    bool
-        Whether there are speakers' folders where VoxCeleb has them.
-
-    Example
-    -------
-    >>> is_voxceleb(getfixture("tmpdir"))
-    False
-    """
+    """Whether a folder has speakers' folders where VoxCeleb has them."""
     return any(_speakers(Path(folder, root)) for root in _ROOTS)
 
 
-def voxceleb(folder, split=None):
+def voxceleb(folder):
     """Reads the records of a VoxCeleb tree.
 
     Speakers' folders may stand in ``dev`` and ``test``, each with ``wav`` or
@@ -56,9 +42,6 @@ def voxceleb(folder, split=None):
     folder : str or path-like
         The folder that holds ``dev``, ``test``, ``wav``, ``aac`` or the
         speakers.
-    split : str, optional
-        Put all records into this one, as for training on VoxCeleb2 in whole
-        or trials on VoxCeleb1 in whole.
 
     Yields
     ------
@@ -87,7 +70,7 @@ def voxceleb(folder, split=None):
         speaker = name.partition("/")[0]
         if speaker in TEST_SPEAKERS:
             found = "test"
-        yield _record(name, path, split or found or "train")
+        yield _record(name, path, found or "train")
 
 
 def voxceleb_identification(folder, split_file=None):
@@ -137,7 +120,7 @@ def voxceleb_identification(folder, split_file=None):
     for number, line in enumerate(lines, start=1):
         part, _, name = line.strip().partition(" ")
         fault = None
-        if part not in PARTS or not name:
+        if part not in _PARTS or not name:
             fault = "expected 1, 2 or 3 and a recording"
         elif name in seen:
             fault = "expected each recording once"
@@ -146,7 +129,7 @@ def voxceleb_identification(folder, split_file=None):
         if fault:
             raise ValueError(f"{file}, line {number}: {fault}, got {line!r}")
         seen.add(name)
-        yield _record(name, recordings[name][0], PARTS[part])
+        yield _record(name, recordings[name][0], _PARTS[part])
     if not seen:
         raise ValueError(f"{file}: expected lines, the file is empty")
 

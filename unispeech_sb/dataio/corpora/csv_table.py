@@ -2,12 +2,14 @@
 their usual names.
 """
 
-import csv
 import math
 import os
+from pathlib import Path
 
 from unispeech_sb.dataio.audio import read_header
-from unispeech_sb.dataio.manifest import SPLITS
+from unispeech_sb.dataio.manifest import SPLITS, read_rows
+
+__all__ = ["csv_table"]
 
 # Names under which a table may hold a column, compared in lower case.
 _COLUMNS = {
@@ -27,15 +29,22 @@ _SPLIT_NAMES = {
 _ROUNDING_S = 0.001
 
 
-def table(path, label_column="label", split_names=None):
-    """Read the records of a CSV.
+def is_csv(path):
+    """Whether a path is a file, or a folder with ``manifest.csv``."""
+    return Path(path).is_file() or Path(path, "manifest.csv").is_file()
+
+
+def csv_table(
+    path, label_column="label", split_names=None, needed=("wav", "split")
+):
+    """Reads the records of a CSV.
 
     Columns: ``path`` (or ``wav``, ``file``) and ``split`` are needed; ``id``,
     ``duration``, ``speaker`` (or ``spk_id``), ``start`` and ``stop`` are
     known, others are kept as they are. Relative paths start at the CSV's
-    folder or, where there is no such file, at its parent. ``start`` and
-    ``stop`` are in seconds and become samples at the file's own rate, as
-    manifests want them. Without ``id`` the path names the utterance.
+    folder or at one of its parents. ``start`` and ``stop`` are in seconds and
+    become samples at the file's own rate, as manifests want them. Without
+    ``id`` the path names the utterance.
 
     Arguments
     ---------
@@ -46,6 +55,9 @@ def table(path, label_column="label", split_names=None):
     split_names : dict, optional
         Further split names of this table -> "train", "valid" or "test".
         These three, "validation", "val" and "dev" are known.
+    needed : tuple of str
+        Keys of a record that must not be empty. Without ``split`` that column
+        is not looked at.
 
     Yields
     ------
@@ -68,28 +80,56 @@ def table(path, label_column="label", split_names=None):
     >>> _ = (folder / "manifest.csv").write(
     ...     "id,path,split,label\\na,a.wav,train,yes\\n"
     ... )
-    >>> [record["label"] for record in table(folder)]
+    >>> [record["label"] for record in csv_table(folder)]
     ['yes']
     """
+    path, columns = find_table(path), {}
+    split_names = {**_SPLIT_NAMES, **(split_names or {})}
+
+    def find_columns(names):
+        columns.update(_find_columns(names, label_column, needed))
+
+    for where, row in read_rows(path, find_columns):
+        try:
+            record = _record(row, columns, needed, path)
+            if "split" in needed:
+                record["split"] = _split_of(record["split"], split_names)
+            yield record
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+def single_speakers(path):
+    """Reads a CSV of recordings of single speakers, without their splits."""
+    kept = ("ID", "wav", "spk_id", "start", "stop")
+    for record in csv_table(path, None, needed=("wav", "spk_id")):
+        record["spk_id"] = record["spk_id"].strip()
+        yield {key: record[key] for key in kept if key in record}
+
+
+def find_table(path):
+    """The CSV that a path means: the file, or ``manifest.csv`` in a folder."""
+    path = os.fspath(path)
     if os.path.isdir(path):
         path = os.path.join(path, "manifest.csv")
     if not os.path.isfile(path):
         raise ValueError(f"{path}: there is no such table")
-    split_names = {**_SPLIT_NAMES, **(split_names or {})}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True, strict=True)
-        try:
-            columns = _find_columns(rows.fieldnames or [], label_column)
-            for row in rows:
-                yield _record(row, columns, path, split_names)
-        except (ValueError, csv.Error) as error:
-            raise ValueError(
-                f"{path}, line {rows.line_num}: {error}"
-            ) from error
+    return path
 
 
-def _find_columns(names, label_column):
-    """Match a table's column names to the keys of a record."""
+def find_file(name, folder):
+    """The path of a file, from a list's folder on, else from a parent of it."""
+    folder = Path(folder).absolute()
+    for place in (folder, *folder.parents):
+        if name and (place / name).is_file():
+            return Path(os.path.normpath(place / name))
+    raise ValueError(
+        f"no such file, from {folder} or a folder above it: {name!r}"
+    )
+
+
+def _find_columns(names, label_column, needed):
+    """Matches a table's column names to the keys of a record."""
     columns = {}
     for key, known in _COLUMNS.items():
         found = [name for name in names if name.lower() in known]
@@ -99,7 +139,7 @@ def _find_columns(names, label_column):
             )
         if found:
             columns[key] = found[0]
-    for key in ("wav", "split"):
+    for key in needed:
         if key not in columns:
             raise ValueError(
                 f"expected a column {' or '.join(_COLUMNS[key])}, "
@@ -115,24 +155,20 @@ def _find_columns(names, label_column):
     return columns
 
 
-def _record(row, columns, path, split_names):
-    """Turn one row into a record."""
+def _record(row, columns, needed, path):
+    """Turns one row into a record."""
     if None in row or None in row.values():
         raise ValueError(f"expected one value per column, got {list(row)}")
     known = {key: row[name] for key, name in columns.items()}
     record = {**row, **known}
     for name in set(columns.values()) - set(known):
         del record[name]
-    if record["split"] not in split_names:
-        raise ValueError(
-            f"expected a split of {', '.join(split_names)}, "
-            f"got {record['split']!r}"
-        )
-    if "label" in columns and record["label"] == "":
-        raise ValueError(f"the column {columns['label']!r} is empty")
-    record["split"] = split_names[record["split"]]
+    for key in ("label", "spk_id"):
+        asked = key in needed or key == "label" and key in columns
+        if asked and not record[key].strip():
+            raise ValueError(f"the column {columns[key]!r} is empty")
     name = record["wav"]
-    record["wav"] = _find_file(name, os.path.dirname(os.path.abspath(path)))
+    record["wav"] = str(find_file(name, os.path.dirname(path)))
     times = [
         _seconds(key, record.pop(key, ""))
         for key in ("duration", "start", "stop")
@@ -143,14 +179,13 @@ def _record(row, columns, path, split_names):
     return record
 
 
-def _find_file(name, folder):
-    """Find a file from the table's folder, else from its parent."""
-    tried = [os.path.join(folder, name)]
-    tried.append(os.path.join(os.path.dirname(folder), name))
-    for path in tried:
-        if os.path.isfile(path):
-            return os.path.normpath(path)
-    raise ValueError(f"no such file: {' or '.join(dict.fromkeys(tried))}")
+def _split_of(name, split_names):
+    """The split of a name in a table."""
+    if name not in split_names:
+        raise ValueError(
+            f"expected a split of {', '.join(split_names)}, got {name!r}"
+        )
+    return split_names[name]
 
 
 def _seconds(key, text):

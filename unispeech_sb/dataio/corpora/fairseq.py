@@ -1,0 +1,415 @@
+"""fairseq's tables of recordings with labels. X.tsv lists recordings; X.id has
+their phones as indices of a JSON file, as UniSpeech's authors ship them for
+Common Voice (Wang et al. 2021, section 4.1); X.km has units, which dict.km.txt
+names (the authors' simple_kmeans).
+"""
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from unispeech_sb.atomic import atomic
+from unispeech_sb.dataio.audio import read_header
+
+__all__ = [
+    "fairseq_manifests",
+    "find_vocabulary",
+    "read_fairseq_units",
+    "write_fairseq_units",
+]
+
+_PREFIXES = {"train": "train", "val": "valid", "dev": "valid", "test": "test"}
+_UNIT_SPLITS = {
+    "train": "train",
+    "valid": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+_UNSET_ROOT = "WAV_PATH"  # what the authors wrote where a folder belongs
+_SUFFIXES = (".flac", ".mp3")  # of recordings that were not made wav files
+_RATE = "_16k"  # in names of tables, but not in those of all labels
+_NO_PHONES = ("|", "")  # between words; and a symbol that no label has
+_PHONES = "phone"  # the labels that are spelt, not indices
+
+
+def is_fairseq_manifests(folder):
+    """Whether a folder has a split's table that begins with a root folder."""
+    return any(_is_table(path) for path, _ in _tables(Path(folder)))
+
+
+def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
+    """Reads the records of fairseq's manifests.
+
+    Each line of labels goes with the line of the table that it stands for,
+    whichever recordings are left out later. (The authors' reader counts those
+    from 1 and labels from 0, so that there each one that is left out gives
+    its label to the recording before.)
+
+    Arguments
+    ---------
+    folder : str or path-like
+        With ``train*.tsv``, ``val*.tsv`` or ``dev*.tsv``, and ``test*.tsv``.
+    wav_root : str or path-like, optional
+        The folder that the tables' paths start at; the one that their first
+        lines name when omitted. Where there is no such ``.wav``, a ``.flac``
+        or ``.mp3`` is taken, as of Common Voice's ``clips``.
+    labels : str
+        Which labels: ``id``; ``sep`` or ``share``, of all languages'
+        vocabularies; or ``phone``, spelt ones.
+    vocabulary : str or path-like, optional
+        What the indices mean; by ``find_vocabulary`` when omitted.
+
+    Yields
+    ------
+    dict
+        Record with ID, wav, split and phones, a space between phones and
+        nothing more between words, in the order of the tables.
+
+    Raises
+    ------
+    ValueError
+        When a line is no recording or has no label of its own, an index is
+        not in the vocabulary, or there are two tables of a split; the
+        message names file and line.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "a.wav").touch()
+    >>> _ = (folder / "train_16k.tsv").write_text("WAV_PATH\\na.wav\\t9\\n")
+    >>> _ = (folder / "train_16k.id").write_text("1 0 \\n")
+    >>> _ = (folder / "vocab.json").write_text('{"aɪ": 0, "h": 1}')
+    >>> [r["phones"] for r in fairseq_manifests(folder, wav_root=folder)]
+    ['h aɪ']
+    """
+    folder = Path(folder).absolute()
+    path = vocabulary or find_vocabulary(folder, labels)
+    symbols = None if path is None else _read_symbols(path)
+    for split, table in _choose_tables(folder, labels).items():
+        label_file = _first_file(_label_places(table, labels), "labels")
+        for _, wav, line, where in _labelled(table, label_file, wav_root):
+            yield {
+                "ID": wav.stem,
+                "wav": str(wav),
+                "split": split,
+                "phones": _phones(line, symbols, where),
+            }
+
+
+def find_vocabulary(folder, labels="id"):
+    """Finds the vocabulary that the authors ship with their labels.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The folder of a language, or ``mtl``.
+    labels : str
+        As for ``fairseq_manifests``.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The JSON file; None for labels that are spelt.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is not where the authors put it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "phonesMatches_reduced.json").touch()
+    >>> find_vocabulary(folder).name
+    'phonesMatches_reduced.json'
+    """
+    folder = Path(folder)
+    if labels == _PHONES:
+        return None
+    if labels == "id":
+        places = [folder / "phonesMatches_reduced.json", folder / "vocab.json"]
+    else:
+        name = f"vocab_{labels}.json"
+        places = [folder / name, folder.parent / "mtl" / name]
+    return _first_file(places, "its vocabulary")
+
+
+def write_fairseq_units(folder, records, units, num_units):
+    """Writes recordings and units for fairseq.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        The folder; made if needed.
+    records : list of dict
+        Utterance records of whole files: fairseq knows no stretches.
+    units : iterable of numpy.ndarray
+        Units of each record, in the same order, int, [T]; taken one by one.
+    num_units : int
+        Number of units K.
+
+    Raises
+    ------
+    ValueError
+        When a record stands for a stretch of its file.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(800)), 16000)
+    >>> record = {"wav": str(folder / "a.wav"), "split": "train"}
+    >>> write_fairseq_units(folder, [record], [np.array([3, 0])], 4)
+    >>> (folder / "train.tsv").read_text().split("\\n")[1:]
+    ['a.wav\\t800', '']
+    >>> (folder / "train.km").read_text()
+    '3 0\\n'
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    root = os.path.commonpath([os.path.dirname(r["wav"]) for r in records])
+    with ExitStack() as stack:
+        files = {}
+        for record, own in zip(records, units, strict=True):
+            _check_whole(record)
+            split = record["split"]
+            if split not in files:
+                files[split] = [
+                    stack.enter_context(atomic(folder / f"{split}.{kind}"))
+                    for kind in ("tsv", "km")
+                ]
+                files[split][0].write(f"{root}\n")
+            tsv, km = files[split]
+            num_samples, _ = read_header(record["wav"])
+            name = os.path.relpath(record["wav"], root)
+            tsv.write(f"{name}\t{num_samples}\n")
+            km.write(" ".join(map(str, np.asarray(own).tolist())) + "\n")
+        names = stack.enter_context(atomic(folder / "dict.km.txt"))
+        names.writelines(f"{unit} 1\n" for unit in range(num_units))
+
+
+def _check_whole(record):
+    """Raises unless a record stands for all of its file."""
+    if record.get("start") is not None or record.get("stop") is not None:
+        raise ValueError(
+            f"{record['wav']}: expected a whole file, as fairseq's tables "
+            "know no stretches; got one"
+        )
+
+
+def read_fairseq_units(folder, wav_root=None, labels="km"):
+    """Reads recordings and units that fairseq's tools have written.
+
+    ``write_units`` turns them into a folder of units.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        With ``train.tsv``, ``train.km`` and so on, and ``dict.km.txt``.
+    wav_root : str or path-like, optional
+        The folder that the tables' paths start at; the one that their first
+        lines name when omitted.
+    labels : str
+        Suffix of the files of units, and middle of the dictionary's name.
+
+    Returns
+    -------
+    records : list of dict
+        ID, wav, duration and split.
+    units : list of numpy.ndarray
+        Units of each, as the lines say them, int64, [T].
+    num_units : int
+        Number of units in the dictionary.
+
+    Raises
+    ------
+    ValueError
+        When a file is missing, there is not one line for each recording, or a
+        line has anything but units of the dictionary; the message names file
+        and line.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(800)), 16000)
+    >>> record = {"wav": str(folder / "a.wav"), "split": "train"}
+    >>> write_fairseq_units(folder, [record], [np.array([3, 0])], 4)
+    >>> read_fairseq_units(folder)[1:]
+    ([array([3, 0])], 4)
+    """
+    folder = Path(folder)
+    known = _read_dictionary(folder / f"dict.{labels}.txt")
+    records, units = [], []
+    for prefix, split in _UNIT_SPLITS.items():
+        table, path = folder / f"{prefix}.tsv", folder / f"{prefix}.{labels}"
+        if not table.is_file():
+            continue
+        for name, wav, line, where in _labelled(table, path, wav_root):
+            num_samples, rate = read_header(wav)
+            record = {
+                "ID": os.path.splitext(name)[0].replace("/", "_"),
+                "wav": str(wav),
+                "duration": num_samples / rate,
+                "split": split,
+            }
+            records.append(record)
+            units.append(_units(line, known, where))
+    if not records:
+        raise ValueError(f"{folder}: expected train.tsv with recordings")
+    return records, units, len(known)
+
+
+def _tables(folder):
+    """Yields the tables whose names begin with that of a split."""
+    for path in sorted(folder.glob("*.tsv")):
+        for prefix, split in _PREFIXES.items():
+            if path.name.startswith(prefix):
+                yield path, split
+
+
+def _is_table(path):
+    """Whether the first line of a file is one name, not columns."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    return bool(first.strip()) and "\t" not in first
+
+
+def _choose_tables(folder, labels):
+    """Split -> its table; those named after the labels, where there are."""
+    found = [pair for pair in _tables(folder) if _is_table(pair[0])]
+    named = [pair for pair in found if pair[0].stem.endswith(f"_{labels}")]
+    chosen = {}
+    for path, split in named or found:
+        if split in chosen:
+            raise ValueError(
+                f"{folder}: expected one table of the split {split!r}, got "
+                f"{chosen[split].name} and {path.name}"
+            )
+        chosen[split] = path
+    return chosen
+
+
+def _label_places(table, labels):
+    """Where the labels of a table may be, fairseq's names first."""
+    short = table.stem.removesuffix(_RATE)
+    names = [f"{table.stem}.{labels}", f"{short}.{labels}"]
+    if labels not in ("id", _PHONES):
+        names = [f"{short}_{labels}.id"]
+        if short.endswith(f"_{labels}"):
+            names = [f"{table.stem}.id"]
+    return [table.with_name(name) for name in names]
+
+
+def _first_file(places, what):
+    """The first of some paths where there is a file."""
+    for path in places:
+        if path.is_file():
+            return path
+    names = " or ".join(map(str, places))
+    raise FileNotFoundError(f"expected {what} in {names}; there is none")
+
+
+def _find_wav(root, name, where):
+    """The recording of a line."""
+    if ":" in name:
+        raise ValueError(
+            f"{where}: expected a file, got the slice {name!r} of an archive"
+        )
+    wav = Path(os.path.abspath(root), name)
+    places = [wav, *(wav.with_suffix(suffix) for suffix in _SUFFIXES)]
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        raise ValueError(f"{where}: no such file: {wav}")
+    return path
+
+
+def _lines(path):
+    """The lines of a text file that has to be there."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _read_symbols(path):
+    """The symbols of a vocabulary by index."""
+    try:
+        indices = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON ({error!s:.60})") from error
+    whole = isinstance(indices, dict) and all(
+        type(index) is int for index in indices.values()
+    )
+    if not whole or sorted(indices.values()) != list(range(len(indices))):
+        raise ValueError(
+            f"{path}: expected symbols with the indices 0, 1, ..., each once"
+        )
+    return sorted(indices, key=indices.get)
+
+
+def _phones(line, symbols, where):
+    """Phones of a line of labels, a space between them."""
+    labels = line.split()
+    if symbols is not None:
+        try:
+            labels = [symbols[_index(label)] for label in labels]
+        except (ValueError, IndexError) as error:
+            raise ValueError(
+                f"{where}: expected indices from 0 to {len(symbols) - 1}, got "
+                f"{line.strip()!r:.60}"
+            ) from error
+    return " ".join(label for label in labels if label not in _NO_PHONES)
+
+
+def _index(label):
+    """A label as an index; a negative one would count from the end."""
+    if not label.isdecimal():
+        raise ValueError(label)
+    return int(label)
+
+
+def _read_dictionary(path):
+    """The units of a dictionary: those of names 0, 1, ..."""
+    names = [line.split(" ")[0] for line in _lines(path)]
+    if sorted(names) != sorted(str(unit) for unit in range(len(names))):
+        raise ValueError(
+            f"{path}: expected a line for each of the units 0, 1, ..., got "
+            f"{' '.join(names)[:60]!r}"
+        )
+    return set(names)
+
+
+def _labelled(table, label_file, wav_root):
+    """Yields each recording's name and path, its labels, and their place."""
+    first, *rows = _lines(table) or [""]
+    root = wav_root or first.strip()
+    if root in ("", _UNSET_ROOT):
+        raise ValueError(
+            f"{table}: expected wav_root, the folder of its recordings, as "
+            f"its first line says {root or 'nothing'}"
+        )
+    lines = _lines(label_file)
+    if len(lines) != len(rows):
+        raise ValueError(
+            f"{label_file}: expected a line for each of the {len(rows)} "
+            f"recordings of {table.name}, got {len(lines)}"
+        )
+    for number, (row, line) in enumerate(zip(rows, lines), start=1):
+        name = row.split("\t")[0]
+        wav = _find_wav(root, name, f"{table}, line {number + 1}")
+        yield name, wav, line, f"{label_file}, line {number}"
+
+
+def _units(line, known, where):
+    """The units of a line."""
+    names = line.split()
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"{where}: expected units from 0 to {len(known) - 1}, got "
+            f"{(unknown or [line])[0]!r:.60}"
+        )
+    return np.array(names, dtype=np.int64)
