@@ -54,27 +54,53 @@ def tiny_model(family, head="Model", **options):
     return model
 
 
-def save_folder(model, folder, do_normalize=False, weight_norm="new"):
-    """Writes a Hugging Face folder, in either weight-norm spelling."""
+def save_folder(
+    model, folder, do_normalize=False, weight_norm="new", vocabulary=None
+):
+    """Has transformers write a folder: model, feature extractor, and, with a
+    vocabulary (token -> index), both in a processor with a CTC tokenizer.
+
+    ``weight_norm="old"`` renames tensors to the spelling of published files.
+    """
     model.save_pretrained(folder)
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
     if weight_norm == "old":
+        path = folder / "model.safetensors"
         tensors = {
             key.replace(NEW + "0", "weight_g").replace(NEW + "1", "weight_v"): t
-            for key, t in tensors.items()
+            for key, t in load_file(path).items()
         }
-    save_file(tensors, path, metadata={"format": "pt"})
-    spelled = any(key.endswith("conv.weight_g") for key in tensors)
-    assert spelled == (weight_norm == "old")
-    write_preprocessor(folder, do_normalize)
+        assert any(key.endswith("conv.weight_g") for key in tensors)
+        save_file(tensors, path, metadata={"format": "pt"})
+    extractor = feature_extractor(do_normalize)
+    if vocabulary is None:
+        extractor.save_pretrained(folder)
+    else:
+        tokenizer = ctc_tokenizer(vocabulary, folder / "vocab.json")
+        processor = transformers.Wav2Vec2Processor(extractor, tokenizer)
+        processor.save_pretrained(folder)
     return folder
 
 
-def write_preprocessor(folder, do_normalize):
-    """Writes the file that says whether waveforms are normalised."""
-    text = json.dumps({"do_normalize": do_normalize, "sampling_rate": 16000})
-    (folder / "preprocessor_config.json").write_text(text)
+def feature_extractor(do_normalize):
+    """What transformers prepares waveforms with."""
+    return transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
+
+
+def ctc_tokenizer(vocabulary, path):
+    """A tokenizer without tokens beyond a vocabulary, which may be one for
+    each language. ``path`` is where it reads the vocabulary from."""
+    path.write_text(json.dumps(vocabulary))
+    lang = next((k for k, v in vocabulary.items() if isinstance(v, dict)), None)
+    names = vocabulary[lang] if lang else vocabulary
+    special = {
+        f"{name}_token": f"<{token}>" if f"<{token}>" in names else None
+        for name, token in (
+            ("pad", "pad"), ("unk", "unk"), ("bos", "s"), ("eos", "/s")
+        )
+    }  # fmt: skip
+    return transformers.Wav2Vec2CTCTokenizer(
+        path, target_lang=lang, word_delimiter_token="|", **special
+    )
 
 
 def attention_mask(lengths):

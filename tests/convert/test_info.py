@@ -1,6 +1,5 @@
 """``unispeech-sb info``: what a checkpoint is, and how that is known."""
 
-import json
 import math
 
 import pytest
@@ -49,10 +48,8 @@ def rows_of(text):
 def speech_folder(tmp_path):
     """A CTC model with a vocabulary."""
     model = tiny_model("unispeech", "ForCTC", vocab_size=4, pad_token_id=3)
-    folder = save_folder(model, tmp_path / "hf", do_normalize=True)
-    vocab = {"a": 0, "b": 1, "|": 2, "<pad>": 3}
-    (folder / "vocab.json").write_text(json.dumps(vocab))
-    return folder
+    vocabulary = {"a": 0, "b": 1, "|": 2, "<pad>": 3}
+    return save_folder(model, tmp_path / "hf", True, vocabulary=vocabulary)
 
 
 def test_a_hugging_face_folder_is_told(speech_folder, no_models, capsys):
@@ -64,7 +61,7 @@ def test_a_hugging_face_folder_is_told(speech_folder, no_models, capsys):
     assert rows["vocabulary"][0] == "a, b, |, <pad>"
     assert rows["blank"] == ["3 '<pad>'", "config.json: pad_token_id"]
     assert rows["normalize_wav"] == [
-        "True", "preprocessor_config.json: do_normalize",
+        "True", "processor_config.json: do_normalize",
     ]  # fmt: skip
     assert rows["sampling_rate"][0] == "16000"
     assert rows["tensors"][0].endswith("float32")

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from tests.huggingface import write_preprocessor
+from tests.huggingface import feature_extractor
 from tests.published import MEGABYTES, PUBLISHED
 from unispeech_sb.checkpoints.huggingface import CLASSES
 from unispeech_sb.checkpoints.source import read_checkpoint
@@ -57,7 +57,7 @@ def empty_folder(name, folder):
         stream.write(struct.pack("<Q", len(text)) + text)
         stream.truncate(8 + len(text) + end)
     config.save_pretrained(folder)
-    write_preprocessor(folder, do_normalize=True)
+    feature_extractor(do_normalize=True).save_pretrained(folder)
     return folder, sum(p.numel() for p in model.parameters())
 
 

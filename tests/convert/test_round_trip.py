@@ -6,12 +6,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from speechbrain.inference.ASR import EncoderASR
 from speechbrain.inference.encoders import WaveformEncoder
 from torch.nn import functional as F
 
 from tests.huggingface import save_folder, tiny_config, tiny_model
 from unispeech_sb.checkpoints.huggingface import CLASSES, FAMILIES, join_heads
 from unispeech_sb.convert import convert_checkpoint, to_huggingface
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.losses import classification_loss
 
 STYLES = {
@@ -267,22 +269,75 @@ def test_a_bare_unispeech_without_masks_gets_no_mask_embedding(tmp_path):
     assert not any(info.values()), info
 
 
-def test_a_tokenizer_goes_there_and_back(tmp_path):
-    _, hf = make("UniSpeechForCTC", "group", tmp_path / "hf", pad_token_id=6)
+def published_layout(folder, vocabulary, do_normalize):
+    """The texts of published folders, from before transformers 5."""
+    (folder / "processor_config.json").unlink()
+    for name, content in {
+        "preprocessor_config.json": {
+            "do_normalize": do_normalize,
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "feature_size": 1,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+            "sampling_rate": 16000,
+        },
+        "vocab.json": vocabulary,
+        "tokenizer_config.json": {
+            "tokenizer_class": "Wav2Vec2CTCTokenizer",
+            "unk_token": "<unk>",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "pad_token": "<pad>",
+        },
+        "special_tokens_map.json": {"unk_token": "<unk>", "pad_token": "<pad>"},
+    }.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize("layout", ["published", "of transformers 5"])
+def test_a_processor_goes_there_and_back(layout, normalizes, tmp_path):
     tokens = ["a", "b", "|", "<s>", "</s>", "<unk>", "<pad>"]
-    vocab = {token: index for index, token in enumerate(tokens)}
-    (hf / "vocab.json").write_text(json.dumps(vocab))
-    (hf / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "Wav2Vec2CTCTokenizer"})
-    )
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    hf = save_folder(
+        tiny_model("unispeech", "ForCTC", vocab_size=7, pad_token_id=6),
+        tmp_path / "hf", normalizes, vocabulary=vocabulary,
+    )  # fmt: skip
+    assert not (hf / "preprocessor_config.json").exists()
+    if layout == "published":
+        published_layout(hf, vocabulary, normalizes)
     convert_checkpoint(hf, tmp_path / "sb")
+    assert Backbone.from_pretrained(hf).normalize_wav == normalizes
+    assert Backbone.from_pretrained(tmp_path / "sb").normalize_wav == normalizes
+    recognizer = EncoderASR.from_hparams(source=str(tmp_path / "sb"))
     to_huggingface(tmp_path / "sb", tmp_path / "back")
-    for file in ("vocab.json", "tokenizer_config.json"):
-        there = (tmp_path / "back" / file).read_bytes()
-        assert there == (hf / file).read_bytes()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
-    ids = [0, 0, 6, 0, 2, 1, 6]
-    assert tokenizer.decode(ids) == "aa b"
+    back = {path.name: path for path in (tmp_path / "back").glob("*.json")}
+    for path in hf.glob("*.json"):
+        if path.name not in ("config.json", "processor_config.json"):
+            assert back[path.name].read_bytes() == path.read_bytes()
+    ids = [0, 0, 6, 0, 2, 2, 1, 6]
+    assert recognizer.tokenizer.decode_frames(ids) == "aa b"
+    for folder in (hf, tmp_path / "back"):
+        processor = transformers.AutoProcessor.from_pretrained(folder)
+        assert processor.feature_extractor.do_normalize == normalizes
+        assert processor.decode(ids) == "aa b"
+
+
+def test_settings_inside_a_processor_go_first(tmp_path):
+    hf = save_folder(tiny_model("unispeech"), tmp_path / "hf", True)
+    path = hf / "processor_config.json"
+    for written, normalizes in (
+        ({"processor_class": "Wav2Vec2Processor"}, True),
+        ({"feature_extractor": {"do_normalize": False}}, False),
+    ):
+        path.write_text(json.dumps(written))
+        found = transformers.AutoFeatureExtractor.from_pretrained(hf)
+        assert found.do_normalize == normalizes
+        assert Backbone.from_pretrained(hf).normalize_wav == normalizes
+    path.write_text('{"feature_extractor": []}')
+    with pytest.raises(ValueError, match="feature_extractor to hold settings"):
+        Backbone.from_pretrained(hf)
 
 
 def test_an_adapted_config_says_what_is_true_here(tmp_path):
@@ -369,7 +424,6 @@ def test_x_vectors_exist_in_one_family_only(arguments, said, tmp_path):
 
 def test_the_defaults_here_are_those_of_transformers():
     from unispeech_sb.checkpoints.options import BACKBONE, HEADS, NUM_LABELS
-    from unispeech_sb.lobes.backbone import Backbone
 
     for family in ("UniSpeech", "UniSpeechSat"):
         config = getattr(transformers, f"{family}Config")()

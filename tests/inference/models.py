@@ -1,7 +1,6 @@
 """Tiny recognisers for the tests of inference."""
 
 import functools
-import json
 
 import torch
 from safetensors.torch import save_file
@@ -71,8 +70,7 @@ def save_languages(path):
         "unispeech", "ForCTC", feat_extract_norm="layer", vocab_size=4,
         do_stable_layer_norm=True, adapter_attn_dim=4,
     )  # fmt: skip
-    folder = save_folder(model, path)
-    (folder / "vocab.json").write_text(json.dumps(VOCABULARIES))
+    folder = save_folder(model, path, vocabulary=VOCABULARIES)
     generator = torch.Generator().manual_seed(1)
     for lang in ("eng", "fra"):
         size = len(VOCABULARIES[lang])

@@ -5,6 +5,7 @@ spellings of weight normalisation differ; of the heads a few do. The tables are
 literal and invertible.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -104,9 +105,13 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+EXTRACTOR_FILE = "preprocessor_config.json"
+"""Settings of the feature extractor."""
+PROCESSOR_FILE = "processor_config.json"
+"""Holds them instead where transformers 5 saved them with a tokenizer."""
 KEPT_FILES = (
     "config.json",
-    "preprocessor_config.json",
+    EXTRACTOR_FILE,
     "vocab.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -194,7 +199,8 @@ def read_huggingface(folder, overrides=None):
     Arguments
     ---------
     folder : str or pathlib.Path
-        With ``config.json``, ``preprocessor_config.json`` and
+        With ``config.json``, ``preprocessor_config.json`` or the
+        ``processor_config.json`` of transformers 5, and
         ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards.
     overrides : dict, optional
         Options to set in place of what the files say.
@@ -231,9 +237,7 @@ def read_huggingface(folder, overrides=None):
     facts["task"] = Fact(task, "config.json: architectures")
     facts["weight_norm"] = _weight_norm(tensors)
     if "normalize_wav" not in overrides:
-        facts["normalize_wav"] = Fact(
-            _normalizes(folder), "preprocessor_config.json: do_normalize"
-        )
+        facts["normalize_wav"] = _normalizes(folder)
     facts["last_state"] = _last_state(written, task, overrides)
     config = {name: fact.value for name, fact in facts.items()}
     checkpoint = Checkpoint(
@@ -305,15 +309,31 @@ def _weight_norm(tensors):
     return Fact("old" if old else "new", "names of the tensors")
 
 
+def _extractor_settings(folder):
+    """The file with the settings of the feature extractor, and they, None
+    where it is missing. As in transformers, those in a processor go first."""
+    path = folder / PROCESSOR_FILE
+    if path.is_file():
+        settings = read_json(path).get("feature_extractor")
+        if isinstance(settings, dict):
+            return path, settings
+        if settings is not None:
+            raise ValueError(
+                f"{path}: expected feature_extractor to hold settings; "
+                f"got {shown(settings)}"
+            )
+    path = folder / EXTRACTOR_FILE
+    return path, read_json(path) if path.is_file() else None
+
+
 def _normalizes(folder):
     """Whether waveforms are normalised."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
+    path, found = _extractor_settings(folder)
+    if found is None:
         raise ValueError(
-            f"{folder}: expected preprocessor_config.json, whose "
-            "do_normalize says whether waveforms are normalised"
+            f"{folder}: expected {EXTRACTOR_FILE}, whose do_normalize says "
+            f"whether waveforms are normalised, or {PROCESSOR_FILE}"
         )
-    found = read_json(path)
     rate = found.get("sampling_rate", 16000)
     if rate != 16000:
         raise ValueError(
@@ -325,7 +345,7 @@ def _normalizes(folder):
             f"{path}: expected do_normalize to be true or false; "
             f"got {shown(normalizes)}"
         )
-    return normalizes
+    return Fact(normalizes, f"{path.name}: do_normalize")
 
 
 def _add_texts(checkpoint, folder, written):
@@ -347,6 +367,10 @@ def _add_texts(checkpoint, folder, written):
         if (folder / name).is_file():
             read_json(folder / name)
             checkpoint.files[name] = (folder / name).read_text("utf-8")
+    path, settings = _extractor_settings(folder)
+    if path.name == PROCESSOR_FILE:
+        text = json.dumps(settings, indent=2)
+        checkpoint.files[EXTRACTOR_FILE] = f"{text}\n"
 
 
 def _labels(written, path):

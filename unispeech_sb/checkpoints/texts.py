@@ -55,15 +55,20 @@ def read_tokens(folder, size, lang=None):
     path = folder / "vocab.json"
     if not path.is_file():
         return None
-    vocabulary = pick_language(read_json(path), lang, path)
+    written = read_json(path)
+    vocabulary = pick_language(written, lang, path)
     added = folder / "added_tokens.json"
-    if added.is_file():
-        vocabulary = vocabulary | read_json(added)
+    extra = read_json(added) if added.is_file() else {}
     settings = folder / "tokenizer_config.json"
     if settings.is_file():
-        extra = read_json(settings).get("added_tokens_decoder")
-        vocabulary = vocabulary | _decoder_tokens(extra, settings)
-    return order_tokens(vocabulary, size, path)
+        decoder = read_json(settings).get("added_tokens_decoder")
+        extra = extra | _decoder_tokens(decoder, settings)
+    if vocabulary is written:
+        return order_tokens(vocabulary | extra, size, path)
+    # Of several languages: the indices in the other files are of one of them.
+    taken = vocabulary.values()
+    extra = {token: i for token, i in extra.items() if i not in taken}
+    return order_tokens(extra | vocabulary, size, path)
 
 
 def pick_language(vocabulary, lang, path):
