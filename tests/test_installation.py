@@ -27,6 +27,7 @@ TORCHAUDIO_NEEDS = {
 CPU_BUILDS = {"torch": ["2.13.0+cpu", "2.14.1+cpu"], "torchaudio": "2.11.1+cpu"}
 KEYS = ("name", "version")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+"""What the classifiers and the lock promise."""
 
 
 def rows(root, *titles):
@@ -147,6 +148,18 @@ def test_the_lock_names_its_command_and_no_index(root):
     text = (root / "constraints.txt").read_text()
     assert "#    make lock\n" in text
     assert "://" not in text and "--" not in text
+
+
+def test_the_pythons_are_those_that_were_tried(root, config):
+    table = rows(
+        root, "Python", "installs", "tests without training", "remarks"
+    )
+    assert tuple(python for python, *_ in table) == PYTHONS
+    assert all(installs == "yes" for _, installs, *_ in table)
+    classifiers = config["metadata"]["classifiers"]
+    pattern = r"^Programming Language :: Python :: (3\.\d+)$"
+    assert tuple(re.findall(pattern, classifiers, re.MULTILINE)) == PYTHONS
+    assert config["options"]["python_requires"] == f">={PYTHONS[0]}"
 
 
 def put_wheel(folder, name, version, needed=None):
