@@ -16,8 +16,8 @@ then that of shard 0 again, then all others, then that of shard 0.
 
 Each run ends with units/, which the pre-training takes and which fairseq reads
 as well, and with scores.json: how the units are used and, where the column
-phone_spans of a manifest says when which phone is heard (as --synthetic=True
-does), purities and PNMI.
+phone_spans of a manifest has the times of the phones (as with
+--synthetic=True), purities and PNMI.
 """
 
 import json
@@ -28,63 +28,27 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.atomic import atomic
-from unispeech_sb.dataio.corpora.fairseq import write_fairseq_units
 from unispeech_sb.dataio.manifest import (
-    SPLITS,
     check_records,
     filter_by_duration,
-    read_manifest,
+    read_splits,
     write_manifests,
 )
 from unispeech_sb.dataio.pretraining import unlabelled_records
 from unispeech_sb.dataio.unit_clustering import (
-    HiddenStates,
-    MFCCs,
-    draw_sample,
-    dump_frames,
-    dump_units,
-    fit_clusters,
-    join_files,
-    map_frames,
+    cluster_frames,
+    find_units,
+    make_features,
+    own_shards,
     read_units,
-    shard_of,
+    write_results,
 )
-from unispeech_sb.dataio.units import (
-    check_units,
-    phone_frames,
-    read_spans,
-    write_units,
-)
+from unispeech_sb.dataio.units import phone_frames, read_spans
 from unispeech_sb.experiment import enter, open_output, read_command
 from unispeech_sb.experiment import main as script
 from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
 
 logger = get_logger(__name__)
-
-
-def make_features(hparams, device="cpu"):
-    """Chooses what is clustered.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-    device : str
-        Where to compute.
-
-    Returns
-    -------
-    MFCCs or HiddenStates
-        From waveforms to frames.
-    """
-    if hparams["model"] is None:
-        return MFCCs()
-    return HiddenStates(
-        hparams["make_backbone"](),
-        hparams["layer"],
-        hparams["max_batch_s"],
-        device,
-    )
 
 
 def prepare(hparams):
@@ -110,141 +74,6 @@ def prepare(hparams):
     )
 
 
-def read_records(hparams):
-    """Reads the manifests.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    list of dict
-        The records of all splits.
-    """
-    folder = Path(hparams["manifest_folder"])
-    paths = {split: folder / f"{split}.csv" for split in SPLITS}
-    paths = {split: file for split, file in paths.items() if file.is_file()}
-    if "train" not in paths:
-        raise ValueError(f"{folder}: expected train.csv in it, got none")
-    return [
-        {**record, "split": split}
-        for split, file in paths.items()
-        for record in read_manifest(file)
-    ]
-
-
-def _shards(hparams):
-    """The shards of this run."""
-    count, shard = hparams["shards"], hparams["shard"]
-    if count < 1 or shard not in (None, *range(count)):
-        raise ValueError(
-            "expected shards of at least 1 and shard from 0 to "
-            f"{count - 1}, or null for all; got {count} and {shard}"
-        )
-    return range(count) if shard is None else [shard]
-
-
-def _files(hparams, name):
-    """The file of each shard."""
-    count = hparams["shards"]
-    return [
-        Path(hparams["save_folder"], name.format(f"{shard:04d}_of_{count:04d}"))
-        for shard in range(count)
-    ]
-
-
-def _all_there(paths, hparams):
-    """Whether all shards are done, and this run does what comes next."""
-    missing = [str(n) for n, path in enumerate(paths) if not path.is_file()]
-    if missing:
-        logger.info(
-            f"Shards {', '.join(missing)} are to do: run them, then shard 0"
-        )
-    elif hparams["shard"] not in (None, 0):
-        logger.info("All shards are done: run shard 0 again")
-    return not missing and hparams["shard"] in (None, 0)
-
-
-def find_centres(records, features, hparams):
-    """Clusters the frames of drawn training recordings.
-
-    Arguments
-    ---------
-    records : list of dict
-        Utterance records.
-    features : callable
-        From waveforms to frames.
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        The centres, [K, D]; None when that is for another run to do.
-    """
-    path = Path(hparams["save_folder"], "centres.npz")
-    if not path.is_file():
-        paths = _files(hparams, "frames_{}.f32")
-        joined = path.with_name("frames.f32")
-        drawn = draw_sample(records, hparams["kmeans_share"], hparams["seed"])
-        for shard in [] if joined.is_file() else _shards(hparams):
-            if not paths[shard].is_file():
-                own = shard_of(records, shard, hparams["shards"])
-                own = [record for record in own if record["ID"] in drawn]
-                dump_frames(own, features, paths[shard], hparams["max_batch_s"])
-        if not joined.is_file():
-            if not _all_there(paths, hparams):
-                return None
-            join_files(paths, joined)
-        _cluster(joined, features.dim, path, hparams)
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["centres"]
-
-
-def _cluster(joined, dim, path, hparams):
-    """Writes the centres of a file of frames, and removes that."""
-    frames = map_frames(joined, dim)
-    logger.info(f"k-means of {len(frames)} frames")
-    centres, inertia = fit_clusters(
-        frames, hparams["num_units"], hparams["seed"], **hparams["kmeans"]
-    )
-    with atomic(path, "wb") as file:
-        np.savez(file, centres=centres, inertia=inertia)
-    joined.unlink()
-    logger.info(f"Mean squared distance to the centres: {inertia:.4g}")
-
-
-def label(records, features, centres, hparams):
-    """Finds the units of the recordings of this run's shards.
-
-    Arguments
-    ---------
-    records : list of dict
-        Utterance records.
-    features : callable
-        From waveforms to frames.
-    centres : numpy.ndarray
-        The centres, [K, D].
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    list of pathlib.Path or None
-        Files with the units of all; None when others are to be made.
-    """
-    paths = _files(hparams, "units_{}.npz")
-    for shard in _shards(hparams):
-        if not paths[shard].is_file():
-            own = shard_of(records, shard, hparams["shards"])
-            dump_units(
-                own, features, centres, paths[shard], hparams["max_batch_s"]
-            )
-    return paths if _all_there(paths, hparams) else None
-
-
 def score(records, units, num_units, features):
     """Scores the units of each split.
 
@@ -265,8 +94,8 @@ def score(records, units, num_units, features):
         Split -> its scores.
     """
     spans = [read_spans(record) for record in records]
-    heard = {phone for own in spans if own for phone, _, _ in own}
-    phones = {phone: index for index, phone in enumerate(sorted(heard))}
+    names = {phone for own in spans if own for phone, _, _ in own}
+    phones = {phone: index for index, phone in enumerate(sorted(names))}
     used, pairs = {}, {}
     for record, own, times in zip(records, units, spans):
         split, counts = record["split"], np.bincount(own, minlength=num_units)
@@ -283,46 +112,21 @@ def score(records, units, num_units, features):
     return scores
 
 
-def finish(records, paths, features, hparams):
-    """Writes the folder of units, and scores them.
+def write_scores(scores, hparams):
+    """Writes the scores, and logs them.
 
     Arguments
     ---------
-    records : list of dict
-        Utterance records.
-    paths : list of pathlib.Path
-        Files with the units of all.
-    features : callable
-        From waveforms to frames.
+    scores : dict
+        Split -> its scores.
     hparams : dict
         The recipe's yaml.
-
-    Returns
-    -------
-    dict
-        Split -> its scores.
     """
-    folder, num_units = Path(hparams["units_folder"]), hparams["num_units"]
-    about = {key: hparams[key] for key in ("num_units", "model", "seed")}
-    about |= {"label_rate": features.label_rate, "window_s": features.window_s}
-    if hparams["model"] is not None:
-        about["layer"] = hparams["layer"]
-    write_units(folder, records, read_units(paths), about)
-    centres = Path(hparams["save_folder"], "centres.npz")
-    (folder / "centres.npz").write_bytes(centres.read_bytes())
-    check_units(folder, num_units)
-    if all(record["start"] is None is record["stop"] for record in records):
-        write_fairseq_units(folder, records, read_units(paths), num_units)
-    else:
-        logger.info("No files for fairseq, which knows no stretches of files")
-    scores = score(records, read_units(paths), num_units, features)
     for split, found in scores.items():
-        told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-        logger.info(f"{split}: {told}")
-    text = json.dumps(scores, indent=2) + "\n"
+        named = (f"{name} {value:.4g}" for name, value in found.items())
+        logger.info(f"{split}: {', '.join(named)}")
     with atomic(Path(hparams["output_folder"], "scores.json")) as file:
-        file.write(text)
-    return scores
+        file.write(json.dumps(scores, indent=2) + "\n")
 
 
 def main(argv=None):
@@ -340,7 +144,7 @@ def main(argv=None):
     """
     command = read_command(argv)
     hparams = command.load()
-    _shards(hparams)
+    own_shards(hparams)
     # The units are made here, not trained on
     own = {k: v for k, v in hparams.items() if k != "units_folder"}
     output = open_output(command, own, prepare)
@@ -348,14 +152,17 @@ def main(argv=None):
         logger.info(f"{output.folder}: already finished, nothing made")
         return output.read_scores()
     features = make_features(hparams, command.run_opts["device"] or "cpu")
-    records = read_records(hparams)
-    centres = find_centres(records, features, hparams)
+    records = read_splits(hparams["manifest_folder"])
+    centres = cluster_frames(records, features, hparams)
     if centres is None:
         return None
-    paths = label(records, features, centres, hparams)
+    paths = find_units(records, features, centres, hparams)
     if paths is None:
         return None
-    scores = finish(records, paths, features, hparams)
+    write_results(records, paths, features, hparams)
+    units = read_units(paths)
+    scores = score(records, units, hparams["num_units"], features)
+    write_scores(scores, hparams)
     output.finish("all", hparams["units_folder"])
     return scores
 

@@ -25,11 +25,13 @@ from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.manifest import write_manifests
 from unispeech_sb.dataio.speakers import (
     build_for_speakers,
+    check_speakers,
     long_enough,
     speaker_datasets,
-    usable_voices,
+    split_share,
+    split_tails,
+    split_valid,
 )
-from unispeech_sb.dataio.splits import take_share, take_tails, with_valid
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -47,12 +49,12 @@ def prepare(hparams):
         return
     tail_s, share = hparams["valid_tail_s"], hparams["valid_share"]
     ways = {
-        "valid_tail_s": tail_s and partial(take_tails, tail_s=tail_s),
+        "valid_tail_s": tail_s and partial(split_tails, tail_s=tail_s),
         "valid_share": share
-        and partial(take_share, share=share, seed=hparams["seed"]),
+        and partial(split_share, share=share, seed=hparams["seed"]),
     }
     records = read_corpus("speaker_identification", hparams)
-    records = with_valid(usable_voices(records, hparams), ways)
+    records = split_valid(check_speakers(records, hparams), ways)
     write_manifests(long_enough(records, hparams), hparams["manifest_folder"])
 
 

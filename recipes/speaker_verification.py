@@ -30,12 +30,13 @@ from unispeech_sb.dataio.manifest import write_manifests
 from unispeech_sb.dataio.noises import prepare_noises
 from unispeech_sb.dataio.speakers import (
     build_for_speakers,
+    check_speakers,
     long_enough,
     read_speakers,
     speaker_datasets,
-    usable_voices,
+    split_speakers,
+    split_valid,
 )
-from unispeech_sb.dataio.splits import hold_out, with_valid
 from unispeech_sb.dataio.trials import add_trials, trial_records
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
@@ -62,13 +63,13 @@ def prepare(hparams):
         )
     num_speakers = hparams["valid_speakers"]
     apart = partial(
-        hold_out,
+        split_speakers,
         num_speakers=num_speakers,
         piece_s=hparams["valid_piece_s"],
         seed=hparams["seed"],
     )
-    records = with_valid(
-        usable_voices(records, hparams),
+    records = split_valid(
+        check_speakers(records, hparams),
         {"valid_speakers": num_speakers and apart},
     )
     write_manifests(long_enough(records, hparams), hparams["manifest_folder"])

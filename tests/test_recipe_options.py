@@ -289,3 +289,10 @@ def test_the_yaml_takes_what_was_read(toy):
     hparams = load_hyperpyyaml(TOY, read_command_line(argv).overrides)
     assert hparams["options"] == {"low": 2, "high": None}
     assert hparams["lr"] == 1e-3
+
+
+def test_a_script_reads_the_line_of_its_process(tmp_path, monkeypatch):
+    (tmp_path / "toy.yaml").write_text("seed: 1")
+    command = ["toy.py", str(tmp_path / "toy.yaml"), "--seed=2"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert read_command_line(None).values == {"seed": 2}

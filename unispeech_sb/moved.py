@@ -178,6 +178,12 @@ MOVED = {
     "unispeech_sb.dataio.tokenizers.pieces": (
         "unispeech_sb.dataio.tokenizers.sentencepiece"
     ),
+    "unispeech_sb.dataio.splits": {
+        "hold_out": "unispeech_sb.dataio.speakers:split_speakers",
+        "take_share": "unispeech_sb.dataio.speakers:split_share",
+        "take_tails": "unispeech_sb.dataio.speakers:split_tails",
+        "with_valid": "unispeech_sb.dataio.speakers:split_valid",
+    },
     "unispeech_sb.dataio.trial_sets": "unispeech_sb.dataio.trials",
     "unispeech_sb.dataio.unit_clusters": "unispeech_sb.dataio.unit_clustering",
     "unispeech_sb.dataio.unit_features": "unispeech_sb.dataio.unit_clustering",

@@ -137,8 +137,8 @@ def read_command_line(argv, program=None):
 
     Arguments
     ---------
-    argv : list of str
-        ``[yaml file, --option, --key=value, ...]``.
+    argv : list of str or None
+        ``[yaml file, --option, --key=value, ...]``; the process's when None.
     program : str, optional
         What the command line begins with, for the usage.
 
@@ -163,7 +163,7 @@ def read_command_line(argv, program=None):
     >>> line.run_options["device"], line.values
     ('cpu', {'seed': 2})
     """
-    argv = [str(argument) for argument in argv]
+    argv = sys.argv[1:] if argv is None else list(map(str, argv))
     options, rest = _parser(program).parse_known_args(argv)
     options = vars(options)
     yaml_file = options.pop("param_file")

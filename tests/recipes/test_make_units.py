@@ -14,6 +14,7 @@ import pytest
 
 from recipes import make_units
 from unispeech_sb.cli import main as command_line
+from unispeech_sb.dataio import unit_clustering
 from unispeech_sb.dataio.corpora.fairseq import read_fairseq_units
 from unispeech_sb.dataio.corpora.synthetic import aligned_sentences
 from unispeech_sb.dataio.manifest import read_manifest
@@ -130,7 +131,7 @@ def test_several_machines_make_the_same(made, root, speech, tmp_path):
 def test_a_run_goes_on_with_the_shard_that_was_not_done(
     made, root, speech, tmp_path, monkeypatch, dump
 ):
-    real, calls = getattr(make_units, dump), []
+    real, calls = getattr(unit_clustering, dump), []
 
     def count(*args):
         calls.append(args)
@@ -138,7 +139,7 @@ def test_a_run_goes_on_with_the_shard_that_was_not_done(
             raise KeyboardInterrupt
         real(*args)
 
-    monkeypatch.setattr(make_units, dump, count)
+    monkeypatch.setattr(unit_clustering, dump, count)
     command = arguments(root, speech, tmp_path, "--shards=4")
     with pytest.raises(KeyboardInterrupt):
         make_units.main(command)
@@ -171,13 +172,13 @@ def test_drawn_training_recordings_are_clustered_and_all_labelled(
 ):
     seen = {}
     for name in ("dump_frames", "dump_units"):
-        real = getattr(make_units, name)
+        real = getattr(unit_clustering, name)
 
         def keep(records, *args, name=name, real=real):
             seen[name] = seen.get(name, []) + [r["ID"] for r in records]
             real(records, *args)
 
-        monkeypatch.setattr(make_units, name, keep)
+        monkeypatch.setattr(unit_clustering, name, keep)
     options = ["--kmeans_share=0.25", "--num_units=9", "--shards=3"]
     make_units.main(arguments(root, speech, tmp_path, *options))
     assert len(seen["dump_frames"]) == 3
@@ -232,7 +233,9 @@ def test_a_second_run_is_finished_or_refused(
 ):
     output, scores = made
     before = made_files(output)
-    monkeypatch.setattr(make_units, "MFCCs", None)  # nothing is computed
+    monkeypatch.setattr(
+        make_units, "make_features", None
+    )  # nothing is computed
     assert make_units.main(arguments(root, speech, output)) == scores
     with pytest.raises(ValueError, match="another experiment") as error:
         make_units.main(

@@ -159,6 +159,42 @@ def read_manifest(path):
     return records
 
 
+def read_splits(folder):
+    """Reads the manifests of a folder.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        With ``train.csv``, and ``valid.csv`` and ``test.csv`` where there are.
+
+    Returns
+    -------
+    list of dict
+        The records of all splits, as of ``read_manifest``, with ``split``.
+
+    Raises
+    ------
+    ValueError
+        When there is no ``train.csv``.
+
+    Example
+    -------
+    >>> read_splits("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere: expected train.csv in it, got none
+    """
+    paths = {split: Path(folder, f"{split}.csv") for split in SPLITS}
+    paths = {split: path for split, path in paths.items() if path.is_file()}
+    if "train" not in paths:
+        raise ValueError(f"{folder}: expected train.csv in it, got none")
+    return [
+        {**record, "split": split}
+        for split, path in paths.items()
+        for record in read_manifest(path)
+    ]
+
+
 def read_rows(path, check_header, **form):
     """Yields file with line, and row as a dict, of each row of a CSV.
 

@@ -1,5 +1,5 @@
-"""What the recipes of speaker identification and verification share: from
-records to manifests, and datasets of voices with the index of each speaker.
+"""Data of speaker identification and verification: splits of a corpus that has
+none of its own, and datasets of recordings with the index of each speaker.
 """
 
 from functools import partial
@@ -10,31 +10,39 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.logger import get_logger
 
-from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.audio import AudioError, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     check_records,
     filter_by_duration,
 )
-from unispeech_sb.dataio.pipelines import (
-    audio_pipeline,
-    fit_label_encoder,
-)
+from unispeech_sb.dataio.pipelines import audio_pipeline, fit_label_encoder
 from unispeech_sb.dataio.samplers import PassSampler, dynamic_batches
 from unispeech_sb.dataio.vad import cut_silence, with_sound
+
+__all__ = [
+    "build_for_speakers",
+    "check_speakers",
+    "long_enough",
+    "read_speakers",
+    "speaker_datasets",
+    "split_share",
+    "split_speakers",
+    "split_tails",
+    "split_valid",
+]
 
 logger = get_logger(__name__)
 
 UNKNOWN = -1
 """Index of a speaker that is not among those of the training."""
-
 _NUM_BUCKETS = 10  # lengths that the batches of evaluations tell apart
 _NUM_NAMED = 5  # of what is wrong, before it is only counted
 
 
-def usable_voices(records, hparams):
-    """Checks that every recording is one, and of a speaker.
+def check_speakers(records, hparams):
+    """Checks that every recording can be decoded, and has a speaker.
 
     Arguments
     ---------
@@ -58,10 +66,10 @@ def usable_voices(records, hparams):
     Example
     -------
     >>> record = {"ID": "a", "wav": "a.wav", "split": "train"}
-    >>> usable_voices([record], {"data_folder": "my_voices"})
+    >>> check_speakers([record], {"data_folder": "my_speakers"})
     Traceback (most recent call last):
     ...
-    ValueError: my_voices: expected a speaker in the column speaker or ...
+    ValueError: my_speakers: expected a speaker in the column speaker or ...
     """
     records = list(records)
     for record in records:
@@ -72,6 +80,214 @@ def usable_voices(records, hparams):
                 f"speaker or spk_id of {record['wav']}, got none"
             )
     return check_records(records, hparams["skip_bad_files"])
+
+
+def split_valid(records, ways):
+    """Takes the corpus's own validation set, or the one way to make one.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records.
+    ways : dict
+        Name of an option -> what makes a validation set of the records, or
+        None where the option is not given.
+
+    Returns
+    -------
+    list of dict
+        The records, some of them in valid.
+
+    Raises
+    ------
+    ValueError
+        Unless there is a validation set, or one way to make it.
+
+    Example
+    -------
+    >>> split_valid([{"split": "train"}], {"valid_share": None})
+    Traceback (most recent call last):
+    ...
+    ValueError: expected a validation set: recordings of the split valid, ...
+    """
+    records = list(records)
+    given = [name for name, way in ways.items() if way is not None]
+    found = any(record["split"] == "valid" for record in records)
+    if found + len(given) != 1:
+        options = " or ".join(f"--{name}" for name in ways)
+        got = ["the split valid"] * found + [f"--{name}" for name in given]
+        raise ValueError(
+            "expected a validation set: recordings of the split valid, or one "
+            f"way to make it ({options}); got {' and '.join(got) or 'none'}"
+        )
+    return records if found else ways[given[0]](records)
+
+
+def split_tails(records, tail_s):
+    """Cuts the end off each training recording, for validation.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records.
+    tail_s : float
+        Seconds of an end.
+
+    Returns
+    -------
+    list of dict
+        The records, those of train shorter, and behind each of them its end,
+        as ``<ID>_tail`` in valid.
+
+    Raises
+    ------
+    ValueError
+        When a recording is not longer than its end would be.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> path = str(getfixture("tmpdir") / "tone.wav")
+    >>> soundfile.write(path, np.sin(np.arange(32000)), 16000)
+    >>> found = split_tails([{"ID": "a", "wav": path, "split": "train"}], 0.5)
+    >>> [(record["ID"], record["duration"]) for record in found]
+    [('a', 1.5), ('a_tail', 0.5)]
+    """
+    found = []
+    for record in records:
+        if record["split"] != "train":
+            found.append(record)
+            continue
+        start, stop, rate = _stretch(record)
+        middle = stop - round(tail_s * rate)
+        if not start < middle < stop:
+            raise ValueError(
+                f"{record['wav']}: expected more than {tail_s} s, to cut so "
+                f"much off for validation; got {(stop - start) / rate:g} s"
+            )
+        found.append(_cut(record, start, middle, rate))
+        tail = {"ID": f"{record['ID']}_tail", "split": "valid"}
+        found.append(_cut(record, middle, stop, rate) | tail)
+    return found
+
+
+def split_share(records, share, seed=0, split="valid"):
+    """Moves a share of each speaker's training recordings to another split.
+
+    Of two recordings or more at least one is moved and one stays; of a single
+    one none is.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records with ``spk_id``.
+    share : float
+        How much of them, in (0, 1).
+    seed : int
+        What the draw depends on, beside the records.
+    split : str
+        Where they go.
+
+    Returns
+    -------
+    list of dict
+        The records in their order.
+
+    Raises
+    ------
+    ValueError
+        When the share is out of range.
+
+    Example
+    -------
+    >>> names = ["a1", "a2", "a3", "a4", "b1"]
+    >>> records = [{"ID": n, "spk_id": n[0], "split": "train"} for n in names]
+    >>> found = split_share(records, share=0.25)
+    >>> sorted(record["split"] for record in found)
+    ['train', 'train', 'train', 'train', 'valid']
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            f"expected a share of the recordings in (0, 1), got {share}"
+        )
+    records = list(records)
+    places = {}
+    for place, record in enumerate(records):
+        if record["split"] == "train":
+            places.setdefault(record["spk_id"], []).append(place)
+    generator = torch.Generator().manual_seed(seed)
+    moved = set()
+    for _, own in sorted(places.items()):
+        order = torch.randperm(len(own), generator=generator).tolist()
+        count = min(max(round(share * len(own)), 1), len(own) - 1)
+        moved.update(own[place] for place in order[:count])
+    return [
+        {**record, "split": split} if place in moved else record
+        for place, record in enumerate(records)
+    ]
+
+
+def split_speakers(records, num_speakers, piece_s=None, seed=0):
+    """Moves all recordings of some training speakers to valid.
+
+    A verification model is selected on speakers that it was not trained on.
+    They are drawn from those with two recordings or more, as trials need them.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records with ``spk_id``.
+    num_speakers : int
+        How many to move.
+    piece_s : float, optional
+        Cut their recordings into pieces of so many seconds, so that a speaker
+        with one recording has several. Whole recordings when omitted.
+    seed : int
+        What the draw depends on, beside the speakers' names.
+
+    Returns
+    -------
+    list of dict
+        The records; pieces are ``<ID>_0``, ``<ID>_1``, ...
+
+    Raises
+    ------
+    ValueError
+        When there are no such speakers, or less than two would be left to
+        train on.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> path = str(getfixture("tmpdir") / "tone.wav")
+    >>> soundfile.write(path, np.sin(np.arange(32000)), 16000)
+    >>> records = [
+    ...     {"ID": name, "spk_id": name, "wav": path, "split": "train"}
+    ...     for name in "abc"
+    ... ]
+    >>> found = split_speakers(records, num_speakers=1, piece_s=1.0)
+    >>> sorted(record["split"] for record in found)
+    ['train', 'train', 'valid', 'valid']
+    """
+    records = list(records)
+    if piece_s is None:
+        return _move_speakers(records, num_speakers, seed)
+    cut = []
+    for record in records:
+        is_train = record["split"] == "train"
+        cut += _pieces(record, piece_s) if is_train else [record]
+    parted = _move_speakers(cut, num_speakers, seed)
+    pieces = [
+        new
+        for new, old in zip(parted, cut, strict=True)
+        if new["split"] != old["split"]
+    ]
+    held_out = {record["spk_id"] for record in pieces}
+    return pieces + [
+        record
+        for record in records
+        if record["split"] != "train" or record["spk_id"] not in held_out
+    ]
 
 
 def long_enough(records, hparams):
@@ -118,90 +334,14 @@ def long_enough(records, hparams):
         return kept + others
     measure = partial(with_sound, gain_db=hparams["gain_db"])
     if others:
-        heard = {record["ID"] for record in measure(others, min_s=0.0)}
-        silent = [r["wav"] for r in others if r["ID"] not in heard]
+        kept = {record["ID"] for record in measure(others, min_s=0.0)}
+        silent = [r["wav"] for r in others if r["ID"] not in kept]
         if silent:
             raise ValueError(
                 f"{len(silent)} recordings have no sound: "
                 + "; ".join(silent[:_NUM_NAMED])
             )
     return measure(train, min_s=least) + others
-
-
-def voice_pipeline(hparams, crop_s=None):
-    """Make the item that reads voices: takes wav, start, stop; provides sig.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml: ``sample_rate``, ``gain_db`` and, to cut silent gaps
-        out, ``vad``.
-    crop_s : float, optional
-        Keep this many seconds of what is longer then, at a random place.
-
-    Returns
-    -------
-    speechbrain.utils.data_pipeline.DynamicItem
-        For ``add_dynamic_item``; sig is float32, [N].
-
-    Example
-    -------
-    >>> import numpy as np, soundfile
-    >>> path = str(getfixture("tmpdir") / "tone.wav")
-    >>> soundfile.write(path, np.pad(np.ones(16000), 9000), 16000)
-    >>> hparams = {"sample_rate": 16000, "gain_db": 0.0, "vad": True}
-    >>> voice_pipeline(hparams)(path, "", "").shape
-    torch.Size([16319])
-    """
-    make = partial(
-        audio_pipeline, hparams["sample_rate"], gain_db=hparams["gain_db"]
-    )
-    if not hparams["vad"]:
-        return make(random_crop_s=crop_s)
-    read, rate = make(), hparams["sample_rate"]
-
-    def read_sound(wav, start, stop):
-        try:
-            sound = cut_silence(read(wav, start, stop), rate)
-        except AudioError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"{wav}: {error}") from error
-        if crop_s is None or len(sound) <= crop_s * rate:
-            return sound
-        size = round(crop_s * rate)
-        first = torch.randint(len(sound) - size + 1, ()).item()
-        return sound[first : first + size]
-
-    return provides("sig")(takes("wav", "start", "stop")(read_sound))
-
-
-def speaker_pipeline(label_encoder):
-    """Make the item of the speaker: takes spk_id; provides label_encoded.
-
-    Arguments
-    ---------
-    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        The speakers of the training.
-
-    Returns
-    -------
-    speechbrain.utils.data_pipeline.DynamicItem
-        For ``add_dynamic_item``; label_encoded is int64, [1], ``UNKNOWN`` for
-        other speakers.
-
-    Example
-    -------
-    >>> item = speaker_pipeline(LabelEncoder.from_labels(["ann", "bob"]))
-    >>> item("bob"), item("eve")
-    (tensor([1]), tensor([-1]))
-    """
-    indices = label_encoder.lab2ind
-
-    def encode(spk_id):
-        return torch.tensor([indices.get(spk_id, UNKNOWN)])
-
-    return provides("label_encoded")(takes("spk_id")(encode))
 
 
 def speaker_datasets(hparams, closed_set=False, encoder=None):
@@ -255,7 +395,7 @@ def speaker_datasets(hparams, closed_set=False, encoder=None):
     hparams["label_encoder"] = _agreed(fitted, encoder)
     for split, dataset in datasets.items():
         crop_s = hparams["crop_s"] if split == "train" else None
-        dataset.add_dynamic_item(voice_pipeline(hparams, crop_s))
+        dataset.add_dynamic_item(speech_pipeline(hparams, crop_s))
         dataset.add_dynamic_item(speaker_pipeline(hparams["label_encoder"]))
         dataset.set_output_keys(["id", "sig", "label_encoded"])
         options = hparams[f"{split}_dataloader_opts"]
@@ -269,7 +409,7 @@ def speaker_datasets(hparams, closed_set=False, encoder=None):
 
 
 def read_speakers(folder):
-    """Reads whom a pretrained folder was trained on.
+    """Reads the speakers that a pretrained folder was trained on.
 
     Arguments
     ---------
@@ -325,6 +465,48 @@ def build_for_speakers(name, hparams):
     hparams["checkpointer"].add_recoverable(name, built)
 
 
+def speech_pipeline(hparams, crop_s=None):
+    """Makes the item that reads speech: takes wav, start, stop; provides sig.
+
+    The yaml's ``gain_db`` is applied, with ``vad`` silent gaps are cut out, and
+    ``crop_s`` of what is longer then are kept, at a random place.
+    """
+    make = partial(
+        audio_pipeline, hparams["sample_rate"], gain_db=hparams["gain_db"]
+    )
+    if not hparams["vad"]:
+        return make(random_crop_s=crop_s)
+    read, rate = make(), hparams["sample_rate"]
+
+    def read_sound(wav, start, stop):
+        try:
+            sound = cut_silence(read(wav, start, stop), rate)
+        except AudioError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{wav}: {error}") from error
+        if crop_s is None or len(sound) <= crop_s * rate:
+            return sound
+        size = round(crop_s * rate)
+        first = torch.randint(len(sound) - size + 1, ()).item()
+        return sound[first : first + size]
+
+    return provides("sig")(takes("wav", "start", "stop")(read_sound))
+
+
+def speaker_pipeline(label_encoder):
+    """Makes the item of the speaker: takes spk_id; provides label_encoded, [1].
+
+    It is ``UNKNOWN`` for speakers that are not among those of the training.
+    """
+    indices = label_encoder.lab2ind
+
+    def encode(spk_id):
+        return torch.tensor([indices.get(spk_id, UNKNOWN)])
+
+    return provides("label_encoded")(takes("spk_id")(encode))
+
+
 def _agreed(fitted, given):
     """The encoder that was given, if it has the speakers of the other."""
     if given is None:
@@ -357,3 +539,56 @@ def _draw(options, num_items, hparams):
         options["sampler"] = PassSampler(
             range(num_items), draws, hparams["seed"]
         )
+
+
+def _move_speakers(records, num_speakers, seed=0):
+    """Moves all recordings of drawn training speakers to valid."""
+    records = list(records)
+    counts = {}
+    for record in records:
+        if record["split"] == "train":
+            counts[record["spk_id"]] = counts.get(record["spk_id"], 0) + 1
+    names = sorted(name for name, count in counts.items() if count > 1)
+    if num_speakers > min(len(names), len(counts) - 2):
+        raise ValueError(
+            f"expected {num_speakers} speakers with two recordings or more to "
+            f"hold out, and two others to train on; got {len(counts)} "
+            f"speakers, {len(names)} of them with two recordings or more"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(names), generator=generator)[:num_speakers]
+    held_out = {names[index] for index in drawn.tolist()}
+    return [
+        {**record, "split": "valid"}
+        if record["split"] == "train" and record["spk_id"] in held_out
+        else record
+        for record in records
+    ]
+
+
+def _pieces(record, piece_s):
+    """Whole pieces of a recording; all of it where it is shorter."""
+    start, stop, rate = _stretch(record)
+    size = round(piece_s * rate)
+    if stop - start < size:
+        return [record]
+    return [
+        {
+            **_cut(record, first, first + size, rate),
+            "ID": f"{record['ID']}_{number}",
+        }
+        for number, first in enumerate(range(start, stop - size + 1, size))
+    ]
+
+
+def _stretch(record):
+    """First sample of a record, the one after its last, and their rate."""
+    num_samples, rate = read_header(record["wav"])
+    start, stop = record.get("start"), record.get("stop")
+    return start or 0, num_samples if stop is None else stop, rate
+
+
+def _cut(record, start, stop, rate):
+    """A stretch of a record."""
+    duration = (stop - start) / rate
+    return {**record, "start": start, "stop": stop, "duration": duration}

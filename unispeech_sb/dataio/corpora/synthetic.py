@@ -17,7 +17,7 @@ import torch
 
 from unispeech_sb.dataio.corpora.espeak import draw_voices, speak
 from unispeech_sb.dataio.manifest import SPLITS
-from unispeech_sb.dataio.splits import take_share
+from unispeech_sb.dataio.speakers import split_share
 from unispeech_sb.dataio.units import SPANS
 
 __all__ = ["aligned_sentences", "synthetic_keywords", "synthetic_sentences"]
@@ -340,7 +340,7 @@ def _known_speakers(folder, hparams):
     spoken = _speakers(folder, hparams)
     records = [{**record, "split": "train"} for record in spoken]
     for split in ("test", "valid"):
-        records = take_share(records, _TESTED, hparams["seed"], split)
+        records = split_share(records, _TESTED, hparams["seed"], split)
     return records
 
 
