@@ -7,6 +7,7 @@ a command imports what does its work when its arguments are checked.
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 from unispeech_sb import __version__
@@ -65,7 +66,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Arguments

@@ -1,6 +1,7 @@
 """Checkpoints: ``unispeech-sb convert``, ``to-hf`` and ``info``."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.commands.options import new_parser, print_escaped
@@ -11,7 +12,7 @@ SOURCES = (
 )
 
 
-def convert(argv):
+def convert(argv: Sequence[str]) -> None:
     """Converts a checkpoint to a pretrained folder."""
     parser = new_parser(
         "convert",
@@ -43,7 +44,7 @@ def convert(argv):
     )
 
 
-def to_hf(argv):
+def to_hf(argv: Sequence[str]) -> None:
     """Converts a pretrained folder to one that transformers loads."""
     parser = new_parser(
         "to-hf",
@@ -76,7 +77,7 @@ def to_hf(argv):
     print_escaped(to_huggingface(**vars(arguments)))
 
 
-def info(argv):
+def info(argv: Sequence[str]) -> None:
     """Describes a checkpoint, with the source of each fact."""
     parser = new_parser(
         "info",

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
@@ -26,7 +27,7 @@ from unispeech_sb.inference.formats import (
 )
 
 
-def diarize(argv):
+def diarize(argv: Sequence[str]) -> None:
     """Finds who speaks when; recordings that fail are named at the end.
 
     Exits with 1 when a recording could not be used, with 2 when the command

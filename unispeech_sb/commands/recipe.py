@@ -5,10 +5,12 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from unispeech_sb.commands.options import new_parser, print_escaped
 from unispeech_sb.environment import require_extra
@@ -22,7 +24,7 @@ from unispeech_sb.recipe_options import (
 USAGE = "unispeech-sb recipe [NAME [YAML] [--key=value ...]]"
 
 
-def recipe(argv):
+def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
     """Lists the recipes, or runs one: recipe [NAME [YAML] [--key=value ...]]
 
     Arguments
@@ -70,7 +72,7 @@ def recipe(argv):
     return import_module(f"{_home('recipes')}.{name}").main(arguments)
 
 
-def demo(argv):
+def demo(argv: Sequence[str]) -> None:
     """Trains, scores and exports a small model on synthetic speech."""
     parser = new_parser(
         "demo",

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -29,7 +30,7 @@ EMBEDDINGS = "embeddings.safetensors"
 """Name of the file of speaker embeddings in the folder of results."""
 
 
-def embed(argv):
+def embed(argv: Sequence[str]) -> None:
     """Extracts speaker embeddings; recordings that fail are named at the end.
 
     What was embedded before an interruption, or is in the output already, is
@@ -82,7 +83,7 @@ def _parse_embed(argv):
     return parser.parse_args(argv)
 
 
-def verify(argv):
+def verify(argv: Sequence[str]) -> None:
     """Decides whether two recordings are of the same speaker."""
     arguments = _parse_verify(argv)
     expect_folder(arguments.folder, "SpeakerRecognition")
@@ -146,7 +147,7 @@ def _parse_verify(argv):
     return parser.parse_args(argv)
 
 
-def score(argv):
+def score(argv: Sequence[str]) -> None:
     """Scores a trial list.
 
     With ``-o``, what was embedded before an interruption is not embedded

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.atomic import atomic
@@ -30,7 +31,7 @@ from unispeech_sb.inference.formats import (
 )
 
 
-def transcribe(argv):
+def transcribe(argv: Sequence[str]) -> None:
     """Transcribes recordings; those that cannot be used are named at the end.
 
     Exits with 1 when a recording could not be transcribed, with 2 when the
@@ -218,7 +219,7 @@ class _Ordered:
         return ready
 
 
-def tune_lm(argv):
+def tune_lm(argv: Sequence[str]) -> None:
     """Finds the weights of a language model that give the fewest word errors.
 
     Each recording goes through the model once. Prints the word error rates

@@ -5,6 +5,7 @@ when they are first asked for.
 """
 
 from importlib import import_module
+from typing import Any
 
 INTERFACES = {
     "LongFormASR": "asr",
@@ -14,7 +15,7 @@ INTERFACES = {
 """Name of an interface -> the module that has it."""
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Imports an interface."""
     if name not in INTERFACES:
         raise AttributeError(f"module {__name__} has no attribute {name!r}")

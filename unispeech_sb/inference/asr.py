@@ -9,10 +9,13 @@ Decoding and language can be changed at run time.
 import functools
 import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderASR
 from torch.nn.utils.rnn import pad_sequence
 
@@ -27,9 +30,11 @@ from unispeech_sb.decoding import (
     LanguageModel,
     PrefixBeamSearcher,
     Transcript,
+    Word,
     WordDecoder,
 )
 from unispeech_sb.inference.audio_blocks import (
+    Source,
     padded_batches,
     read_blocks,
     run_files,
@@ -46,6 +51,7 @@ from unispeech_sb.lobes.adapters import (
     adapter_languages,
     load_adapter,
 )
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor
 from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
 
@@ -109,9 +115,16 @@ class LongFormASR(EncoderASR):
     []
     """
 
+    tokenizer: CTCTokenizer
+
     def __init__(
-        self, *args, folder=None, window_s=30.0, context_s=0.75, **kwargs
-    ):
+        self,
+        *args: Any,
+        folder: str | Path | None = None,
+        window_s: float = 30.0,
+        context_s: float = 0.75,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.folder = folder
         self.window_s, self.context_s = window_s, context_s
@@ -144,7 +157,9 @@ class LongFormASR(EncoderASR):
         )
 
     @classmethod
-    def from_hparams(cls, source, *args, **kwargs):
+    def from_hparams(
+        cls, source: str | Path, *args: Any, **kwargs: Any
+    ) -> "LongFormASR":
         """Loads a pretrained folder.
 
         Arguments
@@ -163,7 +178,12 @@ class LongFormASR(EncoderASR):
         """
         return super().from_hparams(source, *args, folder=source, **kwargs)
 
-    def transcribe_long(self, source, batch_seconds=30.0, on_progress=None):
+    def transcribe_long(
+        self,
+        source: Source,
+        batch_seconds: float = 30.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Transcript:
         """Transcribes a recording of any length.
 
         Arguments
@@ -191,7 +211,9 @@ class LongFormASR(EncoderASR):
         rows = self._windows.encode_all(chunks, batch_seconds)
         return self._transcript(rows, on_progress)
 
-    def transcribe_stream(self, source, on_partial=None):
+    def transcribe_stream(
+        self, source: Source, on_partial: Callable[[str], object] | None = None
+    ) -> Iterator[Word]:
         """Transcribes a recording of any length, word by word.
 
         Arguments
@@ -215,7 +237,9 @@ class LongFormASR(EncoderASR):
                 on_partial(decoder.join(decoder.partial()))
         yield from decoder.finish()
 
-    def log_probs(self, source, batch_seconds=30.0):
+    def log_probs(
+        self, source: Source, batch_seconds: float = 30.0
+    ) -> torch.Tensor:
         """Computes the log-posteriors of a whole recording.
 
         Arguments
@@ -232,7 +256,9 @@ class LongFormASR(EncoderASR):
         """
         return torch.cat(list(self.iter_log_probs(source, batch_seconds)))
 
-    def iter_log_probs(self, source, batch_seconds=30.0):
+    def iter_log_probs(
+        self, source: Source, batch_seconds: float = 30.0
+    ) -> Iterator[torch.Tensor]:
         """Yields the log-posteriors of a recording, window by window.
 
         Arguments
@@ -252,7 +278,12 @@ class LongFormASR(EncoderASR):
         for _, log_probs in self._windows.encode_all(chunks, batch_seconds):
             yield log_probs
 
-    def transcribe_files(self, paths, batch_seconds=30.0, on_progress=None):
+    def transcribe_files(
+        self,
+        paths: Iterable[str | Path],
+        batch_seconds: float = 30.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Iterator[tuple[str | Path, Transcript | AudioError]]:
         """Transcribes many files, several at a time.
 
         Files of similar length that need no windows go through the model
@@ -290,16 +321,16 @@ class LongFormASR(EncoderASR):
         )
 
     @property
-    def decodes_greedily(self):
+    def decodes_greedily(self) -> bool:
         """Whether no beam search is in use."""
         return isinstance(self.decoding_function, functools.partial)
 
     @property
-    def languages(self):
+    def languages(self) -> list[str]:
         """Languages that ``set_language`` takes, in alphabetical order."""
         return [] if self.folder is None else folder_languages(self.folder)
 
-    def use_beam_search(self, **options):
+    def use_beam_search(self, **options: Any) -> None:
         """Decodes by prefix beam search from now on.
 
         Arguments
@@ -315,7 +346,9 @@ class LongFormASR(EncoderASR):
         """
         self._decode_by(*self._search(self.tokenizer, options))
 
-    def use_language_model(self, path, **options):
+    def use_language_model(
+        self, path: str | Path | None, **options: Any
+    ) -> None:
         """Decodes by beam search with an n-gram from now on.
 
         Arguments
@@ -336,7 +369,7 @@ class LongFormASR(EncoderASR):
         model = None if path is None else LanguageModel(path, **options)
         self.use_beam_search(language_model=model)
 
-    def use_hot_words(self, words, **options):
+    def use_hot_words(self, words: Iterable[str], **options: Any) -> None:
         """Decodes by beam search that prefers some words from now on.
 
         Arguments
@@ -350,7 +383,7 @@ class LongFormASR(EncoderASR):
         hot_words = HotWords(words, **options) if words else None
         self.use_beam_search(hot_words=hot_words)
 
-    def set_language(self, lang):
+    def set_language(self, lang: str) -> None:
         """Switches adapters, head and tokenizer to a language.
 
         All of them switch, or none does where something does not fit.
@@ -487,12 +520,12 @@ class Chunk:
     num_frames: int
 
     @property
-    def is_last(self):
+    def is_last(self) -> bool:
         """Whether the recording ends here."""
         return self.window.last == self.num_frames
 
     @property
-    def is_whole(self):
+    def is_whole(self) -> bool:
         """Whether this is all of the recording."""
         return self.is_last and self.window.first == 0
 
@@ -519,7 +552,14 @@ class WindowEncoder:
         Least distance of a kept frame from a cut, in seconds.
     """
 
-    def __init__(self, backbone, encode, normalizer, window_s, context_s):
+    def __init__(
+        self,
+        backbone: Backbone,
+        encode: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        normalizer: AudioNormalizer,
+        window_s: float,
+        context_s: float,
+    ) -> None:
         extractor = backbone.feature_extractor
         self.backbone, self.encode = backbone, encode
         self.normalizer = normalizer
@@ -529,22 +569,22 @@ class WindowEncoder:
         self._field = receptive_field(*self._convs)
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Rate of the waveforms in Hz."""
         return self.normalizer.sample_rate
 
     @property
-    def frame_s(self):
+    def frame_s(self) -> float:
         """Seconds from one frame to the next."""
         return self._stride / self.sample_rate
 
-    def read(self, path):
+    def read(self, path: str | Path) -> torch.Tensor:
         """Reads a whole recording, [N]."""
         blocks = list(read_blocks(path, self.normalizer))
         self._check_length(path, sum(map(len, blocks)))
         return torch.cat(blocks)
 
-    def cut(self, source):
+    def cut(self, source: Source) -> Iterator[Chunk]:
         """Yields a recording as chunks; the only one where it is short."""
         statistics = self._statistics(source)
         samples = round(self.window_s * self.sample_rate)
@@ -561,7 +601,9 @@ class WindowEncoder:
                 wav = wav[: len(wav) - (len(wav) - self._field) % self._stride]
             yield Chunk(source, statistics, window, wav, windows[-1].last)
 
-    def encode_all(self, chunks, batch_seconds):
+    def encode_all(
+        self, chunks: Iterable[Chunk], batch_seconds: float
+    ) -> Iterator[tuple[Chunk, torch.Tensor]]:
         """Runs chunks of one or several recordings, some at a time.
 
         Arguments
@@ -595,7 +637,7 @@ class WindowEncoder:
             for chunk, row in zip(batch, rows, strict=True):
                 yield chunk, row[chunk.window.kept]
 
-    def encode_whole(self, wavs):
+    def encode_whole(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Runs waveforms, [N] each, in one batch.
 
         Gives the log-posteriors of each one's own frames, [T, V], on the CPU.
@@ -624,7 +666,7 @@ class WindowEncoder:
             )
 
 
-def folder_languages(folder):
+def folder_languages(folder: str | Path) -> list[str]:
     """Languages of a folder with an adapter file and a vocabulary, sorted."""
     path = Path(folder) / TEXTS_FOLDER / VOCABULARY
     if not path.is_file():
@@ -637,7 +679,9 @@ def folder_languages(folder):
     ]
 
 
-def language_tokenizer(folder, lang, tokenizer):
+def language_tokenizer(
+    folder: str | Path, lang: str, tokenizer: CTCTokenizer
+) -> CTCTokenizer:
     """The tokenizer of a language, as conversion to that language makes it.
 
     The blank is the same in all languages: that of the given tokenizer.

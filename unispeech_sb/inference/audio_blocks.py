@@ -1,11 +1,20 @@
 """Recordings of any length: read block by block, and run in batches."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import soundfile
 import torch
+from speechbrain.dataio.preprocess import AudioNormalizer
 
 from unispeech_sb.dataio.audio import AudioError, read_header
+
+Source = str | Path | torch.Tensor
+"""A file that soundfile reads, or a waveform at the model's rate, [N]."""
+
+_Item = TypeVar("_Item")
 
 BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
@@ -15,7 +24,9 @@ FILTER_REACH = 64
 is resampled: ten times the reach of torchaudio's filter."""
 
 
-def read_blocks(source, normalizer, block_s=BLOCK_S):
+def read_blocks(
+    source: Source, normalizer: AudioNormalizer, block_s: float = BLOCK_S
+) -> Iterator[torch.Tensor]:
     """Yields a file, or a waveform at the model's rate, in blocks, [N] each.
 
     As if it were read at once: channels are averaged and rates converted as
@@ -36,7 +47,9 @@ def read_blocks(source, normalizer, block_s=BLOCK_S):
         yield from check_blocks(blocks, source)
 
 
-def check_blocks(blocks, name):
+def check_blocks(
+    blocks: Iterable[torch.Tensor], name: str | Path
+) -> Iterator[torch.Tensor]:
     """Passes blocks on, [N] each, float32; raises where one is not finite."""
     for block in blocks:
         if block.dim() != 1:
@@ -48,13 +61,15 @@ def check_blocks(blocks, name):
         yield block.float().cpu()
 
 
-def duration_s(path):
+def duration_s(path: str | Path) -> float:
     """Reads how many seconds a file has, by its header."""
     num_samples, rate = read_header(path)
     return num_samples / rate
 
 
-def padded_batches(items, length, most):
+def padded_batches(
+    items: Iterable[_Item], length: Callable[[_Item], float], most: float
+) -> Iterator[list[_Item]]:
     """Groups items so that a batch, padded to its longest, is ``most`` long.
 
     An item that is longer goes alone. Items are read no further than the next
@@ -74,7 +89,8 @@ def padded_batches(items, length, most):
     list
         The items of the next batch.
     """
-    batch, longest = [], 0
+    batch: list[_Item] = []
+    longest = 0.0
     for item in items:
         longest = max(longest, length(item))
         if batch and longest * (len(batch) + 1) > most:
@@ -83,14 +99,20 @@ def padded_batches(items, length, most):
         batch.append(item)
         if longest * (len(batch) + 1) > most:
             yield batch
-            batch, longest = [], 0
+            batch, longest = [], 0.0
     if batch:
         yield batch
 
 
 def run_files(
-    paths, read, run_batch, run_long, whole_s, batch_seconds, on_progress=None
-):
+    paths: Iterable[str | Path],
+    read: Callable[[str | Path], torch.Tensor],
+    run_batch: Callable[[list[tuple[str | Path, torch.Tensor]]], Iterable[Any]],
+    run_long: Callable[[list[str | Path]], Iterable[tuple[str | Path, Any]]],
+    whole_s: float,
+    batch_seconds: float,
+    on_progress: Callable[[float], object] | None = None,
+) -> Iterator[tuple[str | Path, Any]]:
     """Runs a model on many files, the shortest first.
 
     Arguments

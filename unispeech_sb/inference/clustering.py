@@ -31,18 +31,18 @@ class SpeakerLimits(NamedTuple):
     most: int | None = None
 
     @property
-    def most_or_number(self):
+    def most_or_number(self) -> int | None:
         """Most speakers; None where there may be any number."""
         return self.most if self.number is None else self.number
 
-    def of(self, found):
+    def of(self, found: int) -> int:
         """Brings a number that was found between the limits."""
         if self.number is not None:
             return self.number
         found = max(found, self.least)
         return found if self.most is None else min(found, self.most)
 
-    def checked(self, outputs=None):
+    def checked(self, outputs: int | None = None) -> "SpeakerLimits":
         """Gives these back; a ``ValueError`` where they make no sense.
 
         ``outputs`` is how many speakers a model without embeddings has.
@@ -70,7 +70,12 @@ class SpeakerLimits(NamedTuple):
         return self
 
 
-def cluster_speakers(embeddings, windows, threshold=1.0, limits=None):
+def cluster_speakers(
+    embeddings: np.ndarray,
+    windows: np.ndarray,
+    threshold: float = 1.0,
+    limits: SpeakerLimits | None = None,
+) -> np.ndarray:
     """Groups the speakers of all windows of a recording.
 
     By average linkage of Euclidean distances between unit vectors. Two
@@ -133,17 +138,17 @@ class SpeakerTracker:
         that is free, or to the nearest of all.
     """
 
-    def __init__(self, threshold=1.0, most=None):
+    def __init__(self, threshold: float = 1.0, most: int | None = None) -> None:
         self.threshold = threshold
         self.most = float("inf") if most is None else most
-        self._sums = None
+        self._sums: np.ndarray | None = None
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of groups so far."""
         return 0 if self._sums is None else len(self._sums)
 
-    def assign(self, embeddings):
+    def assign(self, embeddings: np.ndarray) -> np.ndarray:
         """Finds the groups of the speakers of the next window.
 
         From an embedding of each, other than 0, [n, E], to the number of its
@@ -183,10 +188,11 @@ class OverlapStitcher:
     of these, the order is a guess.
     """
 
-    def __init__(self):
-        self._offset, self._before = 0, None
+    def __init__(self) -> None:
+        self._offset = 0
+        self._before: np.ndarray | None = None
 
-    def push(self, offset, activities):
+    def push(self, offset: int, activities: np.ndarray) -> np.ndarray:
         """Puts the speakers of the next window in order.
 
         ``activities`` are probabilities, [T, S], from the frame ``offset`` of
@@ -202,7 +208,9 @@ class OverlapStitcher:
         return activities
 
 
-def spread(activities, speakers, count):
+def spread(
+    activities: np.ndarray, speakers: np.ndarray, count: int
+) -> np.ndarray:
     """Puts the speakers of a window in the places of those of the recording.
 
     Arguments

@@ -7,18 +7,21 @@ or, for models that give none, followed through the time that windows share.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.interfaces import Pretrained
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.audio_blocks import (
+    Source,
     check_blocks,
     duration_s,
     padded_batches,
@@ -40,6 +43,7 @@ from unispeech_sb.inference.segments import (
 )
 from unispeech_sb.inference.sliding_window import SlidingWindow
 from unispeech_sb.inference.speaker_verification import SpeakerVerification
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead, FrameHead
 from unispeech_sb.nnet.binarize import BinarizeConfig
 from unispeech_sb.nnet.lengths import (
@@ -47,6 +51,7 @@ from unispeech_sb.nnet.lengths import (
     length_mask,
     receptive_field,
 )
+from unispeech_sb.nnet.pooling import States
 
 CONTEXT_S = 1.0
 """Seconds of a stream behind a frame before it is decided, where the delay
@@ -119,19 +124,20 @@ class SpeakerDiarization(Pretrained):
 
     def __init__(
         self,
-        *args,
-        speaker_model=None,
-        chunk_s=None,
-        cluster_threshold=None,
-        batch_seconds=30.0,
-        **kwargs,
-    ):
+        *args: Any,
+        speaker_model: SpeakerVerification | str | Path | None = None,
+        chunk_s: float | None = None,
+        cluster_threshold: float | None = None,
+        batch_seconds: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
         if isinstance(speaker_model, (str, Path)):
-            speaker_model = SpeakerVerification.from_hparams(
+            loaded: SpeakerVerification = SpeakerVerification.from_hparams(
                 str(speaker_model), run_opts={"device": self.device}
             )
+            speaker_model = loaded
         self.model = LocalSegmentationModel(
             backbone,
             head,
@@ -139,25 +145,25 @@ class SpeakerDiarization(Pretrained):
             speaker_model,
         )
         self.audio_normalizer = AudioNormalizer(self.model.rate)
-        rule = {
+        rule: dict[str, Any] = {
             name: getattr(self.hparams, name, 0.0)
             for name in BinarizeConfig._fields[:-1]
         }
         self.smoothing = BinarizeConfig(**rule, frame_s=self.model.frame_s)
         self.chunk_s = chunk_s or self.hparams.chunk_s
-        self.cluster_threshold = cluster_threshold
         if cluster_threshold is None:
-            self.cluster_threshold = _distance_of(speaker_model)
+            cluster_threshold = _distance_of(speaker_model)
+        self.cluster_threshold = cluster_threshold
         self.batch_seconds = batch_seconds
 
     def diarize_file(
         self,
-        source,
-        num_speakers=None,
-        min_speakers=1,
-        max_speakers=None,
-        on_progress=None,
-    ):
+        source: Source,
+        num_speakers: int | None = None,
+        min_speakers: int = 1,
+        max_speakers: int | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Diarization:
         """Finds who speaks when in a recording of any length.
 
         Arguments
@@ -189,9 +195,11 @@ class SpeakerDiarization(Pretrained):
             outputs and there are no embeddings.
         """
         limits = self._limits(num_speakers, min_speakers, max_speakers)
-        is_wav = isinstance(source, torch.Tensor)
         rate = self.audio_normalizer.sample_rate
-        seconds = len(source) / rate if is_wav else duration_s(source)
+        if isinstance(source, torch.Tensor):
+            name, seconds = "waveform", len(source) / rate
+        else:
+            name, seconds = recording_name(source), duration_s(source)
         sliding = SlidingWindow.offline(
             self._size, overlapping=not self.model.has_embeddings
         )
@@ -204,7 +212,7 @@ class SpeakerDiarization(Pretrained):
         binarizer, names = Binarizer(self.smoothing), SpeakerNames()
         turns = sorted(binarizer.push(activities) + binarizer.finish())
         return Diarization(
-            "waveform" if is_wav else recording_name(source),
+            name,
             seconds,
             tuple(
                 Turn(start, min(end, round(seconds, 6)), names[speaker], prob)
@@ -214,12 +222,12 @@ class SpeakerDiarization(Pretrained):
 
     def diarize_files(
         self,
-        paths,
-        num_speakers=None,
-        min_speakers=1,
-        max_speakers=None,
-        on_progress=None,
-    ):
+        paths: Iterable[str | Path],
+        num_speakers: int | None = None,
+        min_speakers: int = 1,
+        max_speakers: int | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Iterator[tuple[str | Path, Diarization | AudioError]]:
         """Finds who speaks when in many files, one after the other.
 
         Arguments
@@ -250,7 +258,9 @@ class SpeakerDiarization(Pretrained):
             except AudioError as error:
                 yield path, error
 
-    def diarize_batch(self, wavs, wav_lens=None):
+    def diarize_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Computes the activities of waveforms that go through at once.
 
         Arguments
@@ -270,13 +280,19 @@ class SpeakerDiarization(Pretrained):
         with torch.no_grad(), self.inference_ctx:
             return self.model.activities(wavs, wav_lens)[0].cpu()
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The same as ``diarize_batch``."""
         return self.diarize_batch(wavs, wav_lens)
 
     def diarize_stream(
-        self, source, delay_s=10.0, num_speakers=None, max_speakers=None
-    ):
+        self,
+        source: Source | Iterable[torch.Tensor],
+        delay_s: float = 10.0,
+        num_speakers: int | None = None,
+        max_speakers: int | None = None,
+    ) -> Iterator[Turn]:
         """Finds who speaks when while a recording goes on.
 
         The turns up to a time t do not depend on the recording after
@@ -440,7 +456,13 @@ class LocalSegmentationModel:
         Gives the embeddings in place of the head.
     """
 
-    def __init__(self, backbone, head, narrow_band=False, speaker_model=None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: EENDVCHead | FrameHead | DiarizationHead,
+        narrow_band: bool = False,
+        speaker_model: SpeakerVerification | None = None,
+    ) -> None:
         self.backbone, self.head = backbone, head
         self.narrow_band, self.speaker_model = narrow_band, speaker_model
         self._widen = Resample(NARROW_HZ, WIDE_HZ)
@@ -449,38 +471,41 @@ class LocalSegmentationModel:
         self._field = receptive_field(extractor.kernels, extractor.strides)
 
     @property
-    def has_embeddings(self):
+    def has_embeddings(self) -> bool:
         """Whether windows come with embeddings of their speakers."""
         return self.speaker_model is not None or self._clusters
 
     @property
-    def num_outputs(self):
+    def num_outputs(self) -> int:
         """Speakers of a window that the head has outputs for."""
         config = self.head.config
-        return config.get("num_speakers", config.get("num_classes"))
+        frames_only = isinstance(self.head, FrameHead)
+        return config["num_classes" if frames_only else "num_speakers"]
 
     @property
-    def rate(self):
+    def rate(self) -> int:
         """Sampling rate of the waveforms in Hz."""
         return NARROW_HZ if self.narrow_band else WIDE_HZ
 
     @property
-    def hop(self):
+    def hop(self) -> int:
         """Samples of a frame of the activities."""
         stride = 2 * self._stride if self._clusters else self._stride
         return stride * self.rate // WIDE_HZ
 
     @property
-    def least(self):
+    def least(self) -> int:
         """Fewest samples of a waveform."""
         return -(-self._field * self.rate // WIDE_HZ)
 
     @property
-    def frame_s(self):
+    def frame_s(self) -> float:
         """Seconds of a frame."""
         return self.hop / self.rate
 
-    def activities(self, wavs, wav_lens=None):
+    def activities(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Computes who is active when in whole waveforms.
 
         Arguments
@@ -492,7 +517,7 @@ class LocalSegmentationModel:
 
         Returns
         -------
-        torch.Tensor
+        activities : torch.Tensor
             Probabilities, 0 in the padding, [B, T, S].
         embeddings : torch.Tensor or None
             One for each speaker, [B, S, E]; None where the head has none.
@@ -509,13 +534,13 @@ class LocalSegmentationModel:
         lengths = None
         if wav_lens is not None:
             lengths = self.backbone.frame_lens(wavs.shape[1], wav_lens)
-        feats = self.backbone.iter_states(
+        feats: States = self.backbone.iter_states(
             wavs, wav_lens, "normed" if self.head.layer_mix is None else None
         )
         if self.head.layer_mix is None:
             for state in feats:
                 feats = state
-        if self._clusters:
+        if isinstance(self.head, EENDVCHead):
             found, embeddings = self.head.estimate(feats, lengths, frames)
         else:
             found = self.head(feats, lengths).float().sigmoid()
@@ -524,7 +549,9 @@ class LocalSegmentationModel:
         mask = length_mask(frames, found.shape[1])[..., None]
         return found.float().masked_fill(~mask, 0.0), embeddings
 
-    def segment(self, wavs, threshold=0.5):
+    def segment(
+        self, wavs: list[torch.Tensor], threshold: float = 0.5
+    ) -> list[LocalSegmentation]:
         """Finds the speakers of windows.
 
         Arguments
@@ -583,7 +610,9 @@ class LocalSegmentationModel:
         return np.stack(vectors) if vectors else np.zeros((0, 1))
 
 
-def modules_of(mods):
+def modules_of(
+    mods: nn.ModuleDict,
+) -> tuple[Backbone, DiarizationHead | EENDVCHead | FrameHead]:
     """Takes a backbone and a head from the modules of a folder.
 
     Recipes call the backbone ``backbone``, converted folders ``encoder``.
@@ -592,7 +621,7 @@ def modules_of(mods):
         if name in mods and "head" in mods:
             backbone, head = mods[name], mods["head"]
             if isinstance(head, HEADS):
-                return backbone, head
+                return cast(Backbone, backbone), head
     raise ValueError(
         "modules: expected backbone (or encoder) and a head that scores "
         f"frames ({', '.join(cls.__name__ for cls in HEADS)}); "
@@ -627,7 +656,7 @@ def _with_progress(blocks, rate, on_progress):
         on_progress(len(block) / rate)
 
 
-def _distance_of(speaker_model):
+def _distance_of(speaker_model: SpeakerVerification | None) -> float:
     """Distance of unit vectors at which two speakers are as probable as one,
     where the model's calibration gives it by the cosine alone."""
     calibration = getattr(speaker_model, "calibration", None)

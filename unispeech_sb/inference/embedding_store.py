@@ -10,6 +10,7 @@ import itertools
 import json
 import shutil
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,10 @@ from unispeech_sb.checkpoints.files import (
     write_tensors,
 )
 from unispeech_sb.dataio.audio import AudioError
-from unispeech_sb.inference.speaker_verification import SpeakerEmbedding
+from unispeech_sb.inference.speaker_verification import (
+    SpeakerEmbedding,
+    SpeakerVerification,
+)
 
 FORMAT = "unispeech_sb voices 1"
 BLOCK = 2**22
@@ -74,38 +78,39 @@ class EmbeddingStore:
     [Match(name='bob', score=1.0)]
     """
 
-    def __init__(self, model=""):
+    def __init__(self, model: str = "") -> None:
         self.model = model
-        self.names = []
-        self._places = {}
+        self.names: list[str] = []
+        self._places: dict[str, int] = {}
         self._rows, self._seconds = torch.zeros(0, 0), torch.zeros(0)
-        self._added = []  # joined when they are needed, as joining copies
+        # Joined when they are needed, as joining copies
+        self._added: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self._places
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> SpeakerEmbedding:
         place = self._places[name]
         return SpeakerEmbedding(
             self.vectors[place], self.durations_s[place].item()
         )
 
     @property
-    def vectors(self):
+    def vectors(self) -> torch.Tensor:
         """All embeddings, [N, D]."""
         self._join()
         return self._rows
 
     @property
-    def durations_s(self):
+    def durations_s(self) -> torch.Tensor:
         """Seconds that each was computed from, [N]."""
         self._join()
         return self._seconds
 
-    def add(self, name, embedding):
+    def add(self, name: str, embedding: SpeakerEmbedding) -> None:
         """Adds an embedding.
 
         Arguments
@@ -127,7 +132,7 @@ class EmbeddingStore:
             torch.tensor([embedding.duration_s]),
         )
 
-    def update(self, other):
+    def update(self, other: "EmbeddingStore") -> None:
         """Adds all embeddings of another store.
 
         Arguments
@@ -148,7 +153,7 @@ class EmbeddingStore:
         if len(other):
             self._extend(other.names, other.vectors, other.durations_s)
 
-    def select(self, names):
+    def select(self, names: Iterable[str]) -> "EmbeddingStore":
         """Makes a store of some of the embeddings.
 
         Arguments
@@ -169,7 +174,9 @@ class EmbeddingStore:
             )
         return chosen
 
-    def search(self, queries, top_k=10):
+    def search(
+        self, queries: Sequence[SpeakerEmbedding], top_k: int = 10
+    ) -> list[list[Match]]:
         """Finds the speakers that are nearest.
 
         All are compared, a block of queries at a time. Of those with one
@@ -218,7 +225,7 @@ class EmbeddingStore:
             found += [self._best(*row, top_k) for row in rows]
         return found
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Writes a safetensors file, whole or not at all.
 
         Arguments
@@ -232,7 +239,7 @@ class EmbeddingStore:
         write_tensors(path, tensors, {"voices": json.dumps(note)})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> "EmbeddingStore":
         """Reads a file of ``save``.
 
         Arguments
@@ -358,7 +365,7 @@ class ResumableExtractor:
     True
     """
 
-    def __init__(self, path, model):
+    def __init__(self, path: str | Path, model: str) -> None:
         self.path = Path(path)
         self.folder = self.path.with_name(f"{self.path.name}.parts")
         self.store, self._part = EmbeddingStore(model), EmbeddingStore(model)
@@ -368,7 +375,13 @@ class ResumableExtractor:
             self._take(file)
         self._next = int(files[-1].stem) + 1 if files else 0
 
-    def extract(self, verification, files, batch_seconds, on_progress):
+    def extract(
+        self,
+        verification: SpeakerVerification,
+        files: Mapping[str, str | Path],
+        batch_seconds: float,
+        on_progress: Callable[[float], object] | None,
+    ) -> dict[str, AudioError]:
         """Embeds the files that have no embedding yet.
 
         What was embedded is written whatever happens.
@@ -389,7 +402,7 @@ class ResumableExtractor:
         dict
             Name -> ``AudioError``, for files that cannot be used.
         """
-        errors = {}
+        errors: dict[str, AudioError] = {}
         names = {
             path: name for name, path in files.items() if name not in self.store
         }
@@ -407,14 +420,14 @@ class ResumableExtractor:
             self.flush()
         return errors
 
-    def add(self, name, embedding):
+    def add(self, name: str, embedding: SpeakerEmbedding) -> None:
         """Adds an embedding; from time to time writes what was added."""
         self.store.add(name, embedding)
         self._part.add(name, embedding)
         if time.monotonic() - self._flushed > PART_S:
             self.flush()
 
-    def flush(self):
+    def flush(self) -> None:
         """Writes what was added since the last part."""
         self._flushed = time.monotonic()
         if not len(self._part):
@@ -424,7 +437,7 @@ class ResumableExtractor:
         self._next += 1
         self._part = EmbeddingStore(self.store.model)
 
-    def finish(self, order):
+    def finish(self, order: Iterable[str]) -> EmbeddingStore:
         """Writes the file, and removes the parts.
 
         Arguments
@@ -461,7 +474,7 @@ class ResumableExtractor:
         self.store.update(found.select(new))
 
 
-def model_id(folder, window_s):
+def model_id(folder: str | Path, window_s: float) -> str:
     """Names a model by what its embeddings depend on.
 
     That is the yaml of the pretrained folder, all weights, and the most

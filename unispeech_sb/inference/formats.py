@@ -7,9 +7,9 @@ so that a new one needs nothing else. Nothing here imports torch.
 import html
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LINE_CHARS = 42
 """Characters of a subtitle's line, as broadcasters count."""
@@ -43,13 +43,13 @@ class Format(NamedTuple):
     """
 
     suffix: str
-    write: Callable
+    write: Callable[[Any, str | Path], str]
     about: str
     one_recording: bool = False
     by_stem: bool = False
     is_bare: bool = False
 
-    def on_stream(self, result, path, several):
+    def on_stream(self, result: Any, path: str | Path, several: bool) -> str:
         """What is printed of a recording, alone or as one of several."""
         text = self.write(result, path)
         if not (several and self.is_bare):
@@ -57,12 +57,12 @@ class Format(NamedTuple):
         return "".join(f"{path}\t{line}\n" for line in text.split("\n")[:-1])
 
 
-def recording_name(path):
+def recording_name(path: str | Path) -> str:
     """What outputs call a recording: its stem, with ``_`` for white space."""
     return re.sub(r"\s", "_", Path(path).stem)
 
 
-def describe(formats):
+def describe(formats: Mapping[str, Format]) -> str:
     """What a command's help says of the formats of a table."""
     return "; ".join(f"{name}: {form.about}" for name, form in formats.items())
 

@@ -9,12 +9,14 @@ the mean m and covariance C of the patches it sees, 10 x 10 for the published
 models.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from unispeech_sb.nnet.frontend import TimeNorm
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
 
 
 class GlobalStatistics:
@@ -28,7 +30,7 @@ class GlobalStatistics:
         Samples from one patch to the next, at most ``kernel``.
     """
 
-    def __init__(self, kernel, stride):
+    def __init__(self, kernel: int, stride: int) -> None:
         self.kernel, self.stride = kernel, stride
         self.num_samples = self._num_patches = 0
         self._sum = self._squares = 0.0
@@ -36,7 +38,7 @@ class GlobalStatistics:
         self._products = torch.zeros(kernel, kernel, dtype=torch.float64)
         self._rest = torch.zeros(0, dtype=torch.float64)
 
-    def add(self, block):
+    def add(self, block: torch.Tensor) -> None:
         """Counts the samples, [N], that follow those of the last call."""
         block = block.double()
         self.num_samples += len(block)
@@ -52,22 +54,22 @@ class GlobalStatistics:
         self._rest = self._rest[len(patches) * self.stride :]
 
     @property
-    def mean(self):
+    def mean(self) -> float:
         """Mean of the samples."""
         return self._sum / self.num_samples
 
     @property
-    def variance(self):
+    def variance(self) -> float:
         """Variance of the samples."""
         return max(self._squares / self.num_samples - self.mean**2, 0.0)
 
     @property
-    def patch_mean(self):
+    def patch_mean(self) -> torch.Tensor:
         """Mean of the patches, [kernel]."""
         return self._patch_sum / self._num_patches
 
     @property
-    def patch_covariance(self):
+    def patch_covariance(self) -> torch.Tensor:
         """Covariance of the patches, [kernel, kernel]."""
         mean = self.patch_mean
         return self._products / self._num_patches - torch.outer(mean, mean)
@@ -76,14 +78,21 @@ class GlobalStatistics:
 class FixedNorm(nn.Module):
     """Stands for a ``TimeNorm`` whose mean and variance, [C], are known."""
 
-    def __init__(self, norm, mean, variance):
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(
+        self, norm: TimeNorm, mean: torch.Tensor, variance: torch.Tensor
+    ) -> None:
         super().__init__()
         scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
         shift = norm.bias.double() - mean * scale
         self.register_buffer("scale", scale.to(norm.weight.dtype)[:, None])
         self.register_buffer("shift", shift.to(norm.weight.dtype)[:, None])
 
-    def forward(self, feats, lengths=None):
+    def forward(
+        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Normalises features, [B, C, T]; padding has no share in it."""
         return torch.addcmul(self.shift, feats, self.scale)
 
@@ -99,12 +108,19 @@ class RowFrontEnd(nn.Module):
         The norm of the first convolution, for each row of the batch.
     """
 
-    def __init__(self, extractor, norms):
+    def __init__(
+        self, extractor: FeatureExtractor, norms: Sequence[FixedNorm]
+    ) -> None:
         super().__init__()
         self.extractor, self.norms = extractor, norms
         self.kernels, self.strides = extractor.kernels, extractor.strides
 
-    def forward(self, wavs, lengths=None, *options):
+    def forward(
+        self,
+        wavs: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        *options: bool,
+    ) -> torch.Tensor:
         """Turns waveforms, [B, N], into frames, [B, T, C]."""
         first, frames = self.extractor.conv_layers[0], []
         counts = [None] * len(wavs) if lengths is None else lengths.split(1)
@@ -117,7 +133,9 @@ class RowFrontEnd(nn.Module):
 
 
 @contextmanager
-def global_norm(backbone, statistics):
+def global_norm(
+    backbone: Backbone, statistics: Sequence[GlobalStatistics]
+) -> Iterator[Callable[[list[torch.Tensor]], list[torch.Tensor]]]:
     """Lets a backbone normalise windows as it would the whole recordings.
 
     The backbone is as before when the block ends; others must not use it

@@ -6,9 +6,10 @@
 
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from unispeech_sb.dataio.rttm import (
     write_files,
     write_rttm,
 )
-from unispeech_sb.nnet.binarize import binarize
+from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
 from unispeech_sb.plots import write_timeline
 
 
@@ -60,12 +61,14 @@ class Binarizer:
         What counts as a turn.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: BinarizeConfig) -> None:
         self.config = config
         self._begin = self._final = 0  # of the whole, in frames
-        self._buffer = None
+        self._buffer: np.ndarray | None = None
 
-    def push(self, activities):
+    def push(
+        self, activities: np.ndarray
+    ) -> list[tuple[float, float, int, float]]:
         """Takes the next frames.
 
         Arguments
@@ -89,7 +92,7 @@ class Binarizer:
         final = self._begin + len(self._buffer) - reach
         return self._take(max(final, self._final))
 
-    def finish(self):
+    def finish(self) -> list[tuple[float, float, int, float]]:
         """Ends the recording; gives the turns that are left."""
         if self._buffer is None:
             return []
@@ -135,10 +138,10 @@ class Binarizer:
 class SpeakerNames:
     """Names speakers in the order in which they are first asked for."""
 
-    def __init__(self):
-        self._names = {}
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> str:
         """Name of a speaker: speaker1, speaker2, ..."""
         return self._names.setdefault(number, f"speaker{len(self._names) + 1}")
 
@@ -167,19 +170,19 @@ class Diarization:
 
     name: str
     duration_s: float
-    segments: tuple
+    segments: tuple[Turn, ...]
 
     @property
-    def speakers(self):
+    def speakers(self) -> list[str]:
         """Names of those who speak, in the order in which they begin."""
         return list(dict.fromkeys(turn.speaker for turn in self.segments))
 
     @property
-    def annotation(self):
+    def annotation(self) -> list[Segment]:
         """The segments without confidences, a list of ``Segment``."""
         return [Segment(*turn[:3]) for turn in self.segments]
 
-    def to_rttm(self, path=None):
+    def to_rttm(self, path: str | Path | None = None) -> str:
         """Gives the content of an RTTM file, and writes it.
 
         Arguments
@@ -196,7 +199,7 @@ class Diarization:
             lambda file: write_rttm(file, {self.name: self.annotation}), path
         )
 
-    def to_audacity(self, path=None):
+    def to_audacity(self, path: str | Path | None = None) -> str:
         """Gives the content of a file of Audacity labels, and writes it.
 
         Arguments
@@ -213,7 +216,7 @@ class Diarization:
             lambda file: write_audacity(file, self.annotation), path
         )
 
-    def to_json(self, path=None):
+    def to_json(self, path: str | Path | None = None) -> str:
         """Gives one JSON object on one line, and writes it.
 
         Arguments
@@ -241,7 +244,7 @@ class Diarization:
         line = json.dumps(content, ensure_ascii=False)
         return _written(lambda file: write_files({file: [line]}), path)
 
-    def to_text(self):
+    def to_text(self) -> str:
         """Gives lines to read: from, to, speaker.
 
         Returns
@@ -260,7 +263,11 @@ class Diarization:
             for start, end, speaker, _ in self.segments
         )
 
-    def plot(self, path, reference=None):
+    def plot(
+        self,
+        path: str | Path,
+        reference: Iterable[tuple[Any, ...]] | None = None,
+    ) -> None:
         """Draws the timeline: see ``write_timeline``.
 
         Arguments

@@ -16,7 +16,9 @@ whole::
                              |----------------------|  last: moved back
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -45,12 +47,16 @@ class Window(NamedTuple):
     last: int
 
     @property
-    def kept(self):
+    def kept(self) -> slice:
         """The frames that are taken, counted from the window's own first."""
         return slice(self.first - self.offset, self.last - self.offset)
 
 
-def cut_windows(blocks, windows, find_last=None):
+def cut_windows(
+    blocks: Iterable[torch.Tensor],
+    windows: Iterable[Window],
+    find_last: Callable[[Window, int], Window | None] | None = None,
+) -> Iterator[tuple[Window, torch.Tensor]]:
     """Cuts windows from a recording that comes in blocks.
 
     No more is read than the next window needs, and nothing is kept from before
@@ -91,21 +97,28 @@ def cut_windows(blocks, windows, find_last=None):
             total += len(block)
         buffer = torch.cat(parts)
         has_ended = total < window.stop + behind
-        if has_ended and find_last is None:
-            raise ValueError(
-                f"waveform: expected {window.stop} samples; got {total}"
-            )
         if has_ended:
-            window = find_last(window, total)
-            if window is None:
+            if find_last is None:
+                raise ValueError(
+                    f"waveform: expected {window.stop} samples; got {total}"
+                )
+            last = find_last(window, total)
+            if last is None:
                 return
+            window = last
         buffer, begin = buffer[window.start - begin :], window.start
         yield window, buffer[: window.stop - begin]
         if has_ended:
             return
 
 
-def plan_windows(num_samples, num_frames, context, stride=320, field=400):
+def plan_windows(
+    num_samples: int,
+    num_frames: int,
+    context: int,
+    stride: int = 320,
+    field: int = 400,
+) -> list[Window]:
     """Places windows of one length evenly over a waveform.
 
     There are as few as can be, and they are as short as that number allows.
@@ -192,13 +205,15 @@ class SlidingWindow(NamedTuple):
     moves_back: bool = True
 
     @classmethod
-    def offline(cls, size, overlapping=False, moves_back=True):
+    def offline(
+        cls, size: int, overlapping: bool = False, moves_back: bool = True
+    ) -> "SlidingWindow":
         """Windows side by side, or each half in the one before it."""
         overlap = size // 2 if overlapping else 0
         return cls(size, size - overlap, overlap // 2, size, moves_back)
 
     @classmethod
-    def online(cls, size, ahead, context):
+    def online(cls, size: int, ahead: int, context: int) -> "SlidingWindow":
         """Windows that end at most ``ahead`` frames after what they give.
 
         Of these frames ``context`` are behind what a window gives, half of
@@ -208,7 +223,13 @@ class SlidingWindow(NamedTuple):
         context = min(context, ahead // 2)
         return cls(size, ahead - context, context, ahead)
 
-    def cut(self, blocks, hop, least=1, name="waveform"):
+    def cut(
+        self,
+        blocks: Iterable[torch.Tensor],
+        hop: int,
+        least: int = 1,
+        name: str | Path = "waveform",
+    ) -> Iterator[tuple[Window, torch.Tensor]]:
         """Cuts a recording that comes in blocks.
 
         Arguments

@@ -5,22 +5,27 @@ the threshold that a folder's calibration gives.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.audio_blocks import (
+    Source,
     duration_s,
     padded_batches,
     read_blocks,
     run_files,
 )
 from unispeech_sb.inference.sliding_window import SlidingWindow
-from unispeech_sb.metrics.calibration import quality_measures
+from unispeech_sb.metrics.calibration import Calibration, quality_measures
+from unispeech_sb.metrics.verification import Scores
 
 
 class SpeakerEmbedding(NamedTuple):
@@ -44,7 +49,7 @@ class SpeakerEmbedding(NamedTuple):
     duration_s: float
 
     @property
-    def magnitude(self):
+    def magnitude(self) -> float:
         """Norm of the embedding."""
         return self.vector.norm().item()
 
@@ -132,7 +137,13 @@ class SpeakerVerification(SpeakerRecognition):
     Decision(score=1.0, llr=5.0, same=True, threshold=0.5)
     """
 
-    def __init__(self, *args, window_s=30.0, rms=0.05, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        window_s: float = 30.0,
+        rms: float | None = 0.05,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if not window_s > 0:
             raise ValueError(
@@ -141,7 +152,12 @@ class SpeakerVerification(SpeakerRecognition):
         self.window_s, self.rms = window_s, rms
         self.calibration = getattr(self.hparams, "calibration", None)
 
-    def embed(self, source, batch_seconds=60.0, on_progress=None):
+    def embed(
+        self,
+        source: Source,
+        batch_seconds: float = 60.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> SpeakerEmbedding:
         """Computes the embedding of a recording of any length.
 
         Arguments
@@ -177,7 +193,12 @@ class SpeakerVerification(SpeakerRecognition):
             return result
         return self._embed_windows(source, seconds, batch_seconds, on_progress)
 
-    def embed_files(self, paths, batch_seconds=60.0, on_progress=None):
+    def embed_files(
+        self,
+        paths: Iterable[str | Path],
+        batch_seconds: float = 60.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Iterator[tuple[str | Path, SpeakerEmbedding | AudioError]]:
         """Computes the embeddings of many files, several at a time.
 
         Files of similar length go through the model together, and so do the
@@ -215,7 +236,9 @@ class SpeakerVerification(SpeakerRecognition):
             on_progress,
         )
 
-    def enroll(self, sources):
+    def enroll(
+        self, sources: Iterable[Source | SpeakerEmbedding]
+    ) -> SpeakerEmbedding:
         """Joins recordings of one speaker.
 
         Arguments
@@ -246,7 +269,9 @@ class SpeakerVerification(SpeakerRecognition):
             )
         return averager.mean("enroll")
 
-    def score(self, left, right):
+    def score(
+        self, left: Source | SpeakerEmbedding, right: Source | SpeakerEmbedding
+    ) -> float:
         """Compares two speakers.
 
         Arguments
@@ -268,7 +293,13 @@ class SpeakerVerification(SpeakerRecognition):
         """
         return cosine(self._embedding(left), self._embedding(right))
 
-    def verify(self, left, right, p_target=None, threshold=None):
+    def verify(
+        self,
+        left: Source | SpeakerEmbedding,
+        right: Source | SpeakerEmbedding,
+        p_target: float | None = None,
+        threshold: float | None = None,
+    ) -> Decision:
         """Decides whether two embeddings are of one speaker.
 
         Arguments
@@ -314,6 +345,7 @@ class SpeakerVerification(SpeakerRecognition):
             )
             (llr,) = self.calibration.llr([score], quality).tolist()
         if threshold is None:
+            assert self.calibration is not None
             limit = self.calibration.threshold(
                 0.5 if p_target is None else p_target, quality=quality
             )
@@ -423,10 +455,13 @@ class EmbeddingAverager:
     of their norms.
     """
 
-    def __init__(self):
-        self.directions = self.weight = self.magnitude = self.seconds = 0.0
+    def __init__(self) -> None:
+        self.directions = torch.zeros((), dtype=torch.float64)
+        self.weight = self.magnitude = self.seconds = 0.0
 
-    def add(self, vectors, weights, seconds):
+    def add(
+        self, vectors: torch.Tensor, weights: torch.Tensor, seconds: float
+    ) -> None:
         """Counts embeddings, [B, D], with weights above 0, [B].
 
         The seconds are what all of them together were computed from.
@@ -439,7 +474,7 @@ class EmbeddingAverager:
         self.weight += float(weights.sum())
         self.seconds += seconds
 
-    def mean(self, name):
+    def mean(self, name: str | Path) -> SpeakerEmbedding:
         """The mean; an ``AudioError`` with the name if it has no direction."""
         direction = self.directions / self.directions.norm()
         vector = direction * self.magnitude / self.weight
@@ -448,7 +483,9 @@ class EmbeddingAverager:
         )
 
 
-def validate_embedding(embedding, name):
+def validate_embedding(
+    embedding: SpeakerEmbedding, name: str | Path
+) -> SpeakerEmbedding:
     """Gives an embedding back; an ``AudioError`` if it has no direction."""
     if 0 < embedding.magnitude < math.inf:
         return embedding
@@ -458,14 +495,18 @@ def validate_embedding(embedding, name):
     )
 
 
-def cosine(left, right):
+def cosine(left: SpeakerEmbedding, right: SpeakerEmbedding) -> float:
     """Cosine of two embeddings, in float64: exactly 1 for one vector."""
-    left, right = left.vector.double(), right.vector.double()
-    norms = left.square().sum() * right.square().sum()
-    return max(-1.0, min(1.0, ((left * right).sum() / norms.sqrt()).item()))
+    one, other = left.vector.double(), right.vector.double()
+    norms = one.square().sum() * other.square().sum()
+    return max(-1.0, min(1.0, ((one * other).sum() / norms.sqrt()).item()))
 
 
-def pair_quality(calibration, durations, magnitudes):
+def pair_quality(
+    calibration: Calibration,
+    durations: Sequence[Scores],
+    magnitudes: Sequence[Scores],
+) -> dict[str, np.ndarray] | None:
     """Quality measures of pairs, those that a calibration was fitted with.
 
     Arguments
@@ -489,7 +530,9 @@ def pair_quality(calibration, durations, magnitudes):
     """
     if not calibration.quality:
         return None
-    measures = quality_measures(tuple(durations), tuple(magnitudes))
+    measures = quality_measures(
+        (durations[0], durations[1]), (magnitudes[0], magnitudes[1])
+    )
     unknown = calibration.quality.keys() - measures.keys()
     if unknown:
         raise ValueError(

@@ -211,6 +211,11 @@ class Backbone(Lobe):
     torch.Size([3, 2, 4, 16])
     """
 
+    # Of the options that the constructor sets by name, what others read
+    last_state: str
+    normalize_wav: bool
+    normalize_eps: float
+
     def __init__(
         self,
         hidden_size: int = 768,
@@ -434,10 +439,10 @@ class Backbone(Lobe):
         torch.Tensor
             The encoder's input, then the output of each block, [B, T, D].
         """
-        chosen = last_state or self.last_state
-        _check_choice("last_state", chosen)
+        last_state = last_state or self.last_state
+        _check_choice("last_state", last_state)
         feats, _, lengths = self._features(wav, wav_lens)
-        raw = chosen == "raw"
+        raw = last_state == "raw"
         for state, _ in self._states(feats, lengths, raw_last=raw):
             if self.output_norm:
                 counts = None if lengths is None else lengths * self.dim
