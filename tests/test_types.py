@@ -20,10 +20,7 @@ from tests.conftest import ROOT
 from unispeech_sb import commands, inference
 
 PACKAGE = ROOT / "unispeech_sb"
-LATER = (
-    *("brains", "checkpoints", "commands", "convert", "dataio"),
-    "experiment",
-)
+LATER = ("brains", "dataio", "experiment")
 """Parts whose names are not annotated yet."""
 
 

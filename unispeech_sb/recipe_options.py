@@ -12,7 +12,7 @@ import sys
 import textwrap
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -120,15 +120,15 @@ class CommandLine(NamedTuple):
     """What a recipe is called with; from ``read_command_line``."""
 
     yaml_file: str
-    nodes: dict
+    nodes: dict[str, Any]
     """Key of the yaml file -> its value, as PyYAML composes it."""
-    run_options: dict
+    run_options: dict[str, Any]
     """All of ``RUN_OPTIONS``: name -> value."""
-    given: set
+    given: set[str]
     """Names of the run options that stand on the command line."""
     overrides: str
     """What replaces values of the yaml file, as yaml."""
-    values: dict
+    values: dict[str, Any]
     """The same as objects: key -> value."""
 
 

@@ -5,6 +5,9 @@ Either file is ``{"model": tensors}``, with the backbone inside as
 """
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torchaudio.transforms import Resample
@@ -81,18 +84,20 @@ ASSUMED_HEADS = (
 )
 
 
-def is_speaker_verification(objects):
+def is_speaker_verification(objects: Any) -> bool:
     """Whether a file's content has the tensors of the authors' ECAPA-TDNN."""
     return VERIFICATION_MARKS <= _names(objects)
 
 
-def is_diarization(objects):
+def is_diarization(objects: Any) -> bool:
     """Whether a file's content has those of their EEND with vector
     clustering."""
     return DIARIZATION_MARKS <= _names(objects)
 
 
-def read_speaker_verification(objects, path, overrides):
+def read_speaker_verification(
+    objects: dict[str, Any], path: str | Path, overrides: Mapping[str, Any]
+) -> Checkpoint:
     """Reads the authors' speaker verification model.
 
     Arguments
@@ -122,7 +127,9 @@ def read_speaker_verification(objects, path, overrides):
     )  # fmt: skip
 
 
-def read_diarization(objects, path, overrides):
+def read_diarization(
+    objects: dict[str, Any], path: str | Path, overrides: Mapping[str, Any]
+) -> Checkpoint:
     """Reads the authors' diarization model, as the other, for ``EENDVCHead``.
 
     A model of 8 kHz speech has its resampler in the file. It is

@@ -4,7 +4,7 @@ Every reader gives a ``Checkpoint``, and says of each option where it is from.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,7 +38,7 @@ class Fact(NamedTuple):
         Where it was read, or the rule that gave it.
     """
 
-    value: object
+    value: Any
     source: str
 
 
@@ -81,16 +81,16 @@ class Checkpoint:
     origin: str
     family: str
     task: str
-    config: dict
-    backbone: dict
-    top: dict = field(default_factory=dict)
-    tokens: list | None = None
+    config: dict[str, Any]
+    backbone: dict[str, torch.Tensor]
+    top: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: list[str] | None = None
     blank_index: int | None = None
-    labels: list | None = None
-    files: dict = field(default_factory=dict)
-    facts: dict = field(default_factory=dict)
-    dropped: dict = field(default_factory=dict)
-    notes: list = field(default_factory=list)
+    labels: list[str] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def settle(facts, overrides, path):

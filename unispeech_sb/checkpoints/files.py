@@ -5,10 +5,13 @@ class and constructor arguments, so that each can be built from its own file.
 """
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file, read_objects
@@ -21,7 +24,7 @@ FAULTS = (SafetensorError, OSError, RuntimeError, TypeError, ValueError)
 """What reading a damaged safetensors file raises."""
 
 
-def read_tensors(path):
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Every tensor, on the CPU, of a safetensors or PyTorch file.
 
     Safetensors and zip files are mapped, not copied. Nothing in a PyTorch
@@ -40,14 +43,14 @@ def read_tensors(path):
     return {name: value.detach() for name, value in state.items()}
 
 
-def is_safetensors(path):
+def is_safetensors(path: str | Path) -> bool:
     """Whether a file starts as safetensors do: eight bytes of length, then
     JSON."""
     with open(path, "rb") as stream:
         return stream.read(9)[8:] == b"{"
 
 
-def read_metadata(path):
+def read_metadata(path: str | Path) -> dict[str, str]:
     """Text notes of a safetensors file; empty where it has none."""
     if is_torch_file(path):
         return {}
@@ -55,7 +58,11 @@ def read_metadata(path):
         return tensors.metadata() or {}
 
 
-def write_tensors(path, tensors, metadata=None):
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Writes name -> tensor, and notes, as safetensors: whole or not at all."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic(path, mode=None) as draft:
@@ -65,7 +72,7 @@ def write_tensors(path, tensors, metadata=None):
         draft.chmod(mode)
 
 
-def public_path(cls):
+def public_path(cls: type) -> str:
     """Path by which files name a class of this package, as a yaml says it after
     ``!new:``: that of its package, if exported."""
     package = cls.__module__.rpartition(".")[0]
@@ -74,7 +81,13 @@ def public_path(cls):
     return f"{module}.{cls.__name__}"
 
 
-def load_strict(module, tensors, source, assign=False, dtype=torch.float32):
+def load_strict(
+    module: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    source: str | Path,
+    assign: bool = False,
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
     """Loads a state dict that must fit exactly.
 
     Arguments
@@ -121,7 +134,7 @@ def load_strict(module, tensors, source, assign=False, dtype=torch.float32):
     module.load_state_dict(tensors, strict=True, assign=assign)
 
 
-def check_finite(tensors, path):
+def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Refuses tensors, name -> tensor, with NaN or infinite values, and names
     the first; ``path`` is where they are from."""
     for name, tensor in tensors.items():

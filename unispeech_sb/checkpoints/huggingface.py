@@ -6,7 +6,9 @@ literal and invertible.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -188,12 +190,14 @@ def split_backbone(tensors, family):
     return backbone, top
 
 
-def is_huggingface(folder):
+def is_huggingface(folder: str | Path) -> bool:
     """Whether a folder has a ``config.json``."""
     return (Path(folder) / "config.json").is_file()
 
 
-def read_huggingface(folder, overrides=None):
+def read_huggingface(
+    folder: str | Path, overrides: Mapping[str, Any] | None = None
+) -> Checkpoint:
     """Reads configuration and weights of a UniSpeech(-SAT) checkpoint.
 
     Arguments

@@ -6,7 +6,7 @@ and nothing here imports torch: commands ask before they load anything.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -31,14 +31,14 @@ class New(NamedTuple):
     """In a yaml: an object, of its class and arguments."""
 
     name: str
-    arguments: dict = {}
+    arguments: dict[str, Any] = {}
 
 
 class Name(NamedTuple):
     """In a yaml: a function or class with some of its arguments."""
 
     name: str
-    arguments: dict = {}
+    arguments: dict[str, Any] = {}
 
 
 class Interface(NamedTuple):
@@ -69,7 +69,7 @@ class Interface(NamedTuple):
     ours: str
     command: str
     usage: str
-    wire: Callable
+    wire: Callable[..., dict[str, Any]]
     labels: str = "label_encoder"
 
 
@@ -253,7 +253,7 @@ OTHERS = {
 """Kind of what no interface loads -> what it is, and what takes it."""
 
 
-def folder_kind(path):
+def folder_kind(path: str | Path) -> str:
     """Tells what a folder or file is for.
 
     Arguments
@@ -290,7 +290,7 @@ def folder_kind(path):
     return ""
 
 
-def expect_folder(path, interface):
+def expect_folder(path: str | Path, interface: str | type) -> None:
     """Refuses what is not for an interface, before anything is loaded.
 
     A folder of another package passes: loading it shows what it has.
@@ -311,7 +311,7 @@ def expect_folder(path, interface):
     kind = folder_kind(path)
     if not kind:
         raise ValueError(f"{path}: expected a folder with {YAML_FILE}")
-    name = getattr(interface, "__name__", interface)
+    name = interface if isinstance(interface, str) else interface.__name__
     ours = {i.ours.rpartition(".")[2]: key for key, i in INTERFACES.items()}
     wanted = ours.get(name, name)
     if kind not in (wanted, FOREIGN):
@@ -320,7 +320,7 @@ def expect_folder(path, interface):
         )
 
 
-def purpose(path, kind):
+def purpose(path: str | Path, kind: str) -> str:
     """What a path is and what takes it, for the end of a sentence.
 
     Arguments
@@ -348,7 +348,7 @@ def purpose(path, kind):
     return f"{text}; the result of the run is {found}"
 
 
-def result_of(path):
+def result_of(path: str | Path) -> Path | None:
     """The exported model or the units of a run, from the folder of the run
     or of its checkpoints; None before its end."""
     for folder in (Path(path), *Path(path).parents[:2]):

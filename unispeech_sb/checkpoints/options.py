@@ -5,10 +5,11 @@ option. A configuration decides what is allocated: so each number has a range,
 many times wider than that of the published models, and each text a choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 MOST_PARAMETERS = 20_000_000_000
 """Sixty times the Large models."""
@@ -21,8 +22,8 @@ class Rule(NamedTuple):
     the texts to choose from."""
 
     expected: str
-    holds: Callable
-    choices: tuple = ()
+    holds: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
 
 
 class Option(NamedTuple):
@@ -245,7 +246,7 @@ MULTIPLES = (
 )
 
 
-def check_config(config, path):
+def check_config(config: Mapping[str, Any], path: str | Path) -> None:
     """Checks every known option of a configuration; others are left alone.
 
     The ``ValueError`` names the path, the first option that is wrong, and
@@ -283,7 +284,7 @@ def check_config(config, path):
         )
 
 
-def check_overrides(overrides):
+def check_overrides(overrides: Mapping[str, Any]) -> None:
     """Checks the options that a user gives by hand: they have to exist."""
     known = [name for name, option in OPTIONS.items() if option.rule]
     for name in overrides:
@@ -297,7 +298,7 @@ def check_overrides(overrides):
     check_config(overrides, "--set")
 
 
-def shown(value):
+def shown(value: object) -> str:
     """Writes a wrong value, anything from a file, in one short line."""
     if not isinstance(value, (str, int, float, type(None))):
         return f"a {type(value).__name__}"

@@ -10,10 +10,12 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import yaml
 
 from unispeech_sb.checkpoints.files import (
@@ -88,11 +90,11 @@ class LobeFile(NamedTuple):
     """
 
     cls: str
-    config: dict
-    tensors: dict
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Name of the class, without its module."""
         return self.cls.rpartition(".")[2]
 
@@ -117,24 +119,24 @@ class Pretrained(NamedTuple):
     """
 
     folder: Path
-    lobes: dict
-    origin: dict
-    texts: dict
-    training: dict = {}
+    lobes: dict[str, LobeFile]
+    origin: dict[str, Any]
+    texts: dict[str, str]
+    training: dict[str, Any] = {}
 
 
-def is_pretrained(folder):
+def is_pretrained(folder: str | Path) -> bool:
     """Whether a folder has a backbone of this package."""
     return (Path(folder) / BACKBONE_FILE).is_file()
 
 
-def is_lobe_file(path):
+def is_lobe_file(path: str | Path) -> bool:
     """Whether a path is a ``.ckpt`` that is no PyTorch file, as ours are."""
     path = Path(path)
     return path.is_file() and path.suffix == ".ckpt" and not is_torch_file(path)
 
 
-def read_lobe(path):
+def read_lobe(path: str | Path) -> LobeFile:
     """The ``LobeFile`` of a ``.ckpt`` that ``Lobe.save`` wrote; a
     ``ValueError`` where it is damaged, another one, or an argument cannot be.
     """
@@ -152,7 +154,7 @@ def read_lobe(path):
     return LobeFile(cls, config, read_tensors(path))
 
 
-def read_pretrained(folder):
+def read_pretrained(folder: str | Path) -> Pretrained:
     """What a folder has that a recipe exported or ``convert`` wrote, as
     ``Pretrained``; a ``ValueError`` where it is no such folder, or damaged."""
     folder, kind = Path(folder), folder_kind(folder)
@@ -182,7 +184,7 @@ def read_pretrained(folder):
 
 
 @contextmanager
-def new_folder(path, replace=False):
+def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Makes a folder that appears whole or not at all.
 
     Arguments
@@ -281,7 +283,12 @@ def write_pretrained(
         _write(folder / "README.md", readme)
 
 
-def training_record(scores, scored_on, training, family=None):
+def training_record(
+    scores: Mapping[str, Any],
+    scored_on: str,
+    training: Mapping[str, Any],
+    family: str | None = None,
+) -> dict[str, str]:
     """Makes ``training.json``, by which ``info`` says how a folder was made.
 
     Arguments
@@ -319,8 +326,12 @@ def training_record(scores, scored_on, training, family=None):
 
 
 def write_beam_search(
-    path, source, language_model=None, model_options=None, **search_options
-):
+    path: str | Path,
+    source: str | Path,
+    language_model: str | Path | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    **search_options: Any,
+) -> None:
     """Copies a pretrained folder for ``EncoderASR``, to decode by beam search.
 
     Arguments
@@ -342,7 +353,8 @@ def write_beam_search(
     ValueError
         When the source is another kind of folder, or the path exists.
     """
-    yaml_file, decoding = Path(source, YAML_FILE), {}
+    yaml_file = Path(source, YAML_FILE)
+    decoding: dict[str, Any] = {}
     if not yaml_file.is_file():
         raise ValueError(f"{source}: expected a folder with {yaml_file.name}")
     parts = _parts(yaml_file.read_text(encoding="utf-8"))

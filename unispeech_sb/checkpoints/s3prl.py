@@ -4,6 +4,10 @@ A file of s3prl holds ``Downstream`` and ``Featurizer``, and ``Upstream`` only
 where that was trained too. The heads are those that transformers has.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from unispeech_sb.checkpoints.checkpoint import (
     Checkpoint,
     Fact,
@@ -55,12 +59,14 @@ RELU = (
 UNNAMED = "labels: the file has no names of classes"
 
 
-def is_s3prl(objects):
+def is_s3prl(objects: Any) -> bool:
     """Whether a file's content is of s3prl's downstream runner."""
     return isinstance(objects, dict) and "Downstream" in objects
 
 
-def read_s3prl(objects, path, overrides):
+def read_s3prl(
+    objects: dict[str, Any], path: str | Path, overrides: Mapping[str, Any]
+) -> Checkpoint:
     """Reads a head that s3prl trained.
 
     Arguments

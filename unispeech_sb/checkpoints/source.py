@@ -1,7 +1,10 @@
 """Where a model comes from: a folder, a file, or the hub."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -11,6 +14,7 @@ from unispeech_sb.checkpoints.authors import (
     read_diarization,
     read_speaker_verification,
 )
+from unispeech_sb.checkpoints.checkpoint import Checkpoint
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
@@ -43,7 +47,7 @@ READERS = (
 """Kinds of single files: how to tell one, how to read it."""
 
 
-def find_source(source, save_path=None):
+def find_source(source: str | Path, save_path: str | None = None) -> Path:
     """Finds the local folder or file of a source, downloading if need be.
 
     Arguments
@@ -100,7 +104,11 @@ def _download(name, save_path):
     return Path(folder)
 
 
-def read_checkpoint(source, save_path=None, overrides=None):
+def read_checkpoint(
+    source: str | Path,
+    save_path: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """Reads a checkpoint of another framework.
 
     Arguments
@@ -157,7 +165,9 @@ def _read_file(path):
     return read_objects(path)
 
 
-def read_backbone(source, save_path=None):
+def read_backbone(
+    source: str | Path, save_path: str | None = None
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], Path]:
     """Reads what it takes to build a backbone.
 
     Arguments

@@ -1,7 +1,9 @@
 """Small JSON files of a checkpoint folder, and the vocabularies in them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unispeech_sb.checkpoints.options import shown
 
@@ -9,7 +11,7 @@ MOST_BYTES = 64 * 2**20
 """Largest JSON file that is read: no vocabulary comes near it."""
 
 
-def read_json(path):
+def read_json(path: str | Path) -> dict[str, Any]:
     """Content of a file that has to be a JSON object, and none too large."""
     path = Path(path)
     size = path.stat().st_size
@@ -27,7 +29,9 @@ def read_json(path):
     return content
 
 
-def read_tokens(folder, size, lang=None):
+def read_tokens(
+    folder: str | Path, size: int, lang: str | None = None
+) -> list[str] | None:
     """Reads the vocabulary of a Hugging Face CTC tokenizer.
 
     Arguments
@@ -71,7 +75,9 @@ def read_tokens(folder, size, lang=None):
     return order_tokens(extra | vocabulary, size, path)
 
 
-def pick_language(vocabulary, lang, path):
+def pick_language(
+    vocabulary: dict[str, Any], lang: str | None, path: str | Path
+) -> dict[str, int]:
     """Token -> index of one language of a vocabulary that may be nested; the
     first language when None. ``path`` is for the error."""
     if not any(isinstance(value, dict) for value in vocabulary.values()):
@@ -85,10 +91,12 @@ def pick_language(vocabulary, lang, path):
     return vocabulary[lang]
 
 
-def order_tokens(vocabulary, size, path):
+def order_tokens(
+    vocabulary: Mapping[str, int], size: int, path: str | Path
+) -> list[str]:
     """The ``size`` tokens of a vocabulary, token -> index, by index. An index
     that is no number, negative, or given twice is a ``ValueError``."""
-    by_index = {}
+    by_index: dict[int, str] = {}
     for token, index in vocabulary.items():
         if type(index) is not int or index < 0:
             raise ValueError(

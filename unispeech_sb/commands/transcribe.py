@@ -247,6 +247,7 @@ def tune_lm(argv: Sequence[str]) -> None:
         with atomic(arguments.json) as file:
             file.write(json.dumps(results, indent=2) + "\n")
     if arguments.to is not None:
+        weights: dict[str, float | str]
         weights = {"alpha": model.alpha, "beta": model.beta}
         if model.case is not None:
             weights["case"] = model.case

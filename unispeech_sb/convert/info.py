@@ -1,6 +1,7 @@
 """What a checkpoint is, told without building the model."""
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -65,11 +66,11 @@ class Description(NamedTuple):
         What a conversion would add or assume.
     """
 
-    facts: dict
-    dropped: dict
-    notes: list
+    facts: dict[str, Fact]
+    dropped: dict[str, str]
+    notes: list[str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Three columns: what, value, where from."""
         texts = {name: _text(fact.value) for name, fact in self.facts.items()}
         name_width = max(map(len, ["", *texts]))
@@ -78,7 +79,7 @@ class Description(NamedTuple):
             f"{name:<{name_width}}  {text:<{width}}  {self.facts[name].source}"
             for name, text in texts.items()
         ]
-        reasons = {}
+        reasons: dict[str, list[str]] = {}
         for name, reason in self.dropped.items():
             reasons.setdefault(reason, []).append(name)
         for reason, names in reasons.items():
@@ -88,7 +89,9 @@ class Description(NamedTuple):
         return "\n".join(line.rstrip() for line in lines)
 
 
-def describe(source, save_path=None, **overrides):
+def describe(
+    source: str | Path, save_path: str | None = None, **overrides: Any
+) -> Description:
     """Describes a file or folder by its names, sizes and texts.
 
     Arguments

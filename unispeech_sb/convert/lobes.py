@@ -1,9 +1,11 @@
 """Checkpoints to lobes and back: one table of what a folder may have."""
 
 import inspect
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from unispeech_sb.checkpoints.checkpoint import Checkpoint
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.huggingface import (
     CLASSES,
@@ -11,6 +13,7 @@ from unispeech_sb.checkpoints.huggingface import (
     split_heads,
 )
 from unispeech_sb.checkpoints.options import shown
+from unispeech_sb.checkpoints.pretrained_folder import LobeFile
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AAMSoftmax,
@@ -27,7 +30,7 @@ from unispeech_sb.lobes.heads import (
     UniSpeechSATHead,
     UtteranceHead,
 )
-from unispeech_sb.lobes.lobe import without_weights
+from unispeech_sb.lobes.lobe import Lobe, without_weights
 
 MOST_NUMBER = 10**6
 """Largest number among a lobe's arguments."""
@@ -58,18 +61,18 @@ class LobeKind(NamedTuple):
     cls: type
     task: str | None = None
     interface: str = "WaveformEncoder"
-    build: Callable | None = None
-    options: Callable | None = None
+    build: Callable[[Checkpoint], dict[str, Lobe]] | None = None
+    options: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     family: str | None = None
-    shown: tuple = ()
+    shown: tuple[str, ...] = ()
 
     @property
-    def in_transformers(self):
+    def in_transformers(self) -> bool:
         """Whether transformers has a class with it."""
         return self.task in {task for _, task in CLASSES.values()}
 
 
-def build_lobes(checkpoint, path):
+def build_lobes(checkpoint: Checkpoint, path: str | Path) -> dict[str, Lobe]:
     """Builds every module of a ``Checkpoint``, which has to have a backbone:
     name in a pretrained folder -> ``Lobe``.
 
@@ -91,16 +94,18 @@ def build_lobes(checkpoint, path):
             f"{path}: unexpected {', '.join(sorted(unknown)[:5])}, which "
             f"{checkpoint.task} does not have"
         )
+    build = kind_of(checkpoint).build
+    assert build is not None  # every task has one
     with without_weights(path):
         lobes = {"backbone": _from_options(Backbone, checkpoint.config)}
-        lobes |= kind_of(checkpoint).build(checkpoint)
+        lobes |= build(checkpoint)
     tensors = {"backbone": checkpoint.backbone, **tensors}
     for name, lobe in lobes.items():
         load_strict(lobe, tensors[name], path, assign=True, dtype=None)
     return lobes
 
 
-def kind_of(checkpoint):
+def kind_of(checkpoint: Checkpoint) -> LobeKind:
     """The row of what stands on a checkpoint's backbone."""
     rows = [kind for kind in KINDS if kind.task == checkpoint.task]
     return next(
@@ -108,7 +113,7 @@ def kind_of(checkpoint):
     )
 
 
-def kinds_of(file, path):
+def kinds_of(file: LobeFile, path: str | Path) -> list[LobeKind]:
     """The rows of a ``LobeFile``: two for a head that two tasks have, none
     for another package's class, which is a ``ValueError``."""
     module, _, name = file.cls.rpartition(".")
@@ -120,7 +125,7 @@ def kinds_of(file, path):
     return found
 
 
-def shown_of(kinds):
+def shown_of(kinds: Iterable[LobeKind]) -> tuple[str, ...]:
     """What ``info`` shows of some kinds of lobes, each name once."""
     return tuple(dict.fromkeys(name for kind in kinds for name in kind.shown))
 

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from unispeech_sb.checkpoints.checkpoint import Fact
+from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.files import check_finite
 from unispeech_sb.checkpoints.interfaces import INTERFACES
 from unispeech_sb.checkpoints.options import SWITCHES
@@ -82,11 +82,11 @@ class ConversionReport(NamedTuple):
 
     destination: str
     interface: str
-    used: dict
-    dropped: dict
-    notes: list
+    used: dict[str, int]
+    dropped: dict[str, str]
+    notes: list[str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The report as lines of text."""
         lines = [f"Wrote {self.destination} for {self.interface}"]
         lines += [f"used    {k}: {n} tensors" for k, n in self.used.items()]
@@ -96,14 +96,19 @@ class ConversionReport(NamedTuple):
         return "\n".join(lines)
 
 
-def interface_of(checkpoint):
+def interface_of(checkpoint: Checkpoint) -> str:
     """The key of ``INTERFACES`` for a ``Checkpoint``."""
     if checkpoint.task == "ForCTC" and not checkpoint.tokens:
         return "WaveformEncoder"
     return kind_of(checkpoint).interface
 
 
-def convert_checkpoint(src, dst, backbone=None, **overrides):
+def convert_checkpoint(
+    src: str | Path,
+    dst: str | Path,
+    backbone: str | Path | None = None,
+    **overrides: Any,
+) -> ConversionReport:
     """Converts a checkpoint to a pretrained folder.
 
     Every module of the checkpoint becomes a ``.ckpt``; each tensor is used

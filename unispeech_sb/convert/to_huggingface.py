@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from unispeech_sb.checkpoints.options import (
 from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
     TOKENIZER_FILE,
+    Pretrained,
     new_folder,
     read_pretrained,
 )
@@ -44,7 +46,12 @@ NO_CLASS = (
 MASK = "masked_spec_embed"
 
 
-def to_huggingface(folder, dst, family=None, backbone_only=False):
+def to_huggingface(
+    folder: str | Path,
+    dst: str | Path,
+    family: str | None = None,
+    backbone_only: bool = False,
+) -> str:
     """Writes a folder that transformers loads without a missing key.
 
     Arguments
@@ -97,7 +104,7 @@ def to_huggingface(folder, dst, family=None, backbone_only=False):
     return "\n".join(lines + [f"note    {note}" for note in model.notes])
 
 
-def why_not(found, backbone_only=False):
+def why_not(found: Pretrained, backbone_only: bool = False) -> str | None:
     """Why ``to_huggingface`` would refuse what a folder has, ``Pretrained``;
     None where all of it can be written."""
     try:
@@ -111,9 +118,9 @@ class _Model(NamedTuple):
     """What a folder of transformers has: class, tensors, texts, notes."""
 
     name: str
-    tensors: dict
-    texts: dict
-    notes: list
+    tensors: dict[str, torch.Tensor]
+    texts: dict[str, str]
+    notes: list[str]
 
 
 def _model(found, family=None, backbone_only=False):

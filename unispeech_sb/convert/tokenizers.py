@@ -3,6 +3,7 @@ files that transformers reads.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from unispeech_sb.checkpoints.fairseq.options import read_vocabulary
@@ -22,7 +23,12 @@ SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
-def make_tokenizer(texts, separator="", num_pieces=None, vocabulary=None):
+def make_tokenizer(
+    texts: Iterable[str],
+    separator: str = "",
+    num_pieces: int | None = None,
+    vocabulary: str | Path | None = None,
+) -> CTCTokenizer:
     """Makes the tokenizer of a training set.
 
     Arguments
@@ -63,7 +69,7 @@ def make_tokenizer(texts, separator="", num_pieces=None, vocabulary=None):
     return CTCTokenizer.from_texts(texts, separator)
 
 
-def read_tokenizer(source, separator=""):
+def read_tokenizer(source: str | Path, separator: str = "") -> CTCTokenizer:
     """Reads the vocabulary of a CTC model.
 
     Arguments
@@ -156,7 +162,7 @@ def _read_huggingface(path):
     return CTCTokenizer.from_huggingface(files, tokens, blank_index)
 
 
-def tokenizer_files(tokens, blank_index):
+def tokenizer_files(tokens: Sequence[str], blank_index: int) -> dict[str, str]:
     """Name -> text of the files of a transformers tokenizer, for tokens by
     index.
 

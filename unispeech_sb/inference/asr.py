@@ -695,6 +695,7 @@ def language_tokenizer(
     size = _num_outputs(folder, lang)
     texts = Path(folder) / TEXTS_FOLDER
     tokens = read_tokens(texts, size, lang)
+    assert tokens is not None  # the language is in a vocabulary
     index, blank = tokenizer.blank_index, tokenizer.blank_label
     if tokens[index : index + 1] != [blank]:
         raise ValueError(

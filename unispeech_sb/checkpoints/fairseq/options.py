@@ -7,7 +7,7 @@ them is run, not even the Python expressions that some options are.
 
 import ast
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.options import OPTIONS, shown
@@ -102,11 +102,11 @@ class Options(NamedTuple):
     """
 
     name: str
-    model: dict
-    task: dict
-    upstream: dict
+    model: dict[str, Any]
+    task: dict[str, Any]
+    upstream: dict[str, Any]
     place: str
-    criterion: dict = {}
+    criterion: dict[str, Any] = {}
 
     @property
     def kind(self):
@@ -291,7 +291,7 @@ class Vocabulary(NamedTuple):
         ``symbols first`` or ``specials first``.
     """
 
-    tokens: list
+    tokens: list[str]
     blank_index: int
     layout: str
 

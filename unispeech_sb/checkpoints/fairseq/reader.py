@@ -5,6 +5,9 @@ from any of them, as written in 2021 and by the released code.
 """
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,7 +62,7 @@ UNTRANSPOSED = (
 )
 
 
-def is_fairseq(objects):
+def is_fairseq(objects: Any) -> bool:
     """Whether a file's content has the parts that fairseq writes."""
     if not isinstance(objects, dict):
         return False
@@ -67,7 +70,11 @@ def is_fairseq(objects):
     return bool(options & objects.keys() and parts & objects.keys())
 
 
-def read_fairseq(objects, path, overrides=None):
+def read_fairseq(
+    objects: dict[str, Any],
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """Reads a checkpoint of the authors' fairseq.
 
     Arguments

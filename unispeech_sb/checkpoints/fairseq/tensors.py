@@ -7,7 +7,9 @@ files, and their downstream models have no options at all: the shapes tell it.
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -112,11 +114,11 @@ class Upstream(NamedTuple):
         What was added or assumed.
     """
 
-    backbone: dict
-    rest: dict
-    facts: dict
-    dropped: dict
-    notes: list
+    backbone: dict[str, torch.Tensor]
+    rest: dict[str, torch.Tensor]
+    facts: dict[str, Fact]
+    dropped: dict[str, str]
+    notes: list[str]
 
 
 def read_upstream(tensors, prefix, path, overrides):
@@ -158,7 +160,9 @@ def rename(name, table):
     return found.replace("*", number.group()) if number else found
 
 
-def rename_backbone(tensors, prefix=""):
+def rename_backbone(
+    tensors: Mapping[str, torch.Tensor], prefix: str = ""
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Parts a model, name -> tensor, into the backbone, whose names start with
     a prefix such as ``w2v_encoder.w2v_model.`` and become those in
     ``Backbone``, and all others under the names that they had."""
@@ -174,7 +178,12 @@ def rename_backbone(tensors, prefix=""):
     return backbone, rest
 
 
-def backbone_options(backbone, path, overrides=None, known=None):
+def backbone_options(
+    backbone: Mapping[str, torch.Tensor],
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    known: Mapping[str, Fact] | None = None,
+) -> tuple[dict[str, Any], dict[str, Fact], list[str]]:
     """Reads the options of ``Backbone`` off its tensors.
 
     Arguments
@@ -227,7 +236,7 @@ def backbone_options(backbone, path, overrides=None, known=None):
     return {key: fact.value for key, fact in facts.items()}, facts, notes
 
 
-def complete_backbone(backbone):
+def complete_backbone(backbone: dict[str, torch.Tensor]) -> list[str]:
     """Adds what fairseq leaves out where it would do nothing, an identity in
     place of a projection between equal sizes; the notes on that."""
     norm = backbone.get("feature_projection.layer_norm.weight")

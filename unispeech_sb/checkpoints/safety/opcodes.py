@@ -55,7 +55,7 @@ class Name(str):
 class Tuple(NamedTuple):
     """A tuple, where a value would stand; the values in all its levels."""
 
-    items: list
+    items: list[Any]
     weight: int
 
 

@@ -65,7 +65,7 @@ ZIP_FAULTS = (
 )
 
 
-def is_torch_file(path):
+def is_torch_file(path: str | Path) -> bool:
     """Whether a file, which has to be there, starts as torch's: as a zip, or
     as those before."""
     if not Path(path).is_file():
@@ -77,7 +77,7 @@ def is_torch_file(path):
     return start[:2] == ZIP or start[:1] == PICKLE
 
 
-def read_objects(path):
+def read_objects(path: str | Path) -> Any:
     """Reads everything in a PyTorch file.
 
     Arguments
@@ -157,10 +157,10 @@ class Archive(NamedTuple):
     """
 
     program: bytes
-    sizes: dict
+    sizes: dict[str, int]
 
 
-def open_archive(path):
+def open_archive(path: str | Path) -> Archive:
     """Checks a zip file of ``torch.save`` before torch opens it, and reads its
     pickle: an ``Archive``. One that is damaged, compressed, or not as
     ``torch.save`` writes it is a ``ValueError``."""

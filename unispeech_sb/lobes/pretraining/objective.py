@@ -307,6 +307,7 @@ def load_head(head: Lobe, source: str | Path) -> None:
     for name in _CLASSIFIERS:
         found, wanted = tensors.pop(name, None), own.get(name)
         if wanted is not None:
-            fits = found is not None and found.shape == wanted.shape
-            tensors[name] = found if fits else wanted
+            if found is None or found.shape != wanted.shape:
+                found = wanted
+            tensors[name] = found
     load_strict(head, tensors, path)
