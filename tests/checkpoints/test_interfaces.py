@@ -98,3 +98,12 @@ def test_a_run_without_a_result_says_so(tmp_path):
     (tmp_path / "units" / "units.json").touch()
     with pytest.raises(ValueError, match=f"of the run is {tmp_path}/units"):
         expect_folder(tmp_path, "EncoderASR")
+
+
+def test_what_a_readme_shows_can_be_imported():
+    for interface in INTERFACES.values():
+        lines = interface.usage.splitlines()
+        imports = [line for line in lines if line.startswith("from ")]
+        assert imports
+        for line in imports:
+            exec(line, {})

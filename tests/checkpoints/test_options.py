@@ -64,6 +64,7 @@ def test_names_of_fairseq_mean_one_option():
 WRONG = [
     ("hidden_size", 10**9, "a whole number from 1 to 16384; got 1000000000"),
     ("hidden_size", 0, "got 0"),
+    ("intermediate_size", 65_537, "a whole number from 1 to 65536; got 65537"),
     ("hidden_size", -768, "got -768"),
     ("hidden_size", "768", "got '768'"),
     ("hidden_size", True, "got True"),

@@ -192,3 +192,25 @@ def test_scores_and_training_are_told_where_they_were_written(tmp_path):
     (tmp_path / "told" / "training.json").write_text('{"scores": [1]}')
     with pytest.raises(ValueError, match="expected scores to be of the type"):
         describe(tmp_path / "told")
+
+
+def test_a_converted_folder_is_of_its_authors_unless_it_says_more(
+    speech_folder, tmp_path
+):
+    convert_checkpoint(speech_folder, tmp_path / "sb")
+    facts = describe(tmp_path / "sb").facts
+    assert not {"scores", "trained"} & facts.keys()
+    (record,) = training_record({"PER": 5.5}, "test", {"lr": 0.5}).values()
+    (tmp_path / "sb" / "training.json").write_text(record)
+    facts = describe(tmp_path / "sb").facts
+    assert facts["scores"].value == "PER 5.5 on test"
+    assert facts["family"] == ("unispeech", "origin.json")
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "{}" * 3])
+def test_a_damaged_text_of_a_folder_is_named(content, speech_folder, tmp_path):
+    convert_checkpoint(speech_folder, tmp_path / "sb")
+    path = tmp_path / "sb" / "transformers" / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="config.json: expected"):
+        describe(tmp_path / "sb")

@@ -46,6 +46,13 @@ def test_another_class_is_none_of_this_package(name):
         check_lobe(LobeFile(name, {}, {}), "a.ckpt")
 
 
+def test_a_huge_number_is_refused_before_anything_is_built():
+    name = "unispeech_sb.lobes.heads.FrameHead"
+    sizes = {"input_size": 10**7, "num_classes": 2}
+    with pytest.raises(ValueError, match="at most 1000000; got 10000000"):
+        check_lobe(LobeFile(name, sizes, {}), "a.ckpt")
+
+
 @pytest.mark.parametrize("module", ["heads", "heads.utterance"])
 def test_a_class_may_say_where_it_is_defined(module):
     name = f"unispeech_sb.lobes.{module}.UtteranceHead"
@@ -96,3 +103,13 @@ def test_a_head_of_one_family_decides_for_it(tmp_path):
     to_huggingface(folder, tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config["architectures"] == ["UniSpeechForPreTraining"]
+
+
+def test_what_not_even_the_backbone_allows_is_told_of_all(tmp_path):
+    backbone = Backbone.from_preset("tiny", output_norm=True)
+    head = heads.StatisticsHead(DIM, 3)
+    folder = export(tmp_path / "sb", backbone=backbone, head=head)
+    text = str(describe(folder))
+    assert "would not convert: all of it (transformers has no class" in text
+    with pytest.raises(ValueError, match="expected output_norm False"):
+        to_huggingface(folder, tmp_path / "hf", backbone_only=True)

@@ -138,6 +138,19 @@ def test_a_command_takes_its_folders_and_names_the_rest(
         assert errors[0].endswith(f"is {folders['run'] / 'export'}")
 
 
+def test_a_speaker_model_is_checked_as_well(folders, sounds, capsys):
+    pattern = "{folder} {sounds}/a.wav --speaker-model {speakers}"
+    paths = {"folder": folders["speaker_diarization"], "sounds": sounds}
+    for name, right in (("asr", 1), ("speaker_verification", 0)):
+        paths["speakers"] = folders[name]
+        code, errors = run("diarize", pattern, capsys, **paths)
+        assert code == right and len(errors) == right
+        if errors:
+            assert (
+                f"{folders[name]}: expected a folder for Speaker" in errors[0]
+            )
+
+
 @each
 def test_info_describes_all_of_it(name, folders, capsys):
     code = main(["info", str(folders[name])])
@@ -191,6 +204,7 @@ def test_convert_takes_only_what_is_of_others(name, folders, tmp_path, capsys):
         return
     assert code == 1 and len(errors) == 1
     assert f"{folders[name]}: expected a checkpoint" in errors[0]
+    assert name == "nothing" or "another framework; it is " in errors[0]
 
 
 @each

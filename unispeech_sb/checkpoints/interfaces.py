@@ -156,10 +156,14 @@ COMMENTS = {
 
 FEATURES = """\
 from speechbrain.inference.encoders import WaveformEncoder
+from unispeech_sb.lobes.backbone import Backbone
 
 encoder = WaveformEncoder.from_hparams(source="PATH/TO/THIS/FOLDER")
 features = encoder.encode_batch(wavs, wav_lens)  # [B, T, D]
-modules = encoder.mods  # the heads too, by name"""
+modules = encoder.mods  # the heads too, by name
+
+backbone = Backbone.from_pretrained("PATH/TO/THIS/FOLDER")
+# Every recipe takes the folder: --model=PATH/TO/THIS/FOLDER"""
 CLASSIFIER = """\
 from speechbrain.inference.classifiers import EncoderClassifier
 
@@ -171,16 +175,24 @@ from speechbrain.inference.ASR import EncoderASR
 asr = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
 text = asr.transcribe_file("a.wav")"""
 SPEAKERS = """\
+from unispeech_sb.inference import SpeakerVerification
+
+verification = SpeakerVerification.from_hparams("PATH/TO/THIS/FOLDER")
+cosine = verification.score("a.wav", "b.wav")
+# By calibration.ckpt, where the folder has one; else give a threshold
+found = verification.verify("a.wav", "b.wav")  # score, llr, same, threshold
+
 from speechbrain.inference.speaker import SpeakerRecognition
 
 recognizer = SpeakerRecognition.from_hparams(source="PATH/TO/THIS/FOLDER")
-# The decision is at 0.25, whatever the model: choose a threshold instead
-cosine, _ = recognizer.verify_files("a.wav", "b.wav")"""
+cosine, _ = recognizer.verify_files("a.wav", "b.wav")  # decides at 0.25"""
 DIARIZATION = """\
 from unispeech_sb.inference.diarization import SpeakerDiarization
 
 diarization = SpeakerDiarization.from_hparams("PATH/TO/THIS/FOLDER")
-found = diarization.diarize_file("a.wav")  # found.segments, found.to_rttm"""
+found = diarization.diarize_file("a.wav")
+for start, end, speaker, confidence in found.segments:
+    print(f"{start:7.2f} {end:7.2f} {speaker}")"""
 
 INTERFACES = {
     "WaveformEncoder": Interface(

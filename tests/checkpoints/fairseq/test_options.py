@@ -8,6 +8,7 @@ from unispeech_sb.checkpoints.fairseq.options import (
     FIRST,
     LAST,
     SPECIALS,
+    known_sizes,
     literal,
     read_dictionary,
     read_layers,
@@ -109,3 +110,15 @@ def test_other_files_are_refused(name, content, tmp_path):
     with pytest.raises(ValueError, match=f"{name}: expected") as caught:
         read_vocabulary(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_only_options_with_a_name_there_are_read():
+    facts = known_sizes({"encoder_layers": 3, "": 7}, "cfg.model", "x.pt")
+    assert facts == {"num_hidden_layers": (3, "cfg.model.encoder_layers")}
+    layers = "[(8, 10, 5)] + [(4, 3, 2)] * 2"
+    facts = known_sizes({"conv_feature_layers": layers}, "args", "x.pt")
+    assert {name: fact.value for name, fact in facts.items()} == {
+        "conv_dim": [8, 4, 4],
+        "conv_kernel": [10, 3, 3],
+        "conv_stride": [5, 2, 2],
+    }
