@@ -11,6 +11,8 @@ import soundfile
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
+__all__ = ["AudioError", "read_audio", "read_header"]
+
 # Programs that write WAV into a pipe cannot know the length and put a
 # placeholder there: 0xFFFFFFFF (FFmpeg) or 0x7FFFF000 (SoX).
 _UNKNOWN_WAV_BYTES = 0x7FFFF000
@@ -39,7 +41,7 @@ def read_audio(
     min_samples=400,
     allow_silence=False,
 ):
-    """Read a recording, or a stretch of it, as one channel at one rate.
+    """Reads a recording, or a stretch of it, as one channel at one rate.
 
     Several channels are averaged and other rates resampled by SpeechBrain's
     ``AudioNormalizer``. Of a stretch only that stretch is decoded. Truncation
@@ -94,40 +96,7 @@ def check_audio(
     min_samples=400,
     allow_silence=False,
 ):
-    """Check a recording as ``read_audio`` does, without resampling it.
-
-    Arguments
-    ---------
-    path : str or path-like
-        Any format that soundfile reads.
-    start : int, optional
-        First sample of the stretch, at the file's own rate.
-    stop : int, optional
-        Sample after the last one of the stretch, at the file's own rate.
-    sample_rate : int
-        Rate in Hz at which it will be read.
-    min_samples : int
-        Least length at ``sample_rate``; 400 is one frame of the backbone.
-    allow_silence : bool
-        Take recordings in which every sample is the same.
-
-    Returns
-    -------
-    float
-        Duration of the recording, or of the stretch, in seconds.
-
-    Raises
-    ------
-    AudioError
-        Whenever ``read_audio`` would raise it.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "tone.wav"
-    >>> soundfile.write(path, np.sin(np.arange(8000)), 8000)
-    >>> check_audio(path)
-    1.0
-    """
+    """Checks a recording as ``read_audio`` does; gives its seconds."""
     samples, rate = _decode(path, start, stop)
     _check_samples(path, samples, allow_silence)
     _check_length(path, len(samples), rate, min_samples, sample_rate)
@@ -135,7 +104,7 @@ def check_audio(
 
 
 def read_header(path):
-    """Read how long a recording is, without decoding it.
+    """Reads how long a recording is, without decoding it.
 
     Arguments
     ---------
@@ -167,7 +136,7 @@ def read_header(path):
 
 
 def _open(path):
-    """Open a recording whose header is sound."""
+    """Opens a recording whose header is sound."""
     if not os.path.isfile(path):
         raise AudioError(f"{path}: there is no such file")
     if os.path.getsize(path) == 0:
@@ -186,7 +155,7 @@ def _open(path):
 
 
 def _check_header(path, file):
-    """Raise when an open file holds nothing, or less than it says."""
+    """Raises when an open file holds nothing, or less than it says."""
     if file.frames == _UNKNOWN_FRAMES:
         raise AudioError(
             f"{path}: the header does not say how long it is, write it anew"
@@ -201,7 +170,7 @@ def _check_header(path, file):
 
 
 def _missing_wav_bytes(path):
-    """Count the bytes a WAV lacks; libsndfile repairs its length silently."""
+    """Counts the bytes a WAV lacks; libsndfile repairs its length silently."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         if file.read(12)[:4] != b"RIFF":  # RF64 keeps its lengths elsewhere
@@ -216,7 +185,7 @@ def _missing_wav_bytes(path):
 
 
 def _decode(path, start, stop):
-    """Decode a stretch: samples [N, channels] and their rate."""
+    """Decodes a stretch: samples [N, channels] and their rate."""
     with _open(path) as file:
         start = 0 if start is None else start
         stop = file.frames if stop is None else stop
@@ -243,7 +212,7 @@ def _decode(path, start, stop):
 
 
 def _check_samples(path, samples, allow_silence):
-    """Raise when samples [N, channels] are not finite, or all the same."""
+    """Raises when samples [N, channels] are not finite, or all the same."""
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: some samples are NaN or infinite")
     mono = samples.mean(axis=1)
@@ -252,7 +221,7 @@ def _check_samples(path, samples, allow_silence):
 
 
 def _check_length(path, num_samples, rate, min_samples, sample_rate):
-    """Raise when a recording is too short once it is resampled."""
+    """Raises when a recording is too short once it is resampled."""
     if num_samples * sample_rate < min_samples * rate:
         raise AudioError(
             f"{path}: too short, expected at least {min_samples} samples at "
@@ -262,5 +231,5 @@ def _check_length(path, num_samples, rate, min_samples, sample_rate):
 
 @functools.lru_cache
 def _normalizer(sample_rate):
-    """Keep one normalizer per rate: it caches its resampling filters."""
+    """Keeps one normalizer per rate: it caches its resampling filters."""
     return AudioNormalizer(sample_rate=sample_rate)

@@ -312,21 +312,10 @@ class TrainingChunks(Dataset):
     So a random place, or a mixture, is the same in a run that was stopped and
     resumed, with any number of workers.
 
-    Arguments
-    ---------
-    rows : list of dict
-        Chunks as ``chunk_rows`` gives them.
-    read : callable
-        Row -> item, of the stretch from ``start_s`` to ``end_s``.
-    chunk_s : float, optional
-        Take this much of a recording at a random place, for each of its
-        chunks. Chunks stay where they are when omitted.
-    simulate : callable, optional
-        Number -> item of a simulated mixture.
-    num_simulated : int
-        How many of them are in a pass.
-    seed : int
-        What is drawn depends on it.
+    ``read`` gives the item of a row, from ``start_s`` to ``end_s``. With
+    ``chunk_s`` so much of a recording is taken at a random place, for each of
+    its chunks. ``simulate`` gives the mixture of a number; a pass has
+    ``num_simulated``.
     """
 
     def __init__(
@@ -373,20 +362,11 @@ class TrainingChunks(Dataset):
 class ChunkReader:
     """Reads a chunk of a conversation and labels it.
 
-    Arguments
-    ---------
-    label_encoder : LabelEncoder
-        The speakers of the training.
-    num_speakers : int
-        Number of columns S. Of more speakers those are labelled that are
-        active longest in the chunk.
-    frame_s : float
-        Seconds of a frame, see ``count_frames``.
-    superb : bool
-        Label as s3prl does for SUPERB; a chunk is cut to whole 20 ms then,
-        and each of them has a label.
-    narrow_band : bool
-        Take speech through 8 kHz, as the authors' diarization has it.
+    Of more than ``num_speakers`` speakers, columns S, those are labelled that
+    are active longest in the chunk. Frames last ``frame_s``, see
+    ``count_frames``. With ``superb`` a chunk is labelled as s3prl does, cut to
+    whole 20 ms, of which each has a label. With ``narrow_band`` speech goes
+    through 8 kHz, as the authors' diarization has it.
     """
 
     label_encoder: LabelEncoder

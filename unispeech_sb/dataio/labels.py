@@ -1,4 +1,4 @@
-"""Label encoders that load loudly and decode quietly."""
+"""Label encoders that refuse damaged files and decode without warnings."""
 
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import (
@@ -6,8 +6,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-ARROW = " => "
-"""Between label and index in the files of SpeechBrain's encoders."""
+_ARROW = " => "  # between label and index in SpeechBrain's files
 
 
 @register_checkpoint_hooks
@@ -40,9 +39,9 @@ class LabelEncoder(CategoricalEncoder):
             With one index for each label.
         """
         for label in labels:
-            if ARROW in str(label):
+            if _ARROW in str(label):
                 raise ValueError(
-                    f"label encoder: expected labels without {ARROW!r}, which "
+                    f"label encoder: expected labels without {_ARROW!r}, which "
                     "SpeechBrain's file format cannot hold; got "
                     f"{str(label)[:60]!r}"
                 )

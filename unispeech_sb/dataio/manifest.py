@@ -18,6 +18,15 @@ from tqdm import tqdm
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import AudioError, check_audio
 
+__all__ = [
+    "check_records",
+    "filter_by_duration",
+    "read_manifest",
+    "read_splits",
+    "usable_records",
+    "write_manifests",
+]
+
 logger = get_logger(__name__)
 
 SPLITS = ("train", "valid", "test")
@@ -28,7 +37,7 @@ _NUM_NAMED = 10  # bad files that an error names before it only counts
 
 
 def write_manifests(records, folder, required_splits=("train", "valid")):
-    """Write one SpeechBrain CSV per split, all of them or none.
+    """Writes one SpeechBrain CSV per split, all of them or none.
 
     Arguments
     ---------
@@ -85,7 +94,7 @@ def write_manifests(records, folder, required_splits=("train", "valid")):
 
 
 def _check_record(record, seen):
-    """Raise on a record that cannot be written; note its ID in ``seen``."""
+    """Raises on a record that cannot be written; note its ID in ``seen``."""
     name = record.get("ID", record)
     for key in ("ID", "wav", "duration", "split"):
         if record.get(key) in (None, ""):
@@ -124,7 +133,7 @@ def _write_rows(file, records):
 
 
 def read_manifest(path):
-    """Read a CSV that ``write_manifests``, or a SpeechBrain recipe, wrote.
+    """Reads a CSV that ``write_manifests``, or a SpeechBrain recipe, wrote.
 
     Arguments
     ---------
@@ -229,7 +238,7 @@ def has_columns(*needed):
 
 
 def _read_numbers(row, where):
-    """Turn the numbers of a row from str into what a record holds."""
+    """Turns the numbers of a row from str into what a record holds."""
     try:
         numbers = {"duration": float(row["duration"])}
         for key in ("start", "stop"):
@@ -242,7 +251,7 @@ def _read_numbers(row, where):
 
 
 def filter_by_duration(records, min_s=0.0, max_s=float("inf")):
-    """Part records by duration, limits included.
+    """Parts records by duration, limits included.
 
     Arguments
     ---------
@@ -275,7 +284,7 @@ def filter_by_duration(records, min_s=0.0, max_s=float("inf")):
 
 
 def check_records(records, skip_bad_files=False):
-    """Decode every recording once, and fill in durations that are missing.
+    """Decodes every recording once, and fill in durations that are missing.
 
     A recording labelled ``_silence_`` may be silent; others may not.
 
@@ -322,7 +331,7 @@ def check_records(records, skip_bad_files=False):
 
 
 def _duration(record):
-    """Check a record's audio; its stated duration, else the measured one."""
+    """Checks a record's audio; its stated duration, else the measured one."""
     measured = check_audio(
         record["wav"],
         record.get("start"),
@@ -334,7 +343,7 @@ def _duration(record):
 
 
 def _describe_bad(reasons, num_records):
-    """Say in one message which of the recordings cannot be used."""
+    """Says in one message which of the recordings cannot be used."""
     named = "; ".join(reasons[:_NUM_NAMED])
     rest = len(reasons) - _NUM_NAMED
     more = f"; and {rest} more" if rest > 0 else ""

@@ -11,13 +11,15 @@ from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SILENCE
 
+__all__ = ["audio_pipeline", "fit_label_encoder", "label_pipeline"]
+
 _SILENCE_CROP_S = 1.0
 
 
 def audio_pipeline(
     sample_rate=16000, random_crop_s=None, gain_db=0.0, random_silence=False
 ):
-    """Make the item that reads audio: takes wav, start, stop; provides sig.
+    """Makes the item that reads audio: takes wav, start, stop; provides sig.
 
     Random places are drawn from torch's default generator, one draw per item
     that is longer than the crop. Silence is let through: a stretch of a sound
@@ -61,14 +63,14 @@ def audio_pipeline(
 
 
 def _read_silence_or_item(read, wav, start, stop, label):
-    """Read an item, cropping it to a second when it is labelled silence."""
+    """Reads an item, cropping it to a second when it is labelled silence."""
     if label == SILENCE:
         return read(wav, start, stop, crop_s=_SILENCE_CROP_S)
     return read(wav, start, stop)
 
 
 def _read_item(wav, start, stop, sample_rate, crop_s, gain):
-    """Read an item's stretch, or a random crop of it."""
+    """Reads an item's stretch, or a random crop of it."""
     start, stop = _as_sample(start), _as_sample(stop)
     if crop_s is not None:
         start, stop = _crop(wav, start, stop, crop_s)
@@ -76,12 +78,12 @@ def _read_item(wav, start, stop, sample_rate, crop_s, gain):
 
 
 def _as_sample(value):
-    """Turn a manifest's start or stop, str or int or empty, into a sample."""
+    """Turns a manifest's start or stop, str or int or empty, into a sample."""
     return None if value in (None, "") else int(value)
 
 
 def _crop(wav, start, stop, crop_s):
-    """Choose a random crop within a stretch, before anything is decoded."""
+    """Chooses a random crop within a stretch, before anything is decoded."""
     num_samples, rate = read_header(wav)
     start = 0 if start is None else start
     stop = num_samples if stop is None else stop
@@ -93,7 +95,7 @@ def _crop(wav, start, stop, crop_s):
 
 
 def label_pipeline(label_encoder):
-    """Make the item that encodes labels: takes label; provides label_encoded.
+    """Makes the item that encodes labels: takes label; provides label_encoded.
 
     Arguments
     ---------
@@ -116,28 +118,10 @@ def label_pipeline(label_encoder):
 
 
 def text_pipeline(tokenizer, key="wrd"):
-    """Make the items of a transcript: takes key; provides text and tokens.
+    """Makes the items of a transcript: takes key; provides text and tokens.
 
-    Arguments
-    ---------
-    tokenizer : CTCTokenizer
-        Encodes the text.
-    key : str
-        The column with the transcript.
-
-    Returns
-    -------
-    speechbrain.utils.data_pipeline.DynamicItem
-        For ``add_dynamic_item``; text is a str with single spaces, tokens are
-        the tokenizer's targets, int64, [U].
-
-    Example
-    -------
-    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
-    >>> item = text_pipeline(CTCTokenizer.from_texts(["so it is"]))
-    >>> text, tokens = item("so  it ")
-    >>> text, tokens.shape
-    ('so it', torch.Size([5]))
+    The text is a str with single spaces, tokens are the tokenizer's targets,
+    int64, [U].
     """
 
     def encode(transcript):
@@ -149,7 +133,7 @@ def text_pipeline(tokenizer, key="wrd"):
 
 
 def fit_label_encoder(datasets, key="label"):
-    """Build the encoder of the training labels, in sorted order.
+    """Builds the encoder of the training labels, in sorted order.
 
     Arguments
     ---------
@@ -189,7 +173,7 @@ def fit_label_encoder(datasets, key="label"):
 
 
 def _labels(dataset, key):
-    """Collect the distinct values of a key, all of which must say something."""
+    """Collects the distinct values of a key, none of which may be empty."""
     with dataset.output_keys_as([key]):
         labels = {item[key] for item in dataset}
     if "" in labels:

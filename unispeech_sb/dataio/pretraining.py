@@ -26,214 +26,13 @@ from unispeech_sb.dataio.samplers import (
 )
 from unispeech_sb.dataio.units import cut_units, read_about, units_of
 
+__all__ = ["NUM_SPECIALS", "pretraining_datasets", "unlabelled_records"]
+
 logger = get_logger(__name__)
 
 NUM_SPECIALS = 4
 """Rows of the label embeddings before those of the units: the authors'
 ``<s> <pad> </s> <unk>``, never targets."""
-
-
-class SpeechCrops(Dataset):
-    """Utterances, each batch cut to one length where that is wanted.
-
-    An item's number says which pass it is of too: ``number // len(self)``.
-    So the place of a crop is the same in a run that was stopped and resumed,
-    with any number of workers.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Utterance records.
-    targets : callable, optional
-        Row -> its labels, int64, [U].
-    label_rate : int, optional
-        Labels a second. Without it labels are of the whole utterance, which
-        then must not be cut.
-    crop_s : float, optional
-        Keep this many seconds of longer utterances.
-    equal_lengths : bool
-        Cut all utterances of a batch to the shortest, as the authors do
-        without ``pad_audio``; otherwise they will be padded.
-    sample_rate : int
-        Rate of the waveforms in Hz.
-    seed : int
-        Places are drawn from it.
-
-    Example
-    -------
-    >>> import numpy as np, soundfile
-    >>> rows = []
-    >>> for seconds in (1, 2):
-    ...     path = getfixture("tmp_path") / f"{seconds}.wav"
-    ...     soundfile.write(path, np.sin(np.arange(16000 * seconds)), 16000)
-    ...     rows.append({"ID": path.stem, "wav": str(path)})
-    >>> crops = SpeechCrops(rows, equal_lengths=True)
-    >>> [len(item["sig"]) for item in crops.__getitems__([0, 1])]
-    [16000, 16000]
-    """
-
-    def __init__(
-        self,
-        rows,
-        targets=None,
-        label_rate=None,
-        crop_s=None,
-        equal_lengths=False,
-        sample_rate=16000,
-        seed=0,
-    ):
-        if targets and not label_rate and (crop_s or equal_lengths):
-            raise ValueError(
-                "speech with labels of whole utterances: expected no crop_s "
-                "and no equal_lengths"
-            )
-        self.rows = rows
-        self.targets = targets
-        self.label_rate = label_rate
-        self.crop_s = crop_s
-        self.equal_lengths = equal_lengths
-        self.sample_rate = sample_rate
-        self.seed = seed
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, number):
-        """Reads an item by itself.
-
-        Arguments
-        ---------
-        number : int
-            Pass times length, plus place in the pass.
-
-        Returns
-        -------
-        dict
-            ``id``, ``sig``, [N], and ``targets``, [U], if there are labels.
-        """
-        return self.__getitems__([number])[0]
-
-    def __getitems__(self, numbers):
-        """Reads a batch, as torch's loader asks for it.
-
-        Arguments
-        ---------
-        numbers : list of int
-            Of its items.
-
-        Returns
-        -------
-        list of dict
-            The items.
-        """
-        rows = [self.rows[number % len(self)] for number in numbers]
-        bounds = [_bounds(row) for row in rows]
-        length_s = self.crop_s or float("inf")
-        if self.equal_lengths:
-            shortest = min(
-                (stop - start) / rate for start, stop, rate in bounds
-            )
-            length_s = min(length_s, shortest)
-        return [
-            self._read(row, stretch, length_s, number)
-            for row, stretch, number in zip(rows, bounds, numbers, strict=True)
-        ]
-
-    def _read(self, row, stretch, length_s, number):
-        """Reads an utterance, or a crop of it."""
-        start, stop, rate = stretch
-        targets = None if self.targets is None else self.targets(row)
-        size = stop - start
-        if length_s < size / rate:
-            size = round(length_s * rate)
-            # Crops begin where a unit does: both are in step to the sample
-            grid = self.label_rate or rate
-            last = (stop - start - size) * grid // rate
-            if targets is not None:
-                most = len(targets) - round(size / rate * grid)
-                last = min(last, max(0, most))
-            place = int(self._draw(number) * (last + 1))
-            first = round(place * rate / grid)
-            if targets is not None:
-                targets = cut_units(targets, first, size, grid, rate)
-            start, stop = start + first, start + first + size
-        sig = read_audio(
-            row["wav"], start, stop, self.sample_rate, allow_silence=True
-        )
-        item = {"id": row["ID"], "sig": sig}
-        return item if targets is None else {**item, "targets": targets}
-
-    def _draw(self, number):
-        """A number in [0, 1) for an item of a pass."""
-        generator = numbered_generator(self.seed, number)
-        return torch.rand((), generator=generator, dtype=torch.double).item()
-
-
-def _bounds(row):
-    """First and last sample of an utterance, and its file's rate."""
-    num_samples, rate = read_header(row["wav"])
-    start, stop = row.get("start"), row.get("stop")
-    return start or 0, num_samples if stop is None else stop, rate
-
-
-def unit_targets(folder, split):
-    """Reads units as what the clusters' head tells apart.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        A folder of units, checked by ``check_units``.
-    split : str
-        Whose units.
-
-    Returns
-    -------
-    callable
-        Row -> its targets, int64, [U]: unit k is ``k + NUM_SPECIALS``.
-
-    Example
-    -------
-    >>> import numpy as np
-    >>> from unispeech_sb.dataio.units import write_units
-    >>> folder = getfixture("tmp_path")
-    >>> record = {"ID": "a", "wav": "/a.wav", "duration": 0.04}
-    >>> record["split"] = "train"
-    >>> about = {"label_rate": 50, "num_units": 9}
-    >>> _ = write_units(folder, [record], [np.array([8, 2])], about)
-    >>> row = {"wav": "/a.wav", "units_start": "0", "units_stop": "2"}
-    >>> unit_targets(folder, "train")(row)
-    tensor([12,  6])
-    """
-
-    def read(row):
-        return torch.from_numpy(units_of(folder, split, row) + NUM_SPECIALS)
-
-    return read
-
-
-def phone_targets(tokenizer, column):
-    """Reads phones as what CTC is to say.
-
-    Arguments
-    ---------
-    tokenizer : CTCTokenizer
-        Encodes them.
-    column : str
-        Where a row has them.
-
-    Returns
-    -------
-    callable
-        Row -> its targets, int64, [U].
-
-    Example
-    -------
-    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
-    >>> tokenizer = CTCTokenizer.from_texts(["s oː"], separator=" ")
-    >>> phone_targets(tokenizer, "phones")({"phones": "oː s"}).shape
-    torch.Size([2])
-    """
-    return lambda row: torch.tensor(tokenizer.targets(row[column]))
 
 
 def unlabelled_records(hparams):
@@ -275,22 +74,6 @@ def unlabelled_records(hparams):
     if any(record["split"] == "valid" for record in records):
         return records
     return _split_valid(records, hparams["valid_share"], hparams["seed"])
-
-
-def _split_valid(records, share, seed):
-    """Moves a share of the training recordings to validation."""
-    if not 0 < share < 1:
-        raise ValueError(
-            f"valid_share: expected a share in (0, 1), got {share}"
-        )
-    places = [i for i, r in enumerate(records) if r["split"] == "train"]
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(places), generator=generator).tolist()
-    moved = {places[i] for i in order[: math.ceil(share * len(places))]}
-    return [
-        {**record, "split": "valid"} if place in moved else record
-        for place, record in enumerate(records)
-    ]
 
 
 def pretraining_datasets(hparams, tokenizer=None):
@@ -349,6 +132,135 @@ def pretraining_datasets(hparams, tokenizer=None):
         )  # fmt: skip
         _add_batches(datasets[split], split, hparams)
     return datasets
+
+
+class SpeechCrops(Dataset):
+    """Utterances, each batch cut to one length where that is wanted.
+
+    An item's number says which pass it is of too: ``number // len(self)``.
+    So the place of a crop is the same in a run that was stopped and resumed,
+    with any number of workers.
+
+    ``targets`` gives the labels of a row, int64, [U], ``label_rate`` of them a
+    second; without that they are of the whole utterance, which then must not
+    be cut. ``crop_s`` are kept of longer utterances. With ``equal_lengths`` all
+    utterances of a batch are cut to the shortest, as the authors do without
+    ``pad_audio``; otherwise they will be padded.
+    """
+
+    def __init__(
+        self,
+        rows,
+        targets=None,
+        label_rate=None,
+        crop_s=None,
+        equal_lengths=False,
+        sample_rate=16000,
+        seed=0,
+    ):
+        if targets and not label_rate and (crop_s or equal_lengths):
+            raise ValueError(
+                "speech with labels of whole utterances: expected no crop_s "
+                "and no equal_lengths"
+            )
+        self.rows = rows
+        self.targets = targets
+        self.label_rate = label_rate
+        self.crop_s = crop_s
+        self.equal_lengths = equal_lengths
+        self.sample_rate = sample_rate
+        self.seed = seed
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        """Reads the item of a number: pass times length, plus place."""
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers):
+        """Reads a batch of numbers, as torch's loader asks for it.
+
+        Items have ``id``, ``sig``, [N], and, with labels, ``targets``, [U].
+        """
+        rows = [self.rows[number % len(self)] for number in numbers]
+        bounds = [_bounds(row) for row in rows]
+        length_s = self.crop_s or float("inf")
+        if self.equal_lengths:
+            shortest = min(
+                (stop - start) / rate for start, stop, rate in bounds
+            )
+            length_s = min(length_s, shortest)
+        return [
+            self._read(row, stretch, length_s, number)
+            for row, stretch, number in zip(rows, bounds, numbers, strict=True)
+        ]
+
+    def _read(self, row, stretch, length_s, number):
+        """Reads an utterance, or a crop of it."""
+        start, stop, rate = stretch
+        targets = None if self.targets is None else self.targets(row)
+        size = stop - start
+        if length_s < size / rate:
+            size = round(length_s * rate)
+            # Crops begin where a unit does: both are in step to the sample
+            grid = self.label_rate or rate
+            last = (stop - start - size) * grid // rate
+            if targets is not None:
+                most = len(targets) - round(size / rate * grid)
+                last = min(last, max(0, most))
+            place = int(self._draw(number) * (last + 1))
+            first = round(place * rate / grid)
+            if targets is not None:
+                targets = cut_units(targets, first, size, grid, rate)
+            start, stop = start + first, start + first + size
+        sig = read_audio(
+            row["wav"], start, stop, self.sample_rate, allow_silence=True
+        )
+        item = {"id": row["ID"], "sig": sig}
+        return item if targets is None else {**item, "targets": targets}
+
+    def _draw(self, number):
+        """A number in [0, 1) for an item of a pass."""
+        generator = numbered_generator(self.seed, number)
+        return torch.rand((), generator=generator, dtype=torch.double).item()
+
+
+def _bounds(row):
+    """First and last sample of an utterance, and its file's rate."""
+    num_samples, rate = read_header(row["wav"])
+    start, stop = row.get("start"), row.get("stop")
+    return start or 0, num_samples if stop is None else stop, rate
+
+
+def unit_targets(folder, split):
+    """Row -> its units as targets, [U]: unit k is ``k + NUM_SPECIALS``."""
+
+    def read(row):
+        return torch.from_numpy(units_of(folder, split, row) + NUM_SPECIALS)
+
+    return read
+
+
+def phone_targets(tokenizer, column):
+    """Row -> the phones in ``column`` as CTC's targets, int64, [U]."""
+    return lambda row: torch.tensor(tokenizer.targets(row[column]))
+
+
+def _split_valid(records, share, seed):
+    """Moves a share of the training recordings to validation."""
+    if not 0 < share < 1:
+        raise ValueError(
+            f"valid_share: expected a share in (0, 1), got {share}"
+        )
+    places = [i for i, r in enumerate(records) if r["split"] == "train"]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(places), generator=generator).tolist()
+    moved = {places[i] for i in order[: math.ceil(share * len(places))]}
+    return [
+        {**record, "split": "valid"} if place in moved else record
+        for place, record in enumerate(records)
+    ]
 
 
 def _usable(path, hparams):

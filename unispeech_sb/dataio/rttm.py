@@ -14,15 +14,10 @@ from unispeech_sb.atomic import atomic
 __all__ = [
     "Segment",
     "normalized",
-    "read_annotations",
-    "read_audacity",
-    "read_kaldi_segments",
     "read_rttm",
     "read_uem",
     "write_audacity",
-    "write_kaldi_segments",
     "write_rttm",
-    "write_uem",
 ]
 
 _DIGITS = 6  # of the seconds in files: finer than a sample
@@ -223,27 +218,7 @@ def read_uem(path):
 
 
 def write_uem(path, stretches):
-    """Writes which stretches of recordings are to be scored.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The file to write or to replace.
-    stretches : dict
-        Recording -> iterable of (start, end) in seconds.
-
-    Raises
-    ------
-    ValueError
-        When a name is empty or has blanks, or a stretch does not last.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.uem"
-    >>> write_uem(path, {"talk": [(0.0, 30.0)]})
-    >>> print(path.read_text(), end="")
-    talk 1 0.000 30.000
-    """
+    """Writes recording -> (start, end) in seconds, the stretches to score."""
     named = {
         recording: [(start, end, "stretch") for start, end in found]
         for recording, found in stretches.items()
@@ -256,34 +231,10 @@ def write_uem(path, stretches):
 
 
 def read_audacity(path, merge=False):
-    """Reads the labels of a recording that Audacity exported.
+    """Reads the labels of a recording that Audacity exported: sorted segments.
 
-    Arguments
-    ---------
-    path : str or path-like
-        Lines of start, end and label, with tabs between; the label is the
-        speaker. Lines of frequencies (``\\``) are passed over.
-    merge : bool
-        As for ``read_rttm``.
-
-    Returns
-    -------
-    list of Segment
-        Sorted.
-
-    Raises
-    ------
-    ValueError
-        When the file is missing, a line has another form or no label, a time
-        is negative or no number, a label does not last, or a speaker overlaps
-        itself; the message names file and line.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "labels.txt"
-    >>> _ = path.write_text("0.500000\\t1.750000\\tanna\\n")
-    >>> read_audacity(path)
-    [Segment(start=0.5, end=1.75, speaker='anna')]
+    Lines have start, end and label, the speaker, with tabs between; those of
+    frequencies (``\\``) are passed over. ``merge`` is as for ``read_rttm``.
     """
     lines = []
     for where, fields in fields_of(path, separator="\t"):
@@ -331,36 +282,10 @@ def write_audacity(path, segments):
 
 
 def read_kaldi_segments(folder, merge=False):
-    """Reads the annotations of a Kaldi folder.
+    """Reads the annotations of a Kaldi folder: recording -> sorted segments.
 
-    Arguments
-    ---------
-    folder : str or path-like
-        With ``segments`` (utterance, recording, start, end) and ``utt2spk``
-        (utterance, speaker).
-    merge : bool
-        As for ``read_rttm``.
-
-    Returns
-    -------
-    dict
-        Recording -> list of Segment, sorted.
-
-    Raises
-    ------
-    ValueError
-        When a file is missing, a line has another form, an utterance occurs
-        twice or has no speaker, a time is negative or no number, a segment
-        does not last, or a speaker overlaps itself; the message names file
-        and line.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "segments").write_text("anna-1 talk 0.5 1.75\\n")
-    >>> _ = (folder / "utt2spk").write_text("anna-1 anna\\n")
-    >>> read_kaldi_segments(folder)
-    {'talk': [Segment(start=0.5, end=1.75, speaker='anna')]}
+    It has ``segments`` (utterance, recording, start, end) and ``utt2spk``
+    (utterance, speaker). ``merge`` is as for ``read_rttm``.
     """
     speakers_file = Path(folder) / "utt2spk"
     speakers = {
@@ -381,30 +306,10 @@ def read_kaldi_segments(folder, merge=False):
 
 
 def write_kaldi_segments(folder, annotations):
-    """Writes ``segments`` and ``utt2spk`` of a Kaldi folder.
+    """Writes ``segments`` and ``utt2spk`` of a Kaldi folder that is there.
 
     Utterances are named by speaker, recording, start and end in milliseconds,
     and sorted as Kaldi wants them.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        A folder that is there; its two files are replaced.
-    annotations : dict
-        Recording -> iterable of Segment, or of tuples (start, end, speaker).
-
-    Raises
-    ------
-    ValueError
-        When a name is empty or has blanks, a segment does not last, or two
-        segments would have one name.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> write_kaldi_segments(folder, {"talk": [(0.5, 1.75, "anna")]})
-    >>> print((folder / "segments").read_text(), end="")
-    anna_talk_000500_001750 talk 0.500 1.750
     """
     segments_file = Path(folder) / "segments"
     lines = {}
@@ -431,32 +336,9 @@ def write_kaldi_segments(folder, annotations):
 
 
 def read_annotations(path):
-    """Reads the annotations of an RTTM file or of Kaldi's ``segments``.
+    """Reads an RTTM file, or ``segments`` with ``utt2spk`` beside it.
 
-    Arguments
-    ---------
-    path : str or path-like
-        The file; one named ``segments`` has ``utt2spk`` beside it.
-
-    Returns
-    -------
-    dict
-        Recording -> list of Segment, as ``normalized`` gives it.
-
-    Raises
-    ------
-    ValueError
-        As ``read_rttm`` and ``read_kaldi_segments``.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "talk.rttm"
-    >>> _ = path.write_text(
-    ...     "SPEAKER talk 1 0.5 1 <NA> <NA> anna <NA> <NA>\\n"
-    ...     "SPEAKER talk 1 1.5 1 <NA> <NA> anna <NA> <NA>\\n"
-    ... )
-    >>> read_annotations(path)
-    {'talk': [Segment(start=0.5, end=2.5, speaker='anna')]}
+    Recording -> list of Segment, as ``normalized`` gives it.
     """
     path = Path(path)
     if path.name == "segments":

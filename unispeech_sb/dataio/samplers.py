@@ -6,7 +6,7 @@ import torch
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import Sampler
 
-__all__ = ["dynamic_batches", "halved_batches", "neighbour_batches"]
+__all__ = ["halved_batches", "neighbour_batches"]
 
 # Generators of torch keep 32 bits of a seed. An odd factor near 2**32 over the
 # golden ratio keeps the seeds of runs far apart, and numbers within one too.
@@ -26,19 +26,12 @@ class PassSampler(Sampler):
     epoch goes on where the last one ended. Of several processes each takes its
     share of an epoch.
 
-    Arguments
-    ---------
-    items : sequence, or a batch sampler with ``set_epoch``
-        Indices, or lists of indices. A sampler orders its passes, of one epoch
-        each, by itself.
-    per_epoch : int, optional
-        Items in an epoch; one pass when omitted.
-    seed : int, optional
-        Pass n is ordered by ``seed + n``; as given when omitted.
-    pass_size : int, optional
-        Add this to the indices for each pass before: a dataset then knows
-        which pass an item is of, and draws the same for it in a run that was
-        stopped and resumed, with any number of workers.
+    ``items`` are indices, or lists of indices, or a batch sampler with
+    ``set_epoch``, which orders its passes, of one epoch each, by itself. Pass n
+    is ordered by ``seed + n``, as given without a seed. ``pass_size`` is added
+    to the indices for each pass before: a dataset then knows which pass an item
+    is of, and draws the same for it in a run that was stopped and resumed, with
+    any number of workers.
     """
 
     def __init__(self, items, per_epoch=None, seed=None, pass_size=None):
@@ -94,31 +87,10 @@ class PassSampler(Sampler):
 def dynamic_batches(dataset, max_batch_s, num_buckets, seed=None):
     """Makes batches of utterances of similar length, up to a total duration.
 
-    Arguments
-    ---------
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        With a duration in each row.
-    max_batch_s : float
-        Most seconds in a batch, padding included; an utterance that is longer
-        is a batch of its own.
-    num_buckets : int
-        Number of ranges of lengths, at least 2.
-    seed : int, optional
-        Draw batches and their order from it, anew in each epoch; without one
-        the order is that of the lengths.
-
-    Returns
-    -------
-    speechbrain.dataio.sampler.DynamicBatchSampler
-        The ``batch_sampler`` of a loader.
-
-    Example
-    -------
-    >>> from speechbrain.dataio.dataset import DynamicItemDataset
-    >>> rows = {str(i): {"duration": 1.0 + i} for i in range(4)}
-    >>> dataset = DynamicItemDataset(rows)
-    >>> list(dynamic_batches(dataset, max_batch_s=9.0, num_buckets=3))
-    [[0, 1], [2], [3]]
+    A batch has at most ``max_batch_s`` seconds, padding included; an utterance
+    that is longer is a batch of its own. There are ``num_buckets`` ranges of
+    lengths, at least 2. Batches and their order are drawn from the seed, anew
+    in each epoch; without one the order is that of the lengths.
     """
     if num_buckets < 2 or max_batch_s <= 0:
         raise ValueError(

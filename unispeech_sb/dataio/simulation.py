@@ -26,7 +26,7 @@ from unispeech_sb.dataio.rttm import (
 from unispeech_sb.dataio.samplers import numbered_generator
 from unispeech_sb.dataio.vad import sound_stretches
 
-__all__ = ["Mixture", "MixtureOptions", "MixtureSimulator", "write_mixtures"]
+__all__ = ["MixtureOptions", "MixtureSimulator", "write_mixtures"]
 
 _SAMPLE_RATE = 16000
 _FADE_S = 0.005  # of a turn that is cut out of running speech
@@ -114,20 +114,7 @@ def _check_pair(name, pair, least, greatest):
 
 
 class Mixture(NamedTuple):
-    """A simulated mixture.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Waveform at 16 kHz, float32, [N].
-    segments : list of Segment
-        Who is active when, in seconds, as ``normalized`` gives it.
-
-    Example
-    -------
-    >>> Mixture(torch.zeros(16000), []).wav.shape
-    torch.Size([16000])
-    """
+    """A simulated mixture: its waveform at 16 kHz, [N], and sorted segments."""
 
     wav: torch.Tensor
     segments: list

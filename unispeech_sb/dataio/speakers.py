@@ -37,7 +37,7 @@ logger = get_logger(__name__)
 
 UNKNOWN = -1
 """Index of a speaker that is not among those of the training."""
-_NUM_BUCKETS = 10  # lengths that the batches of evaluations tell apart
+_NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _NUM_NAMED = 5  # of what is wrong, before it is only counted
 
 

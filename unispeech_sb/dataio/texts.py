@@ -1,5 +1,5 @@
-"""What the recipes of transcribed speech share: from records to manifests, a
-tokenizer, and datasets of waveforms and tokens in batches of like length.
+"""Data of speech and phoneme recognition: manifests, a tokenizer, and datasets
+of waveforms and tokens in batches of similar length.
 """
 
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     read_manifest,
@@ -22,10 +23,11 @@ from unispeech_sb.dataio.pipelines import (
 from unispeech_sb.dataio.samplers import dynamic_batches
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
+__all__ = ["check_phones", "prepare_texts", "text_datasets"]
+
 logger = get_logger(__name__)
 
-CASES = {None: str, "upper": str.upper, "lower": str.lower}
-"""What ``text_case`` does to texts."""
+_CASES = {None: str, "upper": str.upper, "lower": str.lower}
 
 _NUM_NAMED = 10  # utterances that an error names before it only counts
 
@@ -73,14 +75,14 @@ def prepare_texts(records, hparams):
     tokenizer = _fit_tokenizer(
         [record for record in records if record["split"] == "train"], hparams
     )
-    _name_unknown([record[column] for record in records], tokenizer)
+    _log_unknown([record[column] for record in records], tokenizer)
     write_manifests(_long_enough(records, tokenizer, hparams), manifests)
 
 
 def _with_texts(records, hparams):
     """Records that all have a text, in the case that is asked for."""
     column, case = hparams["text_column"], hparams.get("text_case")
-    if case not in CASES:
+    if case not in _CASES:
         raise ValueError(
             f"text_case: expected upper, lower or null; got {case!r}"
         )
@@ -91,7 +93,7 @@ def _with_texts(records, hparams):
                 f"{hparams['data_folder']}: expected a text in the column "
                 f"{column!r} of {record['wav']}, got none"
             )
-        found.append({**record, column: CASES[case](record[column])})
+        found.append({**record, column: _CASES[case](record[column])})
     return found
 
 
@@ -106,19 +108,18 @@ def _fit_tokenizer(records, hparams):
     if hparams["checkpointer"].find_checkpoint() is not None:
         return _read_tokenizer(file)
     if started:
-        _refuse_others(hparams)
+        _check_no_tokens(hparams)
         tokenizer = _read_tokenizer(Path(started, "tokenizer.ckpt"))
     else:
         texts = [record[hparams["text_column"]] for record in records]
         tokenizer = hparams["make_tokenizer"](texts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".partial")
-    tokenizer.save(draft)
-    draft.replace(file)
+    with atomic(file, mode=None) as draft:
+        tokenizer.save(draft)
     return tokenizer
 
 
-def _refuse_others(hparams):
+def _check_no_tokens(hparams):
     """Raises when other tokens than those of a trained head are asked for."""
     given = [k for k in ("vocabulary", "num_pieces") if hparams.get(k)]
     if given:
@@ -128,7 +129,7 @@ def _refuse_others(hparams):
         )
 
 
-def _name_unknown(texts, tokenizer):
+def _log_unknown(texts, tokenizer):
     """Logs the symbols that the tokenizer has no token for."""
     separator = tokenizer.separator
     symbols = set()
@@ -151,7 +152,7 @@ def _read_tokenizer(file):
 
 
 def _long_enough(records, tokenizer, hparams):
-    """Records that are long enough for CTC to say their texts."""
+    """Records that have as many frames as CTC needs for their texts."""
     kept, named = [], []
     for record in records:
         tokens = tokenizer.targets(record[hparams["text_column"]])
@@ -178,35 +179,9 @@ def _long_enough(records, tokenizer, hparams):
 
 
 def check_phones(folder, tokenizer, column, vocabulary):
-    """Checks that manifests have no phones but those of a vocabulary.
+    """Raises where manifests have other phones than a vocabulary.
 
-    Arguments
-    ---------
-    folder : str or path-like
-        With the manifests.
-    tokenizer : CTCTokenizer
-        Of the vocabulary.
-    column : str
-        Where a row has its phones.
-    vocabulary : str or path-like
-        What the message calls the vocabulary.
-
-    Raises
-    ------
-    ValueError
-        When there is another one; the message names file and line.
-
-    Example
-    -------
-    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
-    >>> tokenizer = CTCTokenizer.from_texts(["s oː"], separator=" ")
-    >>> folder = getfixture("tmp_path")
-    >>> text = "ID,wav,duration,phones\\na,/a.wav,1.5,s ʘ"
-    >>> _ = (folder / "train.csv").write_text(text, encoding="utf-8")
-    >>> check_phones(folder, tokenizer, "phones", "phones.json")
-    Traceback (most recent call last):
-    ...
-    ValueError: ...line 2: expected phones of phones.json, got 'ʘ' in /a.wav
+    ``column`` has a row's phones, ``vocabulary`` is what messages call it.
     """
     known = set(tokenizer.lab2ind)
     for path in (Path(folder, f"{split}.csv") for split in SPLITS):

@@ -22,7 +22,6 @@ from unispeech_sb.dataio.manifest import read_manifest
 __all__ = [
     "Trials",
     "add_trials",
-    "pair_trials",
     "read_trials",
     "trial_records",
     "write_trials",
@@ -93,8 +92,8 @@ def read_trials(path, known=None, root=None):
     ------
     ValueError
         When the file is missing or empty, a line has another form or an
-        unknown truth, a recording is compared with itself, a pair is said to
-        be both, a name is not known or no file, or when all trials are of one
+        unknown truth, a recording is compared with itself, a pair has both
+        truths, a name is not known or no file, or when all trials are of one
         kind; the message names the file and, where there is one, the line.
 
     Example
@@ -188,38 +187,10 @@ def write_trials(path, trials, form="voxceleb", scores=None):
 
 
 def pair_trials(names, speakers, max_trials=None, seed=0):
-    """Pairs utterances: all of them, or a sample with as many target as
-    non-target trials, as far as there are.
+    """Pairs utterances: all, or at most ``max_trials`` drawn by the seed.
 
-    Arguments
-    ---------
-    names : sequence of str
-        Utterances, [U].
-    speakers : sequence of str
-        The speaker of each, [U].
-    max_trials : int, optional
-        How many trials at most; all pairs when omitted.
-    seed : int
-        Seed of the sample.
-
-    Returns
-    -------
-    Trials
-        Each pair once, in the order of the utterances.
-
-    Raises
-    ------
-    ValueError
-        When no speaker has two utterances, when there is one speaker only, or
-        when less than two trials are asked for.
-
-    Example
-    -------
-    >>> trials = pair_trials(["a1", "a2", "b1"], ["a", "a", "b"])
-    >>> list(zip(trials.left.tolist(), trials.right.tolist()))
-    [(0, 1), (0, 2), (1, 2)]
-    >>> trials.targets.tolist()
-    [True, False, False]
+    The drawn ones are as many target as non-target trials, as far as there are.
+    Each pair is there once, in the order of the utterances.
     """
     if max_trials is not None and max_trials < 2:
         raise ValueError(f"expected 2 trials or more, got {max_trials}")

@@ -24,8 +24,6 @@ from unispeech_sb.dataio.corpora.fairseq import write_fairseq_units
 from unispeech_sb.dataio.units import check_units, write_units
 
 __all__ = [
-    "HiddenStates",
-    "MFCCs",
     "cluster_frames",
     "find_units",
     "make_features",
@@ -86,11 +84,6 @@ def make_features(hparams, device="cpu"):
 class MFCCs:
     """39 numbers every 10 ms: 13 MFCCs by Kaldi's recipe, without energy, and
     their first and second differences.
-
-    Example
-    -------
-    >>> MFCCs()([torch.randn(16000)])[0].shape
-    torch.Size([98, 39])
     """
 
     dim = 39
@@ -117,33 +110,11 @@ def _mfccs(wav):
 class HiddenStates:
     """Hidden states of one layer of a backbone, before any final LayerNorm.
 
-    Recordings longer than ``chunk_s`` are cut into equal pieces. These overlap
-    by the window of a frame, so that there are as many frames as without cuts.
-    (The authors' do not: theirs are a frame late after each 100 s.)
-
-    Arguments
-    ---------
-    backbone : torch.nn.Module
-        A ``Backbone``; it is put into evaluation mode.
-    layer : int
-        Which states: 0 for the input of the blocks, 1 for the output of the
-        first block, and so on.
-    chunk_s : float
-        Longest piece to compute at once, in seconds.
-    device : str or torch.device
-        Where to compute.
-
-    Raises
-    ------
-    ValueError
-        When the backbone has no such layer.
-
-    Example
-    -------
-    >>> from unispeech_sb.lobes.backbone import Backbone
-    >>> states = HiddenStates(Backbone.from_preset("tiny"), layer=1)
-    >>> [feats.shape for feats in states([torch.randn(16000)])]
-    [torch.Size([49, 16])]
+    Layer 0 is the input of the blocks, 1 the output of the first block, and so
+    on. Recordings longer than ``chunk_s`` are cut into equal pieces. These
+    overlap by the window of a frame, so that there are as many frames as
+    without cuts. (The authors' do not: theirs are a frame late after each
+    100 s.)
     """
 
     def __init__(self, backbone, layer, chunk_s=100.0, device="cpu"):

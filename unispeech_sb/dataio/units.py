@@ -29,13 +29,7 @@ from unispeech_sb.dataio.manifest import (
     write_manifests,
 )
 
-__all__ = [
-    "check_units",
-    "phone_frames",
-    "read_about",
-    "read_spans",
-    "write_units",
-]
+__all__ = ["check_units", "phone_frames", "read_about", "read_spans"]
 
 ABOUT = "units.json"
 TOLERANCE_S = 0.1
@@ -50,34 +44,11 @@ NO_PHONE = -1
 
 
 def write_units(folder, records, units, about):
-    """Writes a folder of units.
+    """Writes a folder of units: split -> path of its manifest.
 
-    Arguments
-    ---------
-    folder : str or path-like
-        The folder; made if needed.
-    records : list of dict
-        Utterance records.
-    units : iterable of numpy.ndarray
-        Units of each record, in the same order, int, [T]; taken one by one.
-    about : dict
-        What units.json shall say: ``label_rate``, units a second, and
-        ``num_units``, above all units, are needed.
-
-    Returns
-    -------
-    dict
-        Split -> path of its manifest.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> record = {"ID": "a", "wav": "/a.wav", "duration": 0.04}
-    >>> record["split"] = "train"
-    >>> about = {"label_rate": 50, "num_units": 9}
-    >>> _ = write_units(folder, [record], [np.array([8, 2])], about)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['train.csv', 'train.npy', 'units.json']
+    ``units`` are those of each record, in the same order, int, [T], taken one
+    by one. ``about``, the content of units.json, needs ``label_rate``, units a
+    second, and ``num_units``, above all units.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +113,7 @@ def read_about(folder):
     Raises
     ------
     ValueError
-        When there is no such file, or it does not tell these two.
+        When there is no such file, or it lacks one of these.
 
     Example
     -------

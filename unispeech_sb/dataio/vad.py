@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from unispeech_sb.dataio.audio import read_audio
 
+__all__ = ["sound_stretches"]
+
 logger = get_logger(__name__)
 
 _FULL_SCALE = 2**31  # SoX computes with 32-bit integers
@@ -24,8 +26,8 @@ def sound_stretches(wav, sample_rate=16000, threshold=0.001):
 
     A sample is loud if the root mean square of the 20 ms that end with it is
     above the threshold. A stretch begins with 0.1 s of loud samples and ends
-    where 0.1 s of others begin; what was heard before such a gap is over does
-    not make a sample behind it loud.
+    where 0.1 s of others begin; sound before the end of such a gap does not
+    make a sample behind it loud.
 
     Arguments
     ---------
@@ -94,34 +96,7 @@ def _onset(energies, first, least):
 
 
 def cut_silence(wav, sample_rate=16000, threshold=0.001):
-    """Cuts the silent gaps out of a waveform.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Waveform, [N].
-    sample_rate : int
-        Its rate in Hz.
-    threshold : float
-        As for ``sound_stretches``.
-
-    Returns
-    -------
-    torch.Tensor
-        The stretches with sound, one after the other, [M].
-
-    Raises
-    ------
-    ValueError
-        When nothing would be left.
-
-    Example
-    -------
-    >>> wav = torch.zeros(16000)
-    >>> wav[4000:8000] = 0.5
-    >>> cut_silence(wav).shape
-    torch.Size([4319])
-    """
+    """Cuts the silent gaps, which must not be all, out of a waveform, [N]."""
     stretches = sound_stretches(wav, sample_rate, threshold)
     if not stretches:
         raise ValueError(
@@ -132,38 +107,10 @@ def cut_silence(wav, sample_rate=16000, threshold=0.001):
 
 
 def with_sound(records, min_s=2.0, gain_db=-3.0, num_workers=1):
-    """Keeps the recordings that are long enough without their silent gaps.
+    """Keeps the records with more than ``min_s`` of sound; adds ``sound_s``.
 
-    SUPERB trains on what is longer than 2 s then.
-
-    Arguments
-    ---------
-    records : iterable of dict
-        Utterance records.
-    min_s : float
-        Seconds of sound that a recording has to exceed.
-    gain_db : float
-        Gain in dB before the silence is looked for.
-    num_workers : int
-        Recordings to read at once.
-
-    Returns
-    -------
-    list of dict
-        Those that stay, with their seconds of sound as ``sound_s``.
-
-    Raises
-    ------
-    ValueError
-        When none stays, or a recording cannot be read.
-
-    Example
-    -------
-    >>> import numpy as np, soundfile
-    >>> path = str(getfixture("tmpdir") / "tone.wav")
-    >>> soundfile.write(path, np.ones(48000), 16000)
-    >>> with_sound([{"ID": "tone", "wav": path}])[0]["sound_s"]
-    3.0
+    SUPERB trains on what is longer than 2 s without silent gaps, at 3 dB less.
+    At least one has to stay. ``num_workers`` recordings are read at once.
     """
     records = list(records)
     measure = partial(_sound_s, gain=10 ** (gain_db / 20))

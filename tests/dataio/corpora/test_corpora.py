@@ -86,6 +86,19 @@ def test_every_row_has_a_reader():
     }  # fmt: skip
 
 
+def test_yamls_name_the_corpora_of_the_table(root):
+    named = [
+        line.rpartition(": ")[2]
+        for path in (root / "hparams").glob("*.yaml")
+        for line in path.read_text().splitlines()
+        if "corpus: auto # or a name: " in line
+    ]
+    assert len(named) == 14
+    assert {name for line in named for name in line.split(", ")} == {
+        *CORPORA
+    } - {"synthetic"}
+
+
 def test_keywords_are_a_table_where_there_is_one(tmp_path):
     (tmp_path / "yes").mkdir()
     assert find_corpus("keyword_spotting", {}, tmp_path) == "speech_commands"

@@ -39,26 +39,16 @@ from unispeech_sb.dataio.corpora.voxceleb import (
     voxceleb_identification,
 )
 
-__all__ = ["CORPORA", "Corpus", "find_corpus", "read_corpus"]
+__all__ = ["CORPORA", "Corpus", "read_corpus"]
 
 
 @dataclass(frozen=True)
 class Corpus:
     """A row of ``CORPORA``.
 
-    Arguments
-    ---------
-    layout : str
-        What messages call it.
-    recognises : callable
-        Path -> whether the corpus is there, for ``corpus: auto``.
-    readers : dict
-        Task -> what reads the records, of the path and the recipe's yaml.
-
-    Example
-    -------
-    >>> sorted(CORPORA["librispeech"].readers)
-    ['asr', 'phoneme', 'pretraining', 'single_speaker']
+    ``layout`` is what messages call it, ``recognises`` tells of a path whether
+    the corpus is there, and ``readers`` are task -> what reads the records, of
+    the path and the recipe's yaml.
     """
 
     layout: str
@@ -160,36 +150,11 @@ first one that recognises the data folder."""
 
 
 def find_corpus(task, hparams, folder=None):
-    """Finds which corpus a folder holds.
+    """Finds the corpus of a folder: its name, or None where none is recognised.
 
-    Arguments
-    ---------
-    task : str
-        What it is for: "asr", "phoneme", "pretraining", "keyword_spotting",
-        "speaker_identification", "speaker_verification",
-        "speaker_diarization", or "single_speaker", of which mixtures are
-        simulated.
-    hparams : dict
-        The recipe's yaml: ``corpus``, a name of ``CORPORA`` or "auto", as when
-        it is missing; ``synthetic``, which stands for the name "synthetic";
-        ``data_folder``.
-    folder : str or path-like, optional
-        The folder; ``data_folder`` when omitted.
-
-    Returns
-    -------
-    str or None
-        Its name; None where no corpus of the task is recognised.
-
-    Raises
-    ------
-    ValueError
-        When the task has no corpus of the name.
-
-    Example
-    -------
-    >>> find_corpus("asr", {"data_folder": "x", "corpus": "librispeech"})
-    'librispeech'
+    The yaml's ``corpus`` is a name of ``CORPORA`` or "auto", as when it is
+    missing; ``synthetic`` stands for the name "synthetic". A name that the task
+    has no corpus of is an error. Task and folder are as for ``read_corpus``.
     """
     name = "synthetic" if hparams.get("synthetic") else hparams.get("corpus")
     known = [n for n, corpus in CORPORA.items() if task in corpus.readers]
@@ -209,11 +174,16 @@ def read_corpus(task, hparams, folder=None):
     Arguments
     ---------
     task : str
-        As for ``find_corpus``.
+        What it is for: "asr", "phoneme", "pretraining", "keyword_spotting",
+        "speaker_identification", "speaker_verification",
+        "speaker_diarization", or "single_speaker", of which mixtures are
+        simulated.
     hparams : dict
-        The recipe's yaml, with the arguments of the readers of the task.
+        The recipe's yaml: ``corpus``, a name of ``CORPORA`` or "auto", as when
+        it is missing; ``synthetic``, which stands for the name "synthetic";
+        ``data_folder``; and what the readers of the task take.
     folder : str or path-like, optional
-        As for ``find_corpus``.
+        The folder; ``data_folder`` when omitted.
 
     Returns
     -------

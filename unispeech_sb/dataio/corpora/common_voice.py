@@ -36,7 +36,7 @@ def common_voice(folder, subsets=None):
     dict
         Record with ID, wav, split, spk_id and wrd (the sentence in lower
         case without punctuation), in the order of the tables; without
-        ``duration``, which they do not tell.
+        ``duration``, which they do not have.
 
     Raises
     ------

@@ -15,8 +15,6 @@ from unispeech_sb.dataio.rttm import (
     read_uem,
 )
 
-__all__ = ["kaldi_folders", "rttm_beside", "rttm_table"]
-
 _SPLITS = {
     **dict.fromkeys(("train", "tr"), "train"),
     **dict.fromkeys(("dev", "valid", "validation", "val", "cv"), "valid"),
@@ -37,38 +35,12 @@ def kaldi_folders(path):
 
     A folder is a split, and its name begins with it: train, dev, ... It has
     ``wav.scp`` and ``rttm``, or else ``segments`` with ``utt2spk``, and may
-    have ``uem``. Relative paths start at the folder.
+    have ``uem``. Relative paths start at the folder. A pipe in ``wav.scp`` is
+    not run, and refused.
 
-    Arguments
-    ---------
-    path : str or path-like
-        The folder.
-
-    Yields
-    ------
-    dict
-        Record with ID, wav, duration, split, rttm (the annotation's file: an
-        RTTM, or Kaldi's ``segments``) and uem (its file, or empty).
-
-    Raises
-    ------
-    ValueError
-        When a recording or its annotation is missing, a speaker overlaps
-        itself, or a segment is past the end of the recording; the message
-        names the file, and the line if there is one. A pipe in ``wav.scp`` is
-        not run, and refused.
-
-    Example
-    -------
-    >>> import numpy as np, soundfile
-    >>> folder = getfixture("tmp_path") / "train"
-    >>> folder.mkdir()
-    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(16000)), 8000)
-    >>> _ = (folder / "wav.scp").write_text("talk a.wav\\n")
-    >>> line = "SPEAKER talk 1 0.5 1.25 <NA> <NA> anna <NA> <NA>"
-    >>> _ = (folder / "rttm").write_text(line)
-    >>> [(r["ID"], r["split"]) for r in kaldi_folders(folder)]
-    [('talk', 'train')]
+    Records have ID, wav, duration, split, rttm (the annotation's file: an RTTM,
+    or Kaldi's ``segments``) and uem (its file, or empty). A speaker that
+    overlaps itself, or a segment past the end of its recording, is an error.
     """
     path = Path(path).absolute()
     folders = [path]
@@ -85,28 +57,6 @@ def rttm_table(path):
     and ``uem``. Relative paths start at the CSV's folder or at one of its
     parents. Without ``id`` the recording's name is that of its file, and
     without ``uem`` a UEM file beside the RTTM is taken.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The CSV, or a folder that holds ``manifest.csv``.
-
-    Yields
-    ------
-    dict
-        Records as of ``kaldi_folders``.
-
-    Raises
-    ------
-    ValueError
-        As ``kaldi_folders``.
-
-    Example
-    -------
-    >>> list(rttm_table("nowhere.csv"))
-    Traceback (most recent call last):
-    ...
-    ValueError: nowhere.csv: there is no such table
     """
     yield from _checked(_listed(Path(find_table(path)).absolute()))
 
@@ -116,32 +66,6 @@ def rttm_beside(path):
 
     An RTTM file differs from its recording in the suffix, and so does a UEM
     file, if there is one. The folder is a split, and its name begins with it.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The folder.
-
-    Yields
-    ------
-    dict
-        Records as of ``kaldi_folders``.
-
-    Raises
-    ------
-    ValueError
-        As ``kaldi_folders``.
-
-    Example
-    -------
-    >>> import numpy as np, soundfile
-    >>> folder = getfixture("tmp_path") / "test"
-    >>> folder.mkdir()
-    >>> soundfile.write(folder / "talk.wav", np.sin(np.arange(16000)), 8000)
-    >>> line = "SPEAKER talk 1 0.5 1.25 <NA> <NA> anna <NA> <NA>"
-    >>> _ = (folder / "talk.rttm").write_text(line)
-    >>> [record["ID"] for record in rttm_beside(folder)]
-    ['talk']
     """
     yield from _checked(_pairs(Path(path).absolute()))
 

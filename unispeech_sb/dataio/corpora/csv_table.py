@@ -63,7 +63,7 @@ def csv_table(
     ------
     dict
         One record per row, in order; without ``duration`` where the table
-        does not tell it.
+        has none.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def _split_of(name, split_names):
 
 
 def _seconds(key, text):
-    """Read a time, which has to be a number from 0 on, or empty."""
+    """Reads a time, which has to be a number from 0 on, or empty."""
     if text == "":
         return None
     try:
@@ -202,7 +202,7 @@ def _seconds(key, text):
 
 
 def _stretch(wav, duration, start, stop):
-    """Turn the times of a row, in seconds, into those of a record."""
+    """Turns the times of a row, in seconds, into those of a record."""
     if start is None and stop is None:
         return {} if duration is None else {"duration": duration}
     num_samples, rate = read_header(wav)
@@ -220,7 +220,7 @@ def _stretch(wav, duration, start, stop):
 
 
 def _name_utterance(name, record):
-    """Make an ID of a path as the table gives it, and of the stretch."""
+    """Makes an ID of a path as the table gives it, and of the stretch."""
     stem = os.path.splitext(name)[0].strip("/").replace("/", "_")
     if "start" in record:
         return f"{stem}_{record['start']}_{record['stop']}"

@@ -14,12 +14,7 @@ import numpy as np
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import read_header
 
-__all__ = [
-    "fairseq_manifests",
-    "find_vocabulary",
-    "read_fairseq_units",
-    "write_fairseq_units",
-]
+__all__ = ["find_vocabulary", "read_fairseq_units", "write_fairseq_units"]
 
 _PREFIXES = {"train": "train", "val": "valid", "dev": "valid", "test": "test"}
 _UNIT_SPLITS = {
@@ -41,49 +36,18 @@ def is_fairseq_manifests(folder):
 
 
 def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
-    """Reads the records of fairseq's manifests.
+    """Reads the records of fairseq's manifests, with phones.
+
+    The paths of a table start at ``wav_root``, or at the folder that its first
+    line names; where there is no such ``.wav``, a ``.flac`` or ``.mp3`` is
+    taken, as of Common Voice's ``clips``. ``labels`` are "id"; "sep" or
+    "share", of all languages' vocabularies; or "phone", spelt ones. What the
+    indices mean is in the ``vocabulary``, by ``find_vocabulary`` when omitted.
 
     Each line of labels goes with the line of the table that it stands for,
     whichever recordings are left out later. (The authors' reader counts those
     from 1 and labels from 0, so that there each one that is left out gives
     its label to the recording before.)
-
-    Arguments
-    ---------
-    folder : str or path-like
-        With ``train*.tsv``, ``val*.tsv`` or ``dev*.tsv``, and ``test*.tsv``.
-    wav_root : str or path-like, optional
-        The folder that the tables' paths start at; the one that their first
-        lines name when omitted. Where there is no such ``.wav``, a ``.flac``
-        or ``.mp3`` is taken, as of Common Voice's ``clips``.
-    labels : str
-        Which labels: ``id``; ``sep`` or ``share``, of all languages'
-        vocabularies; or ``phone``, spelt ones.
-    vocabulary : str or path-like, optional
-        What the indices mean; by ``find_vocabulary`` when omitted.
-
-    Yields
-    ------
-    dict
-        Record with ID, wav, split and phones, a space between phones and
-        nothing more between words, in the order of the tables.
-
-    Raises
-    ------
-    ValueError
-        When a line is no recording or has no label of its own, an index is
-        not in the vocabulary, or there are two tables of a split; the
-        message names file and line.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "a.wav").touch()
-    >>> _ = (folder / "train_16k.tsv").write_text("WAV_PATH\\na.wav\\t9\\n")
-    >>> _ = (folder / "train_16k.id").write_text("1 0 \\n")
-    >>> _ = (folder / "vocab.json").write_text('{"aɪ": 0, "h": 1}')
-    >>> [r["phones"] for r in fairseq_manifests(folder, wav_root=folder)]
-    ['h aɪ']
     """
     folder = Path(folder).absolute()
     path = vocabulary or find_vocabulary(folder, labels)
@@ -100,32 +64,7 @@ def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
 
 
 def find_vocabulary(folder, labels="id"):
-    """Finds the vocabulary that the authors ship with their labels.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        The folder of a language, or ``mtl``.
-    labels : str
-        As for ``fairseq_manifests``.
-
-    Returns
-    -------
-    pathlib.Path or None
-        The JSON file; None for labels that are spelt.
-
-    Raises
-    ------
-    FileNotFoundError
-        When it is not where the authors put it.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "phonesMatches_reduced.json").touch()
-    >>> find_vocabulary(folder).name
-    'phonesMatches_reduced.json'
-    """
+    """Finds the vocabulary beside the authors' labels; None of spelt ones."""
     folder = Path(folder)
     if labels == _PHONES:
         return None
@@ -138,35 +77,10 @@ def find_vocabulary(folder, labels="id"):
 
 
 def write_fairseq_units(folder, records, units, num_units):
-    """Writes recordings and units for fairseq.
+    """Writes recordings and units for fairseq: X.tsv, X.km, dict.km.txt.
 
-    Arguments
-    ---------
-    folder : str or path-like
-        The folder; made if needed.
-    records : list of dict
-        Utterance records of whole files: fairseq knows no stretches.
-    units : iterable of numpy.ndarray
-        Units of each record, in the same order, int, [T]; taken one by one.
-    num_units : int
-        Number of units K.
-
-    Raises
-    ------
-    ValueError
-        When a record stands for a stretch of its file.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(800)), 16000)
-    >>> record = {"wav": str(folder / "a.wav"), "split": "train"}
-    >>> write_fairseq_units(folder, [record], [np.array([3, 0])], 4)
-    >>> (folder / "train.tsv").read_text().split("\\n")[1:]
-    ['a.wav\\t800', '']
-    >>> (folder / "train.km").read_text()
-    '3 0\\n'
+    ``units`` are taken one by one, int, [T]. The records have to be of whole
+    files: fairseq knows no stretches.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,45 +115,12 @@ def _check_whole(record):
 
 
 def read_fairseq_units(folder, wav_root=None, labels="km"):
-    """Reads recordings and units that fairseq's tools have written.
+    """Reads recordings and units of fairseq's tools, for ``write_units``.
 
-    ``write_units`` turns them into a folder of units.
-
-    Arguments
-    ---------
-    folder : str or path-like
-        With ``train.tsv``, ``train.km`` and so on, and ``dict.km.txt``.
-    wav_root : str or path-like, optional
-        The folder that the tables' paths start at; the one that their first
-        lines name when omitted.
-    labels : str
-        Suffix of the files of units, and middle of the dictionary's name.
-
-    Returns
-    -------
-    records : list of dict
-        ID, wav, duration and split.
-    units : list of numpy.ndarray
-        Units of each, as the lines say them, int64, [T].
-    num_units : int
-        Number of units in the dictionary.
-
-    Raises
-    ------
-    ValueError
-        When a file is missing, there is not one line for each recording, or a
-        line has anything but units of the dictionary; the message names file
-        and line.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", np.sin(np.arange(800)), 16000)
-    >>> record = {"wav": str(folder / "a.wav"), "split": "train"}
-    >>> write_fairseq_units(folder, [record], [np.array([3, 0])], 4)
-    >>> read_fairseq_units(folder)[1:]
-    ([array([3, 0])], 4)
+    In ``folder`` are train.tsv, train.km and so on, and dict.km.txt, where
+    "km" may be another name of ``labels``. Returned are records (ID, wav,
+    duration and split), the units of each, int64, [T], and their number in
+    the dictionary.
     """
     folder = Path(folder)
     known = _read_dictionary(folder / f"dict.{labels}.txt")

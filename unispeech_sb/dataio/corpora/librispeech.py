@@ -31,7 +31,7 @@ def librispeech(folder, subsets=None):
     ------
     dict
         Record with ID, wav, split, spk_id and wrd (the text), in the order
-        of the paths; without ``duration``, which the tree does not tell.
+        of the paths; without ``duration``, which the tree does not have.
 
     Raises
     ------

@@ -15,7 +15,10 @@ __all__ = ["phone_records", "phone_vocabulary"]
 
 logger = get_logger(__name__)
 
-_OWN_KEYS = ("data_folder", "wav_root", "lexicon", "phones_table", "espeak")
+_OWN_KEYS = (
+    *("data_folder", "corpus", "wav_root"),
+    *("lexicon", "phones_table", "espeak"),
+)
 """What may differ between languages."""
 _NUM_NAMED = 10  # words that an error names before it only counts
 

@@ -43,7 +43,7 @@ def speech_commands(
     preset="superb",
     test_folder=None,
 ):
-    """Read the records of a Speech Commands folder.
+    """Reads the records of a Speech Commands folder.
 
     Preset "superb" is what the published numbers are made of: v0.01, 12
     classes, train and valid by a hash of the speaker, its share of 10 to 20 %
@@ -128,7 +128,7 @@ def is_speech_commands(path):
 
 
 def class_balanced_weights(records):
-    """Weigh records so that every class is drawn equally often.
+    """Weighs records so that every class is drawn equally often.
 
     Arguments
     ---------
@@ -155,7 +155,7 @@ def class_balanced_weights(records):
 
 
 def _check_choices(version, num_classes, preset, test_folder):
-    """Raise on choices that do not exist or do not go together."""
+    """Raises on choices that do not exist or do not go together."""
     if version not in WORDS:
         raise ValueError(f"expected version v0.01 or v0.02, got {version!r}")
     if preset not in ("superb", "clean"):
@@ -184,7 +184,7 @@ def _check_choices(version, num_classes, preset, test_folder):
 
 
 def _check_folder(folder, archive, labels):
-    """Raise unless a folder has one sub-folder with clips per label."""
+    """Raises unless a folder has one sub-folder with clips per label."""
     archive = f"speech_commands_{archive}.tar.gz"
     if not os.path.isdir(folder):
         raise ValueError(f"{folder}: no such folder, unpack {archive} there")
@@ -209,12 +209,12 @@ def _check_folder(folder, archive, labels):
 
 
 def _wavs(folder):
-    """List the recordings of a folder, sorted."""
+    """Lists the recordings of a folder, sorted."""
     return sorted(n for n in os.listdir(folder) if n.endswith(".wav"))
 
 
 def _clip(folder, word, name, split):
-    """Make the record of one clip; its label is the word."""
+    """Makes the record of one clip; its label is the word."""
     speaker, mark, _ = name.partition("_nohash_")
     return {
         "ID": f"{word}_{name.removesuffix('.wav')}",
@@ -227,13 +227,13 @@ def _clip(folder, word, name, split):
 
 
 def _as_unknown(record):
-    """Relabel the clip of a word that is no command."""
+    """Relabels the clip of a word that is no command."""
     known = record["label"] in COMMANDS
     return record if known else {**record, "label": UNKNOWN}
 
 
 def _superb_clips(folder):
-    """Read all clips but those of the speakers that SUPERB discards."""
+    """Reads all clips but those of the speakers that SUPERB discards."""
     for word in WORDS["v0.01"]:
         for name in _wavs(os.path.join(folder, word)):
             percent = _hash_percent(name)
@@ -243,14 +243,14 @@ def _superb_clips(folder):
 
 
 def _hash_percent(name):
-    """Place a speaker between 0 and 100, as Warden's split does."""
+    """Places a speaker between 0 and 100, as Warden's split does."""
     speaker = name.partition("_nohash_")[0]
     digest = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
     return digest % _HASH_MODULUS * (100.0 / (_HASH_MODULUS - 1))
 
 
 def _clean_clips(folder, version):
-    """Read all clips, split by the official lists."""
+    """Reads all clips, split by the official lists."""
     split_of = _read_lists(folder, version)
     for word in WORDS[version]:
         for name in _wavs(os.path.join(folder, word)):
@@ -265,7 +265,7 @@ def _clean_clips(folder, version):
 
 
 def _read_lists(folder, version):
-    """Read which clips are valid and which are test."""
+    """Reads which clips are valid and which are test."""
     split_of = {}
     for split, name in _LISTS.items():
         path = os.path.join(folder, name)
@@ -280,14 +280,14 @@ def _read_lists(folder, version):
 
 
 def _clips_per_command(clips):
-    """Average how many clips of a split one command has."""
+    """Averages how many clips of a split one command has."""
     splits = (c["split"] for c in clips if c["label"] in COMMANDS)
     counts = collections.Counter(splits)
     return {split: round(counts[split] / len(COMMANDS)) for split in SPLITS}
 
 
 def _noise_recordings(folder):
-    """List name and path of the noise recordings."""
+    """Lists name and path of the noise recordings."""
     folder = os.path.join(folder, _BACKGROUND)
     names = _wavs(folder) if os.path.isdir(folder) else []
     if not names:
@@ -299,7 +299,7 @@ def _noise_recordings(folder):
 
 
 def _silence(name, wav, split):
-    """Make the record of a noise recording."""
+    """Makes the record of a noise recording."""
     return {
         "ID": f"{split}{SILENCE}{name}",
         "wav": wav,
@@ -311,14 +311,14 @@ def _silence(name, wav, split):
 
 
 def _whole_recordings(folder):
-    """Give every noise recording to train and to valid, as SUPERB does."""
+    """Gives every noise recording to train and to valid, as SUPERB does."""
     for split in ("train", "valid"):
         for name, wav in _noise_recordings(folder):
             yield _silence(name, wav, split)
 
 
 def _stretches(folder, counts):
-    """Cut 1 s stretches; no sample of a recording is in two splits."""
+    """Cuts 1 s stretches; no sample of a recording is in two splits."""
     parts = {split: [] for split in SPLITS}
     for name, wav in _noise_recordings(folder):
         num_samples, rate = read_header(wav)
@@ -337,7 +337,7 @@ def _stretches(folder, counts):
 
 
 def _spread(split, parts, count):
-    """Spread stretches evenly over a split's parts of the recordings."""
+    """Spreads stretches evenly over a split's parts of the recordings."""
     total = sum(stop - start for *_, start, stop in parts)
     before = 0
     for name, wav, rate, start, stop in parts:
@@ -351,7 +351,7 @@ def _spread(split, parts, count):
 
 
 def _test_archive(folder, version):
-    """Read the separate test archive, whose folders are the 12 classes."""
+    """Reads the separate test archive, whose folders are the 12 classes."""
     labels = (*COMMANDS, UNKNOWN, SILENCE)
     _check_folder(folder, f"test_set_{version}", labels)
     for label in labels:

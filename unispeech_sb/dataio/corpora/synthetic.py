@@ -20,7 +20,7 @@ from unispeech_sb.dataio.manifest import SPLITS
 from unispeech_sb.dataio.speakers import split_share
 from unispeech_sb.dataio.units import SPANS
 
-__all__ = ["aligned_sentences", "synthetic_keywords", "synthetic_sentences"]
+__all__ = ["synthetic_sentences"]
 
 _KEYWORDS = tuple("yes no up down left right on off stop go".split())
 # Counts up when the same arguments come to mean other audio.
@@ -65,36 +65,9 @@ def synthetic_keywords(
 ):
     """Speaks each word with each voice; no two splits share a voice.
 
-    Nothing is spoken when the same arguments were used on the folder before.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where to keep corpora. Each set of arguments has its own sub-folder.
-    words : iterable of str, optional
-        The keywords.
-    num_voices : tuple of int, optional
-        Voices of train, valid and test.
-    seed : int, optional
-        Seed of the voices.
-
-    Returns
-    -------
-    list of dict
-        Records with ID, wav, duration (s), spk_id, label (the word), split,
-        wrd (the word) and phn (its phones).
-
-    Raises
-    ------
-    ValueError
-        If there are no words, one comes twice or cannot be spoken.
-
-    Example
-    -------
-    >>> folder = getfixture("tmpdir")
-    >>> records = synthetic_keywords(folder, ["yes", "no"], (1, 0, 0))
-    >>> [(record["label"], record["phn"]) for record in records]
-    [('yes', 'j ɛ s'), ('no', 'n oː')]
+    ``num_voices`` are of train, valid and test. Nothing is spoken when the same
+    arguments were used on the folder before. Records have ID, wav, duration
+    (s), spk_id, label (the word), split, wrd (the word) and phn (its phones).
     """
     words = list(words)
     if not words or len(set(words)) < len(words):
@@ -172,40 +145,9 @@ def synthetic_sentences(
 def aligned_sentences(
     folder, num_sentences=(200, 40, 40), num_voices=(20, 5, 5), seed=0
 ):
-    """Speaks sentences, as ``synthetic_sentences`` does, and keeps the times.
+    """Speaks sentences as ``synthetic_sentences`` does, and keeps the times.
 
-    Nothing is spoken when the same arguments were used on the folder before.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where to keep corpora. Each set of arguments has its own sub-folder.
-    num_sentences : tuple of int, optional
-        Sentences of train, valid and test; no two splits share one.
-    num_voices : tuple of int, optional
-        Voices of train, valid and test, which take turns; no two splits share
-        one.
-    seed : int, optional
-        Seed of sentences and voices.
-
-    Returns
-    -------
-    list of dict
-        Records with ID, wav, duration (s), spk_id, split, wrd (the words),
-        phn (the phones, space separated) and phone_spans, see ``read_spans``.
-
-    Raises
-    ------
-    ValueError
-        When a split has sentences but no voice, or there are not as many
-        sentences or voices.
-
-    Example
-    -------
-    >>> folder = getfixture("tmpdir")
-    >>> record = aligned_sentences(folder, (1, 0, 0), (1, 0, 0))[0]
-    >>> len(json.loads(record["phone_spans"])) == len(record["phn"].split())
-    True
+    The records have no label, but the column phone_spans, see ``read_spans``.
     """
 
     def clips():

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["voxceleb", "voxceleb_identification"]
+__all__ = ["voxceleb"]
 
 _PARTS = {"1": "train", "2": "valid", "3": "test"}
 """Numbers of the identification split."""
@@ -47,7 +47,7 @@ def voxceleb(folder):
     ------
     dict
         Record with ID, wav, split, spk_id and label (the speaker too), in the
-        order of the IDs; without ``duration``, which the tree does not tell.
+        order of the IDs; without ``duration``, which the tree does not have.
         The ID is what VoxCeleb's own lists say, ``id10001/<video>/00001.wav``,
         in whatever format the file is.
 
@@ -76,37 +76,10 @@ def voxceleb(folder):
 def voxceleb_identification(folder, split_file=None):
     """Reads the records of VoxCeleb1's identification split (SUPERB SID).
 
-    Arguments
-    ---------
-    folder : str or path-like
-        As for ``voxceleb``; all speakers of the split have to be there.
-    split_file : str or path-like, optional
-        ``iden_split.txt`` (``veri_test_class.txt`` at SUPERB): lines of 1, 2
-        or 3 (train, valid, test) and a recording. The one in the folder when
-        omitted.
-
-    Yields
-    ------
-    dict
-        Records as of ``voxceleb``, in the order of the lines; recordings that
-        the split does not name are left out.
-
-    Raises
-    ------
-    ValueError
-        When the split file is missing, empty, or has a line that is no such
-        pair, names a recording twice or one that is not in the folder; the
-        message names file and line. Also as for ``voxceleb``.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "id10001" / "video").mkdir(parents=True)
-    >>> (folder / "id10001" / "video" / "00001.wav").touch()
-    >>> lines = "2 id10001/video/00001.wav\\n"
-    >>> _ = (folder / "iden_split.txt").write_text(lines)
-    >>> [record["split"] for record in voxceleb_identification(folder)]
-    ['valid']
+    ``split_file`` is ``iden_split.txt`` (``veri_test_class.txt`` at SUPERB),
+    the one in the folder when omitted: lines of 1, 2 or 3 (train, valid, test)
+    and a recording, which has to be in the folder. Records are in the order of
+    the lines; recordings that the split does not name are left out.
     """
     file = Path(folder, "iden_split.txt" if split_file is None else split_file)
     if not file.is_file():
