@@ -5,6 +5,7 @@ sentence that names the file when something is wrong with it.
 import functools
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -32,13 +33,13 @@ class AudioError(ValueError):
 
 
 def read_audio(
-    path,
-    start=None,
-    stop=None,
-    sample_rate=16000,
-    min_samples=400,
-    allow_silence=False,
-):
+    path: str | Path,
+    start: int | None = None,
+    stop: int | None = None,
+    sample_rate: int = 16000,
+    min_samples: int = 400,
+    allow_silence: bool = False,
+) -> torch.Tensor:
     """Read a recording, or a stretch of it, as one channel at one rate.
 
     Several channels are averaged and other rates resampled by SpeechBrain's
@@ -87,13 +88,13 @@ def read_audio(
 
 
 def check_audio(
-    path,
-    start=None,
-    stop=None,
-    sample_rate=16000,
-    min_samples=400,
-    allow_silence=False,
-):
+    path: str | Path,
+    start: int | None = None,
+    stop: int | None = None,
+    sample_rate: int = 16000,
+    min_samples: int = 400,
+    allow_silence: bool = False,
+) -> float:
     """Check a recording as ``read_audio`` does, without resampling it.
 
     Arguments
@@ -134,7 +135,7 @@ def check_audio(
     return len(samples) / rate
 
 
-def read_header(path):
+def read_header(path: str | Path) -> tuple[int, int]:
     """Read how long a recording is, without decoding it.
 
     Arguments

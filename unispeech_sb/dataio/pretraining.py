@@ -3,8 +3,10 @@ or with nothing, the same in a run that was stopped and goes on.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -24,6 +26,7 @@ from unispeech_sb.dataio.samplers import (
     dynamic_batches,
     numbered_generator,
 )
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.dataio.units import cut_units, read_about, units_of
 
 logger = get_logger(__name__)
@@ -33,7 +36,7 @@ NUM_SPECIALS = 4
 ``<s> <pad> </s> <unk>``, never targets."""
 
 
-class SpeechCrops(Dataset):
+class SpeechCrops(Dataset[dict[str, Any]]):
     """Utterances, each batch cut to one length where that is wanted.
 
     An item's number says which pass it is of too: ``number // len(self)``.
@@ -95,10 +98,10 @@ class SpeechCrops(Dataset):
         self.sample_rate = sample_rate
         self.seed = seed
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> dict[str, Any]:
         """Reads an item by itself.
 
         Arguments
@@ -113,7 +116,7 @@ class SpeechCrops(Dataset):
         """
         return self.__getitems__([number])[0]
 
-    def __getitems__(self, numbers):
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Reads a batch, as torch's loader asks for it.
 
         Arguments
@@ -236,7 +239,7 @@ def phone_targets(tokenizer, column):
     return lambda row: torch.tensor(tokenizer.targets(row[column]))
 
 
-def unlabelled_records(hparams):
+def unlabelled_records(hparams: dict[str, Any]) -> list[dict[str, Any]]:
     """Reads the recordings of one or several folders.
 
     Arguments
@@ -269,7 +272,7 @@ def unlabelled_records(hparams):
     folders = hparams["data_folder"]
     if not isinstance(folders, (list, tuple)):
         folders = [folders]
-    records = []
+    records: list[dict[str, Any]] = []
     for folder in folders:
         records += read_corpus("pretraining", hparams, folder)
     if any(record["split"] == "valid" for record in records):
@@ -293,7 +296,9 @@ def _split_valid(records, share, seed):
     ]
 
 
-def pretraining_datasets(hparams, tokenizer=None):
+def pretraining_datasets(
+    hparams: dict[str, Any], tokenizer: CTCTokenizer | None = None
+) -> dict[str, Any]:
     """Builds the datasets of a pre-training and their batches.
 
     Arguments

@@ -6,8 +6,10 @@ names (the authors' simple_kmeans).
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +42,12 @@ def is_fairseq_manifests(folder):
     return any(_is_table(path) for path, _ in _tables(Path(folder)))
 
 
-def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
+def fairseq_manifests(
+    folder: str | Path,
+    wav_root: str | Path | None = None,
+    labels: str = "id",
+    vocabulary: str | Path | None = None,
+) -> Iterator[dict[str, Any]]:
     """Reads the records of fairseq's manifests.
 
     Each line of labels goes with the line of the table that it stands for,
@@ -99,7 +106,7 @@ def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
             }
 
 
-def find_vocabulary(folder, labels="id"):
+def find_vocabulary(folder: str | Path, labels: str = "id") -> Path | None:
     """Finds the vocabulary that the authors ship with their labels.
 
     Arguments
@@ -137,7 +144,12 @@ def find_vocabulary(folder, labels="id"):
     return _first_file(places, "its vocabulary")
 
 
-def write_fairseq_units(folder, records, units, num_units):
+def write_fairseq_units(
+    folder: str | Path,
+    records: Sequence[dict[str, Any]],
+    units: Iterable[np.ndarray],
+    num_units: int,
+) -> None:
     """Writes recordings and units for fairseq.
 
     Arguments
@@ -200,7 +212,9 @@ def _check_whole(record):
         )
 
 
-def read_fairseq_units(folder, wav_root=None, labels="km"):
+def read_fairseq_units(
+    folder: str | Path, wav_root: str | Path | None = None, labels: str = "km"
+) -> tuple[list[dict[str, Any]], list[np.ndarray], int]:
     """Reads recordings and units that fairseq's tools have written.
 
     ``write_units`` turns them into a folder of units.
