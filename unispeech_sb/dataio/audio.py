@@ -5,6 +5,7 @@ sentence that names the file when something is wrong with it.
 import functools
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -34,13 +35,13 @@ class AudioError(ValueError):
 
 
 def read_audio(
-    path,
-    start=None,
-    stop=None,
-    sample_rate=16000,
-    min_samples=400,
-    allow_silence=False,
-):
+    path: str | Path,
+    start: int | None = None,
+    stop: int | None = None,
+    sample_rate: int = 16000,
+    min_samples: int = 400,
+    allow_silence: bool = False,
+) -> torch.Tensor:
     """Reads a recording, or a stretch of it, as one channel at one rate.
 
     Several channels are averaged and other rates resampled by SpeechBrain's
@@ -89,13 +90,13 @@ def read_audio(
 
 
 def check_audio(
-    path,
-    start=None,
-    stop=None,
-    sample_rate=16000,
-    min_samples=400,
-    allow_silence=False,
-):
+    path: str | Path,
+    start: int | None = None,
+    stop: int | None = None,
+    sample_rate: int = 16000,
+    min_samples: int = 400,
+    allow_silence: bool = False,
+) -> float:
     """Checks a recording as ``read_audio`` does; gives its seconds."""
     samples, rate = _decode(path, start, stop)
     _check_samples(path, samples, allow_silence)
@@ -103,7 +104,7 @@ def check_audio(
     return len(samples) / rate
 
 
-def read_header(path):
+def read_header(path: str | Path) -> tuple[int, int]:
     """Reads how long a recording is, without decoding it.
 
     Arguments

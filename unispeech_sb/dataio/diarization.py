@@ -3,9 +3,11 @@ with who is active in each frame.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchaudio
@@ -46,7 +48,9 @@ _NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _STAGES = {"valid": Stage.VALID, "test": Stage.TEST}
 
 
-def mixture_recordings(conversations, hparams):
+def mixture_recordings(
+    conversations: Iterable[dict[str, Any]], hparams: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Chooses the recordings that simulated mixtures are made of.
 
     Speakers of the validation and test sets are left out: these are of unseen
@@ -104,7 +108,9 @@ def mixture_recordings(conversations, hparams):
     return check_records(kept, hparams["skip_bad_files"])
 
 
-def diarization_datasets(hparams):
+def diarization_datasets(
+    hparams: dict[str, Any],
+) -> dict[str, Dataset[dict[str, Any]]]:
     """Builds the datasets: waveform, activity and speakers of each chunk.
 
     Training chunks are at random places, but for SUPERB's. With ``simulated``
@@ -305,7 +311,7 @@ def chunk_rows(rows, chunk_s=None):
     return chunks
 
 
-class TrainingChunks(Dataset):
+class TrainingChunks(Dataset[dict[str, Any]]):
     """What is trained on: chunks of recordings, and simulated mixtures.
 
     An item's number says which pass it is of too: ``number // len(self)``.
@@ -334,7 +340,7 @@ class TrainingChunks(Dataset):
         self.num_simulated = num_simulated
         self.seed = seed
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows) + self.num_simulated
 
     def __getitem__(self, number):

@@ -1,5 +1,8 @@
 """Label encoders that refuse damaged files and decode without warnings."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import (
     mark_as_transfer,
@@ -25,7 +28,7 @@ class LabelEncoder(CategoricalEncoder):
     """
 
     @classmethod
-    def from_labels(cls, labels):
+    def from_labels(cls, labels: Sequence[str]) -> "LabelEncoder":
         """Makes the encoder of an ordered list.
 
         Arguments
@@ -56,7 +59,7 @@ class LabelEncoder(CategoricalEncoder):
         return encoder
 
     @classmethod
-    def read_labels(cls, path):
+    def read_labels(cls, path: str | Path) -> list[str]:
         """Reads the labels of a file by index.
 
         Arguments
@@ -74,7 +77,7 @@ class LabelEncoder(CategoricalEncoder):
         return [encoder.ind2lab[index] for index in range(len(encoder))]
 
     @mark_as_transfer
-    def load_strict(self, path):
+    def load_strict(self, path: str | Path) -> None:
         """Loads a file that must be there and whole.
 
         Arguments

@@ -9,8 +9,10 @@ whole file is meant), ``spk_id``, ``label`` and further str columns.
 import csv
 import os
 import re
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
@@ -36,7 +38,11 @@ _FIRST_COLUMNS = ("ID", "duration", "wav", "start", "stop")
 _NUM_NAMED = 10  # bad files that an error names before it only counts
 
 
-def write_manifests(records, folder, required_splits=("train", "valid")):
+def write_manifests(
+    records: Iterable[dict[str, Any]],
+    folder: str | Path,
+    required_splits: Sequence[str] = ("train", "valid"),
+) -> dict[str, str]:
     """Writes one SpeechBrain CSV per split, all of them or none.
 
     Arguments
@@ -70,15 +76,15 @@ def write_manifests(records, folder, required_splits=("train", "valid")):
     >>> read_manifest(paths["train"])[0]["duration"]
     1.0
     """
-    by_split = {split: [] for split in SPLITS}
-    seen = set()
+    by_split: dict[str, list[dict[str, Any]]] = {s: [] for s in SPLITS}
+    seen: set[str] = set()
     for record in records:
         _check_record(record, seen)
         by_split[record["split"]].append(record)
     for split in required_splits:
         if not by_split[split]:
-            paths = [r["wav"] for found in by_split.values() for r in found]
-            where = f"{os.path.commonpath(paths)}: " if paths else ""
+            wavs = [r["wav"] for found in by_split.values() for r in found]
+            where = f"{os.path.commonpath(wavs)}: " if wavs else ""
             raise ValueError(
                 f"{where}expected records of the split {split!r}, got none"
             )
@@ -132,7 +138,7 @@ def _write_rows(file, records):
     writer.writerows(records)
 
 
-def read_manifest(path):
+def read_manifest(path: str | Path) -> list[dict[str, Any]]:
     """Reads a CSV that ``write_manifests``, or a SpeechBrain recipe, wrote.
 
     Arguments
@@ -168,7 +174,7 @@ def read_manifest(path):
     return records
 
 
-def read_splits(folder):
+def read_splits(folder: str | Path) -> list[dict[str, Any]]:
     """Reads the manifests of a folder.
 
     Arguments
@@ -250,7 +256,11 @@ def _read_numbers(row, where):
     return {**row, **numbers}
 
 
-def filter_by_duration(records, min_s=0.0, max_s=float("inf")):
+def filter_by_duration(
+    records: Iterable[dict[str, Any]],
+    min_s: float = 0.0,
+    max_s: float = float("inf"),
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Parts records by duration, limits included.
 
     Arguments
@@ -276,14 +286,17 @@ def filter_by_duration(records, min_s=0.0, max_s=float("inf")):
     >>> [record["ID"] for record in dropped]
     ['b']
     """
-    kept, dropped = [], []
+    kept: list[dict[str, Any]] = []
+    dropped: list[dict[str, Any]] = []
     for record in records:
         inside = min_s <= record["duration"] <= max_s
         (kept if inside else dropped).append(record)
     return kept, dropped
 
 
-def check_records(records, skip_bad_files=False):
+def check_records(
+    records: Iterable[dict[str, Any]], skip_bad_files: bool = False
+) -> list[dict[str, Any]]:
     """Decodes every recording once, and fill in durations that are missing.
 
     A recording labelled ``_silence_`` may be silent; others may not.
@@ -353,7 +366,11 @@ def _describe_bad(reasons, num_records):
     )
 
 
-def usable_records(records, max_s, skip_bad_files=False):
+def usable_records(
+    records: Iterable[dict[str, Any]],
+    max_s: float,
+    skip_bad_files: bool = False,
+) -> list[dict[str, Any]]:
     """Checks recordings and leaves out the long ones, saying how many.
 
     Arguments

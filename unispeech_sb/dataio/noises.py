@@ -35,7 +35,9 @@ def find_recordings(folder):
     return files
 
 
-def prepare_noises(folder, output_folder, piece_s=None):
+def prepare_noises(
+    folder: str | Path, output_folder: str | Path, piece_s: float | None = None
+) -> Path:
     """Copies recordings as 16 kHz mono and lists them, once.
 
     SpeechBrain's own ``prepare_csv`` makes such a list too, but writes the

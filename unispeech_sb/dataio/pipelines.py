@@ -3,6 +3,7 @@
 """
 
 import functools
+from typing import Any
 
 import torch
 from speechbrain.utils.data_pipeline import provides, takes
@@ -132,7 +133,9 @@ def text_pipeline(tokenizer, key="wrd"):
     return provides("text", "tokens")(takes(key)(encode))
 
 
-def fit_label_encoder(datasets, key="label"):
+def fit_label_encoder(
+    datasets: dict[str, Any], key: str = "label"
+) -> LabelEncoder:
     """Builds the encoder of the training labels, in sorted order.
 
     Arguments

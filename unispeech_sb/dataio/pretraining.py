@@ -3,8 +3,10 @@ or with nothing, the same in a run that was stopped and goes on.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -24,6 +26,7 @@ from unispeech_sb.dataio.samplers import (
     dynamic_batches,
     numbered_generator,
 )
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.dataio.units import cut_units, read_about, units_of
 
 __all__ = ["NUM_SPECIALS", "pretraining_datasets", "unlabelled_records"]
@@ -35,7 +38,7 @@ NUM_SPECIALS = 4
 ``<s> <pad> </s> <unk>``, never targets."""
 
 
-def unlabelled_records(hparams):
+def unlabelled_records(hparams: dict[str, Any]) -> list[dict[str, Any]]:
     """Reads the recordings of one or several folders.
 
     Arguments
@@ -68,7 +71,7 @@ def unlabelled_records(hparams):
     folders = hparams["data_folder"]
     if not isinstance(folders, (list, tuple)):
         folders = [folders]
-    records = []
+    records: list[dict[str, Any]] = []
     for folder in folders:
         records += read_corpus("pretraining", hparams, folder)
     if any(record["split"] == "valid" for record in records):
@@ -76,7 +79,9 @@ def unlabelled_records(hparams):
     return _split_valid(records, hparams["valid_share"], hparams["seed"])
 
 
-def pretraining_datasets(hparams, tokenizer=None):
+def pretraining_datasets(
+    hparams: dict[str, Any], tokenizer: CTCTokenizer | None = None
+) -> dict[str, Any]:
     """Builds the datasets of a pre-training and their batches.
 
     Arguments
@@ -171,14 +176,14 @@ class SpeechCrops(Dataset):
         self.sample_rate = sample_rate
         self.seed = seed
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> dict[str, Any]:
         """Reads the item of a number: pass times length, plus place."""
         return self.__getitems__([number])[0]
 
-    def __getitems__(self, numbers):
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Reads a batch of numbers, as torch's loader asks for it.
 
         Items have ``id``, ``sig``, [N], and, with labels, ``targets``, [U].

@@ -4,10 +4,11 @@ Kaldi's ``segments`` with ``utt2spk``, and Audacity's labels.
 
 import math
 import os
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unispeech_sb.atomic import atomic
 
@@ -52,7 +53,7 @@ class Segment(NamedTuple):
     speaker: str
 
 
-def normalized(segments):
+def normalized(segments: Iterable[tuple[float, float, str]]) -> list[Segment]:
     """Sorts segments, and joins those of one speaker that overlap or touch.
 
     Arguments
@@ -70,7 +71,8 @@ def normalized(segments):
     >>> normalized([(2.0, 3.0, "anna"), (0.0, 2.0, "anna"), (1.0, 4.0, "ben")])
     [Segment(start=0.0, end=3.0, speaker='anna'), Segment(start=1.0, ...)]
     """
-    joined, latest = [], {}
+    joined: list[Segment] = []
+    latest: dict[str, int] = {}
     for segment in sorted(Segment(*segment) for segment in segments):
         place = latest.get(segment.speaker)
         if place is None or joined[place].end < segment.start:
@@ -81,7 +83,9 @@ def normalized(segments):
     return sorted(joined)
 
 
-def read_rttm(path, merge=False):
+def read_rttm(
+    path: str | Path, merge: bool = False
+) -> dict[str, list[Segment]]:
     """Reads the segments of the recordings in an RTTM file.
 
     Lines of other types than SPEAKER, comments (``;``) and empty lines are
@@ -117,7 +121,8 @@ def read_rttm(path, merge=False):
     >>> read_rttm(path)
     {'talk': [Segment(start=0.5, end=1.75, speaker='anna')]}
     """
-    lines, channels = {}, {}
+    lines: dict[str, list[Any]] = {}
+    channels: dict[str, str] = {}
     for where, fields in fields_of(path):
         if fields[0] not in _RTTM_TYPES:
             raise ValueError(
@@ -139,7 +144,10 @@ def read_rttm(path, merge=False):
     return _gathered(lines, merge)
 
 
-def write_rttm(path, annotations):
+def write_rttm(
+    path: str | Path,
+    annotations: Mapping[str, Iterable[tuple[float, float, str]]],
+) -> None:
     """Writes the segments of recordings as RTTM, whole or not at all.
 
     Arguments
@@ -173,7 +181,7 @@ def write_rttm(path, annotations):
     write_files({path: lines})
 
 
-def read_uem(path):
+def read_uem(path: str | Path) -> dict[str, list[tuple[float, float]]]:
     """Reads which stretches of recordings are to be scored.
 
     Arguments
@@ -200,7 +208,8 @@ def read_uem(path):
     >>> read_uem(path)
     {'talk': [(0.0, 30.0)]}
     """
-    stretches, channels = {}, {}
+    stretches: dict[str, list[Segment]] = {}
+    channels: dict[str, str] = {}
     for where, fields in fields_of(path):
         if len(fields) != 4:
             raise ValueError(
@@ -217,7 +226,9 @@ def read_uem(path):
     }
 
 
-def write_uem(path, stretches):
+def write_uem(
+    path: str | Path, stretches: Mapping[str, Iterable[tuple[float, float]]]
+) -> None:
     """Writes recording -> (start, end) in seconds, the stretches to score."""
     named = {
         recording: [(start, end, "stretch") for start, end in found]
@@ -230,7 +241,7 @@ def write_uem(path, stretches):
     write_files({path: lines})
 
 
-def read_audacity(path, merge=False):
+def read_audacity(path: str | Path, merge: bool = False) -> list[Segment]:
     """Reads the labels of a recording that Audacity exported: sorted segments.
 
     Lines have start, end and label, the speaker, with tabs between; those of
@@ -251,7 +262,9 @@ def read_audacity(path, merge=False):
     return _gathered({Path(path).stem: lines}, merge)[Path(path).stem]
 
 
-def write_audacity(path, segments):
+def write_audacity(
+    path: str | Path, segments: Iterable[tuple[float, float, str]]
+) -> None:
     """Writes segments as labels for Audacity, whole or not at all.
 
     Arguments
@@ -281,7 +294,9 @@ def write_audacity(path, segments):
     write_files({path: lines})
 
 
-def read_kaldi_segments(folder, merge=False):
+def read_kaldi_segments(
+    folder: str | Path, merge: bool = False
+) -> dict[str, list[Segment]]:
     """Reads the annotations of a Kaldi folder: recording -> sorted segments.
 
     It has ``segments`` (utterance, recording, start, end) and ``utt2spk``
@@ -292,7 +307,7 @@ def read_kaldi_segments(folder, merge=False):
         utterance: speaker
         for _, (utterance, speaker) in _utterances(speakers_file, 2)
     }
-    lines = {}
+    lines: dict[str, list[Any]] = {}
     for where, fields in _utterances(Path(folder) / "segments", 4):
         utterance, recording, start, end = fields
         if utterance not in speakers:
@@ -305,7 +320,10 @@ def read_kaldi_segments(folder, merge=False):
     return _gathered(lines, merge)
 
 
-def write_kaldi_segments(folder, annotations):
+def write_kaldi_segments(
+    folder: str | Path,
+    annotations: Mapping[str, Iterable[tuple[float, float, str]]],
+) -> None:
     """Writes ``segments`` and ``utt2spk`` of a Kaldi folder that is there.
 
     Utterances are named by speaker, recording, start and end in milliseconds,
@@ -335,7 +353,7 @@ def write_kaldi_segments(folder, annotations):
     )
 
 
-def read_annotations(path):
+def read_annotations(path: str | Path) -> dict[str, list[Segment]]:
     """Reads an RTTM file, or ``segments`` with ``utt2spk`` beside it.
 
     Recording -> list of Segment, as ``normalized`` gives it.
@@ -376,7 +394,7 @@ def read_seconds(field, where):
     return seconds
 
 
-def write_files(texts):
+def write_files(texts: Mapping[str | Path, Iterable[str]]) -> None:
     """Writes text files, path -> lines without ends; all of them or none."""
     with ExitStack() as files:
         for path, lines in texts.items():

@@ -2,7 +2,10 @@
 drawn orders, batches of similar length, and the batches of s3prl's SUPERB.
 """
 
+from typing import Any
+
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import Sampler
 
@@ -19,7 +22,7 @@ def numbered_generator(seed, number):
     return torch.Generator().manual_seed(state)
 
 
-class PassSampler(Sampler):
+class PassSampler(Sampler[Any]):
     """Items, or batches of them, in an order that is drawn anew in each pass.
 
     An epoch may be any number of items: passes follow one another, and each
@@ -48,7 +51,7 @@ class PassSampler(Sampler):
         self.pass_size = pass_size
         self.epoch = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.per_epoch or len(self.items)
 
     def __iter__(self):
@@ -84,7 +87,12 @@ class PassSampler(Sampler):
         ]
 
 
-def dynamic_batches(dataset, max_batch_s, num_buckets, seed=None):
+def dynamic_batches(
+    dataset: DynamicItemDataset,
+    max_batch_s: float,
+    num_buckets: int,
+    seed: int | None = None,
+) -> DynamicBatchSampler:
     """Makes batches of utterances of similar length, up to a total duration.
 
     A batch has at most ``max_batch_s`` seconds, padding included; an utterance
@@ -108,7 +116,12 @@ def dynamic_batches(dataset, max_batch_s, num_buckets, seed=None):
     )
 
 
-def halved_batches(dataset, batch_size, batches_per_epoch=None, seed=None):
+def halved_batches(
+    dataset: DynamicItemDataset,
+    batch_size: int,
+    batches_per_epoch: int | None = None,
+    seed: int | None = None,
+) -> PassSampler:
     """Makes the batches of SUPERB's speech recognition.
 
     Utterances in the order of their durations, the longest first, fill
@@ -158,8 +171,12 @@ def halved_batches(dataset, batch_size, batches_per_epoch=None, seed=None):
 
 
 def neighbour_batches(
-    dataset, batch_size, halve_over_s, batches_per_epoch=None, seed=None
-):
+    dataset: DynamicItemDataset,
+    batch_size: int,
+    halve_over_s: float,
+    batches_per_epoch: int | None = None,
+    seed: int | None = None,
+) -> PassSampler:
     """Makes the batches of SUPERB's phoneme recognition.
 
     With the utterances in the order of their numbers of tokens, the most

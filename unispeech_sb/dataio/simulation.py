@@ -4,9 +4,10 @@ Speakers, turns, overlap, levels, room and noise are drawn from one seed.
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import soundfile
 import torch
@@ -81,17 +82,17 @@ class MixtureOptions:
     ValueError: mixtures: expected overlap as two numbers from 0.0 to 1.0, ...
     """
 
-    num_speakers: tuple = (2, 2)
-    turn_s: tuple = (1.0, 4.0)
-    pause_s: tuple = (0.0, 1.0)
-    overlap: tuple = (0.0, 0.3)
-    level_db: tuple = (-33.0, -23.0)
-    snr_db: tuple | None = (10.0, 30.0)
-    noise_list: str | None = None
-    rt60_s: tuple | None = (0.1, 0.5)
-    rir_list: str | None = None
+    num_speakers: Sequence[int] = (2, 2)
+    turn_s: Sequence[float] = (1.0, 4.0)
+    pause_s: Sequence[float] = (0.0, 1.0)
+    overlap: Sequence[float] = (0.0, 0.3)
+    level_db: Sequence[float] = (-33.0, -23.0)
+    snr_db: Sequence[float] | None = (10.0, 30.0)
+    noise_list: str | Path | None = None
+    rt60_s: Sequence[float] | None = (0.1, 0.5)
+    rir_list: str | Path | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_pair("num_speakers", self.num_speakers, 1, math.inf)
         _check_pair("turn_s", self.turn_s, 0.1, math.inf)
         _check_pair("pause_s", self.pause_s, 0.0, math.inf)
@@ -117,7 +118,7 @@ class Mixture(NamedTuple):
     """A simulated mixture: its waveform at 16 kHz, [N], and sorted segments."""
 
     wav: torch.Tensor
-    segments: list
+    segments: list[Segment]
 
 
 class MixtureSimulator:
@@ -156,11 +157,17 @@ class MixtureSimulator:
     True
     """
 
-    def __init__(self, records, options, duration_s, seed=0):
+    def __init__(
+        self,
+        records: Iterable[dict[str, Any]],
+        options: MixtureOptions | Mapping[str, Any],
+        duration_s: float,
+        seed: int = 0,
+    ) -> None:
         self.options = _checked_options(options)
         self.duration_s = duration_s
         self.seed = seed
-        self.recordings = {}
+        self.recordings: dict[str, list[dict[str, Any]]] = {}
         for record in records:
             self.recordings.setdefault(record["spk_id"], []).append(record)
         self.speakers = sorted(self.recordings)
@@ -172,9 +179,9 @@ class MixtureSimulator:
             )
         self.noises = _noise_records(self.options.noise_list)
         self.responses = _noise_records(self.options.rir_list)
-        self._stretches = {}
+        self._stretches: dict[str, list[tuple[float, float]]] = {}
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> Mixture:
         """Makes a mixture.
 
         Arguments
@@ -350,7 +357,12 @@ def _read_turn(record, start, duration):
     return wav
 
 
-def write_mixtures(mixtures, count, folder, prefix="mixture"):
+def write_mixtures(
+    mixtures: MixtureSimulator,
+    count: int,
+    folder: str | Path,
+    prefix: str = "mixture",
+) -> None:
     """Writes mixtures as recordings with their annotations, a Kaldi folder.
 
     ``wav.scp``, with paths relative to the folder, is written last: a folder
@@ -430,7 +442,7 @@ class Turn(NamedTuple):
 
     speaker: str
     duration: float
-    speech: list
+    speech: list[tuple[float, float]]
 
 
 def uniform(limits, generator):

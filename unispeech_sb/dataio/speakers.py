@@ -2,8 +2,10 @@
 none of its own, and datasets of recordings with the index of each speaker.
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -41,7 +43,9 @@ _NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _NUM_NAMED = 5  # of what is wrong, before it is only counted
 
 
-def check_speakers(records, hparams):
+def check_speakers(
+    records: Iterable[dict[str, Any]], hparams: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Checks that every recording can be decoded, and has a speaker.
 
     Arguments
@@ -82,7 +86,12 @@ def check_speakers(records, hparams):
     return check_records(records, hparams["skip_bad_files"])
 
 
-def split_valid(records, ways):
+def split_valid(
+    records: Iterable[dict[str, Any]],
+    ways: Mapping[
+        str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None
+    ],
+) -> list[dict[str, Any]]:
     """Takes the corpus's own validation set, or the one way to make one.
 
     Arguments
@@ -120,10 +129,15 @@ def split_valid(records, ways):
             "expected a validation set: recordings of the split valid, or one "
             f"way to make it ({options}); got {' and '.join(got) or 'none'}"
         )
-    return records if found else ways[given[0]](records)
+    if found:
+        return records
+    (way,) = (way for way in ways.values() if way is not None)
+    return way(records)
 
 
-def split_tails(records, tail_s):
+def split_tails(
+    records: Iterable[dict[str, Any]], tail_s: float
+) -> list[dict[str, Any]]:
     """Cuts the end off each training recording, for validation.
 
     Arguments
@@ -171,7 +185,12 @@ def split_tails(records, tail_s):
     return found
 
 
-def split_share(records, share, seed=0, split="valid"):
+def split_share(
+    records: Iterable[dict[str, Any]],
+    share: float,
+    seed: int = 0,
+    split: str = "valid",
+) -> list[dict[str, Any]]:
     """Moves a share of each speaker's training recordings to another split.
 
     Of two recordings or more at least one is moved and one stays; of a single
@@ -211,12 +230,12 @@ def split_share(records, share, seed=0, split="valid"):
             f"expected a share of the recordings in (0, 1), got {share}"
         )
     records = list(records)
-    places = {}
+    places: dict[str, list[int]] = {}
     for place, record in enumerate(records):
         if record["split"] == "train":
             places.setdefault(record["spk_id"], []).append(place)
     generator = torch.Generator().manual_seed(seed)
-    moved = set()
+    moved: set[int] = set()
     for _, own in sorted(places.items()):
         order = torch.randperm(len(own), generator=generator).tolist()
         count = min(max(round(share * len(own)), 1), len(own) - 1)
@@ -227,7 +246,12 @@ def split_share(records, share, seed=0, split="valid"):
     ]
 
 
-def split_speakers(records, num_speakers, piece_s=None, seed=0):
+def split_speakers(
+    records: Iterable[dict[str, Any]],
+    num_speakers: int,
+    piece_s: float | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """Moves all recordings of some training speakers to valid.
 
     A verification model is selected on speakers that it was not trained on.
@@ -272,7 +296,7 @@ def split_speakers(records, num_speakers, piece_s=None, seed=0):
     records = list(records)
     if piece_s is None:
         return _move_speakers(records, num_speakers, seed)
-    cut = []
+    cut: list[dict[str, Any]] = []
     for record in records:
         is_train = record["split"] == "train"
         cut += _pieces(record, piece_s) if is_train else [record]
@@ -290,7 +314,9 @@ def split_speakers(records, num_speakers, piece_s=None, seed=0):
     ]
 
 
-def long_enough(records, hparams):
+def long_enough(
+    records: Sequence[dict[str, Any]], hparams: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Leaves out training recordings with too little speech.
 
     Arguments
@@ -334,8 +360,8 @@ def long_enough(records, hparams):
         return kept + others
     measure = partial(with_sound, gain_db=hparams["gain_db"])
     if others:
-        kept = {record["ID"] for record in measure(others, min_s=0.0)}
-        silent = [r["wav"] for r in others if r["ID"] not in kept]
+        loud = {record["ID"] for record in measure(others, min_s=0.0)}
+        silent = [r["wav"] for r in others if r["ID"] not in loud]
         if silent:
             raise ValueError(
                 f"{len(silent)} recordings have no sound: "
@@ -344,7 +370,11 @@ def long_enough(records, hparams):
     return measure(train, min_s=least) + others
 
 
-def speaker_datasets(hparams, closed_set=False, encoder=None):
+def speaker_datasets(
+    hparams: dict[str, Any],
+    closed_set: bool = False,
+    encoder: LabelEncoder | None = None,
+) -> dict[str, DynamicItemDataset]:
     """Builds the datasets: id, waveform and speaker of each recording.
 
     Training recordings are cropped, others are whole.
@@ -408,7 +438,7 @@ def speaker_datasets(hparams, closed_set=False, encoder=None):
     return datasets
 
 
-def read_speakers(folder):
+def read_speakers(folder: str | Path) -> LabelEncoder:
     """Reads the speakers that a pretrained folder was trained on.
 
     Arguments
@@ -439,7 +469,7 @@ def read_speakers(folder):
     return encoder
 
 
-def build_for_speakers(name, hparams):
+def build_for_speakers(name: str, hparams: dict[str, Any]) -> None:
     """Builds what has as many outputs as there are speakers.
 
     Arguments

@@ -2,9 +2,11 @@
 of waveforms and tokens in batches of similar length.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
@@ -32,7 +34,9 @@ _CASES = {None: str, "upper": str.upper, "lower": str.lower}
 _NUM_NAMED = 10  # utterances that an error names before it only counts
 
 
-def prepare_texts(records, hparams):
+def prepare_texts(
+    records: Iterable[dict[str, Any]], hparams: dict[str, Any]
+) -> None:
     """Checks recordings and texts, makes the tokenizer, writes the manifests.
 
     A run that goes on keeps the tokenizer that it began with.
@@ -178,7 +182,12 @@ def _long_enough(records, tokenizer, hparams):
     return kept
 
 
-def check_phones(folder, tokenizer, column, vocabulary):
+def check_phones(
+    folder: str | Path,
+    tokenizer: CTCTokenizer,
+    column: str,
+    vocabulary: str | Path,
+) -> None:
     """Raises where manifests have other phones than a vocabulary.
 
     ``column`` has a row's phones, ``vocabulary`` is what messages call it.
@@ -195,7 +204,7 @@ def check_phones(folder, tokenizer, column, vocabulary):
                 )
 
 
-def text_datasets(hparams):
+def text_datasets(hparams: dict[str, Any]) -> dict[str, Any]:
     """Builds the datasets, and the head for as many tokens as there are.
 
     Each item has ``id``, ``sig``, ``text`` and ``tokens``.

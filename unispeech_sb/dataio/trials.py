@@ -6,8 +6,9 @@ them (``a b target``), or CSV; pairs of utterances whose speakers are known.
 import csv
 import os
 from array import array
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,7 +66,11 @@ class Trials(NamedTuple):
     targets: np.ndarray
 
 
-def read_trials(path, known=None, root=None):
+def read_trials(
+    path: str | Path,
+    known: Container[str] | None = None,
+    root: str | Path | None = None,
+) -> Trials:
     """Reads a trial list of any of the three forms.
 
     Lines are ``1 a b`` or ``0 a b``, or ``a b target`` or ``a b nontarget``;
@@ -106,7 +111,7 @@ def read_trials(path, known=None, root=None):
     """
     if not os.path.isfile(path):
         raise ValueError(f"{path}: there is no such trial list")
-    places = {}
+    places: dict[str, int] = {}
     left, right, truth, lines = (array(kind) for kind in "iibi")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -128,7 +133,12 @@ def read_trials(path, known=None, root=None):
     return trials
 
 
-def write_trials(path, trials, form="voxceleb", scores=None):
+def write_trials(
+    path: str | Path,
+    trials: Trials,
+    form: str = "voxceleb",
+    scores: Sequence[float] | np.ndarray | None = None,
+) -> None:
     """Writes a trial list, whole or not at all.
 
     Arguments
@@ -186,7 +196,12 @@ def write_trials(path, trials, form="voxceleb", scores=None):
             file.writelines(" ".join(row) + "\n" for row in rows)
 
 
-def pair_trials(names, speakers, max_trials=None, seed=0):
+def pair_trials(
+    names: Sequence[str],
+    speakers: Sequence[str],
+    max_trials: int | None = None,
+    seed: int = 0,
+) -> Trials:
     """Pairs utterances: all, or at most ``max_trials`` drawn by the seed.
 
     The drawn ones are as many target as non-target trials, as far as there are.
@@ -194,7 +209,8 @@ def pair_trials(names, speakers, max_trials=None, seed=0):
     """
     if max_trials is not None and max_trials < 2:
         raise ValueError(f"expected 2 trials or more, got {max_trials}")
-    names, counts = list(names), {}
+    names = list(names)
+    counts: dict[str, int] = {}
     for speaker in speakers:
         counts[speaker] = counts.get(speaker, 0) + 1
     if len(counts) < 2 or max(counts.values()) < 2:
@@ -221,7 +237,11 @@ def pair_trials(names, speakers, max_trials=None, seed=0):
     )
 
 
-def trial_records(records, path, audio_root=None):
+def trial_records(
+    records: Iterable[dict[str, Any]],
+    path: str | Path,
+    audio_root: str | Path | None = None,
+) -> list[dict[str, Any]]:
     """Makes the recordings of a trial list the test set.
 
     The speakers of the list, as far as the corpus knows them, are left out of
@@ -290,7 +310,7 @@ def trial_records(records, path, audio_root=None):
     return kept + test
 
 
-def add_trials(hparams):
+def add_trials(hparams: dict[str, Any]) -> None:
     """Reads or makes the trials of validation and test.
 
     Arguments
@@ -327,7 +347,8 @@ def add_trials(hparams):
     [True, False, False]
     """
     path = hparams["trials"]
-    found, owners = {}, {}
+    found: dict[Stage, Trials] = {}
+    owners: dict[Stage, Any] = {}
     for stage, split in ((Stage.VALID, "valid"), (Stage.TEST, "test")):
         manifest = Path(hparams["manifest_folder"], f"{split}.csv")
         if not manifest.is_file():  # a run then evaluates on valid

@@ -9,8 +9,10 @@ folder: a shard is done when its file is there, so that a killed run goes on.
 import math
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,7 +51,9 @@ AUTHORS = {
 """Options of scikit-learn's ``MiniBatchKMeans`` in the authors' code."""
 
 
-def make_features(hparams, device="cpu"):
+def make_features(
+    hparams: dict[str, Any], device: str = "cpu"
+) -> "MFCCs | HiddenStates":
     """Chooses what is clustered.
 
     Arguments
@@ -90,7 +94,7 @@ class MFCCs:
     label_rate = 100
     window_s = 0.025
 
-    def __call__(self, wavs):
+    def __call__(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Computes the frames, [T, 39], of waveforms at 16 kHz, each [N]."""
         return [_mfccs(wav) for wav in wavs]
 
@@ -107,6 +111,22 @@ def _mfccs(wav):
     return torch.cat([cepstra, slopes, compute_deltas(slopes)]).T.contiguous()
 
 
+class _Backbone(Protocol):
+    """What is asked of a ``Backbone``, which this folder does not import."""
+
+    dim: int
+    num_states: int
+
+    def to(self, device: str | torch.device) -> "_Backbone":
+        """Moves it."""
+
+    def eval(self) -> "_Backbone":
+        """Sets the mode."""
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Frames of numbers of samples."""
+
+
 class HiddenStates:
     """Hidden states of one layer of a backbone, before any final LayerNorm.
 
@@ -117,7 +137,13 @@ class HiddenStates:
     100 s.)
     """
 
-    def __init__(self, backbone, layer, chunk_s=100.0, device="cpu"):
+    def __init__(
+        self,
+        backbone: _Backbone,
+        layer: int,
+        chunk_s: float = 100.0,
+        device: str | torch.device = "cpu",
+    ) -> None:
         if not 0 <= layer < backbone.num_states:
             raise ValueError(
                 f"layer: expected 0 to {backbone.num_states - 1}, the layers "
@@ -133,7 +159,7 @@ class HiddenStates:
         self.window_s = self.window / _SAMPLE_RATE
         self.max_frames = max(1, int(chunk_s * self.label_rate))
 
-    def __call__(self, wavs):
+    def __call__(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Computes the frames, [T, D], of waveforms, each [N], in a batch."""
         pieces = [self._pieces(wav) for wav in wavs]
         if max(map(len, pieces)) == 1:
@@ -170,7 +196,7 @@ class HiddenStates:
         return [row[:count] for row, count in zip(rows, counts)]
 
 
-def own_shards(hparams):
+def own_shards(hparams: dict[str, Any]) -> Sequence[int]:
     """Numbers of the shards that this run makes.
 
     Arguments
@@ -203,7 +229,11 @@ def own_shards(hparams):
     return range(count) if shard is None else [shard]
 
 
-def cluster_frames(records, features, hparams):
+def cluster_frames(
+    records: Sequence[dict[str, Any]],
+    features: "MFCCs | HiddenStates",
+    hparams: dict[str, Any],
+) -> np.ndarray | None:
     """Clusters the frames of drawn training recordings, or goes on with it.
 
     Arguments
@@ -247,7 +277,12 @@ def cluster_frames(records, features, hparams):
         return arrays["centres"]
 
 
-def find_units(records, features, centres, hparams):
+def find_units(
+    records: Sequence[dict[str, Any]],
+    features: "MFCCs | HiddenStates",
+    centres: np.ndarray,
+    hparams: dict[str, Any],
+) -> list[Path] | None:
     """Finds the units of the recordings of this run's shards.
 
     Arguments
@@ -277,7 +312,7 @@ def find_units(records, features, centres, hparams):
     return paths if _all_there(paths, hparams) else None
 
 
-def read_units(paths):
+def read_units(paths: Iterable[str | Path]) -> Iterator[np.ndarray]:
     """Yields the units of recordings, a shard at a time in memory.
 
     Arguments
@@ -301,7 +336,12 @@ def read_units(paths):
             yield from np.split(arrays["units"], stops)[:-1]
 
 
-def write_results(records, paths, features, hparams):
+def write_results(
+    records: Sequence[dict[str, Any]],
+    paths: Sequence[Path],
+    features: "MFCCs | HiddenStates",
+    hparams: dict[str, Any],
+) -> None:
     """Writes the folder of units, with the centres, and fairseq's files.
 
     Arguments

@@ -13,10 +13,12 @@ have to be searched, or its table of contents read, first.
 
 import json
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +45,12 @@ NO_PHONE = -1
 """Stands for a frame outside all phones."""
 
 
-def write_units(folder, records, units, about):
+def write_units(
+    folder: str | Path,
+    records: Sequence[dict[str, Any]],
+    units: Iterable[np.ndarray],
+    about: dict[str, Any],
+) -> dict[str, str]:
     """Writes a folder of units: split -> path of its manifest.
 
     ``units`` are those of each record, in the same order, int, [T], taken one
@@ -97,7 +104,7 @@ def _check_range(units, num_units, name):
         )
 
 
-def read_about(folder):
+def read_about(folder: str | Path) -> dict[str, Any]:
     """Reads how the units of a folder were made.
 
     Arguments
@@ -142,7 +149,11 @@ def read_about(folder):
     return about
 
 
-def check_units(folder, num_units=None, tolerance_s=TOLERANCE_S):
+def check_units(
+    folder: str | Path,
+    num_units: int | None = None,
+    tolerance_s: float = TOLERANCE_S,
+) -> dict[str, Path]:
     """Checks every recording's units: that they are there, as many as it is
     long, and all of those that there are.
 
@@ -256,7 +267,7 @@ def cut_units(units, start, num_samples, label_rate, sample_rate=16000):
     return units[first : first + count]
 
 
-def read_spans(record):
+def read_spans(record: dict[str, Any]) -> list[tuple[str, float, float]] | None:
     """Reads the phones of a record and their times.
 
     Arguments
@@ -299,7 +310,13 @@ def read_spans(record):
     return spans
 
 
-def phone_frames(spans, num_frames, frame_rate, window_s, phones):
+def phone_frames(
+    spans: Iterable[tuple[str, float, float]],
+    num_frames: int,
+    frame_rate: float,
+    window_s: float,
+    phones: Mapping[str, int],
+) -> np.ndarray:
     """Finds the phone at the centre of each frame.
 
     Frame i sees ``window_s`` from ``i / frame_rate`` on.

@@ -3,8 +3,10 @@ effect ``silence 1 0.1 0.1% -1 0.1 0.1%`` keeps of a recording.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -21,7 +23,9 @@ _WINDOW_S = 0.02  # over which SoX takes the root mean square
 _SPAN_S = 0.1  # least length of a beginning, and of a gap
 
 
-def sound_stretches(wav, sample_rate=16000, threshold=0.001):
+def sound_stretches(
+    wav: torch.Tensor, sample_rate: int = 16000, threshold: float = 0.001
+) -> list[tuple[int, int]]:
     """Finds what is left of a waveform when its silent gaps are cut.
 
     A sample is loud if the root mean square of the 20 ms that end with it is
@@ -61,7 +65,8 @@ def sound_stretches(wav, sample_rate=16000, threshold=0.001):
     starts, stops = _loud_runs(energies, window, least)
     begun = stops - starts >= span
     gap_starts = _gap_starts(starts, stops, len(wav), span)
-    stretches, onset = [], _onset(energies, 0, least)
+    stretches: list[tuple[int, int]] = []
+    onset = _onset(energies, 0, least)
     for start, stop in zip(starts[begun].tolist(), stops[begun].tolist()):
         start = max(start, onset)
         if stop - start < span or (stretches and start < stretches[-1][1]):
@@ -95,7 +100,9 @@ def _onset(energies, first, least):
     return int(torch.searchsorted(energies, energies[first] + least)) - 1
 
 
-def cut_silence(wav, sample_rate=16000, threshold=0.001):
+def cut_silence(
+    wav: torch.Tensor, sample_rate: int = 16000, threshold: float = 0.001
+) -> torch.Tensor:
     """Cuts the silent gaps, which must not be all, out of a waveform, [N]."""
     stretches = sound_stretches(wav, sample_rate, threshold)
     if not stretches:
@@ -106,7 +113,12 @@ def cut_silence(wav, sample_rate=16000, threshold=0.001):
     return torch.cat([wav[start:stop] for start, stop in stretches])
 
 
-def with_sound(records, min_s=2.0, gain_db=-3.0, num_workers=1):
+def with_sound(
+    records: Iterable[dict[str, Any]],
+    min_s: float = 2.0,
+    gain_db: float = -3.0,
+    num_workers: int = 1,
+) -> list[dict[str, Any]]:
     """Keeps the records with more than ``min_s`` of sound; adds ``sound_s``.
 
     SUPERB trains on what is longer than 2 s without silent gaps, at 3 dB less.

@@ -3,9 +3,10 @@
 A new corpus is a file and a row of ``CORPORA``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unispeech_sb.dataio.corpora import synthetic
 from unispeech_sb.dataio.corpora.common_voice import (
@@ -52,8 +53,8 @@ class Corpus:
     """
 
     layout: str
-    recognises: Callable
-    readers: dict
+    recognises: Callable[[Path], bool]
+    readers: Mapping[str, Callable[..., Iterable[dict[str, Any]]]]
 
 
 def _by(read, *keys):
@@ -149,7 +150,9 @@ CORPORA = {
 first one that recognises the data folder."""
 
 
-def find_corpus(task, hparams, folder=None):
+def find_corpus(
+    task: str, hparams: dict[str, Any], folder: str | Path | None = None
+) -> str | None:
     """Finds the corpus of a folder: its name, or None where none is recognised.
 
     The yaml's ``corpus`` is a name of ``CORPORA`` or "auto", as when it is
@@ -168,7 +171,9 @@ def find_corpus(task, hparams, folder=None):
     return next((n for n in known if CORPORA[n].recognises(path)), None)
 
 
-def read_corpus(task, hparams, folder=None):
+def read_corpus(
+    task: str, hparams: dict[str, Any], folder: str | Path | None = None
+) -> Iterable[dict[str, Any]]:
     """Reads the records of a corpus.
 
     Arguments

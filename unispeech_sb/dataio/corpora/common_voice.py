@@ -4,7 +4,9 @@ dev.tsv, test.tsv and clips/ (Ardila et al. 2020).
 
 import csv
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from unispeech_sb.dataio.manifest import has_columns, read_rows
 
@@ -21,7 +23,9 @@ def is_common_voice(folder):
     return (folder / "clips").is_dir() and (folder / "train.tsv").is_file()
 
 
-def common_voice(folder, subsets=None):
+def common_voice(
+    folder: str | Path, subsets: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Reads the records of one language.
 
     Arguments

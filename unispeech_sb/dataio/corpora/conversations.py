@@ -2,7 +2,9 @@
 SUPERB makes it), CSVs of recordings with RTTM files, folders of both.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.corpora.csv_table import find_file, find_table
@@ -30,7 +32,7 @@ def is_kaldi(path):
     return any(part.is_file() for part in parts)
 
 
-def kaldi_folders(path):
+def kaldi_folders(path: str | Path) -> Iterator[dict[str, Any]]:
     """Reads the records of a Kaldi folder, or of a folder of several.
 
     A folder is a split, and its name begins with it: train, dev, ... It has
@@ -50,7 +52,7 @@ def kaldi_folders(path):
         yield from _checked(_kaldi(folder))
 
 
-def rttm_table(path):
+def rttm_table(path: str | Path) -> Iterator[dict[str, Any]]:
     """Reads the records of a CSV of recordings with RTTM files.
 
     Columns are ``path``, ``rttm``, ``split`` and, where there are any, ``id``
@@ -61,7 +63,7 @@ def rttm_table(path):
     yield from _checked(_listed(Path(find_table(path)).absolute()))
 
 
-def rttm_beside(path):
+def rttm_beside(path: str | Path) -> Iterator[dict[str, Any]]:
     """Reads the records of a folder of recordings with RTTM files beside them.
 
     An RTTM file differs from its recording in the suffix, and so does a UEM

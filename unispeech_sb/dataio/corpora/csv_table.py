@@ -4,7 +4,9 @@ their usual names.
 
 import math
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.manifest import SPLITS, read_rows
@@ -35,8 +37,11 @@ def is_csv(path):
 
 
 def csv_table(
-    path, label_column="label", split_names=None, needed=("wav", "split")
-):
+    path: str | Path,
+    label_column: str | None = "label",
+    split_names: Mapping[str, str] | None = None,
+    needed: Sequence[str] = ("wav", "split"),
+) -> Iterator[dict[str, Any]]:
     """Reads the records of a CSV.
 
     Columns: ``path`` (or ``wav``, ``file``) and ``split`` are needed; ``id``,

@@ -6,8 +6,10 @@ names (the authors' simple_kmeans).
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,12 @@ def is_fairseq_manifests(folder):
     return any(_is_table(path) for path, _ in _tables(Path(folder)))
 
 
-def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
+def fairseq_manifests(
+    folder: str | Path,
+    wav_root: str | Path | None = None,
+    labels: str = "id",
+    vocabulary: str | Path | None = None,
+) -> Iterator[dict[str, Any]]:
     """Reads the records of fairseq's manifests, with phones.
 
     The paths of a table start at ``wav_root``, or at the folder that its first
@@ -63,7 +70,7 @@ def fairseq_manifests(folder, wav_root=None, labels="id", vocabulary=None):
             }
 
 
-def find_vocabulary(folder, labels="id"):
+def find_vocabulary(folder: str | Path, labels: str = "id") -> Path | None:
     """Finds the vocabulary beside the authors' labels; None of spelt ones."""
     folder = Path(folder)
     if labels == _PHONES:
@@ -76,7 +83,12 @@ def find_vocabulary(folder, labels="id"):
     return _first_file(places, "its vocabulary")
 
 
-def write_fairseq_units(folder, records, units, num_units):
+def write_fairseq_units(
+    folder: str | Path,
+    records: Sequence[dict[str, Any]],
+    units: Iterable[np.ndarray],
+    num_units: int,
+) -> None:
     """Writes recordings and units for fairseq: X.tsv, X.km, dict.km.txt.
 
     ``units`` are taken one by one, int, [T]. The records have to be of whole
@@ -114,7 +126,9 @@ def _check_whole(record):
         )
 
 
-def read_fairseq_units(folder, wav_root=None, labels="km"):
+def read_fairseq_units(
+    folder: str | Path, wav_root: str | Path | None = None, labels: str = "km"
+) -> tuple[list[dict[str, Any]], list[np.ndarray], int]:
     """Reads recordings and units of fairseq's tools, for ``write_units``.
 
     In ``folder`` are train.tsv, train.km and so on, and dict.km.txt, where

@@ -2,7 +2,9 @@
 recordings and one ``.trans.txt`` (Panayotov et al. 2015, section 4).
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["librispeech"]
 
@@ -16,7 +18,9 @@ def is_librispeech(folder):
     return next(Path(folder).glob("*/*/*/*.trans.txt"), None) is not None
 
 
-def librispeech(folder, subsets=None):
+def librispeech(
+    folder: str | Path, subsets: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Reads the records of a LibriSpeech tree.
 
     Arguments

@@ -2,7 +2,9 @@
 or spelt by pronouncing lexicons, a CSV or espeak-ng.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.logger import get_logger
 
@@ -23,7 +25,7 @@ _OWN_KEYS = (
 _NUM_NAMED = 10  # words that an error names before it only counts
 
 
-def phone_vocabulary(hparams):
+def phone_vocabulary(hparams: dict[str, Any]) -> str | Path | None:
     """Finds the authors' vocabulary, which may lie beside their manifests.
 
     Arguments
@@ -49,7 +51,7 @@ def phone_vocabulary(hparams):
     return given
 
 
-def phone_records(hparams):
+def phone_records(hparams: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """Reads the records, and finds their phones where only words are known.
 
     Arguments

@@ -6,8 +6,10 @@ one.
 import collections
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,12 +39,12 @@ _HELD_OUT = 0.1  # share of each noise recording for valid, and for test
 
 
 def speech_commands(
-    data_folder,
-    version="v0.01",
-    num_classes=12,
-    preset="superb",
-    test_folder=None,
-):
+    data_folder: str | Path,
+    version: str = "v0.01",
+    num_classes: int = 12,
+    preset: str = "superb",
+    test_folder: str | Path | None = None,
+) -> Iterator[dict[str, Any]]:
     """Reads the records of a Speech Commands folder.
 
     Preset "superb" is what the published numbers are made of: v0.01, 12
@@ -127,7 +129,7 @@ def is_speech_commands(path):
     return words and not Path(path, "manifest.csv").is_file()
 
 
-def class_balanced_weights(records):
+def class_balanced_weights(records: Sequence[dict[str, Any]]) -> torch.Tensor:
     """Weighs records so that every class is drawn equally often.
 
     Arguments

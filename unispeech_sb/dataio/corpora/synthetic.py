@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -61,8 +63,11 @@ _PLACES = (
 
 
 def synthetic_keywords(
-    folder, words=_KEYWORDS, num_voices=(60, 20, 20), seed=0
-):
+    folder: str | Path,
+    words: Iterable[str] = _KEYWORDS,
+    num_voices: Sequence[int] = (60, 20, 20),
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """Speaks each word with each voice; no two splits share a voice.
 
     ``num_voices`` are of train, valid and test. Nothing is spoken when the same
@@ -93,8 +98,11 @@ def synthetic_keywords(
 
 
 def synthetic_sentences(
-    folder, num_sentences=(200, 40, 40), num_voices=(20, 5, 5), seed=0
-):
+    folder: str | Path,
+    num_sentences: Sequence[int] = (200, 40, 40),
+    num_voices: Sequence[int] = (20, 5, 5),
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """Speaks sentences, each by one voice; no two splits share a voice or a
     sentence, but they share words.
 
@@ -143,8 +151,11 @@ def synthetic_sentences(
 
 
 def aligned_sentences(
-    folder, num_sentences=(200, 40, 40), num_voices=(20, 5, 5), seed=0
-):
+    folder: str | Path,
+    num_sentences: Sequence[int] = (200, 40, 40),
+    num_voices: Sequence[int] = (20, 5, 5),
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """Speaks sentences as ``synthetic_sentences`` does, and keeps the times.
 
     The records have no label, but the column phone_spans, see ``read_spans``.

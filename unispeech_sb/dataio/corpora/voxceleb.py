@@ -4,7 +4,9 @@ identification: <speaker>/<video>/<number>.wav, as the archives unpack.
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 __all__ = ["voxceleb"]
 
@@ -30,7 +32,7 @@ def is_voxceleb(folder):
     return any(_speakers(Path(folder, root)) for root in _ROOTS)
 
 
-def voxceleb(folder):
+def voxceleb(folder: str | Path) -> Iterator[dict[str, Any]]:
     """Reads the records of a VoxCeleb tree.
 
     Speakers' folders may stand in ``dev`` and ``test``, each with ``wav`` or
@@ -73,7 +75,9 @@ def voxceleb(folder):
         yield _record(name, path, found or "train")
 
 
-def voxceleb_identification(folder, split_file=None):
+def voxceleb_identification(
+    folder: str | Path, split_file: str | Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Reads the records of VoxCeleb1's identification split (SUPERB SID).
 
     ``split_file`` is ``iden_split.txt`` (``veri_test_class.txt`` at SUPERB),

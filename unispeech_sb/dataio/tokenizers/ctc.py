@@ -4,8 +4,11 @@ SUPERB (Yang et al. 2021).
 
 import base64
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
+import torch
 from speechbrain.dataio.encoder import CategoricalEncoder, CTCTextEncoder
 
 from unispeech_sb.dataio.labels import LabelEncoder
@@ -70,28 +73,28 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
     # each item is a token, not a row of them as in CTCTextEncoder
     update_from_iterable = CategoricalEncoder.update_from_iterable
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.word_delimiter = DELIMITER
         self.delimiter_text = " "
         self.separator = ""
         self.lowercase = False
-        self.specials = []
-        self.ending = []
+        self.specials: list[str] = []
+        self.ending: list[str] = []
         self.sentencepiece = ""
 
     @classmethod
     def from_tokens(
         cls,
-        tokens,
-        blank_index,
-        word_delimiter=DELIMITER,
-        separator="",
-        lowercase=False,
-        specials=None,
-        unknown=None,
-        delimiter_text=" ",
-    ):
+        tokens: Sequence[str],
+        blank_index: int,
+        word_delimiter: str | None = DELIMITER,
+        separator: str = "",
+        lowercase: bool = False,
+        specials: Sequence[str] | None = None,
+        unknown: str | None = None,
+        delimiter_text: str = " ",
+    ) -> "CTCTokenizer":
         """Makes the tokenizer of a vocabulary.
 
         Arguments
@@ -161,7 +164,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return tokenizer
 
     @classmethod
-    def from_texts(cls, texts, separator=""):
+    def from_texts(
+        cls, texts: Iterable[str], separator: str = ""
+    ) -> "CTCTokenizer":
         """Makes the tokenizer of a corpus.
 
         Arguments
@@ -188,7 +193,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         >>> [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
         ['<pad>', '<unk>', '|', 'i', 'o', 's', 't']
         """
-        symbols = set()
+        symbols: set[str] = set()
         for text in texts:
             symbols.update(text.split(separator) if separator else text)
         between = [DELIMITER] if {" ", DELIMITER} & symbols else []
@@ -199,7 +204,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return cls.from_tokens(tokens, 0, separator=separator)
 
     @classmethod
-    def from_pieces(cls, model):
+    def from_pieces(cls, model: str | bytes) -> "CTCTokenizer":
         """Makes the tokenizer of a SentencePiece model: the blank, its pieces.
 
         Arguments
@@ -239,7 +244,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return tokenizer
 
     @classmethod
-    def from_huggingface(cls, texts, tokens, blank_index):
+    def from_huggingface(
+        cls, texts: Mapping[str, str], tokens: Sequence[str], blank_index: int
+    ) -> "CTCTokenizer":
         """Makes the tokenizer that a Hugging Face folder describes.
 
         Arguments
@@ -274,7 +281,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return cls.from_tokens(tokens, blank_index, **options)
 
     @classmethod
-    def superb_letters(cls, texts=()):
+    def superb_letters(cls, texts: Iterable[str] = ()) -> "CTCTokenizer":
         """Makes the tokenizer of SUPERB's speech recognition.
 
         It is fairseq's of LibriSpeech: four special tokens, ``<s>`` the blank,
@@ -302,7 +309,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return tokenizer
 
     @classmethod
-    def superb_phones(cls, texts=()):
+    def superb_phones(cls, texts: Iterable[str] = ()) -> "CTCTokenizer":
         """Makes the tokenizer of SUPERB's phoneme recognition (section 3).
 
         Arguments
@@ -334,11 +341,11 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         return tokenizer
 
     @property
-    def blank_index(self):
+    def blank_index(self) -> int:
         """Index of CTC's blank."""
         return self.get_blank_index()
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         """Gives a text's indices.
 
         As in transformers, spaces become word delimiters and what has no token
@@ -378,7 +385,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
             indices.append(index)
         return indices
 
-    def targets(self, text):
+    def targets(self, text: str) -> list[int]:
         """Gives what a model is trained to write: a text and ``ending``.
 
         Arguments
@@ -400,7 +407,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         """
         return self.encode(text) + [self.lab2ind[t] for t in self.ending]
 
-    def decode(self, indices, skip_specials=True):
+    def decode(self, indices: Iterable[int], skip_specials: bool = True) -> str:
         """Gives the text of indices that are merged already.
 
         Arguments
@@ -431,7 +438,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         """
         return self._spell(indices, skip_specials).strip()
 
-    def decode_frames(self, indices, skip_specials=True):
+    def decode_frames(
+        self, indices: Iterable[int], skip_specials: bool = True
+    ) -> str:
         """Gives the text of one index for each frame, by CTC's greedy rule.
 
         Arguments
@@ -455,7 +464,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         merged = self.collapse_indices_ndim(_listed(indices))
         return self.decode(merged, skip_specials)
 
-    def decode_ndim(self, x):
+    def decode_ndim(
+        self, x: int | Iterable[Any] | torch.Tensor
+    ) -> str | list[Any]:
         """Decodes to pieces, as SpeechBrain's interfaces and recipes ask for.
 
         Arguments
@@ -475,12 +486,12 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         >>> tokenizer.decode_ndim([[2, 1, 3], []])
         [['a', ' ', 'b'], []]
         """
-        x = _listed(x)
-        if isinstance(x, Integral):
-            return self._spell([x])
-        if x and not any(isinstance(_listed(item), Integral) for item in x):
-            return [self.decode_ndim(item) for item in x]
-        text = self.decode(x)
+        values = _listed(x)
+        if isinstance(values, Integral):
+            return self._spell([values])
+        if values and not any(isinstance(_listed(v), Integral) for v in values):
+            return [self.decode_ndim(value) for value in values]
+        text = self.decode(values)
         if not self.separator:
             return list(text)
         pieces = re.split(f"({re.escape(self.separator)})", text)

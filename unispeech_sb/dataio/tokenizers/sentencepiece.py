@@ -15,8 +15,8 @@ _MOST_BYTES_OF_A_TEXT = 2**20  # SentencePiece passes over longer ones
 class Pieces(NamedTuple):
     """Pieces of a model by index, those that stand for no text, the unknown."""
 
-    tokens: list
-    specials: list
+    tokens: list[str]
+    specials: list[str]
     unknown: str
 
 
