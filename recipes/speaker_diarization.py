@@ -35,7 +35,6 @@ from unispeech_sb.dataio.diarization import (
     mixture_recordings,
 )
 from unispeech_sb.dataio.manifest import check_records, write_manifests
-from unispeech_sb.dataio.rttm import write_rttm
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -76,8 +75,8 @@ def dataio_prep(hparams):
     Arguments
     ---------
     hparams : dict
-        The recipe's yaml; the references of each stage, a writer of RTTM
-        files, and such a head are added to it.
+        The recipe's yaml; the references of each stage and such a head are
+        added to it.
 
     Returns
     -------
@@ -89,7 +88,6 @@ def dataio_prep(hparams):
         # Without a test set the validation set is tested on
         found = hparams[name]
         found.setdefault(Stage.TEST, found.get(Stage.VALID, {}))
-    hparams["write_rttm"] = write_rttm
     if "speaker_loss_weight" in hparams:
         known = hparams["num_known_speakers"]
         head = hparams["head"](num_known_speakers=known)

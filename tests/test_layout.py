@@ -27,7 +27,7 @@ MAY_IMPORT = {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
         "plots",
     },
-    "brains": {"nnet", "metrics", "checkpoints"},
+    "brains": {"nnet", "metrics", "checkpoints", "dataio"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
         *("metrics", "recipe_options", "demo"),

@@ -14,6 +14,20 @@ from operator import attrgetter
 
 MOVED = {
     "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
+    "unispeech_sb.brains.base": "unispeech_sb.brains.core",
+    "unispeech_sb.brains.checkpoints": "unispeech_sb.brains.core",
+    "unispeech_sb.brains.decisions": {
+        "Decision": "unispeech_sb.nnet.binarize:BinarizeConfig",
+        "Piece": "unispeech_sb.brains.diarization:Chunk",
+    },
+    "unispeech_sb.brains.exporting": "unispeech_sb.brains.export",
+    "unispeech_sb.brains.resuming": {
+        "ResumingBrain": "unispeech_sb.brains.core:SSLBrain",
+    },
+    "unispeech_sb.brains.updates": {
+        "UpdatingBrain": "unispeech_sb.brains.core:SSLBrain",
+    },
+    "unispeech_sb.brains.utterance": "unispeech_sb.brains.classification",
     "unispeech_sb.checkpoints.downstream": {},
     "unispeech_sb.checkpoints.downstream.authors": (
         "unispeech_sb.checkpoints.authors"

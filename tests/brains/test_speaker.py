@@ -1,4 +1,4 @@
-"""SpeakerBrain compares what it heard, and knows whom it was trained on."""
+"""SpeakerBrain scores trials, and knows the speakers of its training."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import Checkpointer
 
 from unispeech_sb.brains import SpeakerBrain
-from unispeech_sb.brains.speaker import UNKNOWN
-from unispeech_sb.dataio.trials import Trials, write_trials
+from unispeech_sb.dataio.speakers import UNKNOWN
+from unispeech_sb.dataio.trials import Trials
 from unispeech_sb.lobes.heads import AMSoftmax
 from unispeech_sb.metrics.calibration import Calibration
 
@@ -62,7 +62,7 @@ def brain_for(trials=TRIALS, objective=None, checkpointer=None, **hparams):
     return brain
 
 
-def hear(brain, vectors, labels):
+def validate(brain, vectors, labels):
     """Passes vectors through a validation; the loss."""
     names = list(vectors)
     batch = PaddedBatch(
@@ -77,7 +77,7 @@ def hear(brain, vectors, labels):
 
 def test_trials_are_scored_by_the_cosine_of_their_vectors():
     brain = brain_for()
-    hear(brain, VECTORS, [UNKNOWN] * 4)
+    validate(brain, VECTORS, [UNKNOWN] * 4)
     rows = {name: torch.tensor(row) for name, row in VECTORS.items()}
     wanted = [
         torch.cosine_similarity(rows[a], rows[b], dim=0).item()
@@ -88,10 +88,10 @@ def test_trials_are_scored_by_the_cosine_of_their_vectors():
 
 def test_error_rates_are_those_of_the_trials():
     brain = brain_for()
-    hear(brain, VECTORS, [UNKNOWN] * 4)
+    validate(brain, VECTORS, [UNKNOWN] * 4)
     assert brain.stage_scores(Stage.VALID) == {"EER": 0.0, "minDCF": 0.0}
     swapped = dict(VECTORS, a=VECTORS["c"], c=VECTORS["a"])
-    hear(brain, swapped, [UNKNOWN] * 4)
+    validate(brain, swapped, [UNKNOWN] * 4)
     assert brain.stage_scores(Stage.VALID)["EER"] == 50.0
 
 
@@ -101,10 +101,10 @@ def test_known_speakers_give_loss_and_accuracy_and_others_do_not():
         objective.weight.copy_(torch.eye(2))
     brain = brain_for(objective=objective)
     vectors = {n: VECTORS[n] for n in "abc"}
-    loss = hear(brain, vectors, [0, 1, UNKNOWN])
+    loss = validate(brain, vectors, [0, 1, UNKNOWN])
     known = torch.tensor([VECTORS["a"], VECTORS["b"]])
     assert loss == objective(2 * known, torch.tensor([0, 1]))
-    hear(brain, {"d": VECTORS["d"]}, [UNKNOWN])
+    validate(brain, {"d": VECTORS["d"]}, [UNKNOWN])
     assert brain.stage_scores(Stage.VALID)["accuracy"] == 0.5
 
 
@@ -115,7 +115,7 @@ def test_without_known_speakers_the_loss_is_the_error_rate():
     brain.optimizers_dict = {}
     seen = []
     brain._log = lambda meta, **stats: seen.append(stats["valid_stats"])
-    loss = hear(brain, VECTORS, [UNKNOWN] * 4)
+    loss = validate(brain, VECTORS, [UNKNOWN] * 4)
     assert loss == 0
     brain.on_stage_end(Stage.VALID, 0.0, 1)
     assert seen[0]["loss"] == seen[0]["EER"] / 100 > 0
@@ -123,7 +123,7 @@ def test_without_known_speakers_the_loss_is_the_error_rate():
 
 def test_a_trial_of_an_utterance_that_is_not_there_is_named():
     brain = brain_for()
-    hear(brain, {n: VECTORS[n] for n in "abc"}, [UNKNOWN] * 3)
+    validate(brain, {n: VECTORS[n] for n in "abc"}, [UNKNOWN] * 3)
     with pytest.raises(ValueError, match="utterances of the split valid.*'d'"):
         brain.cosines(Stage.VALID)
 
@@ -149,10 +149,10 @@ def test_the_calibration_comes_back_with_its_checkpoint(tmp_path):
 
 def test_a_validation_calibrates_only_what_tells_speakers_apart():
     brain = brain_for()
-    hear(brain, VECTORS, [UNKNOWN] * 4)
+    validate(brain, VECTORS, [UNKNOWN] * 4)
     assert brain._calibrated(Stage.VALID).num_trials == (2, 2)
     swapped = dict(VECTORS, a=VECTORS["c"], c=VECTORS["a"])
-    hear(brain, swapped, [UNKNOWN] * 4)
+    validate(brain, swapped, [UNKNOWN] * 4)
     assert brain._calibrated(Stage.VALID).num_trials == (0, 0)
 
 
@@ -190,7 +190,9 @@ def after_test(trials, output_folder=None, **hparams):
     angles = torch.tensor([0.0, 0.6, 0.5, 1.1, 2.0, 2.2, 3.0, 3.1])
     vectors = torch.stack([angles.cos(), angles.sin()], 1).tolist()
     names = sorted(trials.names)
-    hear(brain, dict(zip(names, vectors, strict=True)), [UNKNOWN] * len(names))
+    validate(
+        brain, dict(zip(names, vectors, strict=True)), [UNKNOWN] * len(names)
+    )
     return brain
 
 
@@ -216,13 +218,13 @@ def test_too_few_speakers_give_no_interval(caplog):
     two = trials_of(("a", "b", True), ("a", "c", False), ("b", "c", False))
     owners = np.array([0, 0, 0]), np.array([0, 1, 1])
     brain = brain_for(two, trial_speakers={Stage.TEST: owners})
-    hear(brain, {n: VECTORS[n] for n in "abc"}, [UNKNOWN] * 3)
+    validate(brain, {n: VECTORS[n] for n in "abc"}, [UNKNOWN] * 3)
     assert set(brain.stage_scores(Stage.TEST)) == {"EER", "minDCF"}
     assert "No confidence interval of EER: expected at least 3" in caplog.text
 
 
 def test_the_report_has_trials_and_pictures(tmp_path):
-    brain = after_test(SPEAKERS, write_trials=write_trials)
+    brain = after_test(SPEAKERS)
     brain.scores = {"EER": 1.0}
     brain.calibration = Calibration(3.0, -1.0, num_trials=(2, 3))
     brain.write_report(tmp_path)

@@ -10,9 +10,14 @@ from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from tests.huggingface import save_folder, tiny_model
-from unispeech_sb.brains import exporting
-from unispeech_sb.brains.checkpoints import save_checkpoint
-from unispeech_sb.brains.decisions import Decision
+from unispeech_sb.brains.core import save_checkpoint
+from unispeech_sb.brains.export import (
+    export_asr,
+    export_classifier,
+    export_diarization,
+    export_pretraining,
+    export_speakers,
+)
 from unispeech_sb.checkpoints.huggingface import CLASSES
 from unispeech_sb.checkpoints.pretrained_folder import write_beam_search
 from unispeech_sb.convert import convert_checkpoint
@@ -22,6 +27,7 @@ from unispeech_sb.dataio.units import write_units
 from unispeech_sb.lobes import heads
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.metrics.calibration import Calibration
+from unispeech_sb.nnet.binarize import BinarizeConfig
 
 DIM, STATES = 16, 3
 TEXTS = ["so it is", "is it so"]
@@ -31,13 +37,13 @@ def classes(head):
     """What a recipe of classes has after its training, and exports."""
     labels = LabelEncoder.from_labels(["ann", "bob", "cleo"])
     parts = {"head": head, "label_encoder": labels}
-    return exporting.export_classifier, parts, (), ("table",)
+    return export_classifier, parts, (), ("table",)
 
 
 def tokens(make_head, tokenizer, *sizes):
     """The same of a CTC recipe."""
     head = make_head(DIM, len(tokenizer), *sizes)
-    return exporting.export_asr, {"head": head, "tokenizer": tokenizer}, (), ()
+    return export_asr, {"head": head, "tokenizer": tokenizer}, (), ()
 
 
 def speakers(head, objective):
@@ -45,7 +51,7 @@ def speakers(head, objective):
     labels = LabelEncoder.from_labels(["ann", "bob", "cleo"])
     parts = {"head": head, "objective": objective, "label_encoder": labels}
     calibration = Calibration(9.0, -4.0, num_trials=(4, 4))
-    return exporting.export_speakers, parts, (calibration,), ()
+    return export_speakers, parts, (calibration,), ()
 
 
 def turns(head):
@@ -53,12 +59,12 @@ def turns(head):
     rule = {"num_speakers": 2, "window_s": 1.0, "frame_s": 0.02}
     rule |= {"min_speech_s": 0.0, "min_pause_s": 0.0, "narrow_band": False}
     parts = {"head": head, **rule}
-    return exporting.export_diarization, parts, (Decision(),), ()
+    return export_diarization, parts, (BinarizeConfig(),), ()
 
 
 def pretrained(head, **tokenizer):
     """The same of pre-training."""
-    return exporting.export_pretraining, {"head": head, **tokenizer}, (), ()
+    return export_pretraining, {"head": head, **tokenizer}, (), ()
 
 
 def recipes():

@@ -1,12 +1,12 @@
 """Training loops: the base of all tasks, and one Brain per kind of task."""
 
-from unispeech_sb.brains.base import SSLBrain
+from unispeech_sb.brains.classification import UtteranceBrain
+from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.ctc import CTCBrain
 from unispeech_sb.brains.diarization import DiarizationBrain
 from unispeech_sb.brains.pretraining import PretrainBrain
 from unispeech_sb.brains.schedules import polynomial, tri_stage
 from unispeech_sb.brains.speaker import SpeakerBrain
-from unispeech_sb.brains.utterance import UtteranceBrain
 
 __all__ = [
     "CTCBrain",

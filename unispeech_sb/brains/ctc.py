@@ -1,16 +1,14 @@
-"""One label per frame or none, the rest is CTC: letters, phones (Graves et
-al. 2006; UniSpeech, section 3.3)."""
-
-import io
-import os
+"""Connectionist temporal classification of letters or phones (Graves et al.
+2006; UniSpeech, section 3.3)."""
 
 from speechbrain import Stage
 from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.metric_stats import ErrorRateStats
 
-from unispeech_sb.brains.base import SSLBrain
-from unispeech_sb.brains.exporting import export_asr
+from unispeech_sb.atomic import atomic
+from unispeech_sb.brains.core import SSLBrain
+from unispeech_sb.brains.export import export_asr
 from unispeech_sb.nnet.ctc import blank_share, frames_needed
 
 logger = get_logger(__name__)
@@ -162,12 +160,12 @@ class CTCBrain(SSLBrain):
             With ``id`` and ``text``.
         """
         blank = self.hparams.tokenizer.blank_index
-        heard, said = (
+        hypotheses, references = (
             [text.split() for text in texts]
             for texts in (self._decode(logits, frame_lens), batch.text)
         )
         for stats in self.errors.values():
-            stats.append(list(batch.id), heard, said)
+            stats.append(list(batch.id), hypotheses, references)
         frames = (frame_lens * logits.size(1)).round().long()
         total = int(frames.sum())
         self.num_frames += total
@@ -225,12 +223,8 @@ class CTCBrain(SSLBrain):
         """
         super().write_report(folder)
         for name, stats in self.errors.items():
-            text = io.StringIO()
-            stats.write_stats(text)
-            file = folder / f"{name.lower()}.txt"
-            partial_file = file.with_suffix(".partial")
-            partial_file.write_text(text.getvalue(), encoding="utf-8")
-            os.replace(partial_file, file)
+            with atomic(folder / f"{name.lower()}.txt") as file:
+                stats.write_stats(file)
 
     def export(self, folder, scores, scored_on):
         """Write the evaluated model as SpeechBrain's EncoderASR.

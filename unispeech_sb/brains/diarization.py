@@ -1,25 +1,29 @@
-"""Who speaks when, learnt without an order of the speakers (Fujita et al.
-2019; with voices, Kinoshita et al. 2021).
+"""Speaker diarization, trained without an order of the speakers (Fujita et al.
+2019; with speaker embeddings, Kinoshita et al. 2021), and how well a way to
+binarize activities does on recordings whose speakers are known.
 """
 
 import json
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from speechbrain import Stage
 
-from unispeech_sb.brains.base import SSLBrain
-from unispeech_sb.brains.decisions import (
-    Decision,
-    Piece,
-    compare_decisions,
-    found_segments,
-    joined,
-    score_pieces,
-    within,
-)
-from unispeech_sb.brains.exporting import export_diarization
+from unispeech_sb.atomic import atomic
+from unispeech_sb.brains.core import SSLBrain
+from unispeech_sb.brains.export import export_diarization
 from unispeech_sb.checkpoints.files import write_tensors
+from unispeech_sb.dataio.rttm import write_rttm
+from unispeech_sb.metrics.diarization import (
+    diarization_error,
+    jaccard_error,
+    speaker_count_error,
+    sum_errors,
+)
+from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
 from unispeech_sb.nnet.eend import speaker_loss, speaker_means
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 
@@ -35,7 +39,7 @@ class DiarizationBrain(SSLBrain):
 
     * ``modules["head"]``: features, cut to the labels or with their last
       frame repeated, and relative frame lengths -> logits, [B, T, S]. With
-      ``speaker_loss_weight`` it is an ``EENDVCHead``, which is told the number
+      ``speaker_loss_weight`` it is an ``EENDVCHead``, which takes the number
       of frames and gives speaker vectors, too.
     * ``compute_cost``: logits, labels, number of frames -> loss, and which
       speaker each output was taken for; ``pit_loss``.
@@ -46,14 +50,13 @@ class DiarizationBrain(SSLBrain):
     * ``protocol``: ``clean`` chooses threshold and median filter on the
       validation set, keeps them with the checkpoint, and takes the lowest
       error rate for the best. ``superb`` takes the highest accuracy of
-      frames, puts the pieces of a recording together, and reports the
-      decision that is the best on the test set.
-    * ``write_rttm``: path, recording -> segments.
+      frames, joins the chunks of a recording, and reports the threshold and
+      median filter that are the best on the test set.
 
     Scores, over all scored time, overlapped speech included: ``DER``, of
     which ``miss``, ``false alarm`` and ``confusion``, and in a test ``JER``,
     all in percent, and ``speakers off``, the mean error of the number of
-    speakers. ``accuracy`` of the frames of all speakers, the mean over pieces.
+    speakers. ``accuracy`` of the frames of all speakers, the mean over chunks.
 
     Example
     -------
@@ -70,23 +73,26 @@ class DiarizationBrain(SSLBrain):
     ... )
     >>> brain.on_stage_start(Stage.VALID)
     >>> found = np.array([[0.9], [0.4]])
-    >>> said = [(0.0, 0.5, "ann")]
-    >>> brain.pieces = [Piece("a", "a", 0.0, found, said, None)]
+    >>> reference = [(0.0, 0.5, "ann")]
+    >>> brain.chunks = [Chunk("a", "a", 0.0, found, reference, None)]
     >>> brain.accuracies = [1.0]
-    >>> brain.decide(Stage.VALID)
-    >>> brain.stage_scores(Stage.VALID)["DER"], brain.decision.threshold
+    >>> brain.choose_binarization(Stage.VALID)
+    >>> brain.stage_scores(Stage.VALID)["DER"], brain.binarize_config.threshold
     (0.0, 0.5)
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.decision, self.comparison = Decision(), {}
-        self.pieces, self.accuracies = [], []
+        fixed = ("frame_s", "min_speech_s", "min_pause_s")
+        self.binarize_config = BinarizeConfig(
+            **{name: getattr(self.hparams, name) for name in fixed}
+        )
+        self.comparison, self.chunks, self.accuracies = {}, [], []
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
                 "decision",
                 self,
-                custom_save_hook=lambda brain, path: brain.decision.save(path),
+                custom_save_hook=_save_decision,
                 custom_load_hook=_load_decision,
             )
 
@@ -119,7 +125,7 @@ class DiarizationBrain(SSLBrain):
 
     @property
     def _has_vectors(self):
-        """Whether the head tells voices, too."""
+        """Whether the head gives speaker vectors, too."""
         weight = getattr(self.hparams, "speaker_loss_weight", None)
         return weight is not None
 
@@ -158,28 +164,11 @@ class DiarizationBrain(SSLBrain):
             if self.hparams.protocol == "superb":
                 right = right * labels.flatten(1).any(1)
             self.accuracies += right.tolist()
-            self.listen(logits, num_frames, batch, stage)
+            self._keep(logits, num_frames, batch, stage)
         return loss
 
-    def listen(self, logits, num_frames, batch, stage):
-        """Notes the activities of a batch, to be scored at the stage's end.
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            [B, T, S].
-        num_frames : torch.Tensor
-            Valid ones of each row, [B].
-        batch : PaddedBatch
-            With ``id``, ``recording`` and ``start_s``.
-        stage : Stage
-            VALID or TEST.
-
-        Raises
-        ------
-        ValueError
-            When nothing is known of a recording's speakers.
-        """
+    def _keep(self, logits, num_frames, batch, stage):
+        """Keeps the activities of a batch, to be scored at the stage's end."""
         rows = logits.float().sigmoid().cpu().numpy()
         whole = self.hparams.protocol == "superb"
         references = self.hparams.references[stage]
@@ -195,20 +184,14 @@ class DiarizationBrain(SSLBrain):
             activities = rows[row, : num_frames[row]]
             if not whole:
                 stop_s = start_s + len(activities) * self.hparams.frame_s
-                uem = within(uem, start_s, stop_s)
-            self.pieces.append(
-                Piece(
-                    str(name),
-                    recording,
-                    start_s,
-                    activities,
-                    references[recording],
-                    uem,
-                )  # fmt: skip
+                uem = clip_uem(uem, start_s, stop_s)
+            reference = references[recording]
+            self.chunks.append(
+                Chunk(str(name), recording, start_s, activities, reference, uem)
             )
 
     def on_stage_start(self, stage, epoch=None):
-        """Start with nothing listened to.
+        """Start without chunks.
 
         Arguments
         ---------
@@ -218,10 +201,10 @@ class DiarizationBrain(SSLBrain):
             Epoch, from 1; none in a test.
         """
         super().on_stage_start(stage, epoch)
-        self.pieces, self.accuracies, self.comparison = [], [], {}
+        self.comparison, self.chunks, self.accuracies = {}, [], []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Decide before the base scores, logs and saves.
+        """Choose how to binarize before the base scores, logs and saves.
 
         Arguments
         ---------
@@ -233,10 +216,10 @@ class DiarizationBrain(SSLBrain):
             Epoch, from 1; none in a test.
         """
         if stage != Stage.TRAIN:
-            self.decide(stage)
+            self.choose_binarization(stage)
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def decide(self, stage):
+    def choose_binarization(self, stage):
         """Chooses threshold and median filter, where the protocol does.
 
         Arguments
@@ -246,25 +229,19 @@ class DiarizationBrain(SSLBrain):
         """
         superb = self.hparams.protocol == "superb"
         if superb:
-            self.pieces = joined(self.pieces)
+            self.chunks = join_chunks(self.chunks)
         if stage != (Stage.TEST if superb else Stage.VALID):
             return
-        self.comparison = compare_decisions(
-            self.pieces,
+        self.comparison = compare_configs(
+            self.chunks,
             self.hparams.thresholds,
             self.hparams.median_filters,
-            **self._options,
+            self.binarize_config,
         )
-        self.decision = next(iter(self.comparison))
-
-    @property
-    def _options(self):
-        """What is fixed of a decision."""
-        names = ("frame_s", "min_speech_s", "min_pause_s")
-        return {name: getattr(self.hparams, name) for name in names}
+        self.binarize_config = next(iter(self.comparison))
 
     def stage_scores(self, stage):
-        """Error rates, the decision they are of, and the accuracy of frames.
+        """Error rates, threshold and median filter, accuracy of frames.
 
         Arguments
         ---------
@@ -275,19 +252,17 @@ class DiarizationBrain(SSLBrain):
         -------
         dict
             Name -> float; in a test of SUPERB's protocol also the DER of
-            every decision that was compared.
+            every threshold and median filter that were compared.
         """
         test = stage == Stage.TEST
-        scores = score_pieces(
-            self.pieces, self.decision, thorough=test, **self._options
-        )
+        scores = score_chunks(self.chunks, self.binarize_config, thorough=test)
         scores |= {"accuracy": float(np.mean(self.accuracies))}
-        scores |= self.decision._asdict()
+        scores |= _chosen(self.binarize_config)
         if test and self.hparams.protocol == "superb":
             scores |= {
-                f"DER at {d.threshold:g}, median {d.median_filter}": 100
+                f"DER at {c.threshold:g}, median {c.median_filter}": 100
                 * errors.rate
-                for d, errors in self.comparison.items()
+                for c, errors in self.comparison.items()
             }
         return scores
 
@@ -312,8 +287,8 @@ class DiarizationBrain(SSLBrain):
 
     def write_report(self, folder):
         """Write scores.json, hypotheses.rttm, and activities.safetensors:
-        the probabilities of each piece, with the seconds of a frame and where
-        in which recording the piece begins.
+        the probabilities of each chunk, with the seconds of a frame and where
+        in which recording the chunk begins.
 
         Arguments
         ---------
@@ -322,15 +297,15 @@ class DiarizationBrain(SSLBrain):
         """
         super().write_report(folder)
         places, found = {}, {}
-        for piece in self.pieces:
-            places[piece.name] = [piece.recording, piece.start_s]
-            segments = found_segments(piece, self.decision, **self._options)
-            found.setdefault(piece.recording, []).extend(segments)
-        self.hparams.write_rttm(folder / "hypotheses.rttm", found)
+        for chunk in self.chunks:
+            places[chunk.name] = [chunk.recording, chunk.start_s]
+            segments = chunk_segments(chunk, self.binarize_config)
+            found.setdefault(chunk.recording, []).extend(segments)
+        write_rttm(folder / "hypotheses.rttm", found)
         notes = {"frame_s": self.hparams.frame_s, "pieces": places}
         write_tensors(
             folder / "activities.safetensors",
-            {p.name: torch.from_numpy(p.activities) for p in self.pieces},
+            {c.name: torch.from_numpy(c.activities) for c in self.chunks},
             {name: json.dumps(note) for name, note in notes.items()},
         )
 
@@ -347,12 +322,17 @@ class DiarizationBrain(SSLBrain):
             The split: ``test``, or ``valid`` where there is no test set.
         """
         facts = {
-            "recordings scored": len({p.recording for p in self.pieces}),
+            "recordings scored": len({c.recording for c in self.chunks}),
             "best epoch": self.hparams.epoch_counter.current,
             "optimizer updates": self.optimizer_step,
         }
         export_diarization(
-            folder, self.hparams, self.decision, scores, scored_on, facts
+            folder,
+            self.hparams,
+            self.binarize_config,
+            scores,
+            scored_on,
+            facts,
         )
 
 
@@ -379,6 +359,118 @@ def _accuracies(logits, labels, num_frames, order):
     return (right * mask).sum(1) / num_frames.clamp(min=1)
 
 
+def _chosen(config):
+    """The part of a ``BinarizeConfig`` that is chosen on recordings."""
+    return {n: getattr(config, n) for n in ("threshold", "median_filter")}
+
+
+def _save_decision(brain, path):
+    """Writes how a Brain binarizes."""
+    with atomic(path) as file:
+        file.write(json.dumps(_chosen(brain.binarize_config)) + "\n")
+
+
 def _load_decision(brain, path, end_of_epoch):
-    """Recovers a Brain's decision."""
-    brain.decision = Decision.read(path)
+    """Recovers how a Brain binarizes."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        brain.binarize_config = brain.binarize_config._replace(
+            threshold=float(found["threshold"]),
+            median_filter=int(found["median_filter"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected a threshold and a median filter, as a "
+            f"checkpoint has them; got {error}"
+        ) from error
+
+
+class Chunk(NamedTuple):
+    """Activities that a model gives of a recording, or of a part of one.
+
+    ``name`` is that of the chunk, ``start_s`` its place in the recording in
+    seconds, ``activities`` the probability that each speaker is active, [T, S].
+    ``reference`` has the true segments (start, end, speaker) of the whole
+    recording, ``uem`` the stretches (start, end) to score, None for all time.
+    """
+
+    name: str
+    recording: str
+    start_s: float
+    activities: np.ndarray
+    reference: list
+    uem: list | None
+
+
+def clip_uem(uem, start_s, stop_s):
+    """The parts of the scored stretches (start, end) of a recording, None for
+    all of it, that are between two times in seconds."""
+    if uem is None:
+        return [(start_s, stop_s)]
+    cut = [(max(start, start_s), min(stop, stop_s)) for start, stop in uem]
+    return [(start, stop) for start, stop in cut if start < stop]
+
+
+def join_chunks(chunks):
+    """One chunk for each recording, as if the outputs of its chunks were the
+    same speakers in all of them."""
+    parts = {}
+    for chunk in sorted(chunks, key=lambda c: (c.recording, c.start_s)):
+        parts.setdefault(chunk.recording, []).append(chunk)
+    return [
+        found[0]._replace(
+            name=recording,
+            activities=np.concatenate([c.activities for c in found]),
+        )
+        for recording, found in parts.items()
+    ]
+
+
+def chunk_segments(chunk, config):
+    """Segments (start, end, speaker) of a chunk, in seconds of the recording;
+    the speakers have the name of the chunk: only in it they are known to be
+    the same."""
+    segments = binarize(
+        chunk.activities, start_s=chunk.start_s, **config._asdict()
+    )
+    return [(s, e, f"{chunk.name}_{index}") for s, e, index in segments]
+
+
+def sum_error_times(chunks, config):
+    """Error times of a ``BinarizeConfig`` over one or more chunks, without
+    collar and with overlapped speech."""
+    return sum_errors(
+        diarization_error(c.reference, chunk_segments(c, config), c.uem)
+        for c in chunks
+    )
+
+
+def compare_configs(chunks, thresholds, median_filters, config):
+    """Tries all thresholds with all median filters, in place of those of a
+    ``BinarizeConfig``: config -> its error times, the least error first; of
+    equal ones that with the threshold nearest to 0.5, then that with the
+    shortest filter."""
+    configs = [
+        config._replace(threshold=threshold, median_filter=median_filter)
+        for threshold, median_filter in product(thresholds, median_filters)
+    ]
+    configs.sort(key=lambda c: (abs(c.threshold - 0.5), c.median_filter))
+    errors = {c: sum_error_times(chunks, c) for c in configs}
+    return dict(sorted(errors.items(), key=lambda item: sum(item[1][:3])))
+
+
+def score_chunks(chunks, config, thorough=False):
+    """Error rates in percent: ``DER`` and of it ``miss``, ``false alarm`` and
+    ``confusion``; if thorough also ``JER``, and ``speakers off``, the mean
+    error of the number of speakers."""
+    times = sum_error_times(chunks, config)
+    scores = {"DER": 100 * times.rate}
+    for name in ("miss", "false_alarm", "confusion"):
+        part_s = getattr(times, f"{name}_s")
+        scores[name.replace("_", " ")] = 100 * part_s / (times.total_s or 1.0)
+    if not thorough:
+        return scores
+    cases = [(c.reference, chunk_segments(c, config), c.uem) for c in chunks]
+    scores["JER"] = 100 * sum_errors(jaccard_error(*c) for c in cases).rate
+    off = [abs(speaker_count_error(*case)) for case in cases]
+    return {**scores, "speakers off": float(np.mean(off))}

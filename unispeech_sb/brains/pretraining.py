@@ -20,8 +20,8 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from unispeech_sb.brains.base import SSLBrain
-from unispeech_sb.brains.exporting import export_pretraining
+from unispeech_sb.brains.core import SSLBrain
+from unispeech_sb.brains.export import export_pretraining
 
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)

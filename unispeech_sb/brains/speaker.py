@@ -1,5 +1,5 @@
-"""Vectors that tell speakers apart: trained on the speakers of a corpus,
-scored on trials of any (Snyder et al. 2018; Chen et al. 2021, section 4.3).
+"""Speaker embeddings: trained to classify the speakers of a corpus, scored on
+verification trials of any (Snyder et al. 2018; Chen et al. 2021, section 4.3).
 """
 
 import numpy as np
@@ -8,17 +8,15 @@ from speechbrain import Stage
 from speechbrain.utils.logger import get_logger
 from torch.nn import functional as F
 
-from unispeech_sb.brains.base import SSLBrain
-from unispeech_sb.brains.exporting import export_speakers
+from unispeech_sb.brains.core import SSLBrain
+from unispeech_sb.brains.export import export_speakers
+from unispeech_sb.dataio.speakers import UNKNOWN
+from unispeech_sb.dataio.trials import write_trials
 from unispeech_sb.metrics.calibration import Calibration
 from unispeech_sb.metrics.det import write_det, write_histogram
 from unispeech_sb.metrics.verification import bootstrap, eer, min_dcf
 
 logger = get_logger(__name__)
-
-UNKNOWN = -1
-"""Label of a speaker that is not among those of the training."""
-
 
 BLOCK = 65536
 """Trials that are scored at a time."""
@@ -38,8 +36,6 @@ class SpeakerBrain(SSLBrain):
       split. Their scores are cosines.
     * ``trial_speakers``, optional: Stage.TEST -> the speakers of the left and
       of the right side of each trial, for confidence intervals.
-    * ``write_trials``: file, trials, form, scores -> None; as
-      ``dataio.trials`` has it.
     * ``margin_schedule``, optional: epochs made, as a float -> share of the
       objective's margins.
 
@@ -270,7 +266,7 @@ class SpeakerBrain(SSLBrain):
         """
         super().write_report(folder)
         trials = self.hparams.trials[Stage.TEST]
-        self.hparams.write_trials(
+        write_trials(
             folder / "trials.csv", trials, "csv", self.cosines(Stage.TEST)
         )
         positive, negative = self._sides(Stage.TEST)
@@ -332,7 +328,7 @@ class SpeakerBrain(SSLBrain):
         return cosines[targets], cosines[~targets]
 
     def _calibrated(self, stage):
-        """A calibration by a stage's trials, if they tell speakers apart."""
+        """A calibration by a stage's trials, if the scores separate them."""
         try:
             return Calibration.fit(
                 self.cosines(stage),
@@ -340,7 +336,7 @@ class SpeakerBrain(SSLBrain):
                 prior=0.5,
                 smoothing=True,
             )
-        except ValueError as error:  # a model that cannot tell them apart yet
+        except ValueError as error:  # scores that do not separate them yet
             logger.warning(f"No calibration: {error}")
             return Calibration()
 

@@ -317,10 +317,10 @@ def add_trials(hparams: dict[str, Any]) -> None:
     ---------
     hparams : dict
         The recipe's yaml. In place of the file ``trials`` come the ``Trials``
-        of each stage, and there are added ``trial_speakers``, stage -> the
-        speakers of both sides, and ``write_trials``. Without a file, pairs of
-        the test set are compared, at most ``num_test_trials``; without a test
-        set, those of valid, at most ``num_valid_trials``.
+        of each stage, and ``trial_speakers`` is added, stage -> the speakers
+        of both sides. Without a file, pairs of the test set are compared, at
+        most ``num_test_trials``; without a test set, those of valid, at most
+        ``num_valid_trials``.
 
     Raises
     ------
@@ -365,7 +365,6 @@ def add_trials(hparams: dict[str, Any]) -> None:
         found[stage] = trials
         owners[stage] = _owners(trials, speakers, path)
     hparams["trials"], hparams["trial_speakers"] = found, owners
-    hparams["write_trials"] = write_trials
 
 
 def speakers_of(trials):

@@ -2,8 +2,8 @@
 
 from speechbrain import Stage
 
-from unispeech_sb.brains.base import SSLBrain
-from unispeech_sb.brains.exporting import export_classifier
+from unispeech_sb.brains.core import SSLBrain
+from unispeech_sb.brains.export import export_classifier
 from unispeech_sb.metrics.classification import ConfusionMatrix
 
 

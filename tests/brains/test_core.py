@@ -1,0 +1,258 @@
+"""Updates, stages, scores, and checkpoints that are whole."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.epoch_loop import EpochCounter
+from toy import dataset, encoder
+
+from unispeech_sb.brains import UtteranceBrain
+from unispeech_sb.brains.core import (
+    best_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_state,
+)
+
+
+def parameters(brain):
+    return [p.detach().clone() for p in brain.modules.parameters()]
+
+
+def distance(before, after):
+    parts = zip(before, after, strict=True)
+    return torch.cat([(a - b).flatten() for a, b in parts]).norm().item()
+
+
+def step_with_gradients_of(value, brain):
+    brain.init_optimizers()
+    before = parameters(brain)
+    for parameter in brain.modules.parameters():
+        parameter.grad = torch.full_like(parameter, value)
+    brain.optimizers_step()
+    return distance(before, parameters(brain))
+
+
+def test_clipping_is_by_the_norm_over_all_groups_of_all_optimizers(make_brain):
+    run_opts = {"max_grad_norm": 0.5, "remove_vector_weight_decay": True}
+    brain = make_brain(run_opts)
+    assert step_with_gradients_of(3.0, brain) == pytest.approx(0.5, rel=1e-3)
+    groups = [len(o.param_groups) for o in brain.optimizers_dict.values()]
+    assert groups == [2, 2]
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.0, -1.0])
+def test_no_positive_norm_means_no_clipping(make_brain, max_grad_norm):
+    brain = make_brain({"max_grad_norm": max_grad_norm})
+    size = sum(p.numel() for p in brain.modules.parameters())
+    moved = step_with_gradients_of(3.0, brain)
+    assert moved == pytest.approx(3.0 * size**0.5, rel=1e-4)
+
+
+def test_last_short_group_of_an_epoch_is_a_mean_over_what_it_has(
+    make_brain, fit
+):
+    # 3 batches in groups of 2: one full group, one of a single batch
+    grouped = make_brain({"grad_accumulation_factor": 2, "max_grad_norm": 0.0})
+    fit(grouped)
+    assert grouped.optimizer_step == 2
+    # The same as one batch of 4 with equal lengths would do, then one of 2
+    single = make_brain({"max_grad_norm": 0.0})
+    single.grad_accumulation_factor = 1
+    fit(single, batch_size=4)
+    assert single.optimizer_step == 2
+    apart = distance(parameters(grouped), parameters(single))
+    assert apart < 1e-5 < distance(parameters(make_brain()), parameters(single))
+
+
+def test_frozen_parameters_are_in_no_optimizer(make_brain):
+    brain = make_brain()
+    brain.modules.backbone.conv.bias.requires_grad_(False)
+    brain.init_optimizers()
+    groups = brain.optimizers_dict["backbone"].param_groups
+    assert [len(g["params"]) for g in groups] == [1]
+    brain.modules.backbone.requires_grad_(False)
+    brain.init_optimizers()
+    assert list(brain.optimizers_dict) == ["head"]
+
+
+def test_one_optimizer_has_everything_without_a_class_for_the_backbone(
+    make_brain,
+):
+    brain = make_brain(backbone_opt_class=None)
+    brain.init_optimizers()
+    assert list(brain.optimizers_dict) == ["head"]
+    groups = brain.optimizers_dict["head"].param_groups
+    assert len(groups[0]["params"]) == len(parameters(brain))
+
+
+@pytest.mark.parametrize("optimizers", ["one", "two"])
+def test_backbone_is_frozen_for_the_first_updates_only(
+    make_brain, fit, optimizers
+):
+    changes = {"backbone_opt_class": None} if optimizers == "one" else {}
+    brain = make_brain(freeze_backbone_updates=3, **changes)
+    start = brain.modules.backbone.conv.weight.detach().clone()
+    head = brain.modules.head.classifier.weight.detach().clone()
+    fit(brain)  # three updates
+    assert torch.equal(brain.modules.backbone.conv.weight, start)
+    assert not torch.equal(brain.modules.head.classifier.weight, head)
+    assert all(p.requires_grad for p in brain.modules.parameters())
+    fit(brain)
+    assert not torch.equal(brain.modules.backbone.conv.weight, start)
+
+
+def test_learning_rate_changes_with_every_update(make_brain, fit):
+    seen = []
+
+    def schedule(update):
+        seen.append(update)
+        return 0.5**update
+
+    brain = make_brain(lr_scheduler=schedule)
+    fit(brain)
+    rates = {
+        g["lr"] for o in brain.optimizers_dict.values() for g in o.param_groups
+    }
+    assert sorted(set(seen)) == [0, 1, 2]
+    assert rates == {0.25}
+
+
+class Losses(UtteranceBrain):
+    """The loss of a batch is the number of its first utterance."""
+
+    def compute_objectives(self, predictions, batch, stage):
+        first = float(batch.id[0])
+        return predictions.sum() * 0.0 + (first if first < 90 else np.nan)
+
+    def stage_scores(self, stage):
+        return {"accuracy": torch.tensor(0.5), "other": np.float64(1.0)}
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.means = {**getattr(self, "means", {}), stage.name: stage_loss}
+        super().on_stage_end(stage, stage_loss, epoch)
+
+
+@pytest.fixture
+def saving(make_brain, tmp_path):
+    """A brain with everything that is needed to save and evaluate."""
+
+    def make(brain_class=Losses, **changes):
+        changes.setdefault("checkpointer", Checkpointer(tmp_path / "save"))
+        brain = make_brain(
+            brain_class=brain_class,
+            epoch_counter=EpochCounter(1),
+            output_folder=str(tmp_path),
+            **changes,
+        )
+        for name, module in brain.modules.items():
+            brain.checkpointer.add_recoverable(name, module)
+        return brain
+
+    return make
+
+
+def test_means_are_per_utterance(saving, fit):
+    brain = saving()
+    fit(brain, size=5, batch_size=4)  # losses 0 of four, 4 of one
+    assert brain.means == pytest.approx({"TRAIN": 0.8, "VALID": 0.8})
+
+
+def test_loss_that_is_not_finite_is_not_hidden_in_a_validation(saving):
+    brain = saving()
+    data = dataset(92, encoder()).filtered_sorted(sort_key="id")
+    brain.fit([1], dataset(2, encoder()), data)
+    assert np.isnan(brain.means["VALID"])
+
+
+def test_scores_of_any_number_type_can_be_read_back(saving, fit):
+    brain = saving()
+    fit(brain)
+    (checkpoint,) = brain.checkpointer.list_checkpoints()
+    assert checkpoint.meta["accuracy"] == 0.5
+    assert type(checkpoint.meta["other"]) is float
+
+
+def test_evaluation_leaves_the_callers_options_alone(saving, fit):
+    brain = saving()
+    fit(brain)
+    options = {"batch_size": 2}
+    brain.evaluate(dataset(4, encoder()), test_loader_kwargs=options)
+    assert options == {"batch_size": 2}
+    assert brain.scores == {"loss": 1.0, "accuracy": 0.5, "other": 1.0}
+
+
+def test_evaluation_without_a_checkpoint_is_refused(saving):
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        saving().evaluate(dataset(4, encoder()))
+
+
+def test_tensorboard_is_built_on_request_only(make_brain):
+    asked = []
+    brain = make_brain(tensorboard_logger=lambda: asked.append(1))
+    assert brain.tensorboard is None and not asked
+    make_brain(tensorboard=True, tensorboard_logger=lambda: asked.append(1))
+    assert asked
+
+
+def test_all_generators_continue_where_they_were():
+    def draw():
+        return torch.rand(1).item(), random.random(), np.random.rand()
+
+    states = random_states()
+    first = draw()
+    assert draw() != first
+    set_random_state(states)
+    assert draw() == first
+
+
+def importance(checkpoint):
+    return checkpoint.meta["accuracy"]
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    return Checkpointer(tmp_path, {"head": torch.nn.Linear(1, 1)})
+
+
+def kept(checkpointer):
+    return sorted(
+        (c.meta.get("name", c.meta.get("accuracy")), c.meta["end-of-epoch"])
+        for c in checkpointer.list_checkpoints()
+    )
+
+
+def test_best_and_last_are_kept(checkpointer):
+    for accuracy in (0.1, 0.9, 0.5, 0.3):
+        save_checkpoint(checkpointer, {"accuracy": accuracy}, importance)
+    assert kept(checkpointer) == [(0.3, True), (0.9, True)]
+
+
+def test_checkpoint_inside_an_epoch_lasts_until_the_next(checkpointer):
+    save_checkpoint(checkpointer, {"accuracy": 0.2}, importance)
+    for step in (1, 2):
+        save_checkpoint(
+            checkpointer, {"name": step}, importance, end_of_epoch=False
+        )
+    assert kept(checkpointer) == [(0.2, True), (2, False)]
+    save_checkpoint(checkpointer, {"accuracy": 0.1}, importance)
+    assert kept(checkpointer) == [(0.1, True), (0.2, True)]
+
+
+def test_of_equally_good_ones_the_earliest_is_the_best(checkpointer):
+    for name in range(3):
+        meta = {"accuracy": 0.5, "name": name}
+        save_checkpoint(checkpointer, meta, importance)
+    best = best_checkpoint(checkpointer, importance)
+    assert best.meta["name"] == 0
+
+
+def test_failed_save_leaves_no_checkpoint(checkpointer, tmp_path):
+    checkpointer.add_recoverable("unknown", object())
+    with pytest.raises(RuntimeError, match="know how to save"):
+        save_checkpoint(checkpointer, {"accuracy": 0.5}, importance)
+    assert checkpointer.list_checkpoints() == []
+    assert checkpointer.checkpoints_dir == tmp_path

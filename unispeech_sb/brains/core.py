@@ -1,0 +1,713 @@
+"""The Brain that every task starts from, and its checkpoints.
+
+``SSLBrain`` is SpeechBrain's ``Brain`` with two optimizers, a learning rate per
+update, clipping over everything that is stepped, no lost batches, scores per
+utterance, and checkpoints from which a killed run continues to the same
+weights.
+"""
+
+import json
+import logging
+import math
+import os
+import random
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain import Stage
+from speechbrain.core import INTRA_EPOCH_CKPT_FLAG, Brain
+from speechbrain.dataio.dataloader import LoopedLoader, SaveableDataLoader
+from speechbrain.utils.checkpoints import (
+    ckpt_recency,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import (
+    is_distributed_initialized,
+    run_on_main,
+)
+from speechbrain.utils.logger import get_logger
+from torch.utils.data import DataLoader
+
+from unispeech_sb.atomic import atomic
+
+logger = get_logger(__name__)
+
+
+@partial(register_checkpoint_hooks, save_on_main_only=False)
+class SSLBrain(Brain):
+    """Base of all tasks; a subclass computes, this class trains.
+
+    A subclass writes ``compute_forward`` and ``compute_objectives``, and may
+    write ``stage_scores``, ``importance`` and ``write_report``.
+
+    Keys read from ``hparams``, beside SpeechBrain's own:
+
+    * ``backbone``: the module that is also ``modules["backbone"]``.
+    * ``opt_class``: optimizer of all trainable parameters, under the name
+      ``head``. With ``backbone_opt_class`` the backbone's go to a second one,
+      ``backbone``. Frozen parameters are in neither.
+    * ``freeze_backbone_updates``: the first so many updates leave the backbone
+      as it is, in its current train or eval mode.
+    * ``lr_scheduler``: number of updates made -> factor on every learning
+      rate (``!name:unispeech_sb.brains.tri_stage``). It has no state, so
+      nothing of it needs saving.
+    * ``train_logger``; with ``tensorboard: True`` also
+      ``tensorboard_logger``, a ``!name:`` that is only then built.
+    * ``epoch_counter``, ``output_folder``, ``augmentation`` (optional).
+
+    Against ``Brain``: gradients are clipped by their global norm over all
+    that is stepped, ``max_grad_norm`` of None, 0 or less means no clipping,
+    the last batches of an epoch are not lost when they are fewer than
+    ``grad_accumulation_factor``. The random generators are saved, a checkpoint
+    inside an epoch is only taken between updates, the order of every epoch and
+    batch is kept in one process too, and a finished run is not gone on with.
+
+    Checkpoints are complete or absent: they are written to
+    ``<checkpoints_dir>/partial`` and moved. The best and the last are kept.
+    With data pipelines that draw random numbers in worker processes, a run
+    resumed inside an epoch draws others than an uninterrupted one.
+
+    Arguments
+    ---------
+    modules, opt_class, hparams, run_opts, checkpointer
+        As ``speechbrain.core.Brain``; ``hparams`` is required.
+
+    Example
+    -------
+    >>> class Regression(SSLBrain):
+    ...     def compute_forward(self, batch, stage):
+    ...         return self.modules.head(batch)
+    ...
+    ...     def compute_objectives(self, predictions, batch, stage):
+    ...         return predictions.square().mean()
+    >>> brain = Regression(
+    ...     {"head": torch.nn.Linear(2, 1)},
+    ...     partial(torch.optim.SGD, lr=0.1),
+    ...     {"train_logger": None},
+    ...     {"device": "cpu"},
+    ... )
+    >>> loader = torch.utils.data.DataLoader(torch.ones(4, 2), batch_size=2)
+    >>> brain.fit(range(1, 3), loader, progressbar=False)
+    >>> brain.optimizer_step
+    4
+    """
+
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        self.total_weight = 0.0
+        self.pending_batches = 0
+        self.scores = {}
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        if self.optimizer_step_limit is not None:
+            # SpeechBrain's command line hands it over as a string
+            self.optimizer_step_limit = int(self.optimizer_step_limit)
+        self.tensorboard = None
+        if getattr(self.hparams, "tensorboard", False):
+            self.tensorboard = self.hparams.tensorboard_logger()
+
+    def compute_features(self, batch, stage):
+        """Augment in training, then run the backbone.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With ``sig``: waveforms at 16 kHz, [B, N], and relative lengths.
+        stage : Stage
+            Stage of the experiment.
+
+        Returns
+        -------
+        feats : torch.Tensor
+            [B, T, D], or [L+1, B, T, D] of a backbone that gives all layers.
+        frame_lens : torch.Tensor
+            Valid share of the T frames, in (0, 1], [B].
+        """
+        wavs, wav_lens = batch.to(self.device).sig
+        augmentation = getattr(self.hparams, "augmentation", None)
+        if stage == Stage.TRAIN and augmentation is not None:
+            wavs, wav_lens = augmentation(wavs, wav_lens)
+        # Not by requires_grad: DDP has registered the parameters by now
+        grad = torch.is_grad_enabled() and not self.backbone_is_frozen
+        with torch.set_grad_enabled(grad):
+            feats = self.modules.backbone(wavs, wav_lens)
+        backbone = self.hparams.backbone
+        return feats, backbone.frame_lens(wavs.size(1), wav_lens)
+
+    @property
+    def backbone_is_frozen(self):
+        """Whether ``freeze_backbone_updates`` still freezes the backbone."""
+        updates = getattr(self.hparams, "freeze_backbone_updates", None) or 0
+        return self.optimizer_step < updates
+
+    def fit(
+        self,
+        epoch_counter,
+        train_set,
+        valid_set=None,
+        progressbar=None,
+        train_loader_kwargs=None,
+        valid_loader_kwargs=None,
+    ):
+        """Train, or go on from the last checkpoint."""
+        if isinstance(train_set, DataLoader):
+            self._follow(train_set)
+        elif not isinstance(train_set, LoopedLoader) and not self.test_only:
+            train_set = self.make_dataloader(
+                train_set, Stage.TRAIN, **(train_loader_kwargs or {})
+            )
+        self.train_loader = train_set
+        super().fit(
+            self._remaining(epoch_counter),
+            train_set,
+            valid_set,
+            progressbar,
+            valid_loader_kwargs=dict(valid_loader_kwargs or {}),
+        )
+
+    def _remaining(self, epoch_counter):
+        """Epochs to do; ``Brain.fit`` asks after it has loaded a checkpoint."""
+        for epoch in epoch_counter:
+            debugged = self.debug and 0 < self.debug_epochs < epoch
+            if debugged or self._optimizer_step_limit_exceeded:
+                return
+            yield epoch
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
+    ):
+        """As ``Brain``, and the sampler learns of each epoch in one process."""
+        loader = super().make_dataloader(
+            dataset, stage, ckpt_prefix, **loader_kwargs
+        )
+        if stage == Stage.TRAIN:
+            self._follow(loader)
+        return loader
+
+    def _follow(self, loader):
+        """Note what of a training loader each epoch and resuming depend on."""
+        # A generator of its own, because starting a loader draws from the
+        # global one, and a resumed epoch starts its loader once more
+        loader.generator = torch.Generator()
+        for sampler in (loader.batch_sampler, loader.sampler):
+            if self.train_sampler is None and hasattr(sampler, "set_epoch"):
+                self.train_sampler = sampler
+        if self.checkpointer is not None and isinstance(
+            loader, SaveableDataLoader
+        ):
+            self.checkpointer.add_recoverable("dataloader-TRAIN", loader)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Forget the last stage; a subclass that overrides it calls it.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage of the experiment.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        if self.step == 0:  # else a stage that was resumed inside
+            self.total_weight = 0.0
+        if stage == Stage.TRAIN:
+            self.pending_batches = 0
+            if isinstance(self.train_loader, DataLoader):
+                seed = int(os.environ.get("SB_GLOBAL_SEED", 0)) + epoch
+                self.train_loader.generator.manual_seed(seed)
+
+    def fit_batch(self, batch):
+        """Accumulate one batch and update where its group of batches ends.
+
+        The last group of an epoch may be short; its gradient is the mean over
+        the batches that it has.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            One micro-batch.
+
+        Returns
+        -------
+        torch.Tensor
+            Detached loss.
+        """
+        group, should_step = self._accumulation()
+        self.pending_batches = 0 if should_step else self.pending_batches + 1
+        self.batch_weight = len(batch)
+        self.on_fit_batch_start(batch, should_step)
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, Stage.TRAIN)
+            scaled_loss = self.scaler.scale(loss / group)
+            self.check_loss_isfinite(scaled_loss)
+            scaled_loss.backward()
+        if should_step:
+            self.optimizers_step()
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        return loss.detach().cpu()
+
+    def _accumulation(self):
+        """Size of this batch's group, and whether this batch ends it."""
+        factor = self.grad_accumulation_factor
+        if factor == 1:
+            return 1, True
+        # Known ahead, since DDP has to synchronise within the last batch
+        total = len(self.train_loader)
+        if self.debug:
+            total = min(total, self.debug_batches)
+        short = total % factor
+        if short and self.step > total - short:
+            return short, self.step == total
+        return factor, self.step % factor == 0
+
+    def optimizers_step(self):
+        """One update: learning rates, global clipping, step."""
+        optimizers = self.freeze_optimizers(self.optimizers_dict)
+        groups = [g for o in optimizers.values() for g in o.param_groups]
+        schedule = getattr(self.hparams, "lr_scheduler", None)
+        if schedule is not None:
+            for group in groups:
+                group["lr"] = group["initial_lr"] * schedule(
+                    self.optimizer_step
+                )
+        for optimizer in optimizers.values():
+            self.scaler.unscale_(optimizer)
+        if not self.scaler.is_enabled() and self.skip_nonfinite_grads:
+            self.check_gradients()
+        if self.max_grad_norm is not None and self.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(
+                [p for g in groups for p in g["params"]], self.max_grad_norm
+            )
+        for optimizer in optimizers.values():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def init_optimizers(self):
+        """Make ``self.optimizers_dict`` and add it to the checkpoints."""
+        backbone_class = getattr(self.hparams, "backbone_opt_class", None)
+        own = set()
+        if backbone_class is not None:
+            own = set(self.modules["backbone"].parameters())
+        trainable = [p for p in self.modules.parameters() if p.requires_grad]
+        shares = {
+            "head": (self.opt_class, [p for p in trainable if p not in own]),
+            "backbone": (backbone_class, [p for p in trainable if p in own]),
+        }
+        self.optimizers_dict = {
+            name: opt_class(self._groups(parameters))
+            for name, (opt_class, parameters) in shares.items()
+            if opt_class is not None and parameters
+        }
+        for name, optimizer in self.optimizers_dict.items():
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable(
+                    f"{name}_optimizer", optimizer
+                )
+
+    def _groups(self, parameters):
+        """Parameter groups, vectors apart if they are not to decay."""
+        if not self.remove_vector_weight_decay:
+            return parameters
+        vectors = [p for p in parameters if p.ndim == 1]
+        others = [p for p in parameters if p.ndim != 1]
+        return [{"params": vectors, "weight_decay": 0.0}, {"params": others}]
+
+    def freeze_optimizers(self, optimizers):
+        """Leave out the backbone's optimizer while the backbone is frozen."""
+        if not self.backbone_is_frozen:
+            return optimizers
+        return {k: v for k, v in optimizers.items() if k != "backbone"}
+
+    def evaluate(
+        self,
+        test_set,
+        max_key=None,
+        min_key=None,
+        progressbar=None,
+        test_loader_kwargs=None,
+    ):
+        """Score the best checkpoint, by ``importance`` if no key is given.
+
+        Arguments
+        ---------
+        test_set, max_key, min_key, progressbar
+            As ``Brain.evaluate``.
+        test_loader_kwargs : dict, optional
+            As ``Brain.evaluate``; left unchanged.
+
+        Returns
+        -------
+        float
+            Mean loss per utterance. All scores are in ``self.scores``.
+        """
+        kwargs = dict(test_loader_kwargs or {})
+        return super().evaluate(test_set, max_key, min_key, progressbar, kwargs)
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Load the best checkpoint.
+
+        Arguments
+        ---------
+        max_key, min_key : str, optional
+            As ``Brain``; ``importance`` decides without them.
+
+        Raises
+        ------
+        ValueError
+            Where there is no checkpoint of a finished epoch.
+        """
+        if self.checkpointer is None:
+            return
+        if max_key is not None or min_key is not None:
+            best = self.checkpointer.find_checkpoint(
+                max_key=max_key, min_key=min_key
+            )
+        else:
+            best = best_checkpoint(self.checkpointer, self.importance)
+        if best is None:
+            raise ValueError(
+                f"{self.checkpointer.checkpoints_dir} holds no checkpoint of a "
+                "finished epoch to evaluate"
+            )
+        self.checkpointer.load_checkpoint(best)
+        self.step = 0
+
+    @torch.no_grad()
+    def evaluate_batch(self, batch, stage):
+        """As ``Brain``, noting how many utterances the loss is a mean of."""
+        self.batch_weight = len(batch)
+        return super().evaluate_batch(batch, stage)
+
+    def update_average(self, loss, avg_loss):
+        """Running mean per utterance, since batches differ in size.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Mean loss of a batch. One that is not finite is left out in
+            training and makes the mean of a validation or test not finite.
+        avg_loss : float
+            Mean so far.
+
+        Returns
+        -------
+        float
+            New mean.
+        """
+        if self.modules.training and not torch.isfinite(loss):
+            return avg_loss
+        self.total_weight += self.batch_weight
+        share = self.batch_weight / self.total_weight
+        return avg_loss + (float(loss) - avg_loss) * share
+
+    def _mean_over_ranks(self, mean):
+        """Mean over the utterances that all processes have seen."""
+        if not is_distributed_initialized():
+            return mean
+        total = self.total_weight
+        sums = torch.tensor([mean * total, total], device=self.device)
+        torch.distributed.all_reduce(sums)
+        return float(sums[0] / sums[1].clamp(min=1.0))
+
+    def stage_scores(self, stage):
+        """Scores of a validation or test beside the loss, for subclasses.
+
+        Arguments
+        ---------
+        stage : Stage
+            VALID or TEST.
+
+        Returns
+        -------
+        dict
+            Name -> float.
+        """
+        return {}
+
+    def importance(self, checkpoint):
+        """How good a checkpoint is; the highest is kept and evaluated.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            With the scores of its validation in ``meta``.
+
+        Returns
+        -------
+        tuple
+            Sort key: here the negative loss.
+        """
+        loss = checkpoint.meta["loss"]
+        return (-loss if math.isfinite(loss) else -math.inf,)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log; save after a validation; report after a test.
+
+        Arguments
+        ---------
+        stage : Stage
+            Stage that has ended.
+        stage_loss : float
+            Mean loss per utterance.
+        epoch : int, optional
+            Epoch, from 1; none in a test.
+        """
+        if stage == Stage.TRAIN:
+            self.train_scores = {"loss": self._mean_over_ranks(stage_loss)}
+            return
+        scores = {"loss": float(stage_loss)}
+        scores |= {k: float(v) for k, v in self.stage_scores(stage).items()}
+        if stage == Stage.VALID:
+            self._log(
+                {"epoch": epoch, **self._learning_rates()},
+                train_stats=self.train_scores,
+                valid_stats=scores,
+            )
+            if self.checkpointer is not None:
+                save_checkpoint(self.checkpointer, scores, self.importance)
+        else:
+            self.scores = scores
+            loaded = self.hparams.epoch_counter.current
+            self._log({"epoch loaded": loaded}, test_stats=scores)
+            run_on_main(self.write_report, [Path(self.hparams.output_folder)])
+
+    def write_report(self, folder):
+        """Write ``self.scores`` to ``scores.json``, on the main process.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The experiment's folder.
+        """
+        with atomic(folder / "scores.json") as file:
+            file.write(json.dumps(self.scores, indent=2) + "\n")
+
+    def _learning_rates(self):
+        """What the log shows: ``lr``, and ``lr_backbone`` if it has its own."""
+        return {
+            "lr" if name == "head" else f"lr_{name}": optimizer.param_groups[0][
+                "lr"
+            ]
+            for name, optimizer in self.optimizers_dict.items()
+        }
+
+    def _log(self, meta, **stats):
+        """Write one line to every logger."""
+        for log in (self.hparams.train_logger, self.tensorboard):
+            if log is not None:
+                log.log_stats(meta, **stats)
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        """Only between updates: gradients are not saved."""
+        return self.pending_batches == 0 and (
+            super()._should_save_intra_epoch_ckpt(
+                last_ckpt_time, steps_since_ckpt
+            )
+        )
+
+    def _save_intra_epoch_ckpt(self):
+        """As ``Brain``, complete or absent."""
+        save_checkpoint(
+            self.checkpointer,
+            {INTRA_EPOCH_CKPT_FLAG: True},
+            self.importance,
+            end_of_epoch=False,
+        )
+
+    @mark_as_saver
+    def _save(self, path):
+        """Write position and generators; all processes take part."""
+        states = random_states()
+        state = {
+            "step": self.step,
+            "avg_train_loss": self.avg_train_loss,
+            "total_weight": self.total_weight,
+            "optimizer_step": self.optimizer_step,
+            "random_states": states,
+        }
+        if self.tensorboard is not None:
+            state["tensorboard"] = self.tensorboard.global_step
+        run_on_main(torch.save, [state, path])
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch):
+        """Read what ``_save`` wrote; an epoch that has ended starts anew."""
+        state = torch.load(path, weights_only=True)
+        self.optimizer_step = state["optimizer_step"]
+        self.step = 0 if end_of_epoch else state["step"]
+        self.avg_train_loss = 0.0 if end_of_epoch else state["avg_train_loss"]
+        self.total_weight = state["total_weight"]
+        set_random_state(state["random_states"])
+        if self.tensorboard is not None and "tensorboard" in state:
+            self.tensorboard.global_step = state["tensorboard"]
+
+
+def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
+    """Save whole or not at all; then drop all but the best and the last.
+
+    SpeechBrain writes a checkpoint's ``CKPT.yaml`` first, so that a process
+    killed while saving leaves a folder that passes for a checkpoint, and one
+    killed while deleting may too. Here both happen in the subfolder
+    ``partial``, where nothing is looked for.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+        Where to save.
+    meta : dict
+        Scores of the checkpoint: plain Python values.
+    importance : callable
+        Checkpoint of a finished epoch -> sort key, the highest is the best.
+    end_of_epoch : bool
+        Whether the epoch has ended. The last checkpoint of each kind stays
+        until an epoch ends.
+
+    Example
+    -------
+    >>> from speechbrain.utils.checkpoints import Checkpointer
+    >>> checkpointer = Checkpointer(
+    ...     getfixture("tmpdir"), {"head": torch.nn.Linear(1, 1)}
+    ... )
+    >>> for loss in (0.3, 0.1, 0.2, 0.4):
+    ...     save_checkpoint(
+    ...         checkpointer, {"loss": loss}, lambda c: -c.meta["loss"]
+    ...     )
+    >>> sorted(c.meta["loss"] for c in checkpointer.list_checkpoints())
+    [0.1, 0.4]
+    """
+    folder = checkpointer.checkpoints_dir
+    stamp = time.strftime("%Y-%m-%d+%H-%M-%S")
+    checkpointer.checkpoints_dir = folder / "partial"
+    try:
+        saved = checkpointer.save_checkpoint(
+            meta,
+            end_of_epoch,
+            name=f"{stamp}+{time.time_ns() % 10**9:09d}",
+            verbosity=logging.DEBUG,
+        )
+    finally:
+        checkpointer.checkpoints_dir = folder
+    run_on_main(_publish, [checkpointer, saved, importance])
+
+
+def _publish(checkpointer, saved, importance):
+    """Move a complete checkpoint in, and the ones that it replaces out."""
+    folder = checkpointer.checkpoints_dir
+    os.replace(saved.path, folder / saved.path.name)
+    logger.debug("Saved a checkpoint in %s", folder / saved.path.name)
+    checkpoints = checkpointer.list_checkpoints()
+    keep = {max(checkpoints, key=ckpt_recency).path}
+    finished = [c for c in checkpoints if c.meta["end-of-epoch"]]
+    if finished:
+        keep.add(max(finished, key=ckpt_recency).path)
+        keep.add(best_checkpoint(checkpointer, importance).path)
+    for checkpoint in checkpoints:
+        if checkpoint.path not in keep:
+            name = checkpoint.path.name
+            os.replace(checkpoint.path, folder / "partial" / name)
+    shutil.rmtree(folder / "partial")
+
+
+def best_checkpoint(checkpointer, importance):
+    """The most important checkpoint of a finished epoch.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+        Where to look.
+    importance : callable
+        Checkpoint -> sort key. Of equal ones the earliest is taken, so that
+        a run that was interrupted chooses as one that was not.
+
+    Returns
+    -------
+    speechbrain.utils.checkpoints.Checkpoint or None
+        None where no epoch has finished.
+
+    Example
+    -------
+    >>> from speechbrain.utils.checkpoints import Checkpointer
+    >>> checkpointer = Checkpointer(getfixture("tmpdir"))
+    >>> best_checkpoint(checkpointer, lambda c: -c.meta["loss"])
+    """
+    return checkpointer.find_checkpoint(
+        importance_key=lambda c: (importance(c), -ckpt_recency(c)),
+        ckpt_predicate=lambda c: c.meta["end-of-epoch"],
+    )
+
+
+def random_states():
+    """States of the global generators of every process, in types that
+    ``torch.load`` reads safely.
+
+    Returns
+    -------
+    list
+        One dict per process; every process calls this and gets all of them.
+
+    Example
+    -------
+    >>> states = random_states()
+    >>> first = torch.rand(1)
+    >>> set_random_state(states)
+    >>> bool(first == torch.rand(1))
+    True
+    """
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.is_available()
+    state = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+    }
+    if not is_distributed_initialized():
+        return [state]
+    states = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def set_random_state(states):
+    """Restore the generators of this process.
+
+    Arguments
+    ---------
+    states : list
+        From ``random_states``. A process that was not there then keeps its
+        generators as they are, and says so.
+    """
+    distributed = is_distributed_initialized()
+    rank = torch.distributed.get_rank() if distributed else 0
+    if rank >= len(states):
+        logger.warning(
+            "The checkpoint was written by %d processes: process %d goes on "
+            "with fresh random numbers",
+            len(states),
+            rank,
+            main_process_only=False,
+        )
+        return
+    state = states[rank]
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    for index in range(min(torch.cuda.device_count(), len(state["cuda"]))):
+        torch.cuda.set_rng_state(state["cuda"][index], index)

@@ -1,0 +1,239 @@
+"""Trained modules to a pretrained folder, with a README of their training.
+
+Each ``export_...`` function writes what one of SpeechBrain's interfaces loads,
+in the place of an older export. ``hparams`` are those of the recipe, with its
+modules in them; ``scores``, name -> number, are of the split ``scored_on``;
+``facts``, name -> value, are what else the README says of the training.
+"""
+
+from importlib.metadata import version
+
+from unispeech_sb.checkpoints.interfaces import INTERFACES
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
+
+README = """\
+# {name}
+
+{summary}. It loads offline and from anywhere; unispeech_sb must be installed.
+
+```python
+{usage}
+```
+
+## Scores on the split "{scored_on}"
+
+{scores}
+
+## Training
+
+{training}
+{table}"""
+THRESHOLDS = """\
+
+## Thresholds
+
+SpeechBrain's `verify_files` always decides at a cosine of 0.25, whatever the
+model. By the calibration of this folder, on {positive} target and {negative}
+non-target trials, two recordings are of one speaker more probably than not
+from this cosine on:
+
+| before listening, one speaker is as probable as | cosine |
+|---|---|
+{rows}
+"""
+PRIORS = (0.5, 0.1, 0.01)
+"""Probabilities of one speaker whose thresholds are in a README."""
+REPORTED = (
+    "data_folder",
+    "corpus_version",
+    "protocol",
+    "model",
+    "freeze",
+    "freeze_backbone_updates",
+    "number_of_epochs",
+    "batch_size",
+    "max_batch_s",
+    "lr",
+    "lr_backbone",
+    "seed",
+)
+"""Keys of the yaml that are in a README, where the yaml has them."""
+
+
+def export_classifier(folder, hparams, scores, scored_on, facts, table):
+    """For ``EncoderClassifier``: ``backbone``, ``head``, ``label_encoder`` and
+    ``problem_type`` of the yaml, and a table of the classes."""
+    encoder = hparams.label_encoder
+    labels = [encoder.ind2lab[index] for index in range(len(encoder))]
+    named = ", ".join(map(str, labels))
+    readme = _readme(
+        folder,
+        hparams,
+        ["EncoderClassifier"],
+        f"One of {len(labels)} classes for each utterance: {named}",
+        scores,
+        scored_on,
+        facts,
+        f"\n```\n{table}\n```\n",
+    )
+    write_pretrained(
+        folder,
+        _lobes(hparams, "backbone", "head"),
+        "EncoderClassifier",
+        readme,
+        encoder,
+        replace=True,
+        allow_silence="_silence_" in labels,
+        problem_type=getattr(
+            hparams, "problem_type", "single_label_classification"
+        ),
+    )
+
+
+def export_asr(folder, hparams, scores, scored_on, facts):
+    """For ``EncoderASR``: ``backbone``, ``head`` and ``tokenizer``."""
+    tokenizer = hparams.tokenizer
+    readme = _readme(
+        folder,
+        hparams,
+        ["EncoderASR"],
+        f"Speech to text, by CTC over {len(tokenizer)} tokens",
+        scores,
+        scored_on,
+        facts,
+    )
+    write_pretrained(
+        folder,
+        _lobes(hparams, "backbone", "head"),
+        "EncoderASR",
+        readme,
+        tokenizer,
+        replace=True,
+        blank_index=tokenizer.blank_index,
+    )
+
+
+def export_speakers(folder, hparams, calibration, scores, scored_on, facts):
+    """For ``SpeakerRecognition`` and ``EncoderClassifier``: ``backbone``,
+    ``head``, ``objective`` and ``label_encoder``, the speakers of the training.
+
+    The ``Calibration`` of the cosines is left out where it is None or was not
+    fitted to any trial.
+    """
+    if calibration is not None and not any(calibration.num_trials):
+        calibration = None
+    readme = _readme(
+        folder,
+        hparams,
+        ["SpeakerRecognition", "EncoderClassifier"],
+        "Speaker verification by the cosine of two embeddings, "
+        f"trained on {len(hparams.label_encoder)} speakers",
+        scores,
+        scored_on,
+        facts,
+        _thresholds(calibration),
+    )
+    write_pretrained(
+        folder,
+        _lobes(hparams, "backbone", "head", "objective"),
+        "SpeakerRecognition",
+        readme,
+        hparams.label_encoder,
+        replace=True,
+        calibration=calibration,
+    )
+
+
+def export_diarization(folder, hparams, config, scores, scored_on, facts):
+    """For ``SpeakerDiarization``: ``backbone``, ``head``, ``num_speakers``,
+    ``window_s`` and ``narrow_band``, and the ``BinarizeConfig``."""
+    readme = _readme(
+        folder,
+        hparams,
+        ["SpeakerDiarization"],
+        f"Who speaks when: up to {hparams.num_speakers} speakers "
+        f"in {hparams.window_s:g} s",
+        scores,
+        scored_on,
+        facts,
+    )
+    write_pretrained(
+        folder,
+        _lobes(hparams, "backbone", "head"),
+        "SpeakerDiarization",
+        readme,
+        replace=True,
+        num_local_speakers=hparams.num_speakers,
+        chunk_s=hparams.window_s,
+        narrow_band=hparams.narrow_band,
+        **config._asdict(),
+    )
+
+
+def export_pretraining(folder, hparams, scores, scored_on, facts):
+    """For ``WaveformEncoder`` and ``Backbone.from_pretrained``: ``backbone``,
+    ``head`` and, where there are phones, ``tokenizer``."""
+    readme = _readme(
+        folder,
+        hparams,
+        ["WaveformEncoder"],
+        "A pre-trained backbone, and the head that it was trained by",
+        scores,
+        scored_on,
+        facts,
+    )
+    write_pretrained(
+        folder,
+        _lobes(hparams, "backbone", "head"),
+        "WaveformEncoder",
+        readme,
+        replace=True,
+    )
+    if hasattr(hparams, "tokenizer"):
+        hparams.tokenizer.save(folder / "tokenizer.ckpt")
+
+
+def _lobes(hparams, *names):
+    """Modules of the recipe, by name."""
+    return {name: getattr(hparams, name) for name in names}
+
+
+def _readme(
+    folder, hparams, interfaces, summary, scores, scored_on, facts, table=""
+):
+    """Text of the README, with the usage of each interface."""
+    training = {
+        key: getattr(hparams, key) for key in REPORTED if hasattr(hparams, key)
+    }
+    training |= facts
+    training |= {p: version(p) for p in ("speechbrain", "torch")}
+    return README.format(
+        name=folder.parent.resolve().name,
+        usage="\n\n".join(INTERFACES[name].usage for name in interfaces),
+        summary=summary,
+        scored_on=scored_on,
+        scores=_rows(scores),
+        training=_rows(training),
+        table=table,
+    )
+
+
+def _thresholds(calibration):
+    """What the README says of thresholds; nothing where a decision depends on
+    more than the cosine."""
+    if calibration is None or calibration.quality:
+        return ""
+    rows = [f"| {p:g} | {calibration.threshold(p):.4f} |" for p in PRIORS]
+    positive, negative = calibration.num_trials
+    return THRESHOLDS.format(
+        positive=positive, negative=negative, rows="\n".join(rows)
+    )
+
+
+def _rows(values):
+    """A markdown table of names and values."""
+    lines = ["| what | value |", "|---|---|"]
+    for name, value in values.items():
+        text = f"{value:.4g}" if isinstance(value, float) else value
+        lines.append(f"| {name} | {text} |")
+    return "\n".join(lines)
