@@ -44,7 +44,12 @@ from unispeech_sb.dataio.unit_clustering import (
     write_results,
 )
 from unispeech_sb.dataio.units import phone_frames, read_spans
-from unispeech_sb.experiment import enter, open_output, read_command
+from unispeech_sb.experiment import (
+    enter,
+    open_output,
+    print_end,
+    read_command,
+)
 from unispeech_sb.experiment import main as script
 from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
 
@@ -148,9 +153,12 @@ def main(argv=None):
     # The units are made here, not trained on
     own = {k: v for k, v in hparams.items() if k != "units_folder"}
     output = open_output(command, own, prepare)
-    if enter(command, output, prepare, trusting=True) is not None:
-        logger.info(f"{output.folder}: already finished, nothing made")
-        return output.read_scores()
+    folder = hparams["units_folder"]
+    finished = enter(command, output, prepare, trusting=True)
+    if finished is not None:
+        scores = output.read_scores()
+        print_end(output, scores, finished, folder)
+        return scores
     features = make_features(hparams, command.run_opts["device"] or "cpu")
     records = read_splits(hparams["manifest_folder"])
     centres = cluster_frames(records, features, hparams)
@@ -163,7 +171,8 @@ def main(argv=None):
     units = read_units(paths)
     scores = score(records, units, hparams["num_units"], features)
     write_scores(scores, hparams)
-    output.finish("all", hparams["units_folder"])
+    output.finish("all", Path(folder).resolve())
+    print_end(output, scores, units=folder)
     return scores
 
 

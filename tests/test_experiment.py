@@ -1,6 +1,7 @@
 """The command line of a recipe, from yaml to export."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -8,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from unispeech_sb.experiment import main, name_data, parse_arguments
+from unispeech_sb.experiment import (
+    format_scores,
+    main,
+    name_data,
+    parse_arguments,
+)
 
 TOY = Path(__file__).parent / "brains" / "toy.py"
 
@@ -63,6 +69,35 @@ def test_data_have_a_name_that_says_something(data, name):
     assert name_data(data) == name
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accuracy", 0.9600000143051147, "96.0 %"),
+        ("accuracy", 1.0, "100.0 %"),
+        ("WER", 0.0, "0.0 %"),
+        ("CER", 0.0421, "0.04 %"),
+        ("DER", 123.456, "123.5 %"),
+        ("minDCF", 0.0312345, "0.03123"),
+        ("loss", 2.3456789e-07, "2.346e-07"),
+        ("loss", math.inf, "inf"),
+        ("DER", math.nan, "nan %"),
+        ("used_units", 40, "40"),
+    ],
+)
+def test_a_score_has_its_unit_and_few_digits(name, value, text):
+    assert format_scores({name: value}) == f"{name.replace('_', ' ')} {text}"
+
+
+def test_scores_stand_in_a_line_with_their_intervals():
+    scores = {"loss": 12.5, "EER": 41.666, "minDCF": 1.0, "accuracy": 0.25}
+    scores |= {"EER low": 33.3, "EER high": 62.5, "false alarm": 2.0}
+    assert format_scores(scores) == (
+        "EER 41.7 % (33.3 to 62.5 %), minDCF 1, accuracy 25.0 %, "
+        "false alarm 2.0 %, loss 12.5"
+    )
+    assert format_scores({"loss": 1.0}) == "loss 1"
+
+
 def test_user_error_takes_one_line(capsys):
     def fail():
         raise ValueError("expected 16000 Hz, got 8000")
@@ -104,6 +139,10 @@ def test_second_run_evaluates_again_without_training(tmp_path):
     first = toy(tmp_path, "--number_of_epochs=1")
     assert first.returncode == 0, first.stderr
     assert "There is no test set" in first.stdout
+    bars = first.stderr.replace("\r", "\n").split("\n")
+    assert [line for line in bars if line and "it/s" not in line] == []
+    assert "train loss: 1." in (tmp_path / "train_log.txt").read_text()
+    assert "e-0" not in (tmp_path / "train_log.txt").read_text()
     assert (tmp_path / "toy.py").exists()
     scores = (tmp_path / "scores.json").read_text()
     (tmp_path / "scores.json").unlink()

@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "recipe_options": set(),
     "fingerprint": {"moved"},
     "output_folder": {"fingerprint"},
-    "experiment": {"recipe_options", "fingerprint", "output_folder"},
+    "experiment": {
+        *("recipe_options", "fingerprint", "output_folder", "checkpoints"),
+    },
     "lobes": {"nnet", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "inference": {

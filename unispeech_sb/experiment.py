@@ -9,7 +9,9 @@ import inspect
 import logging
 import os
 import re
+import shlex
 import sys
+import textwrap
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.distributed import (
     ddp_init_group,
+    if_main_process,
     is_distributed_initialized,
     run_on_main,
 )
@@ -28,6 +31,11 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 from torch.nn.parallel import DistributedDataParallel
 
+from unispeech_sb.checkpoints.interfaces import (
+    EXPORT,
+    INTERFACES,
+    folder_kind,
+)
 from unispeech_sb.fingerprint import read_settings
 from unispeech_sb.output_folder import OutputFolder
 from unispeech_sb.recipe_options import (
@@ -46,6 +54,33 @@ _SAY_LITTLE = {
 """Names of folders that do not say which data are in them."""
 
 _LONGEST_NAME = 100  # of a folder
+
+_SETS = {
+    "test": "the test set",
+    "valid": "the validation set, as there is no test set",
+}
+"""Split -> what it was scored on."""
+
+_SHARES = (
+    *("accuracy", "blanks", "blank_share", "contrastive_accuracy"),
+    *("phone_purity", "cluster_purity"),
+)
+"""Scores from 0 to 1 that are told in percent."""
+
+_PERCENTAGES = (
+    *("WER", "CER", "PER", "EER", "DER", "JER"),
+    *("miss", "false alarm", "confusion"),
+)
+"""Scores that are in percent."""
+
+
+def _is_of_use(record):
+    """Whether to show a line of SpeechBrain's loggers, which miss a package
+    that draws spectrograms, wherever they are imported."""
+    return not record.getMessage().startswith("torchvision is not available")
+
+
+logging.getLogger("speechbrain.utils.train_logger").addFilter(_is_of_use)
 
 
 def parse_arguments(argv=None):
@@ -186,8 +221,8 @@ def run(brain_class, dataio_prep, prepare=None, argv=None):
     if finished is None:
         scores = _train(brain_class, dataio_prep, output, command.run_opts)
     else:
-        logger.info(f"{output.folder}: already finished, nothing trained")
         scores = run_on_main(output.read_scores)
+    print_end(output, scores, finished)
     if is_distributed_initialized():
         # Not before what lives on it is gone
         gc.collect()
@@ -426,9 +461,127 @@ def _evaluate_and_export(brain, datasets, output):
         split = "valid"
     brain.evaluate(datasets[split], test_loader_kwargs=loader_opts)
     if hasattr(brain, "export"):
-        place = output.folder / "export"
+        place = output.folder / EXPORT
         run_on_main(brain.export, [place, brain.scores, split])
     return split
+
+
+def print_end(output, scores, finished=None, units=None):
+    """Print what a run has come to, where it is, and what to type next.
+
+    Only the main process prints.
+
+    Arguments
+    ---------
+    output : OutputFolder
+        Where the run has ended.
+    scores : dict
+        Name -> value, or split -> such a dict.
+    finished : dict, optional
+        Its record, where it had ended before.
+    units : str or path-like, optional
+        A folder of units that was made.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> output = OutputFolder({"output_folder": folder}, "asr", {})
+    >>> output.finish("test")
+    >>> print_end(output, {"WER": 12.34})
+    <BLANKLINE>
+    Finished.
+      scores    WER 12.3 % on the test set
+    """
+    if not if_main_process():
+        return
+    folder, made = output.folder, "made" if units else "trained"
+    rows = []
+    for name, found in scores.items():
+        if isinstance(found, dict):
+            rows.append((name, format_scores(found)))
+    if not rows:
+        where = _SETS[(finished or output.record)["split"]]
+        rows.append(("scores", f"{format_scores(scores)} on {where}"))
+    export = Path(units or folder / EXPORT)
+    if export.is_dir():
+        rows.append(("units" if units else "export", export))
+    pictures = ", ".join(map(str, sorted(folder.glob("*.png"))))
+    logs = [folder / name for name in ("train_log.txt", "log.txt")]
+    log = next((path for path in logs if path.is_file()), "")
+    rows += [("pictures", pictures), ("log", log)]
+    print(f"\nAlready finished, nothing {made}." if finished else "\nFinished.")
+    for name, text in rows:
+        if text:
+            print(_row(name, str(text)))
+    if export.is_dir():
+        print(f"Next: {_next_command(export, units)}")
+
+
+def _row(name, text):
+    """A name and what belongs to it, under one another where it is long."""
+    return textwrap.fill(
+        text,
+        80,
+        initial_indent=f"  {name:<10}",
+        subsequent_indent=" " * 12,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def format_scores(scores):
+    """Formats scores as a line.
+
+    Arguments
+    ---------
+    scores : dict
+        Name -> value. "EER low" and "EER high" are the interval of "EER".
+
+    Returns
+    -------
+    str
+        The scores, the loss last.
+
+    Example
+    -------
+    >>> scores = {"loss": 0.2, "EER": 5.0, "EER low": 3.0, "EER high": 7.25}
+    >>> format_scores(scores)
+    'EER 5.0 % (3.0 to 7.2 %), loss 0.2'
+    """
+    texts = {}
+    for name, value in scores.items():
+        low, high = (scores.get(f"{name} {end}") for end in ("low", "high"))
+        text = f"{name.replace('_', ' ')} {_format_score(name, value)}"
+        if low is not None and high is not None:
+            low = _format_score(name, low).removesuffix(" %")
+            text += f" ({low} to {_format_score(name, high)})"
+        if not name.endswith((" low", " high")):
+            texts[name] = text
+    last = texts.pop("loss", None)
+    return ", ".join([*texts.values(), *([last] if last else [])])
+
+
+def _format_score(name, value):
+    """Formats a score with its unit; "EER low" and "EER high" are as "EER"."""
+    kind = name.removesuffix(" low").removesuffix(" high")
+    if kind in _SHARES:
+        value = 100 * value
+    elif kind not in _PERCENTAGES:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    digits = ".1f" if value == 0 or abs(value) >= 1 else ".1g"
+    return f"{value:{digits}} %"
+
+
+def _next_command(export, units):
+    """What takes the result of a run."""
+    place = shlex.quote(str(export))
+    if units:
+        return (
+            f"unispeech-sb recipe pretrain_unispeech_sat --units_folder={place}"
+        )
+    interface = INTERFACES.get(folder_kind(export))
+    command = interface.command if interface else ""
+    return (command or "unispeech-sb info FOLDER").replace("FOLDER", place)
 
 
 def main(function):

@@ -70,7 +70,7 @@ def test_the_backbone_stays_and_the_head_learns(trained):
     ]
     assert losses[1] < losses[0] < 10
     assert scores["WER"] <= 100.0
-    assert all("lr: 1.00e-02" in row for row in log[:2])
+    assert all("lr: 0.01" in row for row in log[:2])
 
 
 def test_batches_are_halves_and_evaluations_single(root, corpus, tmp_path):

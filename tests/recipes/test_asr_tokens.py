@@ -1,6 +1,7 @@
 """Speech recognition with tokens other than the training texts' letters."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -55,28 +56,22 @@ def test_the_readme_tells_how_the_scores_were_decoded(pieces):
 def test_a_run_goes_on_from_a_folders_head_and_tokens(
     pieces, root, corpus, tmp_path
 ):
-    export = pieces[0] / "export"
-    start = [f"--model={export}", f"--head_from={export}"]
+    export, output = pieces[0] / "export", tmp_path / "out"
+    head = shutil.copytree(export, tmp_path / "head")
+    start = [f"--model={export}", f"--head_from={head}", "--lr=0"]
     scores = asr.main(
-        arguments(
-            root, corpus, tmp_path, *start, "--lr=0", "--number_of_epochs=1"
-        )
+        arguments(root, corpus, output, *start, "--number_of_epochs=1")
     )
     assert scores["WER"] == 0.0
     for name in ("backbone.ckpt", "head.ckpt"):
         old, new = (
             read_tensors(folder / name)
-            for folder in (export, tmp_path / "export")
+            for folder in (export, output / "export")
         )
         assert old.keys() == new.keys()
         assert all(torch.equal(old[key], new[key]) for key in old)
-    # Going on, it needs the folder no more
-    start[1] = f"--head_from={tmp_path / 'gone'}"
-    asr.main(
-        arguments(
-            root, corpus, tmp_path, *start, "--lr=0", "--number_of_epochs=2"
-        )
-    )
+    shutil.rmtree(head)  # going on, the run needs it no more
+    asr.main(arguments(root, corpus, output, *start, "--number_of_epochs=2"))
 
 
 def test_a_vocabulary_of_ones_own_is_taken_with_its_order(

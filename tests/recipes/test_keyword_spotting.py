@@ -268,7 +268,7 @@ def test_superb_runs_on_the_archives_layout(root, tmp_path):
     yaml = (tmp_path / "out" / "export" / "hyperparams.yaml").read_text()
     assert "allow_silence: True" in yaml
     log = (tmp_path / "out" / "train_log.txt").read_text()
-    assert "lr: 1.00e-04" in log
+    assert "lr: 0.0001" in log
 
 
 @pytest.mark.real_data

@@ -91,7 +91,19 @@ def test_the_same_command_is_already_finished(
     before = files(output)
     command = keywords(root, corpus, output, "--num_workers=1")
     assert command_line(["recipe", "keyword_spotting", *command]) == 0
-    assert "lready finished, nothing trained" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    right = f"{scores['accuracy']:.1%}".replace("%", " %")
+    assert told[-8:] == [
+        "",
+        "Already finished, nothing trained.",
+        f"  scores    accuracy {right}, loss {scores['loss']:.4g} on the "
+        "validation set, as there is no",
+        "            test set",
+        f"  export    {output}/export",
+        f"  pictures  {output}/confusion.png",
+        f"  log       {output}/train_log.txt",
+        f"Next: unispeech-sb info {output}/export",
+    ]
     assert keyword_spotting.main(command) == scores
     assert files(output) == before
 
@@ -280,7 +292,7 @@ def other_texts(sentences, folder):
 
 
 def test_speech_recognition_is_finished_or_refused(
-    recognized, root, sentences, tmp_path, no_training
+    recognized, root, sentences, tmp_path, no_training, capsys
 ):
     output, scores = recognized
     before = files(output)
@@ -293,6 +305,9 @@ def test_speech_recognition_is_finished_or_refused(
         )
 
     assert again(sentences) == scores
+    *_, following = capsys.readouterr().out.splitlines()
+    command = "unispeech-sb transcribe"
+    assert following == f"Next: {command} {output}/export FILES"
     for option, told in (
         ("--lr=0.5", "lr: 2e-05 before, 0.5 now"),
         ("--seed=7", "seed: 1986 before, 7 now"),
@@ -352,10 +367,13 @@ def test_overwritten_speech_recognition_has_its_own_tokens(
         assert "'j' => " in tokens and "'y' => " not in tokens
 
 
-def test_pretraining_is_finished_or_refused(root, sentences, tmp_path):
+def test_pretraining_is_finished_or_refused(root, sentences, tmp_path, capsys):
     first = tmp_path / "first"
     command = pretraining.phones_arguments(root, sentences, first)
     scores = pretrain_unispeech.main(command)
+    told = capsys.readouterr().out
+    assert "\nFinished.\n  scores    contrastive " in told
+    assert f"unispeech-sb recipe TASK --model={first}/export\n" in told
     before = files(first)
     assert pretrain_unispeech.main(command) == scores
     with pytest.raises(ValueError, match="mask_prob: 0.35 before, 0.5 now"):

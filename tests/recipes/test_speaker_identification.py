@@ -162,7 +162,7 @@ def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
     ]
     assert counts == [8, 4, 4]
     log = (tmp_path / "out" / "train_log.txt").read_text()
-    assert "lr: 1.00e-04" in log
+    assert "lr: 0.0001" in log
     readme = (tmp_path / "out" / "export" / "README.md").read_text()
     assert "| optimizer updates | 3 |" in readme  # 96 / (8 x 4)
 

@@ -129,7 +129,7 @@ def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
     assert len(train) == len(valid) == 2
     assert not train & valid
     assert len(read_rows(out / "trials.csv")) == 28
-    assert "lr: 1.00e-04" in (out / "train_log.txt").read_text()
+    assert "lr: 0.0001" in (out / "train_log.txt").read_text()
     readme = (out / "export" / "README.md").read_text()
     assert "| optimizer updates | 4 |" in readme  # 200 / (10 x 5)
     rows = read_rows(out / "manifests" / "train.csv")

@@ -509,9 +509,15 @@ class SSLBrain(Brain):
         }
 
     def _log(self, meta, **stats):
-        """Write one line to every logger."""
+        """Write one line to every logger; to a file in few digits."""
+        # Not above: this module warns when it is imported
+        from speechbrain.utils.train_logger import FileTrainLogger
+
         for log in (self.hparams.train_logger, self.tensorboard):
-            if log is not None:
+            if isinstance(log, FileTrainLogger):
+                short = {key: _in_short(own) for key, own in stats.items()}
+                log.log_stats(_in_short(meta), **short)
+            elif log is not None:
                 log.log_stats(meta, **stats)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
@@ -711,3 +717,11 @@ def set_random_state(states):
     np.random.set_state(state["numpy"])
     for index in range(min(torch.cuda.device_count(), len(state["cuda"]))):
         torch.cuda.set_rng_state(state["cuda"][index], index)
+
+
+def _in_short(numbers):
+    """Numbers as texts of four digits."""
+    return {
+        name: f"{value:.4g}" if isinstance(value, float) else value
+        for name, value in numbers.items()
+    }
