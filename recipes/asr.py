@@ -18,7 +18,17 @@ from functools import partial
 
 from unispeech_sb.brains import CTCBrain
 from unispeech_sb.dataio.corpora import read_corpus
-from unispeech_sb.dataio.texts import prepare_texts, text_datasets
+from unispeech_sb.dataio.pipelines import (
+    audio_pipeline,
+    manifest_datasets,
+    text_pipeline,
+)
+from unispeech_sb.dataio.texts import (
+    add_batches,
+    build_head,
+    prepare_texts,
+    read_tokenizer,
+)
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -35,7 +45,35 @@ def prepare(hparams):
     prepare_texts(records, hparams)
 
 
-main = partial(run, CTCBrain, text_datasets, prepare)
+def dataio_prep(hparams):
+    """Builds the datasets: waveform, text and tokens of each recording; and
+    the head for as many tokens as there are.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; ``tokenizer``, the built ``head`` and the batches of
+        each split are added to it.
+
+    Returns
+    -------
+    dict
+        ``train``, ``valid`` and, if there is one, ``test``.
+    """
+    tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
+    build_head(len(tokenizer), hparams)
+    datasets = manifest_datasets(hparams["manifest_folder"])
+    for split, dataset in datasets.items():
+        dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
+        dataset.add_dynamic_item(
+            text_pipeline(tokenizer, hparams["text_column"])
+        )
+        dataset.set_output_keys(["id", "sig", "text", "tokens"])
+        add_batches(dataset, split, hparams)
+    return datasets
+
+
+main = partial(run, CTCBrain, dataio_prep, prepare)
 """Runs the recipe on a list of arguments, or on the process's."""
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
-from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 
 from unispeech_sb.brains import UtteranceBrain
@@ -34,6 +33,7 @@ from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
     fit_label_encoder,
     label_pipeline,
+    manifest_datasets,
 )
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
@@ -71,15 +71,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    manifests = {
-        split: Path(hparams["manifest_folder"], f"{split}.csv")
-        for split in ("train", "valid", "test")
-    }
-    manifests = {s: path for s, path in manifests.items() if path.is_file()}
-    datasets = {
-        split: DynamicItemDataset.from_csv(path)
-        for split, path in manifests.items()
-    }
+    datasets = manifest_datasets(hparams["manifest_folder"])
     encoder = fit_label_encoder(datasets)
     if len(encoder) != hparams["num_classes"]:
         raise ValueError(
@@ -99,25 +91,24 @@ def dataio_prep(hparams):
         dataset.add_dynamic_item(label_pipeline(encoder))
         dataset.set_output_keys(["id", "sig", "label_encoded"])
     if superb:
-        balance_classes(hparams, manifests)
+        balance_classes(hparams)
     return datasets
 
 
-def balance_classes(hparams, manifests):
+def balance_classes(hparams):
     """Draws training and validation clips so that all classes weigh the same.
 
     Arguments
     ---------
     hparams : dict
         The recipe's yaml; samplers are added to its loader options.
-    manifests : dict
-        Split -> its manifest.
     """
     # The test set is scored as it is
     hparams["test_dataloader_opts"] = dict(hparams["valid_dataloader_opts"])
     draws = {"train": hparams["draws_per_epoch"], "valid": None}
     for split, num_draws in draws.items():
-        weights = class_balanced_weights(read_manifest(manifests[split]))
+        manifest = Path(hparams["manifest_folder"], f"{split}.csv")
+        weights = class_balanced_weights(read_manifest(manifest))
         options = hparams[f"{split}_dataloader_opts"]
         options.pop("shuffle", None)
         options["sampler"] = ReproducibleWeightedRandomSampler(

@@ -27,7 +27,17 @@ from unispeech_sb.dataio.corpora.phones import (
     phone_records,
     phone_vocabulary,
 )
-from unispeech_sb.dataio.texts import prepare_texts, text_datasets
+from unispeech_sb.dataio.pipelines import (
+    audio_pipeline,
+    manifest_datasets,
+    text_pipeline,
+)
+from unispeech_sb.dataio.texts import (
+    add_batches,
+    build_head,
+    prepare_texts,
+    read_tokenizer,
+)
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -40,16 +50,40 @@ def prepare(hparams):
     hparams : dict
         The recipe's yaml.
     """
-    found = phone_vocabulary(hparams)
-    if found is not None:
-        hparams["make_tokenizer"] = partial(
-            hparams["make_tokenizer"], vocabulary=found
-        )
+    vocabulary = phone_vocabulary(hparams)
     records = () if hparams["skip_prep"] else phone_records(hparams)
-    prepare_texts(records, hparams)
+    prepare_texts(records, hparams, vocabulary)
 
 
-main = partial(run, CTCBrain, text_datasets, prepare)
+def dataio_prep(hparams):
+    """Builds the datasets: waveform, phones and their tokens of each recording;
+    and the head for as many tokens as there are.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's yaml; ``tokenizer``, the built ``head`` and the batches of
+        each split are added to it.
+
+    Returns
+    -------
+    dict
+        ``train``, ``valid`` and, if there is one, ``test``.
+    """
+    tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
+    build_head(len(tokenizer), hparams)
+    datasets = manifest_datasets(hparams["manifest_folder"])
+    for split, dataset in datasets.items():
+        dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
+        dataset.add_dynamic_item(
+            text_pipeline(tokenizer, hparams["text_column"])
+        )
+        dataset.set_output_keys(["id", "sig", "text", "tokens"])
+        add_batches(dataset, split, hparams)
+    return datasets
+
+
+main = partial(run, CTCBrain, dataio_prep, prepare)
 """Runs the recipe on a list of arguments, or on the process's."""
 
 if __name__ == "__main__":

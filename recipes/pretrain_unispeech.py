@@ -24,7 +24,6 @@ every other recipe take: --model=export.
 """
 
 from functools import partial
-from pathlib import Path
 
 from unispeech_sb.brains.pretraining import PretrainBrain, build_objective
 from unispeech_sb.dataio.corpora.phones import (
@@ -33,11 +32,17 @@ from unispeech_sb.dataio.corpora.phones import (
 )
 from unispeech_sb.dataio.manifest import check_records, write_manifests
 from unispeech_sb.dataio.pretraining import (
-    pretraining_datasets,
+    SpeechCrops,
+    add_batches,
+    phone_targets,
     unlabelled_records,
+    usable_rows,
 )
-from unispeech_sb.dataio.texts import check_phones, prepare_texts
-from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.dataio.texts import (
+    check_phones,
+    prepare_texts,
+    read_tokenizer,
+)
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -59,36 +64,16 @@ def prepare(hparams):
             write_manifests(good, folder)
         return
     found = phone_vocabulary(hparams)
-    if found is not None:
-        hparams["make_tokenizer"] = partial(
-            hparams["make_tokenizer"], vocabulary=found
-        )
-    prepare_texts(() if skip_prep else phone_records(hparams), hparams)
+    records = () if skip_prep else phone_records(hparams)
+    prepare_texts(records, hparams, found)
     if found is not None:
         tokenizer, column = read_tokenizer(hparams), hparams["text_column"]
         check_phones(folder, tokenizer, column, found)
 
 
-def read_tokenizer(hparams):
-    """Reads the run's tokenizer.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    CTCTokenizer
-        Of its phones.
-    """
-    tokenizer = CTCTokenizer()
-    tokenizer.load_strict(Path(hparams["save_folder"], "tokenizer.ckpt"))
-    return tokenizer
-
-
 def dataio_prep(hparams):
-    """Builds the datasets, and head and objective for as many phones.
+    """Builds the datasets: waveform of each utterance, whole with its phones or
+    a crop without; and head and objective for as many phones as there are.
 
     Arguments
     ---------
@@ -100,15 +85,27 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    tokenizer, phones, options = None, 0, {}
+    targets, phones, options = None, 0, {}
     if hparams["labelled"]:
         tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
+        targets = phone_targets(tokenizer, hparams["text_column"])
         phones = len(tokenizer)
         options["blank_index"] = tokenizer.blank_index
     conv_size = hparams["backbone"].config["conv_dim"][-1]
     sizes = {"conv_size": conv_size, "num_ctc_classes": phones}
     build_objective(hparams, sizes, **options)
-    return pretraining_datasets(hparams, tokenizer)
+    datasets = {}
+    for split, rows in usable_rows(hparams["manifest_folder"], hparams).items():
+        datasets[split] = SpeechCrops(
+            rows,
+            targets,
+            crop_s=hparams.get("crop_s"),
+            equal_lengths=hparams.get("equal_lengths", False),
+            sample_rate=hparams["sample_rate"],
+            seed=hparams["seed"],
+        )
+        add_batches(datasets[split], split, hparams)
+    return datasets
 
 
 main = partial(run, PretrainBrain, dataio_prep, prepare)

@@ -28,7 +28,13 @@ and every other recipe take: --model=export.
 from functools import partial
 
 from unispeech_sb.brains.pretraining import PretrainBrain, build_objective
-from unispeech_sb.dataio.pretraining import NUM_SPECIALS, pretraining_datasets
+from unispeech_sb.dataio.pretraining import (
+    NUM_SPECIALS,
+    SpeechCrops,
+    add_batches,
+    unit_targets,
+    usable_rows,
+)
 from unispeech_sb.dataio.units import check_units, read_about
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
@@ -47,7 +53,8 @@ def prepare(hparams):
 
 
 def dataio_prep(hparams):
-    """Builds the datasets, and head and objective for as many units.
+    """Builds the datasets: a crop of each utterance with its units; and head
+    and objective for as many units as there are.
 
     Arguments
     ---------
@@ -59,13 +66,26 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    about = read_about(hparams["units_folder"])
+    folder = hparams["units_folder"]
+    about = read_about(folder)
     sizes = {"num_clusters": about["num_units"] + NUM_SPECIALS}
     pre_norm = hparams["backbone"].config["do_stable_layer_norm"]
     if pre_norm and hparams["codevectors"]:
         sizes["extract_norm"] = "apply"
     build_objective(hparams, sizes, label_rate=about["label_rate"])
-    return pretraining_datasets(hparams)
+    datasets = {}
+    for split, rows in usable_rows(folder, hparams).items():
+        datasets[split] = SpeechCrops(
+            rows,
+            unit_targets(folder, split),
+            about["label_rate"],
+            hparams.get("crop_s"),
+            hparams.get("equal_lengths", False),
+            hparams["sample_rate"],
+            hparams["seed"],
+        )
+        add_batches(datasets[split], split, hparams)
+    return datasets
 
 
 main = partial(run, PretrainBrain, dataio_prep, prepare)

@@ -52,20 +52,28 @@ def test_no_positive_norm_means_no_clipping(make_brain, max_grad_norm):
     assert moved == pytest.approx(3.0 * size**0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize(("factor", "size"), [(2, 6), (3, 10)])
 def test_last_short_group_of_an_epoch_is_a_mean_over_what_it_has(
-    make_brain, fit
+    make_brain, fit, factor, size
 ):
-    # 3 batches in groups of 2: one full group, one of a single batch
-    grouped = make_brain({"grad_accumulation_factor": 2, "max_grad_norm": 0.0})
-    fit(grouped)
+    # Batches of 2: one full group, and one of a single batch, or of 2 of 3
+    run_opts = {"grad_accumulation_factor": factor, "max_grad_norm": 0.0}
+    grouped = make_brain(run_opts)
+    fit(grouped, size=size)
     assert grouped.optimizer_step == 2
-    # The same as one batch of 4 with equal lengths would do, then one of 2
+    # The same as one batch of each group would do
     single = make_brain({"max_grad_norm": 0.0})
-    single.grad_accumulation_factor = 1
-    fit(single, batch_size=4)
+    fit(single, size=size, batch_size=2 * factor)
     assert single.optimizer_step == 2
     apart = distance(parameters(grouped), parameters(single))
     assert apart < 1e-5 < distance(parameters(make_brain()), parameters(single))
+
+
+def test_a_debug_run_ends_its_short_group_where_it_stops(make_brain, fit):
+    options = {"debug": True, "debug_batches": 2, "debug_epochs": 1}
+    brain = make_brain({**options, "grad_accumulation_factor": 3})
+    fit(brain, size=12)
+    assert brain.optimizer_step == 1 and brain.pending_batches == 0
 
 
 def test_frozen_parameters_are_in_no_optimizer(make_brain):

@@ -25,10 +25,11 @@ class Frames(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
-        self.seen = []
+        self.seen, self.targets = [], []
 
     def forward(self, wavs, wav_lens, targets, target_lens, num_updates,
                 generator):  # fmt: skip
+        self.targets.append((targets, target_lens))
         drawn = torch.rand(1, generator=generator).item()
         self.seen.append((self.training, num_updates, drawn))
         losses = {"cluster": self.weight * wavs.sum(), "spare": wavs.sum()}
@@ -136,6 +137,32 @@ def test_a_batch_that_is_not_finite_does_not_spoil_the_log():
         output = brain.compute_forward(batch_of(frame), Stage.TRAIN)
         brain.compute_objectives(output, None, Stage.TRAIN)
     assert brain.means.summarize()["spare"] == 3.0
+
+
+def test_means_are_of_one_process_unless_all_are_asked_for(monkeypatch):
+    means = WeightedMeans()
+    means.add({"loss": 3.0}, 1)
+
+    def gather(parts, own):
+        parts[:] = [own, ({"loss": 30.0}, 5.0)]
+
+    name = "unispeech_sb.brains.pretraining.is_distributed_initialized"
+    monkeypatch.setattr(name, lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    assert means.summarize() == {"loss": 3.0}
+    assert means.summarize(over_processes=True) == {"loss": 5.5}
+
+
+def test_speech_is_mixed_in_training_alone_and_may_have_no_targets():
+    brain = make_brain()
+    brain.hparams.mixing = lambda wavs, lens: wavs + 1
+    sums = {
+        stage: brain.compute_forward(batch_of(1.0, 2.0), stage).losses["spare"]
+        for stage in (Stage.TRAIN, Stage.VALID)
+    }
+    assert sums == {Stage.TRAIN: 5.0, Stage.VALID: 3.0}
+    assert brain.modules.objective.targets == [(None, None)] * 2
 
 
 def test_means_survive_inside_an_epoch_and_start_anew_after_it(tmp_path):

@@ -9,9 +9,10 @@ from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.pretraining import (
     NUM_SPECIALS,
     SpeechCrops,
-    pretraining_datasets,
+    add_batches,
     unit_targets,
     unlabelled_records,
+    usable_rows,
 )
 from unispeech_sb.dataio.units import write_units
 
@@ -87,14 +88,13 @@ def test_datasets_leave_short_and_long_ones_out(spoken):
     folder = spoken[0]
     (folder / "valid.csv").write_text((folder / "train.csv").read_text())
     hparams = {
-        "units_folder": folder, "sample_rate": 16000, "seed": 1,
-        "min_duration_s": 1.5, "max_duration_s": 2.5, "max_batch_s": 9.0,
-        "num_buckets": 2, "train_dataloader_opts": {},
-        "valid_dataloader_opts": {},
+        "seed": 1, "min_duration_s": 1.5, "max_duration_s": 2.5,
+        "max_batch_s": 9.0, "num_buckets": 2, "train_dataloader_opts": {},
     }  # fmt: skip
-    datasets = pretraining_datasets(hparams)
-    assert [row["ID"] for row in datasets["train"].rows] == ["b"]
-    assert set(datasets) == {"train", "valid"}
+    rows = usable_rows(folder, hparams)
+    assert [row["ID"] for row in rows["train"]] == ["b"]
+    assert set(rows) == {"train", "valid"}
+    add_batches(SpeechCrops(rows["train"]), "train", hparams)
     sampler = hparams["train_dataloader_opts"]["batch_sampler"]
     sampler.set_epoch(3)
     assert list(sampler) == [[3]]

@@ -18,7 +18,7 @@ ORDER = [0, 1, 2, 3, 4, 0, 1, 2]
 
 def ordered_datasets(hparams):
     """The recipe's datasets, and plain gradient descent."""
-    datasets = asr.text_datasets(hparams)
+    datasets = asr.dataio_prep(hparams)
     size = int(os.environ["BATCH_SIZE"])
     batches = [ORDER[i : i + size] for i in range(0, len(ORDER), size)]
     hparams["train_dataloader_opts"]["batch_sampler"] = PassSampler(batches)

@@ -128,7 +128,7 @@ def test_half_precision_trains_with_a_loss_in_single(
             "--batch_size=2", "--batches_per_epoch=3", "--num_workers=0",
             "--noprogressbar", "--device=cpu", *options[-2:],
         ]  # fmt: skip
-    asr.run(Watching, asr.text_datasets, asr.prepare, options)
+    asr.run(Watching, asr.dataio_prep, asr.prepare, options)
     assert seen == {
         (stage, torch.bfloat16, torch.float32)
         for stage in ("TRAIN", "VALID", "TEST")

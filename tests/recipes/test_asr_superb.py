@@ -83,7 +83,7 @@ def test_batches_are_halves_and_evaluations_single(root, corpus, tmp_path):
             return super().compute_forward(batch, stage)
 
     asr.run(
-        Watching, asr.text_datasets, asr.prepare,
+        Watching, asr.dataio_prep, asr.prepare,
         [yaml, f"--data_folder={corpus}", f"--output_folder={tmp_path}",
          *SMALL, "--model=tiny", "--number_of_epochs=1",
          "--batches_per_epoch=3"],

@@ -12,7 +12,6 @@ from speechbrain.inference.ASR import EncoderASR
 
 from recipes import phoneme_recognition
 from tests.recipes.phones import written
-from unispeech_sb.dataio.texts import text_datasets
 
 SUPERB = [
     "--subsets=[train-mini, dev-mini]",
@@ -89,7 +88,7 @@ def test_superb_trains_on_windows_of_neighbours(root, librispeech, tmp_path):
     hparams = superb_hparams(
         root, librispeech, tmp_path, batch_size=3, batches_per_epoch=10
     )
-    datasets = text_datasets(hparams)
+    datasets = phoneme_recognition.dataio_prep(hparams)
     items = {item["id"]: len(item["tokens"]) for item in datasets["train"]}
     assert sorted(items.values()) == [6, 6, 7, 8, 8]  # <eos> is one of them
     ids = list(items)
@@ -109,7 +108,7 @@ def test_superb_halves_batches_with_a_long_utterance(
     hparams = superb_hparams(
         root, librispeech, tmp_path, batch_size=4, halve_over_s=0.1
     )
-    text_datasets(hparams)
+    phoneme_recognition.dataio_prep(hparams)
     batches = hparams["train_dataloader_opts"]["batch_sampler"].items
     assert {len(batch) for batch in batches} == {2}
 

@@ -3,18 +3,54 @@
 """
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.manifest import SILENCE
+from unispeech_sb.dataio.manifest import SILENCE, SPLITS
 
-__all__ = ["audio_pipeline", "fit_label_encoder", "label_pipeline"]
+__all__ = [
+    "audio_pipeline",
+    "fit_label_encoder",
+    "label_pipeline",
+    "manifest_datasets",
+    "text_pipeline",
+]
 
 _SILENCE_CROP_S = 1.0
+
+
+def manifest_datasets(folder: str | Path) -> dict[str, DynamicItemDataset]:
+    """Makes a dataset of each manifest that is there.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        With ``train.csv``, ``valid.csv`` and ``test.csv``, or some of them.
+
+    Returns
+    -------
+    dict
+        Split -> ``DynamicItemDataset`` of its rows, without output keys.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "train.csv").write_text("ID,wav,duration\\na,/a.wav,1.5")
+    >>> {s: len(found) for s, found in manifest_datasets(folder).items()}
+    {'train': 1}
+    """
+    files = {split: Path(folder, f"{split}.csv") for split in SPLITS}
+    return {
+        split: DynamicItemDataset.from_csv(file)
+        for split, file in files.items()
+        if file.is_file()
+    }
 
 
 def audio_pipeline(

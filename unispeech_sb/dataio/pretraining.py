@@ -3,7 +3,7 @@ or with nothing, the same in a run that was stopped and goes on.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,17 @@ from unispeech_sb.dataio.samplers import (
     numbered_generator,
 )
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
-from unispeech_sb.dataio.units import cut_units, read_about, units_of
+from unispeech_sb.dataio.units import cut_units, units_of
 
-__all__ = ["NUM_SPECIALS", "pretraining_datasets", "unlabelled_records"]
+__all__ = [
+    "NUM_SPECIALS",
+    "SpeechCrops",
+    "add_batches",
+    "phone_targets",
+    "unit_targets",
+    "unlabelled_records",
+    "usable_rows",
+]
 
 logger = get_logger(__name__)
 
@@ -79,64 +87,45 @@ def unlabelled_records(hparams: dict[str, Any]) -> list[dict[str, Any]]:
     return _split_valid(records, hparams["valid_share"], hparams["seed"])
 
 
-def pretraining_datasets(
-    hparams: dict[str, Any], tokenizer: CTCTokenizer | None = None
-) -> dict[str, Any]:
-    """Builds the datasets of a pre-training and their batches.
+def usable_rows(
+    folder: str | Path, hparams: dict[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """Reads manifests, without utterances that are too short or too long.
 
     Arguments
     ---------
+    folder : str or path-like
+        With ``train.csv``, ``valid.csv`` and perhaps ``test.csv``.
     hparams : dict
-        The recipe's yaml; the batches of each split are added to it.
-        Manifests are in ``manifest_folder`` or, with units, in
-        ``units_folder``. Utterances outside ``min_duration_s`` and
-        ``max_duration_s`` are left out, those for CTC must not be cut:
-        ``crop_s`` and ``equal_lengths`` are for the other ones. Batches have
-        ``max_batch_s`` in all.
-    tokenizer : CTCTokenizer, optional
-        Of the phones in the column ``text_column``.
+        The recipe's yaml: ``min_duration_s`` and ``max_duration_s``, null for
+        no limit.
 
     Returns
     -------
     dict
-        ``train``, ``valid`` and, if there is one, ``test``.
+        Split -> its rows.
 
     Raises
     ------
     ValueError
-        When nothing is left of the training or validation set.
+        When nothing is left of a split.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> hparams = {"manifest_folder": folder, "min_duration_s": 2.0}
-    >>> hparams["max_duration_s"] = 20.0
+    >>> hparams = {"min_duration_s": 2.0, "max_duration_s": 20.0}
     >>> _ = (folder / "train.csv").write_text("ID,wav,duration\\na,/a.wav,1.5")
-    >>> pretraining_datasets(hparams)
+    >>> usable_rows(folder, hparams)
     Traceback (most recent call last):
     ...
     ValueError: ...train.csv: expected utterances of 2.0 to 20.0 s, got none
     """
-    units = hparams.get("units_folder")
-    folder, datasets = Path(units or hparams["manifest_folder"]), {}
-    for split in SPLITS:
-        path = folder / f"{split}.csv"
-        if split == "test" and not path.is_file():
-            continue
-        rows = _usable(path, hparams)
-        targets = rate = None
-        if units:
-            targets = unit_targets(folder, split)
-            rate = read_about(folder)["label_rate"]
-        elif tokenizer is not None:
-            targets = phone_targets(tokenizer, hparams["text_column"])
-        datasets[split] = SpeechCrops(
-            rows, targets, rate,
-            hparams.get("crop_s"), hparams.get("equal_lengths", False),
-            hparams["sample_rate"], hparams["seed"],
-        )  # fmt: skip
-        _add_batches(datasets[split], split, hparams)
-    return datasets
+    paths = {split: Path(folder, f"{split}.csv") for split in SPLITS}
+    return {
+        split: _usable(path, hparams)
+        for split, path in paths.items()
+        if split != "test" or path.is_file()
+    }
 
 
 class SpeechCrops(Dataset):
@@ -146,11 +135,36 @@ class SpeechCrops(Dataset):
     So the place of a crop is the same in a run that was stopped and resumed,
     with any number of workers.
 
-    ``targets`` gives the labels of a row, int64, [U], ``label_rate`` of them a
-    second; without that they are of the whole utterance, which then must not
-    be cut. ``crop_s`` are kept of longer utterances. With ``equal_lengths`` all
-    utterances of a batch are cut to the shortest, as the authors do without
-    ``pad_audio``; otherwise they will be padded.
+    Arguments
+    ---------
+    rows : list of dict
+        Utterance records.
+    targets : callable, optional
+        Row -> its labels, int64, [U].
+    label_rate : int, optional
+        Labels a second. Without it labels are of the whole utterance, which
+        then must not be cut.
+    crop_s : float, optional
+        Keep this many seconds of longer utterances.
+    equal_lengths : bool
+        Cut all utterances of a batch to the shortest, as the authors do
+        without ``pad_audio``; otherwise they will be padded.
+    sample_rate : int
+        Rate of the waveforms in Hz.
+    seed : int
+        Places are drawn from it.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> rows = []
+    >>> for seconds in (1, 2):
+    ...     path = getfixture("tmp_path") / f"{seconds}.wav"
+    ...     soundfile.write(path, np.sin(np.arange(16000 * seconds)), 16000)
+    ...     rows.append({"ID": path.stem, "wav": str(path)})
+    >>> crops = SpeechCrops(rows, equal_lengths=True)
+    >>> [len(item["sig"]) for item in crops.__getitems__([0, 1])]
+    [16000, 16000]
     """
 
     def __init__(
@@ -238,8 +252,36 @@ def _bounds(row):
     return start or 0, num_samples if stop is None else stop, rate
 
 
-def unit_targets(folder, split):
-    """Row -> its units as targets, [U]: unit k is ``k + NUM_SPECIALS``."""
+def unit_targets(
+    folder: str | Path, split: str
+) -> Callable[[dict[str, Any]], torch.Tensor]:
+    """Reads units as the targets of the clusters' head.
+
+    Arguments
+    ---------
+    folder : str or path-like
+        A folder of units, checked by ``check_units``.
+    split : str
+        Whose units.
+
+    Returns
+    -------
+    callable
+        Row -> its targets, int64, [U]: unit k is ``k + NUM_SPECIALS``.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from unispeech_sb.dataio.units import write_units
+    >>> folder = getfixture("tmp_path")
+    >>> record = {"ID": "a", "wav": "/a.wav", "duration": 0.04}
+    >>> record["split"] = "train"
+    >>> about = {"label_rate": 50, "num_units": 9}
+    >>> _ = write_units(folder, [record], [np.array([8, 2])], about)
+    >>> row = {"wav": "/a.wav", "units_start": "0", "units_stop": "2"}
+    >>> unit_targets(folder, "train")(row)
+    tensor([12,  6])
+    """
 
     def read(row):
         return torch.from_numpy(units_of(folder, split, row) + NUM_SPECIALS)
@@ -247,8 +289,30 @@ def unit_targets(folder, split):
     return read
 
 
-def phone_targets(tokenizer, column):
-    """Row -> the phones in ``column`` as CTC's targets, int64, [U]."""
+def phone_targets(
+    tokenizer: CTCTokenizer, column: str
+) -> Callable[[dict[str, Any]], torch.Tensor]:
+    """Reads phones as the targets of CTC.
+
+    Arguments
+    ---------
+    tokenizer : CTCTokenizer
+        Encodes them.
+    column : str
+        Where a row has them.
+
+    Returns
+    -------
+    callable
+        Row -> its targets, int64, [U].
+
+    Example
+    -------
+    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
+    >>> tokenizer = CTCTokenizer.from_texts(["s oː"], separator=" ")
+    >>> phone_targets(tokenizer, "phones")({"phones": "oː s"}).shape
+    torch.Size([2])
+    """
     return lambda row: torch.tensor(tokenizer.targets(row[column]))
 
 
@@ -285,8 +349,31 @@ def _usable(path, hparams):
     return kept
 
 
-def _add_batches(dataset, split, hparams):
-    """Adds what a split's loader needs to the yaml."""
+def add_batches(
+    dataset: SpeechCrops, split: str, hparams: dict[str, Any]
+) -> None:
+    """Puts utterances of similar length in a batch of ``max_batch_s`` in all.
+
+    Arguments
+    ---------
+    dataset : SpeechCrops
+        Of the split.
+    split : str
+        ``train``, whose batches are shuffled by ``seed``, or another.
+    hparams : dict
+        The recipe's yaml: ``max_batch_s``, ``num_buckets`` and, of longer
+        utterances, ``crop_s``. The batches are added to the split's loader
+        options.
+
+    Example
+    -------
+    >>> hparams = {"max_batch_s": 9.0, "num_buckets": 2}
+    >>> hparams["valid_dataloader_opts"] = options = {}
+    >>> rows = [{"ID": name, "duration": 2.0} for name in "abc"]
+    >>> add_batches(SpeechCrops(rows), "valid", hparams)
+    >>> len(options["batch_sampler"])
+    2
+    """
     most = hparams.get("crop_s") or float("inf")
     lengths = {
         row["ID"]: {"duration": min(row["duration"], most)}

@@ -15,11 +15,14 @@ from speechbrain.utils.logger import get_logger
 from unispeech_sb.dataio.audio import AudioError, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import (
-    SPLITS,
     check_records,
     filter_by_duration,
 )
-from unispeech_sb.dataio.pipelines import audio_pipeline, fit_label_encoder
+from unispeech_sb.dataio.pipelines import (
+    audio_pipeline,
+    fit_label_encoder,
+    manifest_datasets,
+)
 from unispeech_sb.dataio.samplers import PassSampler, dynamic_batches
 from unispeech_sb.dataio.vad import cut_silence, with_sound
 
@@ -414,11 +417,7 @@ def speaker_datasets(
     >>> [len(found) for found in speaker_datasets(hparams).values()]
     [1]
     """
-    datasets = {}
-    for split in SPLITS:
-        manifest = Path(hparams["manifest_folder"], f"{split}.csv")
-        if manifest.is_file():
-            datasets[split] = DynamicItemDataset.from_csv(manifest)
+    datasets = manifest_datasets(hparams["manifest_folder"])
     fitted = fit_label_encoder(
         datasets if closed_set else {"train": datasets["train"]}, "spk_id"
     )

@@ -1,5 +1,5 @@
-"""Data of speech and phoneme recognition: manifests, a tokenizer, and datasets
-of waveforms and tokens in batches of similar length.
+"""Data of speech and phoneme recognition: manifests, a tokenizer and a head for
+its tokens, and batches of similar length.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,16 @@ from unispeech_sb.dataio.manifest import (
     usable_records,
     write_manifests,
 )
-from unispeech_sb.dataio.pipelines import (
-    audio_pipeline,
-    text_pipeline,
-)
 from unispeech_sb.dataio.samplers import dynamic_batches
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
-__all__ = ["check_phones", "prepare_texts", "text_datasets"]
+__all__ = [
+    "add_batches",
+    "build_head",
+    "check_phones",
+    "prepare_texts",
+    "read_tokenizer",
+]
 
 logger = get_logger(__name__)
 
@@ -35,7 +37,9 @@ _NUM_NAMED = 10  # utterances that an error names before it only counts
 
 
 def prepare_texts(
-    records: Iterable[dict[str, Any]], hparams: dict[str, Any]
+    records: Iterable[dict[str, Any]],
+    hparams: dict[str, Any],
+    vocabulary: str | Path | None = None,
 ) -> None:
     """Checks recordings and texts, makes the tokenizer, writes the manifests.
 
@@ -51,6 +55,9 @@ def prepare_texts(
         training texts, which are in the column ``text_column``; with
         ``head_from``, it is that of a pretrained CTC folder instead. With
         ``text_case``, texts are changed to upper or lower case.
+    vocabulary : str or path-like, optional
+        File of the tokens, for a ``make_tokenizer`` with that argument, in the
+        place of the one that the yaml gives it.
 
     Raises
     ------
@@ -69,16 +76,16 @@ def prepare_texts(
     """
     manifests, column = Path(hparams["manifest_folder"]), hparams["text_column"]
     if hparams["skip_prep"]:
-        _fit_tokenizer(read_manifest(manifests / "train.csv"), hparams)
+        train = read_manifest(manifests / "train.csv")
+        _fit_tokenizer(train, hparams, vocabulary)
         return
     records = usable_records(
         _with_texts(records, hparams),
         hparams["max_duration_s"],
         hparams["skip_bad_files"],
     )
-    tokenizer = _fit_tokenizer(
-        [record for record in records if record["split"] == "train"], hparams
-    )
+    train = [record for record in records if record["split"] == "train"]
+    tokenizer = _fit_tokenizer(train, hparams, vocabulary)
     _log_unknown([record[column] for record in records], tokenizer)
     write_manifests(_long_enough(records, tokenizer, hparams), manifests)
 
@@ -106,7 +113,7 @@ def _tokenizer_file(hparams):
     return Path(hparams["save_folder"], "tokenizer.ckpt")
 
 
-def _fit_tokenizer(records, hparams):
+def _fit_tokenizer(records, hparams, vocabulary):
     """Reads the run's tokenizer, or makes it of the training texts."""
     file, started = _tokenizer_file(hparams), hparams.get("head_from")
     if hparams["checkpointer"].find_checkpoint() is not None:
@@ -116,7 +123,8 @@ def _fit_tokenizer(records, hparams):
         tokenizer = _read_tokenizer(Path(started, "tokenizer.ckpt"))
     else:
         texts = [record[hparams["text_column"]] for record in records]
-        tokenizer = hparams["make_tokenizer"](texts)
+        given = {} if vocabulary is None else {"vocabulary": vocabulary}
+        tokenizer = hparams["make_tokenizer"](texts, **given)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(file, mode=None) as draft:
         tokenizer.save(draft)
@@ -204,64 +212,98 @@ def check_phones(
                 )
 
 
-def text_datasets(hparams: dict[str, Any]) -> dict[str, Any]:
-    """Builds the datasets, and the head for as many tokens as there are.
-
-    Each item has ``id``, ``sig``, ``text`` and ``tokens``.
+def read_tokenizer(hparams: dict[str, Any]) -> CTCTokenizer:
+    """Reads the tokenizer of a run, which ``prepare_texts`` has made.
 
     Arguments
     ---------
     hparams : dict
-        The recipe's yaml; ``tokenizer``, the built ``head`` and the batches
-        of each split are added to it. The head's weights are those of the
-        folder ``head_from``, if there is one. ``make_batches`` takes a
-        dataset and a seed, None for evaluations; without it, batches are
-        dynamic, by ``max_batch_s`` and ``num_buckets``.
+        The recipe's yaml: ``save_folder``.
 
     Returns
     -------
-    dict
-        ``train``, ``valid`` and, if there is one, ``test``.
+    CTCTokenizer
+        The tokenizer.
+
+    Raises
+    ------
+    ValueError
+        When the file is missing or damaged.
 
     Example
     -------
-    >>> text_datasets({"save_folder": getfixture("tmpdir")})
+    >>> read_tokenizer({"save_folder": getfixture("tmpdir")})
     Traceback (most recent call last):
     ...
     ValueError: ...tokenizer.ckpt: expected labels as ...
     """
-    tokenizer = _read_tokenizer(_tokenizer_file(hparams))
-    hparams["tokenizer"] = tokenizer
-    head = _build_head(len(tokenizer), hparams)
+    return _read_tokenizer(_tokenizer_file(hparams))
+
+
+def build_head(num_classes: int, hparams: dict[str, Any]) -> None:
+    """Builds the head for so many tokens.
+
+    Arguments
+    ---------
+    num_classes : int
+        Number of tokens, blank included.
+    hparams : dict
+        The recipe's yaml: ``head`` is a ``!name:`` with the argument
+        ``num_classes``. What was built takes its place, and is added to the
+        modules and the checkpoints. A run that begins takes the weights from
+        the folder ``head_from``, if there is one.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain.utils.checkpoints import Checkpointer
+    >>> hparams = {"modules": {}}
+    >>> hparams["checkpointer"] = Checkpointer(getfixture("tmpdir"))
+    >>> hparams["head"] = lambda num_classes: torch.nn.Linear(4, num_classes)
+    >>> build_head(30, hparams)
+    >>> hparams["modules"]["head"].out_features
+    30
+    """
+    head = hparams["head"](num_classes=num_classes)
+    started = hparams.get("head_from")
+    if started and hparams["checkpointer"].find_checkpoint() is None:
+        head.load(Path(started, "head.ckpt"))
     hparams["head"] = hparams["modules"]["head"] = head
     hparams["checkpointer"].add_recoverable("head", head)
+
+
+def add_batches(
+    dataset: DynamicItemDataset, split: str, hparams: dict[str, Any]
+) -> None:
+    """Puts recordings of similar length in a batch.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        Of the split, with durations in seconds.
+    split : str
+        ``train``, whose batches are shuffled by ``seed``, or another.
+    hparams : dict
+        The recipe's yaml; the batches are added to the split's loader options.
+        ``make_batches`` takes a dataset and a seed, None for evaluations;
+        without it, batches are dynamic, by ``max_batch_s`` and
+        ``num_buckets``.
+
+    Example
+    -------
+    >>> from speechbrain.dataio.dataset import DynamicItemDataset
+    >>> lengths = {name: {"duration": 2.0} for name in "abc"}
+    >>> hparams = {"max_batch_s": 9.0, "num_buckets": 2}
+    >>> hparams["valid_dataloader_opts"] = {}
+    >>> add_batches(DynamicItemDataset(lengths), "valid", hparams)
+    >>> len(hparams["valid_dataloader_opts"]["batch_sampler"])
+    2
+    """
     make_batches = hparams.get("make_batches") or partial(
         dynamic_batches,
         max_batch_s=hparams["max_batch_s"],
         num_buckets=hparams["num_buckets"],
     )
-    datasets = {}
-    for split in SPLITS:
-        manifest = Path(hparams["manifest_folder"], f"{split}.csv")
-        if not manifest.is_file():
-            continue
-        dataset = DynamicItemDataset.from_csv(manifest)
-        dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
-        dataset.add_dynamic_item(
-            text_pipeline(tokenizer, hparams["text_column"])
-        )
-        dataset.set_output_keys(["id", "sig", "text", "tokens"])
-        datasets[split] = dataset
-        hparams[f"{split}_dataloader_opts"]["batch_sampler"] = make_batches(
-            dataset, seed=hparams["seed"] if split == "train" else None
-        )
-    return datasets
-
-
-def _build_head(num_classes, hparams):
-    """The head for so many tokens, perhaps with trained weights."""
-    head = hparams["head"](num_classes=num_classes)
-    started = hparams.get("head_from")
-    if started and hparams["checkpointer"].find_checkpoint() is None:
-        head.load(Path(started, "head.ckpt"))
-    return head
+    hparams[f"{split}_dataloader_opts"]["batch_sampler"] = make_batches(
+        dataset, seed=hparams["seed"] if split == "train" else None
+    )
