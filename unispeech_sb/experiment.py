@@ -10,10 +10,11 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import speechbrain as sb
 import torch
@@ -48,7 +49,9 @@ _SAY_LITTLE = {
 _LONGEST_NAME = 100  # of a folder
 
 
-def parse_arguments(argv=None):
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+) -> tuple[str, RunOptions, str]:
     """Read a recipe's command line and check its keys against the yaml.
 
     Arguments
@@ -91,7 +94,7 @@ def _run_options(line):
     )
 
 
-def name_data(data):
+def name_data(data: str | Path | Sequence[str | Path]) -> str:
     """Names the data of a run, for the folder of its results.
 
     Arguments
@@ -134,7 +137,12 @@ def _name_of(path):
     return "-".join(names)
 
 
-def run(brain_class, dataio_prep, prepare=None, argv=None):
+def run(
+    brain_class: type[sb.Brain],
+    dataio_prep: Callable[[dict[str, Any]], Mapping[str, Any]],
+    prepare: Callable[[dict[str, Any]], object] | None = None,
+    argv: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Prepare, train, evaluate and export, or go on where that was stopped.
 
     The yaml file has the keys ``output_folder``, ``modules``, ``opt_class``,
@@ -201,10 +209,10 @@ class Command(NamedTuple):
     hparams_file: str
     run_opts: RunOptions
     overrides: str
-    settings: dict
+    settings: dict[str, Any]
     overwrite: bool
 
-    def load(self):
+    def load(self) -> dict[str, Any]:
         """Builds what the yaml names.
 
         Returns
@@ -216,7 +224,7 @@ class Command(NamedTuple):
             return load_hyperpyyaml(file, self.overrides)
 
 
-def read_command(argv=None):
+def read_command(argv: Sequence[str] | None = None) -> Command:
     """Reads a recipe's command line, and what all of its settings are.
 
     Arguments
@@ -309,7 +317,12 @@ def open_output(command, hparams, dataio_prep, prepare=None):
     return output
 
 
-def enter(command, output, prepare, trusting=False):
+def enter(
+    command: Command,
+    output: OutputFolder,
+    prepare: Callable[[dict[str, Any]], object] | None,
+    trusting: bool = False,
+) -> dict[str, Any] | None:
     """Prepares, and takes the output folder if it is this experiment's.
 
     Arguments
@@ -431,7 +444,7 @@ def _evaluate_and_export(brain, datasets, output):
     return split
 
 
-def main(function):
+def main(function: Callable[[], object]) -> None:
     """Call a recipe's ``main`` as a script: user errors take one line.
 
     The traceback of such an error is in the ``log.txt`` of the experiment.
