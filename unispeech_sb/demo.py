@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path("results", "demo")
@@ -31,7 +32,7 @@ to see what can be trained, to train on real speech, to check all of it.
 """
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Speaks a corpus, trains, scores, exports, reloads and classifies.
 
     Arguments
@@ -57,6 +58,7 @@ def main(argv=None):
     }
     options = [f"--{key}={value}" for key, value in overrides.items()]
     scores = recipe(["keyword_spotting", *options, *(argv or [])])
+    assert scores is not None  # those of a recipe that ran
     classifier = EncoderClassifier.from_hparams(source=str(FOLDER / "export"))
     example = FOLDER / "example.wav"
     shutil.copy(read_manifest(FOLDER / "manifests/test.csv")[0]["wav"], example)

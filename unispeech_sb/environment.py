@@ -43,7 +43,7 @@ class BrokenInstallation(ImportError):
     """
 
 
-def install():
+def install() -> None:
     """Makes failing imports name their remedy; a second call changes nothing.
 
     Example
@@ -54,7 +54,7 @@ def install():
         sys.meta_path.insert(0, _GuardedFinder())
 
 
-def require_torchaudio():
+def require_torchaudio() -> None:
     """Imports torchaudio, and with it torch.
 
     Raises
@@ -72,7 +72,7 @@ def require_torchaudio():
         raise _broken(error, "torchaudio") from error
 
 
-def require_extra(package, extra, purpose):
+def require_extra(package: str, extra: str, purpose: str) -> None:
     """Refuses a purpose whose package is not installed, by the pip command."""
     if find_spec(package) is None:
         raise ImportError(

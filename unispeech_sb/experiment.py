@@ -12,10 +12,11 @@ import re
 import shlex
 import sys
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import speechbrain as sb
 import torch
@@ -83,7 +84,9 @@ def _is_of_use(record):
 logging.getLogger("speechbrain.utils.train_logger").addFilter(_is_of_use)
 
 
-def parse_arguments(argv=None):
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+) -> tuple[str, RunOptions, str]:
     """Read a recipe's command line and check its keys against the yaml.
 
     Arguments
@@ -126,7 +129,7 @@ def _run_options(line):
     )
 
 
-def name_data(data):
+def name_data(data: str | Path | Sequence[str | Path]) -> str:
     """Names the data of a run, for the folder of its results.
 
     Arguments
@@ -169,7 +172,12 @@ def _name_of(path):
     return "-".join(names)
 
 
-def run(brain_class, dataio_prep, prepare=None, argv=None):
+def run(
+    brain_class: type[sb.Brain],
+    dataio_prep: Callable[[dict[str, Any]], Mapping[str, Any]],
+    prepare: Callable[[dict[str, Any]], object] | None = None,
+    argv: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Prepare, train, evaluate and export, or go on where that was stopped.
 
     The yaml file has the keys ``output_folder``, ``modules``, ``opt_class``,
@@ -239,7 +247,7 @@ class Command(NamedTuple):
     settings: dict
     overwrite: bool
 
-    def load(self):
+    def load(self) -> dict[str, Any]:
         """Builds what the yaml names.
 
         Returns
@@ -251,7 +259,7 @@ class Command(NamedTuple):
             return load_hyperpyyaml(file, self.overrides)
 
 
-def read_command(argv=None):
+def read_command(argv: Sequence[str] | None = None) -> Command:
     """Reads a recipe's command line, and what all of its settings are.
 
     Arguments
@@ -344,7 +352,12 @@ def open_output(command, hparams, dataio_prep, prepare=None):
     return output
 
 
-def enter(command, output, prepare, trusting=False):
+def enter(
+    command: Command,
+    output: OutputFolder,
+    prepare: Callable[[dict[str, Any]], object] | None,
+    trusting: bool = False,
+) -> dict[str, Any] | None:
     """Prepares, and takes the output folder if it is this experiment's.
 
     Arguments
@@ -584,7 +597,7 @@ def _next_command(export, units):
     return (command or "unispeech-sb info FOLDER").replace("FOLDER", place)
 
 
-def main(function):
+def main(function: Callable[[], object]) -> None:
     """Call a recipe's ``main`` as a script: user errors take one line.
 
     The traceback of such an error is in the ``log.txt`` of the experiment.

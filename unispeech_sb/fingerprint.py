@@ -10,6 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -111,7 +112,11 @@ SPLITS = ("train.csv", "valid.csv", "test.csv")
 MANIFESTS = (*SPLITS, *(f"voices/{name}" for name in SPLITS))
 
 
-def read_settings(text, options=None, defaults=None):
+def read_settings(
+    text: str,
+    options: dict[str, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Reads what a yaml says, once its references are resolved.
 
     Arguments
@@ -136,7 +141,8 @@ def read_settings(text, options=None, defaults=None):
     >>> read_settings(text)
     {'data_folder': '/a', 'list': '<data_folder>/list.csv', 'adam.lr': 0.001}
     """
-    found, names = {}, {}
+    found: dict[str, Any] = {}
+    names: dict[int, str] = {}
     top = [(key.value, node) for key, node in yaml.compose(text).value]
     for key, node in top:
         if isinstance(node, yaml.CollectionNode):
@@ -152,8 +158,8 @@ def read_settings(text, options=None, defaults=None):
     own = [key for key in longest_first if key in PLACES[:3]]
     for key, value in found.items():
         if isinstance(value, str) and key not in PLACES:
-            names = own if key in _CONTENT else longest_first
-            found[key] = _placed(key, value, names, places)
+            known = own if key in _CONTENT else longest_first
+            found[key] = _placed(key, value, known, places)
     for key in found:
         if _names_of(key)[-1] in _CONTENT and _is_path(found, key):
             content = digest(found[key])
@@ -231,7 +237,7 @@ def _current(name):
     return name
 
 
-def digest(path):
+def digest(path: str | Path) -> str | None:
     """Says in short what is in a file or folder.
 
     Arguments
@@ -280,7 +286,7 @@ def _add_file(found, path):
             found.update(block)
 
 
-def describe_data(hparams):
+def describe_data(hparams: dict[str, Any]) -> dict[str, Any]:
     """Says in short what manifests, and units, are of.
 
     Arguments
@@ -313,8 +319,8 @@ def describe_data(hparams):
                 found[split] = _describe_manifest(folder / name)
         if key == "units_folder" and folder.is_dir():
             files = [folder / "units.json", *sorted(folder.glob("*.npy"))]
-            files = [(file.name, file) for file in files if file.is_file()]
-            found["units"] = {"content": _digest_files(files)}
+            named = [(file.name, file) for file in files if file.is_file()]
+            found["units"] = {"content": _digest_files(named)}
     return found
 
 
@@ -363,7 +369,7 @@ def _digest_audio(wavs):
     return found.hexdigest()
 
 
-def differences(old, new):
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Says in what two experiments differ that may not.
 
     Arguments
@@ -389,7 +395,7 @@ def differences(old, new):
         found.append(f"recipe: {old['recipe']} before, {new['recipe']} now")
     same_version = old.get("version") == new.get("version")
     one, other = old["settings"], new["settings"]
-    named = {}
+    named: dict[str, Any] = {}
     keys = dict.fromkeys([*other, *one])
     for key in sorted(keys, key=lambda key: len(_names_of(key)) > 1):
         pair = one.get(key, _NOTHING), other.get(key, _NOTHING)
@@ -414,7 +420,7 @@ def _follows(key, pair, named):
     return len(_names_of(key)) > 1 and pair in named.values()
 
 
-def asks_for_more(old, new):
+def asks_for_more(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Says whether a finished experiment is to train on, or to test again.
 
     Arguments

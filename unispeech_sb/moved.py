@@ -289,7 +289,7 @@ class _MovedFinder(MetaPathFinder, Loader):
         module.__getattr__ = _forward(module.__name__)
 
 
-def install():
+def install() -> None:
     """Makes the old names importable; a second call changes nothing.
 
     Example

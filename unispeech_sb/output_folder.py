@@ -11,7 +11,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.logger import get_logger
@@ -85,21 +87,28 @@ class OutputFolder:
     ValueError: ...another experiment: lr: 0.1 before, 0.2 now; choose ...
     """
 
-    def __init__(self, hparams, recipe, settings, overwrite=False):
+    def __init__(
+        self,
+        hparams: dict[str, Any],
+        recipe: str,
+        settings: dict[str, Any],
+        overwrite: bool = False,
+    ) -> None:
         self.hparams = hparams
         self.folder = Path(hparams["output_folder"])
         self.save = Path(hparams.get("save_folder", self.folder / "save"))
-        self.record = {
+        self.record: dict[str, Any] = {
             "state": "running",
             "recipe": recipe,
             "version": __version__,
             "settings": settings,
         }
         self.overwrite = overwrite
-        self.scripts = []
-        self.old, self.others = None, []
+        self.scripts: list[str] = []
+        self.old: dict[str, Any] | None = None
+        self.others: list[dict[str, Any]] = []
 
-    def look(self):
+    def look(self) -> bool:
         """Reads what an earlier run says of itself.
 
         Returns
@@ -150,7 +159,7 @@ class OutputFolder:
             settings |= {k: v for k, v in kept.items() if k in settings}
         return {"state": "running", "settings": settings, "data": data}
 
-    def is_prepared(self):
+    def is_prepared(self) -> bool:
         """Whether the manifests of an unfinished run are there, made of data
         that lie where this run has them.
 
@@ -166,7 +175,9 @@ class OutputFolder:
             return False
         return describe_data(self.hparams) == self.old["data"]
 
-    def take(self, prepare=None):
+    def take(
+        self, prepare: Callable[[dict[str, Any]], object] | None = None
+    ) -> dict[str, Any] | None:
         """Prepares the data beside the folder, and takes both if they fit.
 
         Arguments
@@ -303,7 +314,7 @@ class OutputFolder:
                     )
         return left
 
-    def finish(self, split, export="export"):
+    def finish(self, split: str, export: str | Path = "export") -> None:
         """Notes that all is done.
 
         Arguments
@@ -324,12 +335,12 @@ class OutputFolder:
                 _remove(path)
         self._write(self.record)
 
-    def keep_scripts(self):
+    def keep_scripts(self) -> None:
         """Copies ``scripts``, files of the run, to the folder."""
         for script in self.scripts:
             shutil.copy(script, self.folder)
 
-    def read_scores(self):
+    def read_scores(self) -> dict[str, Any]:
         """Reads what a finished run has come to.
 
         Returns

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,7 +133,9 @@ class CommandLine(NamedTuple):
     """The same as objects: key -> value."""
 
 
-def read_command_line(argv, program=None):
+def read_command_line(
+    argv: Sequence[str] | None, program: str | None = None
+) -> CommandLine:
     """Reads a recipe's command line and checks its keys against the yaml.
 
     Arguments
@@ -184,7 +187,7 @@ def read_command_line(argv, program=None):
     return CommandLine(yaml_file, nodes, options, given, overrides, values)
 
 
-def check_inputs(line):
+def check_inputs(line: CommandLine) -> None:
     """Refuses a run that cannot begin: open keys, missing files and packages.
 
     Arguments
@@ -234,7 +237,9 @@ def check_inputs(line):
             _check_paths(key, _value(line, key), line)
 
 
-def describe_recipe(yaml_file, usage, docstring, yamls=()):
+def describe_recipe(
+    yaml_file: str | Path, usage: str, docstring: str, yamls: Iterable[str] = ()
+) -> str:
     """Writes the help of a recipe with one of its yamls.
 
     Arguments
@@ -273,7 +278,8 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     header = [line[2:] for line in takewhile(_is_comment, lines)]
     if entries and len(header) == entries[0][0].start_mark.line:
         header = []  # it is the title of the first section
-    titles, sections, built = _titles(lines, entries), {}, []
+    titles, built = _titles(lines, entries), []
+    sections: dict[str, list[str]] = {}
     for key, node in entries:
         if key.value != "modules" and _is_plain(key.value, nodes):
             rows = sections.setdefault(titles[key.value], [])
@@ -305,7 +311,7 @@ def describe_recipe(yaml_file, usage, docstring, yamls=()):
     return "\n\n".join(parts)
 
 
-def answer_help():
+def answer_help() -> None:
     """Prints the help of the recipe that runs as a script, if it is asked to.
 
     Exits then. The yaml is that of the command line, else that of the
@@ -317,14 +323,14 @@ def answer_help():
     yaml_file = argv[0]
     if yaml_file.startswith("-"):
         folder = Path(script).resolve().parent.parent / "hparams"
-        yaml_file = folder / f"{Path(script).stem}.yaml"
+        yaml_file = str(folder / f"{Path(script).stem}.yaml")
     usage = f"python {script} YAML [--key=value ...]"
     docstring = sys.modules["__main__"].__doc__ or ""
     print(describe_recipe(yaml_file, usage, docstring))
     sys.exit(0)
 
 
-def unknown(kind, name, known):
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence on a name that is none of those known, with the closest."""
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"did you mean '{close[0]}'? There" if close else "there"
