@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "brains": {"nnet", "metrics", "checkpoints", "dataio"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
-        *("metrics", "recipe_options", "demo"),
+        *("metrics", "recipe_options"),
     },
     "cli": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},
@@ -41,8 +41,6 @@ MAY_IMPORT = {
 """Part -> parts that it may import. A part is a folder or module of the
 package, or one of the folders ``recipes`` and ``hparams``."""
 
-FREE = {"demo"}
-"""Parts that show the whole and may import all of it."""
 
 BUDGETS = {"lines": 60, "arguments": 8, "nesting": 3}
 FILE_CODE_LINES = 400
@@ -146,7 +144,7 @@ def test_imports_point_downwards():
     faults = []
     for file, tree in TREES.items():
         part = part_of(file)
-        if part in FREE | ANYWHERE:
+        if part in ANYWHERE:
             continue
         allowed = MAY_IMPORT.get(part, set()) | {part} | ANYWHERE
         faults += [
@@ -158,7 +156,7 @@ def test_imports_point_downwards():
 
 def test_every_part_has_a_rule():
     parts = {part_of(file) for file in SOURCES}
-    assert parts <= set(MAY_IMPORT) | FREE | ANYWHERE
+    assert parts <= set(MAY_IMPORT) | ANYWHERE
 
 
 def test_parts_import_in_one_direction_only():

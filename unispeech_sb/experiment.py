@@ -42,6 +42,7 @@ from unispeech_sb.output_folder import OutputFolder
 from unispeech_sb.recipe_options import (
     RUN_OPTIONS,
     SPEECHBRAIN_OPTIONS,
+    answer_help,
     check_inputs,
     read_command_line,
 )
@@ -66,7 +67,7 @@ _SHARES = (
     *("accuracy", "blanks", "blank_share", "contrastive_accuracy"),
     *("phone_purity", "cluster_purity"),
 )
-"""Scores from 0 to 1 that are told in percent."""
+"""Scores from 0 to 1 that are shown in percent."""
 
 _PERCENTAGES = (
     *("WER", "CER", "PER", "EER", "DER", "JER"),
@@ -612,6 +613,7 @@ def main(function: Callable[[], object]) -> None:
     >>> main(lambda: None)
     """
     try:
+        answer_help()
         function()
     except (ValueError, OSError, ImportError) as error:
         logging.getLogger(__name__).debug("Traceback:", exc_info=True)

@@ -95,7 +95,6 @@ def test_help_calls_recipes_by_the_installed_command(capsys):
 
 def test_the_demo_asks_for_its_extra_first(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    monkeypatch.setitem(sys.modules, "unispeech_sb.demo", None)
     with pytest.raises(
         ImportError, match=r"pip install 'unispeech_sb\[demo\]'"
     ):
