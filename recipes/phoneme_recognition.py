@@ -43,7 +43,8 @@ from unispeech_sb.experiment import run
 
 
 def prepare(hparams):
-    """Checks every recording, makes the tokenizer and writes the manifests.
+    """Checks every recording, finds its phones, makes the tokenizer and writes
+    the manifests.
 
     Arguments
     ---------
@@ -57,19 +58,8 @@ def prepare(hparams):
 
 def dataio_prep(hparams):
     """Builds the datasets: waveform, phones and their tokens of each recording;
-    and the head for as many tokens as there are.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml; ``tokenizer``, the built ``head`` and the batches of
-        each split are added to it.
-
-    Returns
-    -------
-    dict
-        ``train``, ``valid`` and, if there is one, ``test``.
-    """
+    and the head for as many phones as there are. ``hparams`` are changed as by
+    ``recipes/asr.py``."""
     tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
     build_head(len(tokenizer), hparams)
     datasets = manifest_datasets(hparams["manifest_folder"])

@@ -84,15 +84,7 @@ class UtteranceBrain(SSLBrain):
         return loss
 
     def on_stage_start(self, stage, epoch=None):
-        """Start an empty confusion matrix.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage of the experiment.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Start an empty confusion matrix."""
         super().on_stage_start(stage, epoch)
         encoder = getattr(self.hparams, "label_encoder", None)
         self.confusion = None
@@ -118,46 +110,19 @@ class UtteranceBrain(SSLBrain):
         return {"accuracy": self.confusion.accuracy}
 
     def importance(self, checkpoint):
-        """Accuracy first, then the loss.
-
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            With the scores of its validation in ``meta``.
-
-        Returns
-        -------
-        tuple
-            Sort key, the highest is the best.
-        """
+        """Accuracy first, then the loss."""
         accuracy = checkpoint.meta.get("accuracy", 0.0)
         return (accuracy, *super().importance(checkpoint))
 
     def write_report(self, folder):
-        """Print and write the confusions beside the scores.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The experiment's folder.
-        """
+        """Print and write the confusions beside the scores."""
         super().write_report(folder)
         if self.confusion is not None:
             print(self.confusion.terminal())
             self.confusion.write(folder, "confusion")
 
     def export(self, folder, scores, scored_on):
-        """Write the evaluated model as SpeechBrain's EncoderClassifier.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The folder to make, or to replace.
-        scores : dict
-            What it scored: name -> number.
-        scored_on : str
-            The split: ``test``, or ``valid`` where there is no test set.
-        """
+        """Write the evaluated model as SpeechBrain's EncoderClassifier."""
         if self.confusion is None:
             return  # nothing to name the classes by
         facts = {

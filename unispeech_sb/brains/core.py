@@ -44,7 +44,8 @@ class SSLBrain(Brain):
     """Base of all tasks; a subclass computes, this class trains.
 
     A subclass writes ``compute_forward`` and ``compute_objectives``, and may
-    write ``stage_scores``, ``importance`` and ``write_report``.
+    write ``stage_scores``, ``importance`` and ``write_report``, and
+    ``export(folder, scores, scored_on)``, which ``experiment.run`` calls last.
 
     Keys read from ``hparams``, beside SpeechBrain's own:
 

@@ -124,15 +124,7 @@ class CTCBrain(SSLBrain):
                 )
 
     def on_stage_start(self, stage, epoch=None):
-        """Start with no errors counted.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage of the experiment.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Start with no errors counted."""
         super().on_stage_start(stage, epoch)
         tokenizer, self.searcher = self.hparams.tokenizer, None
         if stage == Stage.TEST and getattr(self.hparams, "beam_search", False):
@@ -197,47 +189,20 @@ class CTCBrain(SSLBrain):
         return {**rates, "blanks": self.num_blanks / max(self.num_frames, 1)}
 
     def importance(self, checkpoint):
-        """Error rates in their order, then the loss.
-
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            With the scores of its validation in ``meta``.
-
-        Returns
-        -------
-        tuple
-            Sort key, the highest is the best.
-        """
+        """Error rates in their order, then the loss."""
         rates = [checkpoint.meta.get(n) for n in ("WER", "CER", "PER")]
         worst_first = (-rate for rate in rates if rate is not None)
         return (*worst_first, *super().importance(checkpoint))
 
     def write_report(self, folder):
-        """Write the alignments beside the scores: ``wer.txt`` and so on.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The experiment's folder.
-        """
+        """Write the alignments beside the scores: ``wer.txt`` and so on."""
         super().write_report(folder)
         for name, stats in self.errors.items():
             with atomic(folder / f"{name.lower()}.txt") as file:
                 stats.write_stats(file)
 
     def export(self, folder, scores, scored_on):
-        """Write the evaluated model as SpeechBrain's EncoderASR.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The folder to make, or to replace.
-        scores : dict
-            What it scored: name -> number.
-        scored_on : str
-            The split: ``test``, or ``valid`` where there is no test set.
-        """
+        """Write the evaluated model as SpeechBrain's EncoderASR."""
         stats = next(iter(self.errors.values()))
         facts = {
             "utterances scored": len(stats.scores),

@@ -191,30 +191,12 @@ class DiarizationBrain(SSLBrain):
             )
 
     def on_stage_start(self, stage, epoch=None):
-        """Start without chunks.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage of the experiment.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Start without chunks."""
         super().on_stage_start(stage, epoch)
         self.comparison, self.chunks, self.accuracies = {}, [], []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Choose how to binarize before the base scores, logs and saves.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage that has ended.
-        stage_loss : float
-            Mean loss per item.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Choose how to binarize before the base scores, logs and saves."""
         if stage != Stage.TRAIN:
             self.choose_binarization(stage)
         super().on_stage_end(stage, stage_loss, epoch)
@@ -267,18 +249,7 @@ class DiarizationBrain(SSLBrain):
         return scores
 
     def importance(self, checkpoint):
-        """The lowest DER, or SUPERB's highest accuracy; then the loss.
-
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            With the scores of its validation in ``meta``.
-
-        Returns
-        -------
-        tuple
-            Sort key, the highest is the best.
-        """
+        """The lowest DER, or SUPERB's highest accuracy; then the loss."""
         if self.hparams.protocol == "superb":
             first = checkpoint.meta.get("accuracy", 0.0)
         else:
@@ -288,13 +259,7 @@ class DiarizationBrain(SSLBrain):
     def write_report(self, folder):
         """Write scores.json, hypotheses.rttm, and activities.safetensors:
         the probabilities of each chunk, with the seconds of a frame and where
-        in which recording the chunk begins.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The experiment's folder.
-        """
+        in which recording the chunk begins."""
         super().write_report(folder)
         places, found = {}, {}
         for chunk in self.chunks:
@@ -310,17 +275,7 @@ class DiarizationBrain(SSLBrain):
         )
 
     def export(self, folder, scores, scored_on):
-        """Write the evaluated model for ``SpeakerDiarization``.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The folder to make, or to replace.
-        scores : dict
-            What it scored: name -> number.
-        scored_on : str
-            The split: ``test``, or ``valid`` where there is no test set.
-        """
+        """Write the evaluated model for ``SpeakerDiarization``."""
         facts = {
             "recordings scored": len({c.recording for c in self.chunks}),
             "best epoch": self.hparams.epoch_counter.current,

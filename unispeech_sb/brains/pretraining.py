@@ -275,15 +275,7 @@ class PretrainBrain(SSLBrain):
         super().optimizers_step()
 
     def on_stage_start(self, stage, epoch=None):
-        """Start with no numbers; choose who draws masks.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage of the experiment.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Start with no numbers; choose who draws masks."""
         if self.step == 0:  # else a stage that was resumed inside
             self.means.clear()
         super().on_stage_start(stage, epoch)
@@ -294,17 +286,7 @@ class PretrainBrain(SSLBrain):
             self.generator.manual_seed(self.hparams.seed)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """As ``SSLBrain``, with the parts of the training loss in the log.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage that has ended.
-        stage_loss : float
-            Mean loss per masked frame.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """As ``SSLBrain``, with the parts of the training loss in the log."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == Stage.TRAIN:
             self.train_scores |= self.means.summarize(over_processes=True)
@@ -325,17 +307,7 @@ class PretrainBrain(SSLBrain):
         return self.means.summarize()
 
     def export(self, folder, scores, scored_on):
-        """Write the backbone, and the head that it was trained with.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The folder to make, or to replace.
-        scores : dict
-            What it scored: name -> number.
-        scored_on : str
-            The split: ``test``, or ``valid`` where there is no test set.
-        """
+        """Write the backbone, and the head that it was trained with."""
         facts = {
             "best epoch": self.hparams.epoch_counter.current,
             "optimizer updates": self.optimizer_step,
@@ -347,7 +319,7 @@ class PretrainBrain(SSLBrain):
 
 
 def build_objective(hparams, head_options, **options):
-    """Builds head and objective once it is known what they tell apart.
+    """Builds head and objective once the number of their classes is known.
 
     Arguments
     ---------

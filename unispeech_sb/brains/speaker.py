@@ -129,15 +129,7 @@ class SpeakerBrain(SSLBrain):
         return self.hparams.objective(vectors, labels[known])
 
     def on_fit_batch_start(self, batch, should_step):
-        """Set the margins of this update.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            The batch to come.
-        should_step : bool
-            Whether it ends an update.
-        """
+        """Set the margins of this update."""
         super().on_fit_batch_start(batch, should_step)
         schedule = getattr(self.hparams, "margin_schedule", None)
         if schedule is not None:
@@ -146,31 +138,13 @@ class SpeakerBrain(SSLBrain):
             self.hparams.objective.margin_share = schedule(epochs)
 
     def on_stage_start(self, stage, epoch=None):
-        """Start without vectors.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage of the experiment.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Start without vectors."""
         super().on_stage_start(stage, epoch)
         self.vectors = {}
         self.num_known = self.num_right = 0
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Score the trials before the base logs and saves.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage that has ended.
-        stage_loss : float
-            Mean loss per utterance.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Score the trials before the base logs and saves."""
         if stage == Stage.VALID:
             self.calibration = self._calibrated(stage)
         if stage != Stage.TRAIN and not self.num_known:
@@ -240,30 +214,13 @@ class SpeakerBrain(SSLBrain):
         return scores
 
     def importance(self, checkpoint):
-        """The EER first, then the loss.
-
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            With the scores of its validation in ``meta``.
-
-        Returns
-        -------
-        tuple
-            Sort key, the highest is the best.
-        """
+        """The EER first, then the loss."""
         rate = checkpoint.meta.get("EER", 100.0)
         return (-rate, *super().importance(checkpoint))
 
     def write_report(self, folder):
         """Write scores.json, the trials with their scores, and pictures of
-        both: det.png and histogram.png.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The experiment's folder.
-        """
+        both: det.png and histogram.png."""
         super().write_report(folder)
         trials = self.hparams.trials[Stage.TEST]
         write_trials(
@@ -282,17 +239,7 @@ class SpeakerBrain(SSLBrain):
 
     def export(self, folder, scores, scored_on):
         """Write the evaluated model for SpeechBrain's SpeakerRecognition and
-        EncoderClassifier.
-
-        Arguments
-        ---------
-        folder : pathlib.Path
-            The folder to make, or to replace.
-        scores : dict
-            What it scored: name -> number.
-        scored_on : str
-            The split: ``test``, or ``valid`` where there is no test set.
-        """
+        EncoderClassifier."""
         targets = self.hparams.trials[Stage.TEST].targets
         facts = {
             "target trials scored": int(targets.sum()),
