@@ -1,8 +1,8 @@
 """A short run of the fuzzer, and whether it finds what it looks for."""
 
+import itertools
 import os
 import sys
-import time
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def raise_another(source, target):
 
 FAULTS = {
     "KeyError": raise_another,
-    "over 1 s": lambda *_: time.sleep(5),
+    "over 1 s": lambda *_: sum(itertools.count()),
     "died: -6": lambda *_: os.abort(),
     " MB": lambda *_: torch.ones(2**26),
     "planted code": plant,
