@@ -1,6 +1,7 @@
 # make demo      trains, scores and exports a small model: some minutes
 # make test      the linter, all examples of the documentation, and all tests
 # make check     the same without the tests that train
+# make fuzz      random damage to files of every kind that is read: some minutes
 # make lock      renews constraints.txt, the versions that all of these install
 #
 # They need a Python from 3.10 on and install the rest into .venv, once:
@@ -35,7 +36,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 TRAINING := tests/brains tests/recipes tests/test_experiment.py \
 	tests/test_packaging.py
 
-.PHONY: demo test check lint lock clean newest
+.PHONY: demo test check fuzz lint lock clean newest
 
 demo: $(FOR_DEMO)
 	@$(BIN)/python -m unispeech_sb demo
@@ -45,6 +46,9 @@ test: lint
 
 check: lint
 	@$(PYTEST) $(TRAINING:%=--ignore=%)
+
+fuzz: $(FOR_TEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzzing
 
 lint: $(FOR_TEST)
 	@$(BIN)/ruff check .

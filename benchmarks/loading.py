@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 import torch
-from fairseq_names import as_fairseq
 from safetensors.torch import save_file
 
+from unispeech_sb.checkpoints.fairseq.tensors import BACKBONE, TOP, rename
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.lobes.backbone import PRESETS, Backbone
 
@@ -70,6 +70,29 @@ def write_checkpoints(name, folder):
             )
     del backbone
     _write_fairseq(tensors, normalizes, folder)
+
+
+def as_fairseq(tensors, prefix=""):
+    """Renames tensors of a model with a norm in each convolution.
+
+    Arguments
+    ---------
+    tensors : dict
+        Name in ``Backbone`` or in a pre-training head -> tensor.
+    prefix : str
+        What fairseq's names start with.
+
+    Returns
+    -------
+    dict
+        fairseq's name -> tensor.
+    """
+    table = {
+        new: old
+        for old, new in {**BACKBONE, **TOP}.items()
+        if not old.endswith("*.2")  # the norm of Base models
+    }
+    return {prefix + rename(n, table): t for n, t in tensors.items()}
 
 
 def _write_fairseq(tensors, normalizes, folder):

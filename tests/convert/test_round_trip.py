@@ -324,6 +324,22 @@ def test_a_processor_goes_there_and_back(layout, normalizes, tmp_path):
         assert processor.decode(ids) == "aa b"
 
 
+def test_a_blank_that_the_model_leaves_open_is_the_tokenizers(tmp_path):
+    tokens = ["a", "b", "|", "<pad>"]
+    model = tiny_model("unispeech", "ForCTC", vocab_size=4, pad_token_id=None)
+    hf = save_folder(
+        model, tmp_path / "hf", vocabulary={t: i for i, t in enumerate(tokens)}
+    )
+    convert_checkpoint(hf, tmp_path / "sb")
+    recognizer = EncoderASR.from_hparams(source=str(tmp_path / "sb"))
+    assert recognizer.tokenizer.blank_index == 3
+    assert recognizer.tokenizer.decode_frames([0, 3, 0, 2, 1]) == "aa b"
+    (hf / "vocab.json").write_text('{"a": 0, "b": 1, "|": 2, "c": 3}')
+    (hf / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match="the index of CTC's blank; got None"):
+        convert_checkpoint(hf, tmp_path / "other")
+
+
 def test_settings_inside_a_processor_go_first(tmp_path):
     hf = save_folder(tiny_model("unispeech"), tmp_path / "hf", True)
     path = hf / "processor_config.json"

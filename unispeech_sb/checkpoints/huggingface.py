@@ -358,10 +358,8 @@ def _add_texts(checkpoint, folder, written):
     if checkpoint.task == "ForCTC":
         lang = config.get("target_lang", written.get("target_lang"))
         checkpoint.tokens = read_tokens(folder, config["vocab_size"], lang)
-        checkpoint.blank_index = config["pad_token_id"]
-        facts["blank_index"] = Fact(
-            checkpoint.blank_index, facts["pad_token_id"].source
-        )
+        facts["blank_index"] = _blank(checkpoint, folder)
+        checkpoint.blank_index = facts["blank_index"].value
     elif checkpoint.task not in ("Model", "ForPreTraining"):
         checkpoint.labels = _labels(written, folder / "config.json")
         facts["num_labels"] = Fact(
@@ -375,6 +373,23 @@ def _add_texts(checkpoint, folder, written):
     if path.name == PROCESSOR_FILE:
         text = json.dumps(settings, indent=2)
         checkpoint.files[EXTRACTOR_FILE] = f"{text}\n"
+
+
+def _blank(checkpoint, folder):
+    """Index of CTC's blank: where the model names none, its tokenizer does."""
+    fact = checkpoint.facts["pad_token_id"]
+    if fact.value is not None:
+        return fact
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    name = settings.get("pad_token", "<pad>")
+    name = name.get("content") if isinstance(name, dict) else name
+    if not checkpoint.tokens or name not in checkpoint.tokens:
+        raise ValueError(
+            f"{folder / 'config.json'}: expected pad_token_id, the index of "
+            f"CTC's blank; got None, and no token {shown(name)} is known"
+        )
+    return Fact(checkpoint.tokens.index(name), f"{path.name}: pad_token")
 
 
 def _labels(written, path):

@@ -5,31 +5,27 @@ fairseq, the authors' downstream tasks, s3prl, and this package.
 """
 
 import argparse
-import json
 import re
-import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
+import pytest
 import torch
-from fairseq_names import as_fairseq
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 
+from benchmarks.loading import as_fairseq
+from tests.checkpoints.safety.planted import foreign_class
+from tests.huggingface import save_folder, tiny_model
 from unispeech_sb.checkpoints.authors import VERIFICATION_PARTS
-from unispeech_sb.checkpoints.huggingface import CLASSES, FAMILIES, join_heads
+from unispeech_sb.checkpoints.huggingface import CLASSES, join_heads
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.lobes.adapters import save_adapter
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
-    AMSoftmax,
     ECAPAHead,
     EENDVCHead,
     FrameHead,
-    SpeakerHead,
-    UniSpeechHead,
     UniSpeechSATHead,
     UtteranceHead,
 )
@@ -51,52 +47,33 @@ LAYER = {
     "conv_bias": True,
 }
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", "a", "b"]
-HEADS = {
-    "UniSpeechForCTC": (
-        lambda: {"head": FrameHead(8, len(TOKENS))},
-        {"vocab_size": len(TOKENS), "pad_token_id": 0},
-    ),
-    "UniSpeechForPreTraining": (
-        lambda: {"head": UniSpeechHead(8, 4, (2, 3, 4), 4, 5)},
-        {
-            "num_codevector_groups": 2,
-            "num_codevectors_per_group": 3,
-            "codevector_dim": 4,
-            "proj_codevector_dim": 4,
-            "num_ctc_classes": 5,
-        },
-    ),
-    "UniSpeechSatForPreTraining": (
-        lambda: {
-            "head": UniSpeechSATHead(8, 6, 4, (2, 3, 4), extract_norm="apply")
-        },
-        {
-            "num_codevector_groups": 2,
-            "num_codevectors_per_group": 3,
-            "codevector_dim": 4,
-            "proj_codevector_dim": 4,
-            "num_clusters": 6,
-        },
-    ),
-    "UniSpeechSatForSequenceClassification": (
-        lambda: {"head": UtteranceHead(8, 2, 4, True, 3)},
-        {"classifier_proj_size": 4, "use_weighted_layer_sum": True},
-    ),
-    "UniSpeechSatForXVector": (
-        lambda: {
-            "head": SpeakerHead(8, [6, 6], [3, 1], [2, 1], 4, 3),
-            "objective": AMSoftmax(4, 2),
-        },
-        {
-            "tdnn_dim": [6, 6],
-            "tdnn_kernel": [3, 1],
-            "tdnn_dilation": [2, 1],
-            "xvector_output_dim": 4,
-            "use_weighted_layer_sum": True,
-        },
-    ),
+VOCABULARY = {token: index for index, token in enumerate(TOKENS)}
+LABELS = {"id2label": {0: "no", 1: "yes"}, "num_labels": 2}
+CODEBOOKS = {
+    "num_codevectors_per_group": 3,
+    "codevector_dim": 4,
+    "proj_codevector_dim": 4,
 }
-"""Class of transformers -> what makes its heads, their options."""
+HEADS = {
+    "UniSpeechForCTC": {"vocab_size": len(TOKENS), "pad_token_id": 0},
+    "UniSpeechForPreTraining": {"num_ctc_classes": 5, **CODEBOOKS},
+    "UniSpeechSatForPreTraining": {"num_clusters": 6, **CODEBOOKS},
+    "UniSpeechSatForSequenceClassification": {
+        "classifier_proj_size": 4,
+        "use_weighted_layer_sum": True,
+        **LABELS,
+    },
+    "UniSpeechSatForXVector": {
+        "tdnn_dim": [6, 6],
+        "tdnn_kernel": [3, 1],
+        "tdnn_dilation": [2, 1],
+        "xvector_output_dim": 4,
+        "use_weighted_layer_sum": True,
+        **LABELS,
+    },
+}
+"""Class of transformers -> options of its head."""
+INDEX = "model.safetensors.index.json"
 
 
 def backbone(**options):
@@ -105,107 +82,27 @@ def backbone(**options):
 
 
 def huggingface(name, weights="model.safetensors"):
-    """A function that writes a folder of a class of transformers."""
+    """A function that has a class of transformers write its folder."""
 
     def write(folder):
         family, task = CLASSES[name]
-        make, options = HEADS[name]
-        body = backbone()
-        tensors = {
-            FAMILIES[family] + key: tensor
-            for key, tensor in body.state_dict().items()
-        }
-        heads = {key: lobe.state_dict() for key, lobe in make().items()}
-        tensors |= join_heads(heads, task)
-        _write_weights(folder, weights, tensors)
-        config = {"model_type": family, "architectures": [name]}
-        config |= {
-            "transformers_version": "4.57.6",
-            **SIZES,
-            **LAYER,
-            **options,
-        }
-        if task in ("ForSequenceClassification", "ForXVector"):
-            config["id2label"] = {"0": "no", "1": "yes"}
-            config["label2id"] = {"no": 0, "yes": 1}
-        _write_json(folder / "config.json", config)
-        _write_json(
-            folder / "preprocessor_config.json",
-            {
-                "do_normalize": True,
-                "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-                "feature_size": 1,
-                "padding_value": 0.0,
-                "return_attention_mask": True,
-                "sampling_rate": 16000,
-            },
-        )
-        if task == "ForCTC":
-            _write_vocabulary(folder)
+        model = tiny_model(family, task, **SIZES, **LAYER, **HEADS[name])
+        vocabulary = VOCABULARY if task == "ForCTC" else None
+        save_folder(model, folder, True, vocabulary=vocabulary)
+        path = folder / "model.safetensors"
+        if weights == path.name:
+            return
+        if weights == INDEX:
+            model.save_pretrained(folder, max_shard_size="5KB")
+        else:
+            torch.save(
+                load_file(path),
+                folder / "pytorch_model.bin",
+                _use_new_zipfile_serialization=weights == "pytorch_model.bin",
+            )
+        path.unlink()
 
     return write
-
-
-def _write_weights(folder, name, tensors):
-    """Tensors as safetensors, in shards, or in either format of torch."""
-    if name == "model.safetensors":
-        save_file(tensors, folder / name, {"format": "pt"})
-    elif name == "model.safetensors.index.json":
-        names = sorted(tensors)
-        shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
-        for shard, keys in shards.items():
-            save_file({key: tensors[key] for key in keys}, folder / shard)
-        places = {key: s for s, keys in shards.items() for key in keys}
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        content = {"metadata": {"total_size": size}, "weight_map": places}
-        _write_json(folder / name, content)
-    else:
-        torch.save(
-            tensors,
-            folder / "pytorch_model.bin",
-            _use_new_zipfile_serialization=name == "pytorch_model.bin",
-        )
-
-
-def _write_vocabulary(folder):
-    """Files of a CTC tokenizer."""
-    _write_json(
-        folder / "vocab.json",
-        {token: i for i, token in enumerate(TOKENS[:-1])},
-    )
-    _write_json(folder / "added_tokens.json", {TOKENS[-1]: len(TOKENS) - 1})
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "Wav2Vec2CTCTokenizer",
-            "pad_token": "<pad>",
-            "word_delimiter_token": "|",
-            "added_tokens_decoder": {
-                "0": {"content": "<pad>", "special": True},
-            },
-        },
-    )
-
-
-def _write_json(path, content):
-    """A JSON file."""
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
-
-
-@contextmanager
-def _planted(full_name):
-    """A class that pickles under a name of fairseq's, while it is needed."""
-    module, _, name = full_name.rpartition(".")
-    parts = module.split(".")
-    names = [".".join(parts[: i + 1]) for i in range(len(parts))]
-    sys.modules.update({name: ModuleType(name) for name in names})
-    made = type(name, (), {"__module__": module})
-    setattr(sys.modules[module], name, made)
-    try:
-        yield made
-    finally:
-        for key in names:
-            del sys.modules[key]
 
 
 def fairseq(folder):
@@ -214,8 +111,9 @@ def fairseq(folder):
     model = as_fairseq(backbone().state_dict(), prefix)
     model["w2v_encoder.proj.weight"] = torch.randn(len(TOKENS), 8)
     model["w2v_encoder.proj.bias"] = torch.randn(len(TOKENS))
-    with _planted("fairseq.data.dictionary.Dictionary") as dictionary:
-        symbols = dictionary()
+    with pytest.MonkeyPatch.context() as patch:
+        name = "fairseq.data.dictionary.Dictionary"
+        symbols = foreign_class(patch, name)()
         order = ["|", "a", "b", "<s>", "<pad>", "</s>", "<unk>"]
         symbols.__dict__.update(
             symbols=order,
@@ -256,8 +154,8 @@ def fairseq(folder):
 
 def fairseq_2021(folder):
     """UniSpeech-SAT as in 2021: ``args``, the format before torch 1.6."""
-    make, _ = HEADS["UniSpeechSatForPreTraining"]
-    tensors = {**backbone().state_dict(), **make()["head"].state_dict()}
+    head = UniSpeechSATHead(8, 6, 4, (2, 3, 4), extract_norm="apply")
+    tensors = {**backbone().state_dict(), **head.state_dict()}
     args = argparse.Namespace(
         arch="bc_m_hubert",
         task="hubert_pretraining",
@@ -335,9 +233,9 @@ def diarization(folder):
 
 def s3prl(folder):
     """An utterance head of s3prl, with the backbone that it trained."""
-    make, _ = HEADS["UniSpeechSatForSequenceClassification"]
+    head = UtteranceHead(8, 2, 4, True, 3)
     tensors = join_heads(
-        {"head": make()["head"].state_dict()}, "ForSequenceClassification"
+        {"head": head.state_dict()}, "ForSequenceClassification"
     )
     weights = tensors.pop("layer_weights")
     content = {

@@ -1,15 +1,17 @@
 """Random damage to small valid files of every kind that is read.
 
-    python benchmarks/fuzzing.py [--count 2000] [--seed 0] [--kind NAME]
+    python -m tests.fuzz.fuzzing [--count 2000] [--seed 0] [--kind NAME]
 
 Each damaged file has to convert into a folder that loads, or be refused by
 one printable line that names the file, with nothing written. All else fails:
-another exception, a crash, over 10 s, over 2 GB, planted code that ran. A
-failed case is printed and kept; ``--kind NAME --case NUMBER`` runs one again
-and shows the traceback. Needs Linux, whose /proc tells memory and time.
+another exception, a crash, over 10 s of CPU, over 2 GB, planted code that ran.
+A failed case is printed and kept; ``--kind NAME --case NUMBER`` runs one again
+and shows the traceback. Needs Linux, whose /proc shows memory and time.
 """
 
 import argparse
+import faulthandler
+import io
 import logging
 import multiprocessing
 import os
@@ -23,17 +25,157 @@ import tempfile
 import time
 import traceback
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from fuzzed_kinds import KINDS, Unfit, check_refusal, convert
-from mutations import CANARY, mutate
+import transformers
+from hyperpyyaml import load_hyperpyyaml
+
+from tests.fuzz import files
+from tests.fuzz.mutations import CANARY, mutate
+from unispeech_sb import commands
+from unispeech_sb.lobes.adapters import load_adapter
+from unispeech_sb.lobes.backbone import Backbone
 
 LIMIT_S, LIMIT_MB = 10, 2048
+OVER_TIME = signal.SIGPROF, signal.SIGALRM
 HARD_LIMIT_MB = 3 * LIMIT_MB
 """Address space beyond which allocations fail: it protects the machine."""
 CASES_PER_PROCESS = 50
+MOST_TEXT = 1500
+"""Characters of a refusal, the path included."""
+
+
+class Unfit(Exception):
+    """A refusal that is not one short line that names the file."""
+
+
+def command(*arguments):
+    """Runs a command line; a refusal becomes an error with what it printed."""
+    printed = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(printed):
+        code = commands.main([str(argument) for argument in arguments])
+    if code:
+        line = printed.getvalue().removesuffix("\n")
+        if not line.isprintable():
+            raise Unfit(f"not one printable line: {ascii(line)[:300]}")
+        raise ValueError(line.removeprefix("unispeech-sb: "))
+
+
+def convert(source, target):
+    """Describes and converts; what was written has to load."""
+    _, refusal = attempts(
+        source,
+        lambda: command("info", source),
+        lambda: command("convert", source, target),
+    )
+    if refusal:
+        raise refusal
+    hparams = load_hyperpyyaml((target / "hyperparams.yaml").read_text())
+    hparams["pretrainer"].set_collect_in(str(target))
+    hparams["pretrainer"].collect_files(default_source=str(target))
+    hparams["pretrainer"].load_collected()
+
+
+def serve(source, target):
+    """Describes, loads and converts back; what does not load, does not."""
+    _, not_loaded, refusal = attempts(
+        source,
+        lambda: command("info", source),
+        lambda: Backbone.from_pretrained(source),
+        lambda: command("to-hf", source, target),
+    )
+    if refusal:
+        raise refusal
+    if not_loaded:
+        raise AssertionError(f"written for transformers, but: {not_loaded}")
+
+
+def attempts(source, *actions):
+    """The refusal of each action, its words checked; None where it went."""
+    found = []
+    for action in actions:
+        try:
+            action()
+            found.append(None)
+        except (ValueError, OSError) as error:
+            check_refusal(error, source)
+            found.append(error)
+    return found
+
+
+def check_refusal(error, source):
+    """Checks the words of an error, as the command line folds them."""
+    text = " ".join(str(error).split())
+    folder = source if source.is_dir() else source.parent
+    if len(text) > MOST_TEXT:
+        raise Unfit(f"{len(text)} characters: {text[:300]}") from error
+    if str(folder) not in text:
+        raise Unfit(f"does not name the file: {text[:600]}") from error
+
+
+def switch(source, target):
+    """Switches modules to a language; refused, they stay as they were."""
+    backbone, head = files.adapted()
+    before = [p.clone() for p in (*backbone.parameters(), *head.parameters())]
+    try:
+        load_adapter(source, "eng", backbone, head)
+    except (ValueError, OSError):
+        after = (*backbone.parameters(), *head.parameters())
+        if not all(map(torch.equal, before, after)):
+            raise AssertionError("refused, but the modules changed") from None
+        raise
+
+
+class Kind(NamedTuple):
+    """A kind of file.
+
+    ``writers`` make folders, ``damaged`` are names of files that they may
+    have, ``run`` takes the folder (or its only file) and a place to write to.
+    """
+
+    writers: tuple
+    damaged: tuple
+    run: object = convert
+
+
+SPEAKER, CTC = "UniSpeechSatForXVector", "UniSpeechForCTC"
+HUGGING_FACE = tuple(files.huggingface(name) for name in files.HEADS)
+OWN = tuple(files.own(name) for name in (SPEAKER, CTC))
+KINDS = {
+    "hf-safetensors": Kind(HUGGING_FACE, ("model.safetensors",)),
+    "hf-config": Kind(HUGGING_FACE, ("config.json",)),
+    "hf-preprocessor": Kind(
+        HUGGING_FACE, ("preprocessor_config.json", "processor_config.json")
+    ),
+    "hf-vocabulary": Kind(
+        (files.huggingface(CTC),),
+        ("vocab.json", "tokenizer_config.json"),
+    ),
+    "hf-bin": Kind(
+        (files.huggingface(SPEAKER, "pytorch_model.bin"),),
+        ("pytorch_model.bin",),
+    ),
+    "hf-bin-legacy": Kind(
+        (files.huggingface(SPEAKER, "legacy"),), ("pytorch_model.bin",)
+    ),
+    "hf-shards": Kind(
+        (files.huggingface(SPEAKER, files.INDEX),), (files.INDEX,)
+    ),
+    "fairseq": Kind((files.fairseq,), ("checkpoint.pt",)),
+    "fairseq-2021": Kind((files.fairseq_2021,), ("checkpoint.pt",)),
+    "speaker-verification": Kind((files.speaker_verification,), ("model.th",)),
+    "diarization": Kind((files.diarization,), ("model.th",)),
+    "s3prl": Kind((files.s3prl,), ("states.ckpt",)),
+    "adapter": Kind((files.adapter,), ("adapter.eng.safetensors",), switch),
+    "own-backbone": Kind((*OWN, files.own_backbone), ("backbone.ckpt",), serve),
+    "own-head": Kind(OWN, ("head.ckpt",), serve),
+    "own-labels": Kind(OWN[:1], ("label_encoder.ckpt",), serve),
+    "own-tokenizer": Kind(OWN[1:], ("tokenizer.ckpt",), serve),
+    "own-origin": Kind(OWN, ("origin.json",), serve),
+}
 
 
 class Result(NamedTuple):
@@ -70,8 +212,8 @@ def damaged_copy(kind, sources, seed, case, place):
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(rng.choice(sources), folder / "source")
     if case is not None:
-        target = folder / "source" / rng.choice(KINDS[kind].damaged)
-        mutate(target, rng)
+        names = [folder / "source" / name for name in KINDS[kind].damaged]
+        mutate(rng.choice([path for path in names if path.exists()]), rng)
     return folder
 
 
@@ -109,11 +251,14 @@ def memory(name):
 def measured_case(kind, folder):
     """Runs one case; adds seconds and megabytes to what it gave."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before, start = memory("VmRSS"), time.perf_counter()
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_S)  # ends this process
+    before, start = memory("VmRSS"), time.process_time()
+    # These end this process: the second one where it waits for ever.
+    signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+    signal.setitimer(signal.ITIMER_REAL, 30 * LIMIT_S)
     outcome, text = run_case(kind, folder)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     grown = memory("VmHWM") - before
     if grown > LIMIT_MB or "MemoryError" in text or "allocate" in text:
         outcome, text = "failed", f"{grown:.0f} MB\n{text}"
@@ -121,8 +266,10 @@ def measured_case(kind, folder):
 
 
 def work(kind, sources, seed, cases, place, sender):
-    """Body of a worker process: runs cases, tells each result."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    """Body of a worker process: runs cases, sends each result."""
+    quieten()
+    for number in OVER_TIME:
+        signal.signal(number, signal.SIG_DFL)
     most = int((memory("VmSize") + HARD_LIMIT_MB) * 2**20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -161,7 +308,8 @@ class Worker:
             self.process.join()
             code = self.process.exitcode
             if self.left:
-                why = f"over {LIMIT_S} s" if code == -14 else f"died: {code}"
+                late = -code in OVER_TIME
+                why = f"over {LIMIT_S} s" if late else f"died: {code}"
                 case = self.left.pop(0)
                 found.append(Result(case, "failed", why, LIMIT_S, 0.0))
             return found, False
@@ -191,8 +339,10 @@ def fuzz(kind, count, seed, place, processes):
 
 
 def quieten():
-    """No warnings, no log: a case tells by its outcome."""
+    """No warnings, logs, bars or traces: a case shows by its outcome."""
+    faulthandler.disable()
     logging.disable(logging.CRITICAL)
+    transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
 
