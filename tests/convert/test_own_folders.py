@@ -166,6 +166,9 @@ def test_info_describes_all_of_it(name, folders, capsys):
         assert interface.task in rows["task"]
         assert interface.speechbrain in rows["interface"]
         assert interface.ours in rows.get("our class", "")
+    if folders[name].name == "export":
+        assert "EER 3.5 on test" in rows["scores"]
+        assert "0.25" in rows["trained: lr"]
     not_all = [line for line in lines if "would not convert" in line]
     assert len(not_all) == 1
     if name in NOT_IN_TRANSFORMERS:

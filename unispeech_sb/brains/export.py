@@ -9,7 +9,10 @@ modules in them; ``scores``, name -> number, are of the split ``scored_on``;
 from importlib.metadata import version
 
 from unispeech_sb.checkpoints.interfaces import INTERFACES
-from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
+from unispeech_sb.checkpoints.pretrained_folder import (
+    training_record,
+    write_pretrained,
+)
 
 README = """\
 # {name}
@@ -66,7 +69,7 @@ def export_classifier(folder, hparams, scores, scored_on, facts, table):
     encoder = hparams.label_encoder
     labels = [encoder.ind2lab[index] for index in range(len(encoder))]
     named = ", ".join(map(str, labels))
-    readme = _readme(
+    texts = _texts(
         folder,
         hparams,
         ["EncoderClassifier"],
@@ -80,9 +83,9 @@ def export_classifier(folder, hparams, scores, scored_on, facts, table):
         folder,
         _lobes(hparams, "backbone", "head"),
         "EncoderClassifier",
-        readme,
-        encoder,
+        labels=encoder,
         replace=True,
+        **texts,
         allow_silence="_silence_" in labels,
         problem_type=getattr(
             hparams, "problem_type", "single_label_classification"
@@ -93,7 +96,7 @@ def export_classifier(folder, hparams, scores, scored_on, facts, table):
 def export_asr(folder, hparams, scores, scored_on, facts):
     """For ``EncoderASR``: ``backbone``, ``head`` and ``tokenizer``."""
     tokenizer = hparams.tokenizer
-    readme = _readme(
+    texts = _texts(
         folder,
         hparams,
         ["EncoderASR"],
@@ -106,9 +109,9 @@ def export_asr(folder, hparams, scores, scored_on, facts):
         folder,
         _lobes(hparams, "backbone", "head"),
         "EncoderASR",
-        readme,
-        tokenizer,
+        labels=tokenizer,
         replace=True,
+        **texts,
         blank_index=tokenizer.blank_index,
     )
 
@@ -122,7 +125,7 @@ def export_speakers(folder, hparams, calibration, scores, scored_on, facts):
     """
     if calibration is not None and not any(calibration.num_trials):
         calibration = None
-    readme = _readme(
+    texts = _texts(
         folder,
         hparams,
         ["SpeakerRecognition", "EncoderClassifier"],
@@ -137,9 +140,9 @@ def export_speakers(folder, hparams, calibration, scores, scored_on, facts):
         folder,
         _lobes(hparams, "backbone", "head", "objective"),
         "SpeakerRecognition",
-        readme,
-        hparams.label_encoder,
+        labels=hparams.label_encoder,
         replace=True,
+        **texts,
         calibration=calibration,
     )
 
@@ -147,7 +150,7 @@ def export_speakers(folder, hparams, calibration, scores, scored_on, facts):
 def export_diarization(folder, hparams, config, scores, scored_on, facts):
     """For ``SpeakerDiarization``: ``backbone``, ``head``, ``num_speakers``,
     ``window_s`` and ``narrow_band``, and the ``BinarizeConfig``."""
-    readme = _readme(
+    texts = _texts(
         folder,
         hparams,
         ["SpeakerDiarization"],
@@ -161,8 +164,8 @@ def export_diarization(folder, hparams, config, scores, scored_on, facts):
         folder,
         _lobes(hparams, "backbone", "head"),
         "SpeakerDiarization",
-        readme,
         replace=True,
+        **texts,
         num_local_speakers=hparams.num_speakers,
         chunk_s=hparams.window_s,
         narrow_band=hparams.narrow_band,
@@ -173,7 +176,7 @@ def export_diarization(folder, hparams, config, scores, scored_on, facts):
 def export_pretraining(folder, hparams, scores, scored_on, facts):
     """For ``WaveformEncoder`` and ``Backbone.from_pretrained``: ``backbone``,
     ``head`` and, where there are phones, ``tokenizer``."""
-    readme = _readme(
+    texts = _texts(
         folder,
         hparams,
         ["WaveformEncoder"],
@@ -186,8 +189,8 @@ def export_pretraining(folder, hparams, scores, scored_on, facts):
         folder,
         _lobes(hparams, "backbone", "head"),
         "WaveformEncoder",
-        readme,
         replace=True,
+        **texts,
     )
     if hasattr(hparams, "tokenizer"):
         hparams.tokenizer.save(folder / "tokenizer.ckpt")
@@ -198,16 +201,17 @@ def _lobes(hparams, *names):
     return {name: getattr(hparams, name) for name in names}
 
 
-def _readme(
+def _texts(
     folder, hparams, interfaces, summary, scores, scored_on, facts, table=""
 ):
-    """Text of the README, with the usage of each interface."""
+    """The README, with the usage of each interface, and ``training.json``, as
+    ``write_pretrained`` takes them."""
     training = {
         key: getattr(hparams, key) for key in REPORTED if hasattr(hparams, key)
     }
     training |= facts
     training |= {p: version(p) for p in ("speechbrain", "torch")}
-    return README.format(
+    readme = README.format(
         name=folder.parent.resolve().name,
         usage="\n\n".join(INTERFACES[name].usage for name in interfaces),
         summary=summary,
@@ -216,6 +220,8 @@ def _readme(
         training=_rows(training),
         table=table,
     )
+    record = training_record(scores, scored_on, training)
+    return {"readme": readme, "files": record}
 
 
 def _thresholds(calibration):
