@@ -13,6 +13,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SILENCE, SPLITS
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
 __all__ = [
     "audio_pipeline",
@@ -154,11 +155,28 @@ def label_pipeline(label_encoder):
     return provides("label_encoded")(takes("label")(encode))
 
 
-def text_pipeline(tokenizer, key="wrd"):
+def text_pipeline(tokenizer: CTCTokenizer, key: str = "wrd") -> Any:
     """Makes the items of a transcript: takes key; provides text and tokens.
 
-    The text is a str with single spaces, tokens are the tokenizer's targets,
-    int64, [U].
+    Arguments
+    ---------
+    tokenizer : CTCTokenizer
+        Encodes the text.
+    key : str
+        The column with the transcript.
+
+    Returns
+    -------
+    speechbrain.utils.data_pipeline.DynamicItem
+        For ``add_dynamic_item``; text is a str with single spaces, tokens are
+        the tokenizer's targets, int64, [U].
+
+    Example
+    -------
+    >>> item = text_pipeline(CTCTokenizer.from_texts(["so it is"]))
+    >>> text, tokens = item("so  it ")
+    >>> text, tokens.shape
+    ('so it', torch.Size([5]))
     """
 
     def encode(transcript):
