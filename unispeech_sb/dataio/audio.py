@@ -136,6 +136,13 @@ def read_header(path: str | Path) -> tuple[int, int]:
         return file.frames, file.samplerate
 
 
+def bounds_of(record):
+    """First sample of a record, the one after its last, and their rate."""
+    num_samples, rate = read_header(record["wav"])
+    start, stop = record.get("start"), record.get("stop")
+    return start or 0, num_samples if stop is None else stop, rate
+
+
 def _open(path):
     """Opens a recording whose header is sound."""
     if not os.path.isfile(path):

@@ -10,7 +10,7 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 
-from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.audio import bounds_of, read_audio
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SILENCE, SPLITS
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
@@ -122,9 +122,8 @@ def _as_sample(value):
 
 def _crop(wav, start, stop, crop_s):
     """Chooses a random crop within a stretch, before anything is decoded."""
-    num_samples, rate = read_header(wav)
-    start = 0 if start is None else start
-    stop = num_samples if stop is None else stop
+    record = {"wav": wav, "start": start, "stop": stop}
+    start, stop, rate = bounds_of(record)
     crop = round(crop_s * rate)
     if stop - start <= crop:
         return start, stop

@@ -14,7 +14,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 from torch.utils.data import Dataset
 
-from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.audio import bounds_of, read_audio
 from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.manifest import (
     SPLITS,
@@ -203,7 +203,7 @@ class SpeechCrops(Dataset):
         Items have ``id``, ``sig``, [N], and, with labels, ``targets``, [U].
         """
         rows = [self.rows[number % len(self)] for number in numbers]
-        bounds = [_bounds(row) for row in rows]
+        bounds = [bounds_of(row) for row in rows]
         length_s = self.crop_s or float("inf")
         if self.equal_lengths:
             shortest = min(
@@ -243,13 +243,6 @@ class SpeechCrops(Dataset):
         """A number in [0, 1) for an item of a pass."""
         generator = numbered_generator(self.seed, number)
         return torch.rand((), generator=generator, dtype=torch.double).item()
-
-
-def _bounds(row):
-    """First and last sample of an utterance, and its file's rate."""
-    num_samples, rate = read_header(row["wav"])
-    start, stop = row.get("start"), row.get("stop")
-    return start or 0, num_samples if stop is None else stop, rate
 
 
 def unit_targets(

@@ -12,7 +12,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.logger import get_logger
 
-from unispeech_sb.dataio.audio import AudioError, read_header
+from unispeech_sb.dataio.audio import AudioError, bounds_of
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import (
     check_records,
@@ -175,7 +175,7 @@ def split_tails(
         if record["split"] != "train":
             found.append(record)
             continue
-        start, stop, rate = _stretch(record)
+        start, stop, rate = bounds_of(record)
         middle = stop - round(tail_s * rate)
         if not start < middle < stop:
             raise ValueError(
@@ -597,7 +597,7 @@ def _move_speakers(records, num_speakers, seed=0):
 
 def _pieces(record, piece_s):
     """Whole pieces of a recording; all of it where it is shorter."""
-    start, stop, rate = _stretch(record)
+    start, stop, rate = bounds_of(record)
     size = round(piece_s * rate)
     if stop - start < size:
         return [record]
@@ -608,13 +608,6 @@ def _pieces(record, piece_s):
         }
         for number, first in enumerate(range(start, stop - size + 1, size))
     ]
-
-
-def _stretch(record):
-    """First sample of a record, the one after its last, and their rate."""
-    num_samples, rate = read_header(record["wav"])
-    start, stop = record.get("start"), record.get("stop")
-    return start or 0, num_samples if stop is None else stop, rate
 
 
 def _cut(record, start, stop, rate):

@@ -60,10 +60,10 @@ class Corpus:
 def _by(read, *keys):
     """A reader that takes further arguments from the yaml, if it has them."""
 
-    def read_corpus(path, hparams):
+    def read_records(path, hparams):
         return read(path, *(hparams.get(key) for key in keys))
 
-    return read_corpus
+    return read_records
 
 
 def _unlabelled(path, hparams):
