@@ -14,6 +14,7 @@ from speechbrain.utils.data_pipeline import DynamicItem, provides, takes
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SILENCE, SPLITS
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 
 __all__ = [
     "audio_pipeline",
@@ -158,7 +159,7 @@ def label_pipeline(label_encoder: CategoricalEncoder) -> DynamicItem:
     return provides("label_encoded")(takes("label")(encode))
 
 
-def text_pipeline(tokenizer, key="wrd"):
+def text_pipeline(tokenizer: CTCTokenizer, key: str = "wrd") -> DynamicItem:
     """Makes the items of a transcript: takes key; provides text and tokens.
 
     The text is a str with single spaces, tokens are the tokenizer's targets,

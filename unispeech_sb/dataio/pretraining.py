@@ -169,14 +169,14 @@ class SpeechCrops(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        rows,
-        targets=None,
-        label_rate=None,
-        crop_s=None,
-        equal_lengths=False,
-        sample_rate=16000,
-        seed=0,
-    ):
+        rows: Sequence[dict[str, Any]],
+        targets: Callable[[dict[str, Any]], torch.Tensor] | None = None,
+        label_rate: int | None = None,
+        crop_s: float | None = None,
+        equal_lengths: bool = False,
+        sample_rate: int = 16000,
+        seed: int = 0,
+    ) -> None:
         if targets and not label_rate and (crop_s or equal_lengths):
             raise ValueError(
                 "speech with labels of whole utterances: expected no crop_s "
