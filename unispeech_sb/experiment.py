@@ -245,7 +245,7 @@ class Command(NamedTuple):
     hparams_file: str
     run_opts: RunOptions
     overrides: str
-    settings: dict
+    settings: dict[str, Any]
     overwrite: bool
 
     def load(self) -> dict[str, Any]:

@@ -1,6 +1,12 @@
 """One decision per utterance: keywords, speakers, emotions, intents."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.checkpoints import Checkpoint
 
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_classifier
@@ -36,7 +42,7 @@ class UtteranceBrain(SSLBrain):
     tensor(1.0986)
     """
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
         """Waveforms to logits.
 
         Arguments
@@ -54,7 +60,9 @@ class UtteranceBrain(SSLBrain):
         feats, frame_lens = self.compute_features(batch, stage)
         return self.modules.head(feats, frame_lens)
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self, predictions: torch.Tensor, batch: PaddedBatch, stage: Stage
+    ) -> torch.Tensor:
         """Loss, and the confusions of a validation or test.
 
         Arguments
@@ -83,7 +91,7 @@ class UtteranceBrain(SSLBrain):
             self.confusion.append(predictions.argmax(dim=-1), targets)
         return loss
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start an empty confusion matrix."""
         super().on_stage_start(stage, epoch)
         encoder = getattr(self.hparams, "label_encoder", None)
@@ -92,7 +100,7 @@ class UtteranceBrain(SSLBrain):
             labels = [encoder.ind2lab[i] for i in range(len(encoder))]
             self.confusion = ConfusionMatrix(labels)
 
-    def stage_scores(self, stage):
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Accuracy, of a single label.
 
         Arguments
@@ -109,19 +117,21 @@ class UtteranceBrain(SSLBrain):
             return {}
         return {"accuracy": self.confusion.accuracy}
 
-    def importance(self, checkpoint):
+    def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """Accuracy first, then the loss."""
         accuracy = checkpoint.meta.get("accuracy", 0.0)
         return (accuracy, *super().importance(checkpoint))
 
-    def write_report(self, folder):
+    def write_report(self, folder: Path) -> None:
         """Print and write the confusions beside the scores."""
         super().write_report(folder)
         if self.confusion is not None:
             print(self.confusion.terminal())
             self.confusion.write(folder, "confusion")
 
-    def export(self, folder, scores, scored_on):
+    def export(
+        self, folder: Path, scores: Mapping[str, float], scored_on: str
+    ) -> None:
         """Write the evaluated model as SpeechBrain's EncoderClassifier."""
         if self.confusion is None:
             return  # nothing to name the classes by

@@ -13,33 +13,33 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from speechbrain import Stage
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG, Brain
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import LoopedLoader, SaveableDataLoader
-from speechbrain.utils.checkpoints import (
-    ckpt_recency,
-    mark_as_loader,
-    mark_as_saver,
-    register_checkpoint_hooks,
-)
+from speechbrain.utils import checkpoints
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import (
     is_distributed_initialized,
     run_on_main,
 )
 from speechbrain.utils.logger import get_logger
-from torch.utils.data import DataLoader
+from speechbrain.utils.run_opts import RunOptions
+from torch.utils.data import DataLoader, Dataset
 
 from unispeech_sb.atomic import atomic
 
 logger = get_logger(__name__)
 
 
-@partial(register_checkpoint_hooks, save_on_main_only=False)
+@partial(checkpoints.register_checkpoint_hooks, save_on_main_only=False)
 class SSLBrain(Brain):
     """Base of all tasks; a subclass computes, this class trains.
 
@@ -99,17 +99,19 @@ class SSLBrain(Brain):
     4
     """
 
+    optimizer_step_limit: int | None
+
     def __init__(
         self,
-        modules=None,
-        opt_class=None,
-        hparams=None,
-        run_opts=None,
-        checkpointer=None,
-    ):
+        modules: dict[str, torch.nn.Module] | None = None,
+        opt_class: Callable[..., torch.optim.Optimizer] | None = None,
+        hparams: dict[str, Any] | None = None,
+        run_opts: dict[str, Any] | RunOptions | None = None,
+        checkpointer: Checkpointer | None = None,
+    ) -> None:
         self.total_weight = 0.0
         self.pending_batches = 0
-        self.scores = {}
+        self.scores: dict[str, float] = {}
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.optimizer_step_limit is not None:
             # SpeechBrain's command line hands it over as a string
@@ -118,7 +120,9 @@ class SSLBrain(Brain):
         if getattr(self.hparams, "tensorboard", False):
             self.tensorboard = self.hparams.tensorboard_logger()
 
-    def compute_features(self, batch, stage):
+    def compute_features(
+        self, batch: PaddedBatch, stage: Stage
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment in training, then run the backbone.
 
         Arguments
@@ -147,20 +151,20 @@ class SSLBrain(Brain):
         return feats, backbone.frame_lens(wavs.size(1), wav_lens)
 
     @property
-    def backbone_is_frozen(self):
+    def backbone_is_frozen(self) -> bool:
         """Whether ``freeze_backbone_updates`` still freezes the backbone."""
         updates = getattr(self.hparams, "freeze_backbone_updates", None) or 0
         return self.optimizer_step < updates
 
     def fit(
         self,
-        epoch_counter,
-        train_set,
-        valid_set=None,
-        progressbar=None,
-        train_loader_kwargs=None,
-        valid_loader_kwargs=None,
-    ):
+        epoch_counter: Iterable[int],
+        train_set: Dataset[Any] | DataLoader[Any],
+        valid_set: Dataset[Any] | DataLoader[Any] | None = None,
+        progressbar: bool | None = None,
+        train_loader_kwargs: dict[str, Any] | None = None,
+        valid_loader_kwargs: dict[str, Any] | None = None,
+    ) -> None:
         """Train, or go on from the last checkpoint."""
         if isinstance(train_set, DataLoader):
             self._follow(train_set)
@@ -168,7 +172,7 @@ class SSLBrain(Brain):
             train_set = self.make_dataloader(
                 train_set, Stage.TRAIN, **(train_loader_kwargs or {})
             )
-        self.train_loader = train_set
+        self.train_loader: Any = train_set
         super().fit(
             self._remaining(epoch_counter),
             train_set,
@@ -186,8 +190,12 @@ class SSLBrain(Brain):
             yield epoch
 
     def make_dataloader(
-        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
-    ):
+        self,
+        dataset: Dataset[Any],
+        stage: Stage,
+        ckpt_prefix: str | None = "dataloader-",
+        **loader_kwargs: Any,
+    ) -> DataLoader[Any]:
         """As ``Brain``, and the sampler learns of each epoch in one process."""
         loader = super().make_dataloader(
             dataset, stage, ckpt_prefix, **loader_kwargs
@@ -209,7 +217,7 @@ class SSLBrain(Brain):
         ):
             self.checkpointer.add_recoverable("dataloader-TRAIN", loader)
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Forget the last stage; a subclass that overrides it calls it.
 
         Arguments
@@ -224,10 +232,11 @@ class SSLBrain(Brain):
         if stage == Stage.TRAIN:
             self.pending_batches = 0
             if isinstance(self.train_loader, DataLoader):
+                assert epoch is not None  # in training there is one
                 seed = int(os.environ.get("SB_GLOBAL_SEED", 0)) + epoch
                 self.train_loader.generator.manual_seed(seed)
 
-    def fit_batch(self, batch):
+    def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
         """Accumulate one batch and update where its group of batches ends.
 
         The last group of an epoch may be short; its gradient is the mean over
@@ -273,24 +282,22 @@ class SSLBrain(Brain):
             return short, self.step == total
         return factor, self.step % factor == 0
 
-    def optimizers_step(self):
+    def optimizers_step(self) -> None:
         """One update: learning rates, global clipping, step."""
         optimizers = self.freeze_optimizers(self.optimizers_dict)
         groups = [g for o in optimizers.values() for g in o.param_groups]
         schedule = getattr(self.hparams, "lr_scheduler", None)
         if schedule is not None:
+            factor = schedule(self.optimizer_step)
             for group in groups:
-                group["lr"] = group["initial_lr"] * schedule(
-                    self.optimizer_step
-                )
+                group["lr"] = group["initial_lr"] * factor
         for optimizer in optimizers.values():
             self.scaler.unscale_(optimizer)
         if not self.scaler.is_enabled() and self.skip_nonfinite_grads:
             self.check_gradients()
         if self.max_grad_norm is not None and self.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(
-                [p for g in groups for p in g["params"]], self.max_grad_norm
-            )
+            parameters = [p for g in groups for p in g["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         for optimizer in optimizers.values():
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -298,7 +305,7 @@ class SSLBrain(Brain):
             optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """Make ``self.optimizers_dict`` and add it to the checkpoints."""
         backbone_class = getattr(self.hparams, "backbone_opt_class", None)
         own = set()
@@ -314,13 +321,11 @@ class SSLBrain(Brain):
             for name, (opt_class, parameters) in shares.items()
             if opt_class is not None and parameters
         }
-        for name, optimizer in self.optimizers_dict.items():
-            for group in optimizer.param_groups:
+        for name, made in self.optimizers_dict.items():
+            for group in made.param_groups:
                 group.setdefault("initial_lr", group["lr"])
             if self.checkpointer is not None:
-                self.checkpointer.add_recoverable(
-                    f"{name}_optimizer", optimizer
-                )
+                self.checkpointer.add_recoverable(f"{name}_optimizer", made)
 
     def _groups(self, parameters):
         """Parameter groups, vectors apart if they are not to decay."""
@@ -330,7 +335,9 @@ class SSLBrain(Brain):
         others = [p for p in parameters if p.ndim != 1]
         return [{"params": vectors, "weight_decay": 0.0}, {"params": others}]
 
-    def freeze_optimizers(self, optimizers):
+    def freeze_optimizers(
+        self, optimizers: dict[str, torch.optim.Optimizer]
+    ) -> dict[str, torch.optim.Optimizer]:
         """Leave out the backbone's optimizer while the backbone is frozen."""
         if not self.backbone_is_frozen:
             return optimizers
@@ -338,12 +345,12 @@ class SSLBrain(Brain):
 
     def evaluate(
         self,
-        test_set,
-        max_key=None,
-        min_key=None,
-        progressbar=None,
-        test_loader_kwargs=None,
-    ):
+        test_set: Dataset[Any] | DataLoader[Any],
+        max_key: str | None = None,
+        min_key: str | None = None,
+        progressbar: bool | None = None,
+        test_loader_kwargs: dict[str, Any] | None = None,
+    ) -> float:
         """Score the best checkpoint, by ``importance`` if no key is given.
 
         Arguments
@@ -361,7 +368,9 @@ class SSLBrain(Brain):
         kwargs = dict(test_loader_kwargs or {})
         return super().evaluate(test_set, max_key, min_key, progressbar, kwargs)
 
-    def on_evaluate_start(self, max_key=None, min_key=None):
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
         """Load the best checkpoint.
 
         Arguments
@@ -391,12 +400,12 @@ class SSLBrain(Brain):
         self.step = 0
 
     @torch.no_grad()
-    def evaluate_batch(self, batch, stage):
+    def evaluate_batch(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
         """As ``Brain``, noting how many utterances the loss is a mean of."""
         self.batch_weight = len(batch)
         return super().evaluate_batch(batch, stage)
 
-    def update_average(self, loss, avg_loss):
+    def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Running mean per utterance, since batches differ in size.
 
         Arguments
@@ -427,7 +436,7 @@ class SSLBrain(Brain):
         torch.distributed.all_reduce(sums)
         return float(sums[0] / sums[1].clamp(min=1.0))
 
-    def stage_scores(self, stage):
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Scores of a validation or test beside the loss, for subclasses.
 
         Arguments
@@ -442,7 +451,7 @@ class SSLBrain(Brain):
         """
         return {}
 
-    def importance(self, checkpoint):
+    def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """How good a checkpoint is; the highest is kept and evaluated.
 
         Arguments
@@ -458,7 +467,9 @@ class SSLBrain(Brain):
         loss = checkpoint.meta["loss"]
         return (-loss if math.isfinite(loss) else -math.inf,)
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Log; save after a validation; report after a test.
 
         Arguments
@@ -489,7 +500,7 @@ class SSLBrain(Brain):
             self._log({"epoch loaded": loaded}, test_stats=scores)
             run_on_main(self.write_report, [Path(self.hparams.output_folder)])
 
-    def write_report(self, folder):
+    def write_report(self, folder: Path) -> None:
         """Write ``self.scores`` to ``scores.json``, on the main process.
 
         Arguments
@@ -503,10 +514,8 @@ class SSLBrain(Brain):
     def _learning_rates(self):
         """What the log shows: ``lr``, and ``lr_backbone`` if it has its own."""
         return {
-            "lr" if name == "head" else f"lr_{name}": optimizer.param_groups[0][
-                "lr"
-            ]
-            for name, optimizer in self.optimizers_dict.items()
+            "lr" if name == "head" else f"lr_{name}": o.param_groups[0]["lr"]
+            for name, o in self.optimizers_dict.items()
         }
 
     def _log(self, meta, **stats):
@@ -538,7 +547,7 @@ class SSLBrain(Brain):
             end_of_epoch=False,
         )
 
-    @mark_as_saver
+    @checkpoints.mark_as_saver
     def _save(self, path):
         """Write position and generators; all processes take part."""
         states = random_states()
@@ -553,7 +562,7 @@ class SSLBrain(Brain):
             state["tensorboard"] = self.tensorboard.global_step
         run_on_main(torch.save, [state, path])
 
-    @mark_as_loader
+    @checkpoints.mark_as_loader
     def _recover(self, path, end_of_epoch):
         """Read what ``_save`` wrote; an epoch that has ended starts anew."""
         state = torch.load(path, weights_only=True)
@@ -619,13 +628,13 @@ def _publish(checkpointer, saved, importance):
     folder = checkpointer.checkpoints_dir
     os.replace(saved.path, folder / saved.path.name)
     logger.debug("Saved a checkpoint in %s", folder / saved.path.name)
-    checkpoints = checkpointer.list_checkpoints()
-    keep = {max(checkpoints, key=ckpt_recency).path}
-    finished = [c for c in checkpoints if c.meta["end-of-epoch"]]
+    found = checkpointer.list_checkpoints()
+    keep = {max(found, key=checkpoints.ckpt_recency).path}
+    finished = [c for c in found if c.meta["end-of-epoch"]]
     if finished:
-        keep.add(max(finished, key=ckpt_recency).path)
+        keep.add(max(finished, key=checkpoints.ckpt_recency).path)
         keep.add(best_checkpoint(checkpointer, importance).path)
-    for checkpoint in checkpoints:
+    for checkpoint in found:
         if checkpoint.path not in keep:
             name = checkpoint.path.name
             os.replace(checkpoint.path, folder / "partial" / name)
@@ -655,7 +664,7 @@ def best_checkpoint(checkpointer, importance):
     >>> best_checkpoint(checkpointer, lambda c: -c.meta["loss"])
     """
     return checkpointer.find_checkpoint(
-        importance_key=lambda c: (importance(c), -ckpt_recency(c)),
+        importance_key=lambda c: (importance(c), -checkpoints.ckpt_recency(c)),
         ckpt_predicate=lambda c: c.meta["end-of-epoch"],
     )
 

@@ -1,8 +1,15 @@
 """Connectionist temporal classification of letters or phones (Graves et al.
 2006; UniSpeech, section 3.3)."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.decoders.ctc import ctc_greedy_decode
+from speechbrain.utils.checkpoints import Checkpoint
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.metric_stats import ErrorRateStats
 
@@ -50,11 +57,13 @@ class CTCBrain(SSLBrain):
     {'WER': 0.0, 'CER': 0.0, 'blanks': 0.0}
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.named_short = set()
+        self.named_short: set[str] = set()
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: PaddedBatch, stage: Stage
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Waveforms to logits.
 
         Arguments
@@ -74,7 +83,12 @@ class CTCBrain(SSLBrain):
         feats, frame_lens = self.compute_features(batch, stage)
         return self.modules.head(feats, frame_lens), frame_lens
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self,
+        predictions: tuple[torch.Tensor, torch.Tensor],
+        batch: PaddedBatch,
+        stage: Stage,
+    ) -> torch.Tensor:
         """Loss, and the errors of a validation or test.
 
         Arguments
@@ -123,7 +137,7 @@ class CTCBrain(SSLBrain):
                     f"perhaps after augmentation, where {least} are needed"
                 )
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start with no errors counted."""
         super().on_stage_start(stage, epoch)
         tokenizer, self.searcher = self.hparams.tokenizer, None
@@ -137,9 +151,11 @@ class CTCBrain(SSLBrain):
         else:
             characters = ErrorRateStats(split_tokens=True)
             self.errors = {"WER": ErrorRateStats(), "CER": characters}
-        self.num_frames = self.num_blanks = 0
+        self.num_frames, self.num_blanks = 0, 0.0
 
-    def score(self, logits, frame_lens, batch):
+    def score(
+        self, logits: torch.Tensor, frame_lens: torch.Tensor, batch: PaddedBatch
+    ) -> None:
         """Decodes and counts errors and blanks.
 
         Arguments
@@ -172,7 +188,7 @@ class CTCBrain(SSLBrain):
         rows = ctc_greedy_decode(logits, frame_lens, tokenizer.blank_index)
         return [tokenizer.decode(row) for row in rows]
 
-    def stage_scores(self, stage):
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Error rates and the share of blanks.
 
         Arguments
@@ -188,20 +204,22 @@ class CTCBrain(SSLBrain):
         rates = {n: s.summarize("WER") for n, s in self.errors.items()}
         return {**rates, "blanks": self.num_blanks / max(self.num_frames, 1)}
 
-    def importance(self, checkpoint):
+    def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """Error rates in their order, then the loss."""
         rates = [checkpoint.meta.get(n) for n in ("WER", "CER", "PER")]
         worst_first = (-rate for rate in rates if rate is not None)
         return (*worst_first, *super().importance(checkpoint))
 
-    def write_report(self, folder):
+    def write_report(self, folder: Path) -> None:
         """Write the alignments beside the scores: ``wer.txt`` and so on."""
         super().write_report(folder)
         for name, stats in self.errors.items():
             with atomic(folder / f"{name.lower()}.txt") as file:
                 stats.write_stats(file)
 
-    def export(self, folder, scores, scored_on):
+    def export(
+        self, folder: Path, scores: Mapping[str, float], scored_on: str
+    ) -> None:
         """Write the evaluated model as SpeechBrain's EncoderASR."""
         stats = next(iter(self.errors.values()))
         facts = {

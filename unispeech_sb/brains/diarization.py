@@ -4,20 +4,24 @@ binarize activities does on recordings whose speakers are known.
 """
 
 import json
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.checkpoints import Checkpoint
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_diarization
 from unispeech_sb.checkpoints.files import write_tensors
-from unispeech_sb.dataio.rttm import write_rttm
+from unispeech_sb.dataio.rttm import Segment, write_rttm
 from unispeech_sb.metrics.diarization import (
+    ErrorTimes,
     diarization_error,
     jaccard_error,
     speaker_count_error,
@@ -81,13 +85,15 @@ class DiarizationBrain(SSLBrain):
     (0.0, 0.5)
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fixed = ("frame_s", "min_speech_s", "min_pause_s")
         self.binarize_config = BinarizeConfig(
             **{name: getattr(self.hparams, name) for name in fixed}
         )
-        self.comparison, self.chunks, self.accuracies = {}, [], []
+        self.comparison: dict[BinarizeConfig, ErrorTimes] = {}
+        self.chunks: list[Chunk] = []
+        self.accuracies: list[float] = []
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
                 "decision",
@@ -96,7 +102,9 @@ class DiarizationBrain(SSLBrain):
                 custom_load_hook=_load_decision,
             )
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: PaddedBatch, stage: Stage
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Waveforms to activities, and to speaker vectors if the head has
         them.
 
@@ -129,7 +137,12 @@ class DiarizationBrain(SSLBrain):
         weight = getattr(self.hparams, "speaker_loss_weight", None)
         return weight is not None
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self,
+        predictions: tuple[torch.Tensor, torch.Tensor | None],
+        batch: PaddedBatch,
+        stage: Stage,
+    ) -> torch.Tensor:
         """Loss, and the activities of a validation or test.
 
         Arguments
@@ -190,18 +203,20 @@ class DiarizationBrain(SSLBrain):
                 Chunk(str(name), recording, start_s, activities, reference, uem)
             )
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start without chunks."""
         super().on_stage_start(stage, epoch)
         self.comparison, self.chunks, self.accuracies = {}, [], []
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Choose how to binarize before the base scores, logs and saves."""
         if stage != Stage.TRAIN:
             self.choose_binarization(stage)
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def choose_binarization(self, stage):
+    def choose_binarization(self, stage: Stage) -> None:
         """Chooses threshold and median filter, where the protocol does.
 
         Arguments
@@ -222,7 +237,7 @@ class DiarizationBrain(SSLBrain):
         )
         self.binarize_config = next(iter(self.comparison))
 
-    def stage_scores(self, stage):
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Error rates, threshold and median filter, accuracy of frames.
 
         Arguments
@@ -248,7 +263,7 @@ class DiarizationBrain(SSLBrain):
             }
         return scores
 
-    def importance(self, checkpoint):
+    def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """The lowest DER, or SUPERB's highest accuracy; then the loss."""
         if self.hparams.protocol == "superb":
             first = checkpoint.meta.get("accuracy", 0.0)
@@ -256,12 +271,13 @@ class DiarizationBrain(SSLBrain):
             first = -checkpoint.meta.get("DER", np.inf)
         return (first, *super().importance(checkpoint))
 
-    def write_report(self, folder):
+    def write_report(self, folder: Path) -> None:
         """Write scores.json, hypotheses.rttm, and activities.safetensors:
         the probabilities of each chunk, with the seconds of a frame and where
         in which recording the chunk begins."""
         super().write_report(folder)
-        places, found = {}, {}
+        places: dict[str, Any] = {}
+        found: dict[str, list[tuple[float, float, str]]] = {}
         for chunk in self.chunks:
             places[chunk.name] = [chunk.recording, chunk.start_s]
             segments = chunk_segments(chunk, self.binarize_config)
@@ -274,7 +290,9 @@ class DiarizationBrain(SSLBrain):
             {name: json.dumps(note) for name, note in notes.items()},
         )
 
-    def export(self, folder, scores, scored_on):
+    def export(
+        self, folder: Path, scores: Mapping[str, float], scored_on: str
+    ) -> None:
         """Write the evaluated model for ``SpeakerDiarization``."""
         facts = {
             "recordings scored": len({c.recording for c in self.chunks}),
@@ -353,8 +371,8 @@ class Chunk(NamedTuple):
     recording: str
     start_s: float
     activities: np.ndarray
-    reference: list
-    uem: list | None
+    reference: list[Segment]
+    uem: list[tuple[float, float]] | None
 
 
 def clip_uem(uem, start_s, stop_s):

@@ -5,12 +5,16 @@ does.
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import (
+    Checkpointer,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
@@ -19,6 +23,7 @@ from speechbrain.utils.distributed import (
     is_distributed_initialized,
     run_on_main,
 )
+from speechbrain.utils.run_opts import RunOptions
 
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_pretraining
@@ -40,14 +45,15 @@ class WeightedMeans:
     {'loss': 4.5}
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.clear()
 
-    def clear(self):
+    def clear(self) -> None:
         """Forget all numbers."""
-        self.sums, self.weight = {}, 0.0
+        self.sums: dict[str, float] = {}
+        self.weight = 0.0
 
-    def add(self, numbers, weight):
+    def add(self, numbers: Mapping[str, float], weight: float) -> None:
         """Take in the numbers of a batch.
 
         Arguments
@@ -61,7 +67,7 @@ class WeightedMeans:
         for name, number in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + weight * number
 
-    def summarize(self, over_processes=False):
+    def summarize(self, over_processes: bool = False) -> dict[str, float]:
         """The means.
 
         Arguments
@@ -110,6 +116,22 @@ class WeightedMeans:
         if main and not end_of_epoch:
             text = Path(path).read_text(encoding="utf-8")
             self.sums, self.weight = json.loads(text)
+
+
+class _PretrainingOutput(Protocol):
+    """What an objective gives; that of ``lobes``, which is not imported."""
+
+    @property
+    def losses(self) -> Mapping[str, torch.Tensor]:
+        """Sums over ``sample_size`` frames."""
+
+    @property
+    def sample_size(self) -> int:
+        """Number of masked frames."""
+
+    @property
+    def diagnostics(self) -> Mapping[str, torch.Tensor | float]:
+        """Accuracies and the like."""
 
 
 class PretrainBrain(SSLBrain):
@@ -169,20 +191,22 @@ class PretrainBrain(SSLBrain):
 
     def __init__(
         self,
-        modules=None,
-        opt_class=None,
-        hparams=None,
-        run_opts=None,
-        checkpointer=None,
-    ):
+        modules: dict[str, torch.nn.Module] | None = None,
+        opt_class: Callable[..., torch.optim.Optimizer] | None = None,
+        hparams: dict[str, Any] | None = None,
+        run_opts: dict[str, Any] | RunOptions | None = None,
+        checkpointer: Checkpointer | None = None,
+    ) -> None:
         self.means = WeightedMeans()
-        self.sample_sizes = []
-        self.generator = None
+        self.sample_sizes: list[int] = []
+        self.generator: torch.Generator | None = None
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: PaddedBatch, stage: Stage
+    ) -> _PretrainingOutput:
         """From waveforms to losses.
 
         Arguments
@@ -212,7 +236,9 @@ class PretrainBrain(SSLBrain):
             generator=self.generator,
         )
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self, predictions: _PretrainingOutput, batch: PaddedBatch, stage: Stage
+    ) -> torch.Tensor:
         """Weighs the losses.
 
         Arguments
@@ -233,16 +259,19 @@ class PretrainBrain(SSLBrain):
         size = self.batch_weight = predictions.sample_size
         if stage == Stage.TRAIN:
             self.sample_sizes.append(size)
+        numbers: dict[str, torch.Tensor | float]
         numbers = {n: p / size for n, p in predictions.losses.items()}
         numbers |= predictions.diagnostics
-        values = [torch.as_tensor(value).detach() for value in numbers.values()]
-        values = torch.stack([v.to(loss.device, torch.double) for v in values])
-        values = values.tolist()  # one transfer for all of them
+        scalars = [
+            torch.as_tensor(value).detach() for value in numbers.values()
+        ]
+        scalars = [s.to(loss.device, torch.double) for s in scalars]
+        values = torch.stack(scalars).tolist()  # one transfer for all of them
         if stage != Stage.TRAIN or all(map(math.isfinite, values)):
             self.means.add(dict(zip(numbers, values, strict=True)), size)
         return loss
 
-    def update_average(self, loss, avg_loss):
+    def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Running mean per masked frame.
 
         Arguments
@@ -259,7 +288,7 @@ class PretrainBrain(SSLBrain):
         """
         return super().update_average(loss / self.batch_weight, avg_loss)
 
-    def optimizers_step(self):
+    def optimizers_step(self) -> None:
         """One update, of gradients that are divided by all masked frames."""
         frames = torch.tensor(float(sum(self.sample_sizes)), device=self.device)
         processes = 1
@@ -274,7 +303,7 @@ class PretrainBrain(SSLBrain):
         self.sample_sizes.clear()
         super().optimizers_step()
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start with no numbers; choose who draws masks."""
         if self.step == 0:  # else a stage that was resumed inside
             self.means.clear()
@@ -285,13 +314,15 @@ class PretrainBrain(SSLBrain):
             self.generator = torch.Generator(self.device)
             self.generator.manual_seed(self.hparams.seed)
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """As ``SSLBrain``, with the parts of the training loss in the log."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == Stage.TRAIN:
             self.train_scores |= self.means.summarize(over_processes=True)
 
-    def stage_scores(self, stage):
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Parts of the loss and diagnostics.
 
         Arguments
@@ -306,7 +337,9 @@ class PretrainBrain(SSLBrain):
         """
         return self.means.summarize()
 
-    def export(self, folder, scores, scored_on):
+    def export(
+        self, folder: Path, scores: Mapping[str, float], scored_on: str
+    ) -> None:
         """Write the backbone, and the head that it was trained with."""
         facts = {
             "best epoch": self.hparams.epoch_counter.current,
@@ -318,7 +351,9 @@ class PretrainBrain(SSLBrain):
         export_pretraining(folder, self.hparams, scores, scored_on, facts)
 
 
-def build_objective(hparams, head_options, **options):
+def build_objective(
+    hparams: dict[str, Any], head_options: dict[str, Any], **options: Any
+) -> None:
     """Builds head and objective once the number of their classes is known.
 
     Arguments

@@ -2,8 +2,13 @@
 
 
 def tri_stage(
-    update, warmup=0, hold=0, decay=0, initial_scale=0.01, final_scale=0.05
-):
+    update: int,
+    warmup: int = 0,
+    hold: int = 0,
+    decay: int = 0,
+    initial_scale: float = 0.01,
+    final_scale: float = 0.05,
+) -> float:
     """Learning-rate factor that rises, stays, and falls.
 
     The rise is linear. The fall is exponential, as fairseq's tri-stage
@@ -37,7 +42,13 @@ def tri_stage(
     return final_scale**share if final_scale > 0 else 1.0 - share
 
 
-def polynomial(update, warmup=0, total=1, power=1.0, final_scale=0.0):
+def polynomial(
+    update: int,
+    warmup: int = 0,
+    total: int = 1,
+    power: float = 1.0,
+    final_scale: float = 0.0,
+) -> float:
     """Learning-rate factor that rises linearly and falls as a power.
 
     fairseq's ``polynomial_decay``, which both pre-trainings follow: the first

@@ -2,9 +2,15 @@
 verification trials of any (Snyder et al. 2018; Chen et al. 2021, section 4.3).
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.checkpoints import Checkpoint
 from speechbrain.utils.logger import get_logger
 from torch.nn import functional as F
 
@@ -61,7 +67,7 @@ class SpeakerBrain(SSLBrain):
     0.0
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.calibration = Calibration()
         if self.checkpointer is not None:
@@ -74,7 +80,7 @@ class SpeakerBrain(SSLBrain):
                 custom_load_hook=_load_calibration,
             )
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
         """Waveforms to vectors: those that train, or those to compare.
 
         Arguments
@@ -94,7 +100,9 @@ class SpeakerBrain(SSLBrain):
             return self.modules.head(feats, frame_lens)
         return self.hparams.head.embed(feats, frame_lens)
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self, predictions: torch.Tensor, batch: PaddedBatch, stage: Stage
+    ) -> torch.Tensor:
         """Loss, and the vectors of a validation or test.
 
         Arguments
@@ -128,7 +136,7 @@ class SpeakerBrain(SSLBrain):
         self.num_right += int((scores.argmax(1) == labels[known]).sum())
         return self.hparams.objective(vectors, labels[known])
 
-    def on_fit_batch_start(self, batch, should_step):
+    def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Set the margins of this update."""
         super().on_fit_batch_start(batch, should_step)
         schedule = getattr(self.hparams, "margin_schedule", None)
@@ -137,13 +145,15 @@ class SpeakerBrain(SSLBrain):
             epochs += (self.step - 1) / len(self.train_loader)
             self.hparams.objective.margin_share = schedule(epochs)
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start without vectors."""
         super().on_stage_start(stage, epoch)
-        self.vectors = {}
+        self.vectors: dict[str, torch.Tensor] = {}
         self.num_known = self.num_right = 0
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Score the trials before the base logs and saves."""
         if stage == Stage.VALID:
             self.calibration = self._calibrated(stage)
@@ -151,7 +161,7 @@ class SpeakerBrain(SSLBrain):
             stage_loss = self.stage_scores(stage)["EER"] / 100
         super().on_stage_end(stage, stage_loss, epoch)
 
-    def cosines(self, stage):
+    def cosines(self, stage: Stage) -> np.ndarray:
         """Scores of a stage's trials.
 
         Arguments
@@ -187,7 +197,7 @@ class SpeakerBrain(SSLBrain):
             cosines[block] = (left * right).sum(1)
         return cosines
 
-    def stage_scores(self, stage):
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Error rates of the trials, accuracy of the known speakers.
 
         Arguments
@@ -213,12 +223,12 @@ class SpeakerBrain(SSLBrain):
             scores |= self._intervals(stage)
         return scores
 
-    def importance(self, checkpoint):
+    def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """The EER first, then the loss."""
         rate = checkpoint.meta.get("EER", 100.0)
         return (-rate, *super().importance(checkpoint))
 
-    def write_report(self, folder):
+    def write_report(self, folder: Path) -> None:
         """Write scores.json, the trials with their scores, and pictures of
         both: det.png and histogram.png."""
         super().write_report(folder)
@@ -230,14 +240,15 @@ class SpeakerBrain(SSLBrain):
         write_det(folder / "det.png", {"cosine": (positive, negative)})
         thresholds = {"EER": eer(positive, negative)[1]}
         if any(self.calibration.num_trials):
-            thresholds["calibrated, even odds"] = self.calibration.threshold(
-                0.5
-            )
+            even = self.calibration.threshold(0.5)
+            thresholds["calibrated, even odds"] = float(even)
         write_histogram(
             folder / "histogram.png", positive, negative, thresholds
         )
 
-    def export(self, folder, scores, scored_on):
+    def export(
+        self, folder: Path, scores: Mapping[str, float], scored_on: str
+    ) -> None:
         """Write the evaluated model for SpeechBrain's SpeakerRecognition and
         EncoderClassifier."""
         targets = self.hparams.trials[Stage.TEST].targets

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.data_pipeline import DynamicItem, provides, takes
 
 from unispeech_sb.dataio.audio import bounds_of, read_audio
 from unispeech_sb.dataio.labels import LabelEncoder
@@ -55,8 +56,11 @@ def manifest_datasets(folder: str | Path) -> dict[str, DynamicItemDataset]:
 
 
 def audio_pipeline(
-    sample_rate=16000, random_crop_s=None, gain_db=0.0, random_silence=False
-):
+    sample_rate: int = 16000,
+    random_crop_s: float | None = None,
+    gain_db: float = 0.0,
+    random_silence: bool = False,
+) -> DynamicItem:
     """Makes the item that reads audio: takes wav, start, stop; provides sig.
 
     Random places are drawn from torch's default generator, one draw per item
@@ -131,7 +135,7 @@ def _crop(wav, start, stop, crop_s):
     return start, start + crop
 
 
-def label_pipeline(label_encoder):
+def label_pipeline(label_encoder: CategoricalEncoder) -> DynamicItem:
     """Makes the item that encodes labels: takes label; provides label_encoded.
 
     Arguments
@@ -154,7 +158,7 @@ def label_pipeline(label_encoder):
     return provides("label_encoded")(takes("label")(encode))
 
 
-def text_pipeline(tokenizer: CTCTokenizer, key: str = "wrd") -> Any:
+def text_pipeline(tokenizer: CTCTokenizer, key: str = "wrd") -> DynamicItem:
     """Makes the items of a transcript: takes key; provides text and tokens.
 
     Arguments

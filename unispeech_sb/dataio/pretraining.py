@@ -128,7 +128,7 @@ def usable_rows(
     }
 
 
-class SpeechCrops(Dataset):
+class SpeechCrops(Dataset[dict[str, Any]]):
     """Utterances, each batch cut to one length where that is wanted.
 
     An item's number says which pass it is of too: ``number // len(self)``.

@@ -60,7 +60,7 @@ class Trials(NamedTuple):
     ['a', 'b']
     """
 
-    names: list
+    names: list[str]
     left: np.ndarray
     right: np.ndarray
     targets: np.ndarray

@@ -48,7 +48,7 @@ class PretrainingOutput(NamedTuple):
 
     losses: dict[str, torch.Tensor]
     sample_size: int
-    diagnostics: dict[str, torch.Tensor]
+    diagnostics: dict[str, torch.Tensor | float]
 
 
 def weighted_loss(
