@@ -214,6 +214,7 @@ def data_differences(old, new):
 def test_data_count_by_their_content_wherever_they_lie(tmp_path):
     data = write_corpus(tmp_path / "one")
     assert data["train"]["utterances"] == 2
+    assert data["train"]["label"] == 1
     moved = write_corpus(tmp_path / "moved")
     assert data_differences(data, moved) == []
     words = {

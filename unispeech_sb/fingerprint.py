@@ -1,4 +1,4 @@
-"""What an experiment is of: its settings, its data, and what may differ.
+"""The identity of an experiment: settings, data, and what may differ.
 
 Two runs are of one experiment when their settings are the same, but for
 ``MAY_DIFFER``, and their data have the same content, wherever they lie.
@@ -117,29 +117,11 @@ def read_settings(
     options: dict[str, Any] | None = None,
     defaults: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Reads what a yaml says, once its references are resolved.
+    """Key, or ``key.inner key``, -> value of a yaml with resolved references.
 
-    Arguments
-    ---------
-    text : str
-        The yaml, as ``hyperpyyaml.resolve_references`` gives it.
-    options : dict, optional
-        What the command line sets beside the yaml; it counts before it.
-    defaults : dict, optional
-        What options are when they are not set: left out.
-
-    Returns
-    -------
-    dict
-        Key, or ``key.inner key``, -> value. Values inside another one that
-        begin with a place say so: they are the same when it moves. A file or
-        folder that is read from stands with the digest of its content.
-
-    Example
-    -------
-    >>> text = "data_folder: /a\\nlist: /a/list.csv\\nadam: {lr: 1e-3}"
-    >>> read_settings(text)
-    {'data_folder': '/a', 'list': '<data_folder>/list.csv', 'adam.lr': 0.001}
+    ``options`` count before it, and are left out at their ``defaults``. Values
+    that begin with a place say so: they are the same when it moves. What is
+    read from stands with the digest of its content.
     """
     found: dict[str, Any] = {}
     names: dict[int, str] = {}
@@ -162,7 +144,7 @@ def read_settings(
             found[key] = _placed(key, value, known, places)
     for key in found:
         if _names_of(key)[-1] in _CONTENT and _is_path(found, key):
-            content = digest(found[key])
+            content = _digest(found[key])
             if content is not None:
                 found[key] = {"path": found[key], "content": content}
     return found
@@ -237,26 +219,11 @@ def _current(name):
     return name
 
 
-def digest(path: str | Path) -> str | None:
-    """Says in short what is in a file or folder.
+def _digest(path: str | Path) -> str | None:
+    """Digest of a file or folder; None where there is nothing.
 
-    Arguments
-    ---------
-    path : str or path-like
-        The file; or the folder, of which weights and texts count by what is
-        in them, other files by their names and sizes.
-
-    Returns
-    -------
-    str or None
-        The digest; None where there is nothing.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "head.ckpt").write_text("weights")
-    >>> digest(folder) == digest(str(folder)), digest(folder / "nothing")
-    (True, None)
+    Of a folder, weights and texts count by content, other files by name and
+    size.
     """
     path = Path(path)
     if path.is_file():
@@ -287,28 +254,10 @@ def _add_file(found, path):
 
 
 def describe_data(hparams: dict[str, Any]) -> dict[str, Any]:
-    """Says in short what manifests, and units, are of.
+    """Describes manifests, and units, by numbers to read and digests.
 
-    Arguments
-    ---------
-    hparams : dict
-        With ``manifest_folder``, ``units_folder``, or both.
-
-    Returns
-    -------
-    dict
-        Split -> numbers that people read, and digests: of the recordings
-        (their IDs, lengths and names), of the other columns, and of the
-        beginnings of a few files.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> text = "ID,duration,wav,label\\na,36.0,/a.wav,yes\\nb,36.0,/b.wav,no"
-    >>> _ = (folder / "train.csv").write_text(text)
-    >>> data = describe_data({"manifest_folder": folder})["train"]
-    >>> data["utterances"], data["label"], data["audio"]
-    (2, 2, None)
+    Of each split: the recordings (IDs, lengths, names), the other columns, and
+    the beginnings of a few files.
     """
     found = {}
     for key in ("manifest_folder", "units_folder"):
@@ -325,7 +274,7 @@ def describe_data(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe_manifest(path):
-    """Says in short what a manifest is of."""
+    """Counts and digests of a manifest."""
     recordings, columns = (hashlib.blake2b(digest_size=16) for _ in range(2))
     wavs, known = [], {"label": set(), "spk_id": set()}
     contents = {}
@@ -353,7 +302,7 @@ def _read(value, contents):
     if not isinstance(value, str) or not os.path.isabs(value):
         return value
     if value not in contents:
-        contents[value] = digest(value)
+        contents[value] = _digest(value)
     return contents[value]
 
 
@@ -370,25 +319,10 @@ def _digest_audio(wavs):
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Says in what two experiments differ that may not.
+    """In what two experiments differ that may not, a text for each.
 
-    Arguments
-    ---------
-    old, new : dict
-        Records, with ``settings`` and, where they are known, ``data``,
-        ``recipe`` and ``version``. Keys that only one of two versions has are
-        no difference.
-
-    Returns
-    -------
-    list of str
-        One text for each; where there are any, the places of other data too.
-
-    Example
-    -------
-    >>> old, new = ({"settings": {"lr": lr}} for lr in (1, 2))
-    >>> differences(old, new)
-    ['lr: 1 before, 2 now']
+    Where there are any, the places of other data too. Keys that only one of two
+    versions has are no difference.
     """
     found = []
     if old.get("recipe", new.get("recipe")) != new.get("recipe"):
@@ -421,24 +355,7 @@ def _follows(key, pair, named):
 
 
 def asks_for_more(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Says whether a finished experiment is to train on, or to test again.
-
-    Arguments
-    ---------
-    old, new : dict
-        Records without ``differences``.
-
-    Returns
-    -------
-    bool
-        True where a key that may differ, and counts, does.
-
-    Example
-    -------
-    >>> old, new = ({"settings": {"number_of_epochs": n}} for n in (3, 4))
-    >>> asks_for_more(old, new), asks_for_more(old, old)
-    (True, False)
-    """
+    """Whether a finished experiment is to train on, or to be tested again."""
     one, other = old["settings"], new["settings"]
     return bool(other.get("test_only")) or any(
         _kind(key) in (MORE, TEST)
@@ -461,7 +378,7 @@ def _kind(key):
 
 
 def _may_differ(key, old, new):
-    """Whether two values of a key are of one experiment."""
+    """Whether two values of a key may be of one experiment."""
     kind = _kind(key)
     if kind == MORE and not _same(old, new):
         return _limit(new) >= _limit(old)
@@ -483,7 +400,7 @@ def _same(old, new):
 
 
 def _difference(old, new):
-    """Says how two values differ."""
+    """How two values differ, in words."""
     old, new = _shown(old), _shown(new)
     if old == new:
         return f"{new} has another content now"
@@ -500,7 +417,7 @@ def _shown(value):
 
 
 def _data_differences(old, new):
-    """Says in words how two descriptions of data differ."""
+    """How two descriptions of data differ, in words."""
     found = []
     for name in dict.fromkeys([*old, *new]):
         one, other = old.get(name, {}), new.get(name, {})

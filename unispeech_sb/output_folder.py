@@ -1,4 +1,4 @@
-"""Whose work an output folder holds.
+"""The experiment that an output folder belongs to.
 
 A run keeps ``experiment.json`` in its output folder: the data that it was
 prepared on, its settings, and how far it has come. The same experiment goes on
@@ -33,7 +33,7 @@ from unispeech_sb.fingerprint import (
 
 logger = get_logger(__name__)
 
-FILE = "experiment.json"
+_FILE = "experiment.json"
 _LEFT = (
     *("hyperparams.yaml", "env.log", "log.txt", "train_log.txt", "debug"),
     *("tensorboard", "scores.json", "export", "units", "confusion.*"),
@@ -44,7 +44,7 @@ _LEFT = (
 
 _DRAFTS = (".preparing-*", ".export-*")
 _CHECKPOINTS, _COMPUTED = "CKPT*", ("*.f32", "*.npz")
-_SETTINGS = "settings.json"  # of make_units, before there was FILE
+_SETTINGS = "settings.json"  # of make_units, before there was _FILE
 _SAVED = (_CHECKPOINTS, *_COMPUTED, "partial", "tokenizer.ckpt", _SETTINGS)
 _PREPARED = (*SPLITS, "voices", "noises", "rirs")
 """... in ``save_folder``, and in ``manifest_folder``."""
@@ -53,38 +53,10 @@ _NUM_NAMED = 10  # differences that an error names before it only counts
 
 
 class OutputFolder:
-    """The output folder of a run. In a distributed run, the main process alone
-    calls its methods.
+    """The output folder of a run; the main process alone calls its methods.
 
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml: ``output_folder``, ``save_folder``, where there are
-        manifests ``manifest_folder``, and a ``units_folder`` that is trained
-        on.
-    recipe : str
-        Name of the recipe.
-    settings : dict
-        From ``read_settings``.
-    overwrite : bool
-        Start afresh, and remove what an earlier run left.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> hparams = {"output_folder": folder, "save_folder": folder / "save"}
-    >>> output = OutputFolder(hparams, "asr", read_settings("lr: 0.1"))
-    >>> output.look(), output.take()
-    (False, None)
-    >>> output.finish("test")
-    >>> again = OutputFolder(hparams, "asr", read_settings("lr: 1.0e-1"))
-    >>> again.look(), again.take()["split"]
-    (True, 'test')
-    >>> other = OutputFolder(hparams, "asr", read_settings("lr: 0.2"))
-    >>> other.look(), other.take()
-    Traceback (most recent call last):
-    ...
-    ValueError: ...another experiment: lr: 0.1 before, 0.2 now; choose ...
+    With ``overwrite`` a run starts afresh, and removes what an earlier one
+    left.
     """
 
     def __init__(
@@ -109,18 +81,7 @@ class OutputFolder:
         self.others: list[dict[str, Any]] = []
 
     def look(self) -> bool:
-        """Reads what an earlier run says of itself.
-
-        Returns
-        -------
-        bool
-            Whether there was one.
-
-        Raises
-        ------
-        ValueError
-            When the folder is to be overwritten and is none of a run.
-        """
+        """Reads the record of an earlier run; whether there was one."""
         found = [_read_json(f) for f in self._files() if f.is_file()]
         self.old, *self.others = found or [self._legacy()]
         begun = (self.folder / "hyperparams.yaml").is_file()
@@ -129,14 +90,14 @@ class OutputFolder:
             if self._has_work() or set(here) - {self.save}:
                 raise ValueError(
                     f"{self.folder}: expected the folder of an earlier run, "
-                    f"with {FILE}; --overwrite removes nothing else"
+                    f"with {_FILE}; --overwrite removes nothing else"
                 )
         return self.old is not None
 
     def _files(self):
         """The record, and its copy in a ``save_folder`` that is elsewhere."""
         inside = self.folder.resolve() in self.save.resolve().parents
-        return [f / FILE for f in (self.folder, self.save)[: 2 - inside]]
+        return [f / _FILE for f in (self.folder, self.save)[: 2 - inside]]
 
     def _has_work(self):
         """Whether there is anything that must not pass for another's."""
@@ -160,14 +121,7 @@ class OutputFolder:
         return {"state": "running", "settings": settings, "data": data}
 
     def is_prepared(self) -> bool:
-        """Whether the manifests of an unfinished run are there, made of data
-        that lie where this run has them.
-
-        Returns
-        -------
-        bool
-            True where they need not be made again.
-        """
+        """Whether an unfinished run's manifests are there, of the same data."""
         if self.old is None or self.old["state"] != "running":
             return False
         old, new = (r["settings"] for r in (self.old, self.record))
@@ -180,22 +134,9 @@ class OutputFolder:
     ) -> dict[str, Any] | None:
         """Prepares the data beside the folder, and takes both if they fit.
 
-        Arguments
-        ---------
-        prepare : callable, optional
-            hparams -> None; writes to ``manifest_folder`` and ``save_folder``.
-            When omitted, the manifests that are there are taken.
-
-        Returns
-        -------
-        dict or None
-            The record of a finished run, with the ``split`` that it was scored
-            on; None when there is something to do.
-
-        Raises
-        ------
-        ValueError
-            When the folder holds another experiment.
+        ``prepare`` is given hparams with other folders to write to. Gives the
+        record of a finished run, None where there is something to do; raises
+        where the folder holds another experiment.
         """
         self._refuse_others()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -315,16 +256,7 @@ class OutputFolder:
         return left
 
     def finish(self, split: str, export: str | Path = "export") -> None:
-        """Notes that all is done.
-
-        Arguments
-        ---------
-        split : str
-            What it was scored on.
-        export : str or path-like
-            What was exported, if anything was: in the output folder, or
-            elsewhere.
-        """
+        """Records that all is done, the scored split and the export."""
         made = [self.folder / name for name in ("scores.json", export)]
         self.record["made"] = [
             os.path.relpath(path, self.folder) for path in made if path.exists()
@@ -341,13 +273,7 @@ class OutputFolder:
             shutil.copy(script, self.folder)
 
     def read_scores(self) -> dict[str, Any]:
-        """Reads what a finished run has come to.
-
-        Returns
-        -------
-        dict
-            Its scores.
-        """
+        """Reads the scores of a finished run."""
         return _read_json(self.folder / "scores.json")
 
     def _write(self, record):

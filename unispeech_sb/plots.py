@@ -13,10 +13,10 @@ from scipy.optimize import linear_sum_assignment
 
 from unispeech_sb.atomic import atomic
 
-STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
+_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 """Seconds from one tick of the time axis to the next."""
 
-MOST_LINES, MOST_TICKS, LINE_S = 6, 12, 60.0
+_MOST_LINES, _MOST_TICKS, _LINE_S = 6, 12, 60.0
 """Of a picture, of a line, and the recording that one line is enough for."""
 
 _WIDTH, _ROW, _HEAD = 12.0, 0.26, 0.55  # inches
@@ -32,32 +32,11 @@ def write_timeline(
     reference: Iterable[tuple[Any, ...]] | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws who speaks when.
+    """Draws a PNG of who speaks when, by (start, end, speaker, ...) segments.
 
-    Each speaker has a row and a colour; where several speak at once, a grey
-    band goes through their rows. A long recording is broken into lines. The
-    rows of the reference stand above, with the colours of those of the
-    speakers who share most time with them, and grey ones for the others.
-
-    Arguments
-    ---------
-    path : str or path-like
-        The PNG to write or to replace.
-    segments : iterable of tuple
-        (start, end, speaker, ...) of each turn, in seconds.
-    duration_s : float
-        Length of the recording in seconds.
-    reference : iterable of tuple, optional
-        (start, end, speaker, ...) of who really spoke when.
-    title : str, optional
-        What stands above the picture.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "talk.png"
-    >>> write_timeline(path, [(0.5, 2.0, "anna"), (1.5, 3.0, "ben")], 4.0)
-    >>> path.read_bytes()[1:4]
-    b'PNG'
+    Grey bands go through the rows of those who speak at once. Rows of the
+    reference stand above, in the colours of the speakers who share most time
+    with them, grey where there are none.
     """
     found = _rows(segments)
     truth = None if reference is None else _rows(reference)
@@ -88,9 +67,9 @@ def write_timeline(
 
 def break_into_lines(duration_s):
     """Breaks a recording into lines: seconds of each, of a tick, and number."""
-    count = min(MOST_LINES, max(1, math.ceil(duration_s / LINE_S - 1e-6)))
-    for step_s in STEPS_S:
-        if duration_s / count <= MOST_TICKS * step_s:
+    count = min(_MOST_LINES, max(1, math.ceil(duration_s / _LINE_S - 1e-6)))
+    for step_s in _STEPS_S:
+        if duration_s / count <= _MOST_TICKS * step_s:
             break
     if count == 1:
         return duration_s, step_s, count
@@ -99,10 +78,7 @@ def break_into_lines(duration_s):
 
 
 def match_speakers(truth, found):
-    """Pairs speakers, {name: [(start, end)]}, by the most shared time.
-
-    Gives each of the reference with the one that was found for it, or None.
-    """
+    """Each of ``truth`` with the one of ``found``, or None, by shared time."""
     shared = np.array(
         [
             [_shared(own, turns) for turns in found.values()]
@@ -118,7 +94,7 @@ def match_speakers(truth, found):
 
 
 def _rows(segments):
-    """Speaker -> turns, in the order in which speakers begin."""
+    """Speaker -> segments, in the order in which speakers begin."""
     rows = {}
     for start, end, speaker, *_ in sorted(tuple(s) for s in segments):
         rows.setdefault(str(speaker), []).append((start, end))
@@ -126,7 +102,7 @@ def _rows(segments):
 
 
 def _shared(own, other):
-    """Seconds that two speakers' turns have in common."""
+    """Seconds that two speakers' segments have in common."""
     if not own or not other:
         return 0.0
     own, other = np.array(own, float), np.array(other, float)

@@ -101,9 +101,9 @@ parser, which cannot be imported without torch."""
 RUN_OPTIONS = OWN_OPTIONS | SPEECHBRAIN_OPTIONS
 """All options of a run; a default of False makes a flag."""
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+_PRECISIONS = ("fp32", "fp16", "bf16")
 
-INPUTS = (
+_INPUTS = (
     *("data_folder", "test_folder", "units_folder", "simulated_folder"),
     *("noise_folder", "rir_folder", "audio_root", "wav_root"),
     *("trials", "lexicon", "phones_table"),
@@ -111,13 +111,13 @@ INPUTS = (
 """Keys of the yamls that name files and folders to read."""
 
 PLACEHOLDER = "!PLACEHOLDER"
-REFERENCE = "!ref"
-APPLIED = "!applyref:"
-COLUMN = 32
+_REFERENCE = "!ref"
+_APPLIED = "!applyref:"
+_COLUMN = 32
 """Where the explanations of keys and options begin in the help."""
 
 
-class CommandLine(NamedTuple):
+class _CommandLine(NamedTuple):
     """What a recipe is called with; from ``read_command_line``."""
 
     yaml_file: str
@@ -135,37 +135,8 @@ class CommandLine(NamedTuple):
 
 def read_command_line(
     argv: Sequence[str] | None, program: str | None = None
-) -> CommandLine:
-    """Reads a recipe's command line and checks its keys against the yaml.
-
-    Arguments
-    ---------
-    argv : list of str or None
-        ``[yaml file, --option, --key=value, ...]``; the process's when None.
-    program : str, optional
-        What the command line begins with, for the usage.
-
-    Returns
-    -------
-    CommandLine
-        Options, overrides and the yaml file.
-
-    Raises
-    ------
-    FileNotFoundError
-        When there is no such yaml file.
-    ValueError
-        For a key that is neither in the yaml file nor an option, and for a
-        word in place of a number or of True or False.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "hparams.yaml"
-    >>> _ = path.write("seed: 1")
-    >>> line = read_command_line([str(path), "--device=cpu", "--seed", "2"])
-    >>> line.run_options["device"], line.values
-    ('cpu', {'seed': 2})
-    """
+) -> _CommandLine:
+    """Reads a recipe's command line and checks its keys against the yaml."""
     argv = sys.argv[1:] if argv is None else list(map(str, argv))
     options, rest = _parser(program).parse_known_args(argv)
     options = vars(options)
@@ -184,34 +155,11 @@ def read_command_line(
         _check_value(yaml_file, nodes, key, value)
     named = {argument.partition("=")[0] for argument in argv}
     given = {name for name in RUN_OPTIONS if f"--{name}" in named}
-    return CommandLine(yaml_file, nodes, options, given, overrides, values)
+    return _CommandLine(yaml_file, nodes, options, given, overrides, values)
 
 
-def check_inputs(line: CommandLine) -> None:
-    """Refuses a run that cannot begin: open keys, missing files and packages.
-
-    Arguments
-    ---------
-    line : CommandLine
-        What the recipe is called with.
-
-    Raises
-    ------
-    ValueError
-        When a key is open that the yaml leaves to the command line, or a file
-        or folder to read is not there.
-    ImportError
-        When an extra of this package is needed and not installed.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "hparams.yaml"
-    >>> _ = path.write("data_folder: !PLACEHOLDER")
-    >>> check_inputs(read_command_line([str(path)]))
-    Traceback (most recent call last):
-    ...
-    ValueError: ...hparams.yaml needs a value of data_folder: give ...
-    """
+def check_inputs(line: _CommandLine) -> None:
+    """Refuses a run with open keys, or without its inputs or packages."""
     still_open = [
         key
         for key, node in line.nodes.items()
@@ -231,46 +179,19 @@ def check_inputs(line: CommandLine) -> None:
         require_extra("sklearn", "pretrain", "k-means")
     if is_synthetic or _value(line, "skip_prep") is True:
         return
-    for key in INPUTS:
+    for key in _INPUTS:
         # A path that the yaml derives from others is written, not read
-        if key in line.nodes and line.nodes[key].tag != REFERENCE:
+        if key in line.nodes and line.nodes[key].tag != _REFERENCE:
             _check_paths(key, _value(line, key), line)
 
 
 def describe_recipe(
     yaml_file: str | Path, usage: str, docstring: str, yamls: Iterable[str] = ()
 ) -> str:
-    """Writes the help of a recipe with one of its yamls.
+    """Writes the help of a recipe with one of its yamls, by its comments.
 
-    Arguments
-    ---------
-    yaml_file : str or path-like
-        The yaml whose keys are described by its own comments.
-    usage : str
-        How the recipe is called.
-    docstring : str
-        Of the recipe: its first paragraph says the task, its last one what a
-        run leaves; between them stand examples, which are left out.
-    yamls : iterable of str
-        Names of the yamls that come with the recipe, the default one first.
-
-    Returns
-    -------
-    str
-        Lines as wide as the terminal.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "toy.yaml"
-    >>> _ = path.write("# Training\\nlr: 0.1 # of Adam\\nopt: !new:x.Adam\\n")
-    >>> print(describe_recipe(path, "toy [--key=value ...]", "A toy."))
-    usage: toy [--key=value ...]
-    <BLANKLINE>
-    A toy.
-    <BLANKLINE>
-    Training
-      --lr=0.1                      of Adam
-    ...
+    Of the docstring, the first paragraph is the task, the last one what a run
+    leaves; between them stand examples, which are left out.
     """
     text, entries = _read_yaml(yaml_file)
     lines = text.splitlines()
@@ -312,10 +233,9 @@ def describe_recipe(
 
 
 def answer_help() -> None:
-    """Prints the help of the recipe that runs as a script, if it is asked to.
+    """Prints the help of a recipe that runs as a script, if asked to; exits.
 
-    Exits then. The yaml is that of the command line, else that of the
-    script's name.
+    The yaml is that of the command line, else that of the script's name.
     """
     script, *argv = sys.argv
     if not {"-h", "--help"} & {*argv}:
@@ -353,7 +273,7 @@ def _parser(program):
         elif default is not None:
             options["type"] = type(default)
         if "precision" in name:
-            options["choices"] = PRECISIONS
+            options["choices"] = _PRECISIONS
         if name.endswith("_module_keys"):
             options["nargs"] = "*"
         parser.add_argument(f"--{name}", **options)
@@ -479,10 +399,10 @@ def _is_plain(name, nodes):
     node = nodes.get(name)
     if node is None:
         return False
-    if node.tag == REFERENCE:
+    if node.tag == _REFERENCE:
         names = re.findall("<(.*?)>", node.value)
         return all(_is_plain(other, nodes) for other in names)
-    is_applied = node.tag.startswith(APPLIED)
+    is_applied = node.tag.startswith(_APPLIED)
     return is_applied or node.tag == PLACEHOLDER or _is_literal(node)
 
 
@@ -503,9 +423,9 @@ def _key_rows(key, node, text, lines):
     if node.tag == PLACEHOLDER:
         default = "..."
         comment = f"required; {comment}" if comment else "required"
-    elif node.tag == REFERENCE:
+    elif node.tag == _REFERENCE:
         default = node.value
-    elif node.tag.startswith(APPLIED):
+    elif node.tag.startswith(_APPLIED):
         given = ", ".join(item.value for item in node.value)
         default, comment = "...", comment or f"derived from {given}"
     elif isinstance(node, yaml.MappingNode) and not node.flow_style:
@@ -534,10 +454,10 @@ def _option_rows(name):
 
 def _row(left, right):
     """Lines of a table with two columns, wrapped in the second one."""
-    rest = _wrapped(right, COLUMN) if right else []
-    if len(left) > COLUMN - 2 or not rest:
+    rest = _wrapped(right, _COLUMN) if right else []
+    if len(left) > _COLUMN - 2 or not rest:
         return [left, *rest]
-    return [left.ljust(COLUMN) + rest[0][COLUMN:], *rest[1:]]
+    return [left.ljust(_COLUMN) + rest[0][_COLUMN:], *rest[1:]]
 
 
 def _indented(lines):
@@ -547,7 +467,7 @@ def _indented(lines):
 
 def _wrapped(text, indent=0):
     """Lines of a text, not wider than the terminal."""
-    width = max(shutil.get_terminal_size().columns, COLUMN + 20)
+    width = max(shutil.get_terminal_size().columns, _COLUMN + 20)
     return textwrap.wrap(
         " ".join(text.split()),
         min(width, 100),

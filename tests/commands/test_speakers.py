@@ -151,9 +151,9 @@ def test_another_model_does_not_add_to_the_file(folder, recordings, tmp_path):
     out = str(tmp_path / "out.safetensors")
     embed([folder, recordings[0], "-o", out])
     other = str(save_model(tmp_path / "other", "ecapa"))
-    with pytest.raises(ValueError, match="expected voices of this model"):
+    with pytest.raises(ValueError, match="expected embeddings of this model"):
         embed([other, recordings[1], "-o", out])
-    with pytest.raises(ValueError, match="expected voices of this model"):
+    with pytest.raises(ValueError, match="expected embeddings of this model"):
         embed([folder, recordings[1], "-o", out, "--window-s", "1"])
     assert EmbeddingStore.load(out).names == recordings[:1]
 

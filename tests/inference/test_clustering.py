@@ -111,7 +111,7 @@ def test_limits_move_what_is_found_only_as_far_as_they_must():
         (SpeakerLimits(least=0), "min_speakers: expected 1 or more; got 0"),
         (SpeakerLimits(most=-1), "max_speakers: expected 1 or more; got -1"),
         (SpeakerLimits(least=3, most=2), r"min_speakers \(3\) or more; got 2"),
-        (SpeakerLimits(4), "expected 3 at most, .* no vectors"),
+        (SpeakerLimits(4), "expected 3 at most, .* no embeddings"),
         (SpeakerLimits(least=4), "expected 3 at most, .* got 4"),
     ],
 )

@@ -186,7 +186,7 @@ def test_another_file_is_refused(note, tmp_path):
     path = tmp_path / "a.safetensors"
     tensors = {"vectors": torch.ones(1, 2), "durations_s": torch.ones(1)}
     save_file(tensors, path, metadata=note)
-    with pytest.raises(ValueError, match="expected a file of voices"):
+    with pytest.raises(ValueError, match="expected a file of speaker"):
         EmbeddingStore.load(path)
 
 
@@ -390,7 +390,7 @@ def test_models_are_not_mixed(tmp_path):
     extractor.finish("A")
     with pytest.raises(ValueError, match=r"\(other\), to add .* got one"):
         ResumableExtractor(path, "other")
-    path.write_bytes(b"no file of voices")
+    path.write_bytes(b"no file of embeddings")
     with pytest.raises(ValueError, match=r"a\.safetensors: expected"):
         ResumableExtractor(path, "one")
 

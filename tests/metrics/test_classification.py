@@ -66,6 +66,16 @@ def test_table_and_terminal_are_aligned():
     assert {len(line) for line in matrix.terminal().splitlines()} == {34}
 
 
+def test_terminal_shows_counts_under_the_numbers_of_classes():
+    matrix = ConfusionMatrix(["no", "yes"])
+    matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+    assert matrix.terminal().splitlines() == [
+        "        0  1",
+        " 0 no   1  1",
+        " 1 yes  .  1",
+    ]
+
+
 def test_fifteen_classes_fit_a_terminal():
     labels = [f"keyword{i:02d}" for i in range(15)]
     matrix = ConfusionMatrix(labels)

@@ -62,7 +62,7 @@ COMMANDS = {
 }
 """Name -> module and function of the arguments after it; what it does."""
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
 
@@ -116,7 +116,7 @@ def _run(argv):
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _INTERRUPTED
     except (ValueError, OSError, ImportError) as error:
         if arguments.traceback:
             raise

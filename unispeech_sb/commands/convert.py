@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unispeech_sb.commands.options import new_parser, print_escaped
 
-SOURCES = (
+_SOURCES = (
     "a Hugging Face folder or the hub name of a model; a file of fairseq, of "
     "the authors' speaker verification or diarization, or of s3prl"
 )
@@ -19,7 +19,7 @@ def convert(argv: Sequence[str]) -> None:
         "Convert a checkpoint to a pretrained folder, which SpeechBrain's "
         "interfaces load.",
     )
-    parser.add_argument("src", metavar="SRC", help=SOURCES)
+    parser.add_argument("src", metavar="SRC", help=_SOURCES)
     parser.add_argument("dst", metavar="DST", help="folder to make")
     parser.add_argument(
         "--backbone",
@@ -85,7 +85,7 @@ def info(argv: Sequence[str]) -> None:
         "each fact is from, and what a conversion would drop.",
     )
     parser.add_argument(
-        "path", metavar="PATH", help=f"{SOURCES}; or a pretrained folder"
+        "path", metavar="PATH", help=f"{_SOURCES}; or a pretrained folder"
     )
     _add_set(parser)
     arguments = parser.parse_args(argv)

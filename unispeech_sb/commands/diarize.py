@@ -120,7 +120,7 @@ def _parse(argv):
 
 
 def _add_speakers(parser):
-    """Adds how many speakers there are, and what tells them apart."""
+    """Adds how many speakers there are, and whose embeddings group them."""
     group = parser.add_argument_group("speakers")
     group.add_argument(
         "--num-speakers",

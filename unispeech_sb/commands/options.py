@@ -133,10 +133,7 @@ def check_names(names):
 
 
 def load_folder(interface, arguments, **options):
-    """Loads a ``Pretrained`` class from the folder of a command line.
-
-    Nothing is looked for on the hub; options go to ``from_hparams``.
-    """
+    """Loads a ``Pretrained`` class from the folder, without the hub."""
     from speechbrain.utils.fetching import FetchConfig
 
     expect_folder(arguments.folder, interface)
@@ -150,11 +147,8 @@ def load_folder(interface, arguments, **options):
 
 
 def progress_bar(files, title):
-    """A progress bar over the seconds of recordings, on the standard error.
-
-    A file that cannot be read adds nothing: its error is reported where it is
-    used.
-    """
+    """A progress bar over the seconds of recordings, on the standard error; a
+    file that cannot be read adds nothing."""
     from tqdm import tqdm
 
     from unispeech_sb.dataio.audio import AudioError

@@ -48,7 +48,7 @@ Synthetic speech shows that all parts work; it is no benchmark. Now type:
 to see what can be trained, to train on real speech, to check all of it.
 """
 
-USAGE = "unispeech-sb recipe [NAME [YAML] [--key=value ...]]"
+_USAGE = "unispeech-sb recipe [NAME [YAML] [--key=value ...]]"
 
 
 def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
@@ -142,7 +142,7 @@ def demo(argv: Sequence[str]) -> None:
 def _list_recipes(known, with_usage):
     """Prints name and task of each recipe."""
     if with_usage:
-        print(f"usage: {USAGE}\n\nTrain a model. The recipes:\n")
+        print(f"usage: {_USAGE}\n\nTrain a model. The recipes:\n")
     indent = max(map(len, known), default=0) + 2
     columns = shutil.get_terminal_size((1000, 0)).columns  # no wrap in a pipe
     for name, docstring in known.items():

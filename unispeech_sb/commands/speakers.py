@@ -26,7 +26,7 @@ from unispeech_sb.commands.options import (
     report_failures,
 )
 
-EMBEDDINGS = "embeddings.safetensors"
+_EMBEDDINGS = "embeddings.safetensors"
 """Name of the file of speaker embeddings in the folder of results."""
 
 
@@ -174,7 +174,7 @@ def score(argv: Sequence[str]) -> None:
     cohort = _cohort(arguments.cohort, model, files)
     with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
         Path(path).mkdir(parents=True, exist_ok=True)
-        extractor = _open_extractor(Path(path) / EMBEDDINGS, model)
+        extractor = _open_extractor(Path(path) / _EMBEDDINGS, model)
         if _extract_with_progress(
             verification, files, extractor, arguments.batch_seconds, "score"
         ):
@@ -220,7 +220,7 @@ def _parse_score(argv):
         "--output",
         metavar="DIR",
         help="folder for results.json, scores.csv, det.png, scores.png and "
-        f"{EMBEDDINGS}",
+        f"{_EMBEDDINGS}",
     )
     parser.add_argument(
         "--cohort",

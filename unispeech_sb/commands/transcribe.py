@@ -112,7 +112,7 @@ def _add_decoding(parser):
     """Adds what changes the folder's decoding."""
     group = parser.add_argument_group(
         "decoding",
-        "As the folder says, greedy or by beam search; with one of these "
+        "That of the folder, greedy or beam search; with one of these "
         "options, by prefix beam search.",
     )
     group.add_argument(
@@ -148,7 +148,7 @@ def _add_decoding(parser):
 
 
 def _configured(asr, arguments):
-    """Sets language and decoding as the command line says."""
+    """Sets language and decoding by the command line."""
     if arguments.language:
         if arguments.lm:
             asr.use_language_model(None)  # that of the language before

@@ -22,7 +22,7 @@ from unispeech_sb.metrics.verification import (
 )
 
 
-class TrialScores(NamedTuple):
+class _TrialScores(NamedTuple):
     """Trials with a score for each."""
 
     trials: Trials
@@ -43,9 +43,9 @@ class TrialScores(NamedTuple):
 def score_trials(embeddings, trials, cohort=None, top_n=None):
     """Scores trials by cosines, normalized by a cohort if there is one.
 
-    ``embeddings`` is a store with one for each recording of the trials;
-    ``cohort`` is one of speakers that are in no trial. By ``top_n`` of its
-    nearest it is AS-norm, by all of them S-norm.
+    ``embeddings`` is a store with one for each recording of the trials,
+    ``cohort`` one of speakers in no trial: AS-norm by its ``top_n`` nearest,
+    S-norm by all.
     """
     chosen = embeddings.select(trials.names)
     pairs = trials.left, trials.right
@@ -56,7 +56,7 @@ def score_trials(embeddings, trials, cohort=None, top_n=None):
         done = f"S-norm by {len(cohort)} embeddings"
         if top_n is not None:
             done = f"AS-norm by the nearest {top_n} of {len(cohort)} embeddings"
-    return TrialScores(trials, values.numpy(), done, chosen)
+    return _TrialScores(trials, values.numpy(), done, chosen)
 
 
 def fit_calibration(scores):
@@ -67,12 +67,10 @@ def fit_calibration(scores):
 
 
 def summarize(scores, calibration=None, p_target=0.01, draws=1000):
-    """Measures how good scores are: a dict.
+    """Measures scores: a dict, with intervals of 95 % by draws of speakers.
 
-    Numbers of trials; ``eer`` (a share) and ``min_dcf`` at ``p_target``, each
-    with value, threshold and, if there are draws of speakers, an interval of
-    95 %; with the model's calibration ``cllr``, ``min_cllr`` and
-    ``actual_dcf``.
+    ``eer`` (a share) and ``min_dcf`` have value and threshold; a calibration
+    adds ``cllr``, ``min_cllr`` and ``actual_dcf``.
     """
     positive, negative = scores.sides
     summary = {

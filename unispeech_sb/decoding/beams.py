@@ -201,7 +201,7 @@ class Beams:
             if share is None:
                 node.next_label = 0.0
             elif node.token == delimiter:
-                # Two delimiters say what one does
+                # Two delimiters mean the same as one
                 node.next_label = total * share
             else:
                 node.next_label = node.label * share
@@ -236,7 +236,7 @@ class Beams:
         return found
 
     def _repeated(self, node, tokens):
-        """The candidate that says the last token again, if it is one."""
+        """The candidate that repeats the last token, if it is one."""
         child = node.children.get(node.token)
         if child is not None and child.frame == self.frame:
             return []

@@ -291,15 +291,45 @@ class HotWords:
             self._root.insert(split(phrase))
 
     def split_by(self, split: Callable[[str], list[str]]) -> "HotWords":
-        """The same words, with phrases split otherwise than at spaces."""
+        """Makes the same words, with phrases split otherwise than at spaces.
+
+        Arguments
+        ---------
+        split : callable
+            Phrase -> list of its words.
+
+        Returns
+        -------
+        HotWords
+            Of the same weight.
+        """
         return HotWords(self.words, self.weight, split)
 
     def start(self) -> _HotState:
-        """The state before the first word."""
+        """Begins a text.
+
+        Returns
+        -------
+        tuple
+            The state before the first word.
+        """
         return 0, ((self._root, 0),)
 
     def add(self, state: _HotState, text: str) -> _HotState:
-        """The state after some more letters of the word."""
+        """Adds letters to the current word.
+
+        Arguments
+        ---------
+        state : tuple
+            After the letters before.
+        text : str
+            The next letters.
+
+        Returns
+        -------
+        tuple
+            The state after them.
+        """
         kept, places = state
         for letter in text:
             places = tuple(
@@ -310,7 +340,18 @@ class HotWords:
         return kept, places
 
     def end_word(self, state: _HotState) -> _HotState:
-        """The state after the end of the word."""
+        """Ends the current word.
+
+        Arguments
+        ---------
+        state : tuple
+            After its last letter.
+
+        Returns
+        -------
+        tuple
+            The state between two words.
+        """
         kept, places = state
         ended = [
             (place.after[_BOUNDARY], count)
@@ -322,22 +363,44 @@ class HotWords:
         return kept, (*(p for p in ended if p[0].after), (self._root, kept))
 
     def score(self, state: _HotState) -> float:
-        """The score so far in nats, beginnings of words included."""
+        """Scores a text so far.
+
+        Arguments
+        ---------
+        state : tuple
+            After any letter or word.
+
+        Returns
+        -------
+        float
+            In nats, the beginning of a word included.
+        """
         kept, places = state
         found = (place.share + count for place, count in places)
         return self.weight * max(kept, *found, 0)
 
     def final_score(self, state: _HotState) -> float:
-        """The score in nats of a text that ends after a word."""
+        """Scores a text that ends here.
+
+        Arguments
+        ---------
+        state : tuple
+            After a word.
+
+        Returns
+        -------
+        float
+            In nats.
+        """
         return self.weight * state[0]
 
 
 class _Letter:
-    """A place in the tree of all phrases.
+    """A place in the tree of all phrases, after ``done`` words and ``depth``
+    letters.
 
-    ``done`` words lie before it; ``share`` adds the part of the current one,
-    of which ``depth`` letters lie before it; ``shortest`` is the length of the
-    shortest word that goes on from here. ``final``: a phrase ends here.
+    ``shortest`` is the length of the shortest word that goes on from here; at
+    ``final`` a phrase ends.
     """
 
     def __init__(self, done=0, depth=0):

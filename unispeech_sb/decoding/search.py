@@ -186,7 +186,7 @@ class BeamWordDecoder:
         # Rows of the frames since the last cut; spans of the word it cuts
         self._rows: list[np.ndarray] = []
         self._begin = 0
-        self._open: list[Span] = []
+        self._open: list[_Span] = []
 
     def push(self, log_probs: torch.Tensor) -> list[Word]:
         """Decodes the next frames.
@@ -391,7 +391,7 @@ def _merged(found):
 
 
 @dataclass(frozen=True)
-class Span:
+class _Span:
     """A token on its frames, ``last`` not included, and their summed
     log-posteriors."""
 
@@ -410,8 +410,7 @@ def align(rows, tokens, blank, delimiter=None, before=None):
                     |________________^                    past a gap
 
     A second ``delimiter`` in a row counts as a gap. ``before`` is the token
-    that ended before the first frame, which is ``delimiter`` at the beginning
-    of a recording.
+    before the first frame, ``delimiter`` at the beginning of a recording.
     """
     if not tokens:
         return []
@@ -427,7 +426,7 @@ def align(rows, tokens, blank, delimiter=None, before=None):
     firsts = np.searchsorted(path, range(1, 2 * len(tokens), 2), "left")
     lasts = np.searchsorted(path, range(1, 2 * len(tokens), 2), "right")
     return [
-        Span(token, first, last, float(rows[first:last, token].sum()))
+        _Span(token, first, last, float(rows[first:last, token].sum()))
         for token, first, last in zip(tokens, firsts.tolist(), lasts.tolist())
     ]
 

@@ -97,9 +97,8 @@ class Tokenizer(Protocol):
 class TokenToWordMapping:
     """A tokenizer's rules of how tokens make words, ready for decoders.
 
-    ``texts`` are the tokens' own texts; ``silent`` are the tokens without
-    one, of which ``specials`` are not the blank; ``boundaries`` are the
-    tokens at which a word ends or, if in ``word_starts``, begins.
+    ``silent`` tokens have no text, of which ``specials`` are not the blank; at
+    ``boundaries`` a word ends or, if in ``word_starts``, begins.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

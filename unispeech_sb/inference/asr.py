@@ -55,7 +55,7 @@ from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor
 from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
 
-VOCABULARY = "vocab.json"
+_VOCABULARY = "vocab.json"
 
 
 class LongFormASR(EncoderASR):
@@ -421,7 +421,7 @@ class LongFormASR(EncoderASR):
             self._decode_by(*decoding)
 
     def _transcribe_short(self, pairs):
-        """Transcripts of whole recordings that go through together."""
+        """Transcripts of whole recordings that are one batch."""
         wavs = [wav for _, wav in pairs]
         for wav, row in zip(wavs, self._windows.encode_whole(wavs)):
             decoder = self._decoder()
@@ -497,21 +497,7 @@ class LongFormASR(EncoderASR):
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A window of a recording, ready for the encoder.
-
-    Arguments
-    ---------
-    source : str or path-like or torch.Tensor
-        The recording.
-    statistics : GlobalStatistics
-        Of the whole recording.
-    window : Window
-        Where the chunk is, and which frames it gives.
-    wav : torch.Tensor
-        Its samples, [N].
-    num_frames : int
-        Frames of the whole recording.
-    """
+    """A window of a recording, [N], which has ``num_frames`` frames."""
 
     source: object
     statistics: GlobalStatistics
@@ -531,25 +517,10 @@ class Chunk:
 
 
 class WindowEncoder:
-    """Gives the log-posteriors of recordings of any length.
+    """Computes log-posteriors of recordings of any length, window by window.
 
-    A recording is read twice in blocks, first for its length and the
-    statistics that models normalise by, and is never in memory as a whole.
-
-    Arguments
-    ---------
-    backbone : Backbone
-        What ``encode`` runs; its norms over time take the statistics of the
-        whole recording while windows go through.
-    encode : callable
-        Waveforms, [B, N], and relative lengths, [B], to log-posteriors,
-        [B, T, V].
-    normalizer : speechbrain.dataio.preprocess.AudioNormalizer
-        Gives the rate of the waveforms and converts to it.
-    window_s : float
-        Length of a window in seconds.
-    context_s : float
-        Least distance of a kept frame from a cut, in seconds.
+    A recording is read twice in blocks, first for its length and the statistics
+    that models normalise by, and is never in memory as a whole.
     """
 
     def __init__(
@@ -604,23 +575,8 @@ class WindowEncoder:
     def encode_all(
         self, chunks: Iterable[Chunk], batch_seconds: float
     ) -> Iterator[tuple[Chunk, torch.Tensor]]:
-        """Runs chunks of one or several recordings, some at a time.
-
-        Arguments
-        ---------
-        chunks : iterable of Chunk
-            As ``cut`` yields them; read no further than the next batch needs.
-        batch_seconds : float
-            Most seconds of windows in a batch, padding included, or one
-            window.
-
-        Yields
-        ------
-        chunk : Chunk
-            The next one.
-        log_probs : torch.Tensor
-            Log-posteriors of the frames that it gives, [T, V], on the CPU.
-        """
+        """Yields chunks, in batches of up to ``batch_seconds``, with the
+        log-posteriors of the frames that each gives, [T, V], on the CPU."""
 
         def length(chunk):  # a recording without cuts goes alone
             return math.inf if chunk.is_whole else len(chunk.wav)
@@ -638,10 +594,7 @@ class WindowEncoder:
                 yield chunk, row[chunk.window.kept]
 
     def encode_whole(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Runs waveforms, [N] each, in one batch.
-
-        Gives the log-posteriors of each one's own frames, [T, V], on the CPU.
-        """
+        """Log-posteriors of waveforms, [N] each, in one batch: [T, V] each."""
         counts = torch.tensor([len(wav) for wav in wavs])
         padded = pad_sequence(wavs, batch_first=True)
         rows = self.encode(padded, counts / padded.shape[1]).float().cpu()
@@ -668,7 +621,7 @@ class WindowEncoder:
 
 def folder_languages(folder: str | Path) -> list[str]:
     """Languages of a folder with an adapter file and a vocabulary, sorted."""
-    path = Path(folder) / TEXTS_FOLDER / VOCABULARY
+    path = Path(folder) / TEXTS_FOLDER / _VOCABULARY
     if not path.is_file():
         return []
     vocabulary = read_json(path)
@@ -682,10 +635,7 @@ def folder_languages(folder: str | Path) -> list[str]:
 def language_tokenizer(
     folder: str | Path, lang: str, tokenizer: CTCTokenizer
 ) -> CTCTokenizer:
-    """The tokenizer of a language, as conversion to that language makes it.
-
-    The blank is the same in all languages: that of the given tokenizer.
-    """
+    """The tokenizer of a language, with the blank of the given one."""
     languages = folder_languages(folder)
     if lang not in languages:
         raise ValueError(
@@ -699,7 +649,7 @@ def language_tokenizer(
     index, blank = tokenizer.blank_index, tokenizer.blank_label
     if tokens[index : index + 1] != [blank]:
         raise ValueError(
-            f"{texts / VOCABULARY}: expected {blank!r}, the blank, at index "
+            f"{texts / _VOCABULARY}: expected {blank!r}, the blank, at index "
             f"{index} of {lang!r}; got {tokens[index : index + 1]}"
         )
     files = {

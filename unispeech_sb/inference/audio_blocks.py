@@ -16,16 +16,16 @@ Source = str | Path | torch.Tensor
 
 _Item = TypeVar("_Item")
 
-BLOCK_S = 30.0
+_BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
 
-FILTER_REACH = 64
+_FILTER_REACH = 64
 """Samples of the lower rate that a block shares with its neighbours when it
 is resampled: ten times the reach of torchaudio's filter."""
 
 
 def read_blocks(
-    source: Source, normalizer: AudioNormalizer, block_s: float = BLOCK_S
+    source: Source, normalizer: AudioNormalizer, block_s: float = _BLOCK_S
 ) -> Iterator[torch.Tensor]:
     """Yields a file, or a waveform at the model's rate, in blocks, [N] each.
 
@@ -72,22 +72,8 @@ def padded_batches(
 ) -> Iterator[list[_Item]]:
     """Groups items so that a batch, padded to its longest, is ``most`` long.
 
-    An item that is longer goes alone. Items are read no further than the next
-    batch needs.
-
-    Arguments
-    ---------
-    items : iterable
-        What to group.
-    length : callable
-        An item to its length, in the unit of ``most``.
-    most : float
-        Most of a batch, padding included.
-
-    Yields
-    ------
-    list
-        The items of the next batch.
+    A longer item goes alone. Items are read no further than the next batch
+    needs.
     """
     batch: list[_Item] = []
     longest = 0.0
@@ -113,31 +99,11 @@ def run_files(
     batch_seconds: float,
     on_progress: Callable[[float], object] | None = None,
 ) -> Iterator[tuple[str | Path, Any]]:
-    """Runs a model on many files, the shortest first.
+    """Yields each path with the model's result or an ``AudioError``.
 
-    Arguments
-    ---------
-    paths : iterable of str or path-like
-        Files that soundfile reads.
-    read : callable
-        A path to the whole waveform, [N].
-    run_batch : callable
-        List of (path, waveform) to an iterable of as many results.
-    run_long : callable
-        List of the paths of longer files to an iterable of (path, result).
-    whole_s : float
-        Most seconds of a file that goes through the model at once.
-    batch_seconds : float
-        Most seconds of a batch of these, padding included.
-    on_progress : callable, optional
-        Called with the seconds of each batch.
-
-    Yields
-    ------
-    path : str or path-like
-        As given.
-    result : object or AudioError
-        What the model gives, or why the file cannot be used.
+    ``run_batch`` takes (path, waveform) pairs of up to ``batch_seconds``,
+    padding included, the shortest first; ``run_long`` takes the paths of files
+    above ``whole_s`` seconds and yields (path, result).
     """
     lengths = []
     for path in paths:
@@ -177,7 +143,7 @@ def _converted(path, file, normalizer, block_s):
     period, new_period = (
         rate // divisor for rate in (file.samplerate, normalizer.sample_rate)
     )
-    reach = FILTER_REACH * max(1, period / new_period)
+    reach = _FILTER_REACH * max(1, period / new_period)
     shared = period * math.ceil(reach / period) if period != new_period else 0
     size = period * math.ceil(block_s * file.samplerate / period)
     size = max(size, shared)

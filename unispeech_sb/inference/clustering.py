@@ -1,4 +1,4 @@
-"""Who is who among the speakers of windows.
+"""Groups of the speakers of windows: the speakers of a recording.
 
 By clustering of their embeddings in which those of one window stay apart
 (Kinoshita et al. 2021, section 3.3), of a whole recording or window by
@@ -14,17 +14,7 @@ from scipy.spatial.distance import cdist, pdist
 
 
 class SpeakerLimits(NamedTuple):
-    """How many speakers there may be.
-
-    Arguments
-    ---------
-    number : int, optional
-        How many there are; found when omitted.
-    least : int
-        Fewest, where they are found.
-    most : int, optional
-        Most, where they are found.
-    """
+    """How many speakers there are: ``number``, else between the limits."""
 
     number: int | None = None
     least: int = 1
@@ -64,7 +54,7 @@ class SpeakerLimits(NamedTuple):
         if outputs is not None and asked > outputs:
             raise ValueError(
                 f"num_speakers: expected {outputs} at most, for the head has "
-                "so many outputs and no vectors, and no speaker model is "
+                "so many outputs and no embeddings, and no speaker model is "
                 f"given; got {asked}"
             )
         return self
@@ -76,30 +66,11 @@ def cluster_speakers(
     threshold: float = 1.0,
     limits: SpeakerLimits | None = None,
 ) -> np.ndarray:
-    """Groups the speakers of all windows of a recording.
+    """Groups the speakers, [n, E], of all windows, whose numbers are [n].
 
-    By average linkage of Euclidean distances between unit vectors. Two
-    speakers of one window come together only where the limits leave no
-    other way. It takes about ``8 n ** 2`` bytes, and time as ``n ** 2``. With
-    windows of 30 s and three speakers in each, n is 360 an hour, 2 MB and
-    0.04 s; ten hours take 100 MB and 6 s, a day 0.5 GB and two minutes.
-
-    Arguments
-    ---------
-    embeddings : numpy.ndarray
-        One for each speaker of each window, other than 0, [n, E].
-    windows : numpy.ndarray
-        Number of the window of each, [n].
-    threshold : float
-        Groups at this distance or more stay apart, in (0, 2].
-    limits : SpeakerLimits, optional
-        How many groups there may be; any number when omitted.
-
-    Returns
-    -------
-    numpy.ndarray
-        Number of each one's group, from 0 in the order of first appearance,
-        [n]. There are fewer groups than asked for where n is less.
+    Average linkage of Euclidean distances of unit vectors, below ``threshold``;
+    those of one window merge only where the limits leave no other way. Groups
+    count from 0 by first appearance. Ten hours, n = 3600, take 100 MB and 6 s.
     """
     count = len(embeddings)
     if count < 2:
@@ -125,17 +96,9 @@ def cluster_speakers(
 class SpeakerTracker:
     """Groups the speakers of windows as they come, for good.
 
-    Each speaker of a window goes to another group, so that the sum of the
-    distances to the groups' means is least; or begins one, where that is
-    farther than the threshold. It keeps a vector for each group.
-
-    Arguments
-    ---------
-    threshold : float
-        Distance from which on a speaker is a new one, in (0, 2].
-    most : int, optional
-        Most groups. Where they are used up, a speaker goes to the nearest
-        that is free, or to the nearest of all.
+    Those of a window go to different groups, at the least sum of distances to
+    the groups' means; beyond the threshold one begins a group. With ``most``
+    groups, it goes to the nearest free one, or to the nearest of all.
     """
 
     def __init__(self, threshold: float = 1.0, most: int | None = None) -> None:
@@ -149,11 +112,7 @@ class SpeakerTracker:
         return 0 if self._sums is None else len(self._sums)
 
     def assign(self, embeddings: np.ndarray) -> np.ndarray:
-        """Finds the groups of the speakers of the next window.
-
-        From an embedding of each, other than 0, [n, E], to the number of its
-        group, from 0, [n].
-        """
+        """Groups, [n], of the next window's speakers, [n, E], other than 0."""
         if not len(embeddings):
             return np.zeros(0, np.int64)
         vectors = _unit(embeddings)
@@ -181,11 +140,9 @@ class SpeakerTracker:
 class OverlapStitcher:
     """Keeps the order of a head's outputs from window to window.
 
-    A head without embeddings numbers its speakers anew in each window. The
-    outputs of the next one are put into the order in which they differ least
-    from those of the window before it, on the frames that both have (mean
-    square, which is greatest correlation). Where a speaker is silent in all
-    of these, the order is a guess.
+    The next window's outputs are ordered to differ least (mean square, which is
+    greatest correlation) from those before on the frames that both have. Where
+    a speaker is silent in all of these, the order is a guess.
     """
 
     def __init__(self) -> None:
@@ -193,11 +150,7 @@ class OverlapStitcher:
         self._before: np.ndarray | None = None
 
     def push(self, offset: int, activities: np.ndarray) -> np.ndarray:
-        """Puts the speakers of the next window in order.
-
-        ``activities`` are probabilities, [T, S], from the frame ``offset`` of
-        the recording on.
-        """
+        """Orders activities, [T, S], of the window from frame ``offset`` on."""
         if self._before is not None:
             before = self._before[offset - self._offset :]
             shared = min(len(before), len(activities))
@@ -211,22 +164,9 @@ class OverlapStitcher:
 def spread(
     activities: np.ndarray, speakers: np.ndarray, count: int
 ) -> np.ndarray:
-    """Puts the speakers of a window in the places of those of the recording.
+    """Puts activities, [T, n], in the columns of ``speakers``, [n]: [T, count].
 
-    Arguments
-    ---------
-    activities : numpy.ndarray
-        Probabilities of the window's speakers, [T, n].
-    speakers : numpy.ndarray
-        Number of each among those of the recording, [n].
-    count : int
-        Number of these.
-
-    Returns
-    -------
-    numpy.ndarray
-        Probabilities, the highest where several are one, 0 for those who are
-        not in the window, [T, count].
+    Each column has the highest of its speakers, 0 where it has none.
     """
     found = np.zeros((len(activities), count), activities.dtype)
     for column, speaker in zip(activities.T, speakers):

@@ -53,23 +53,23 @@ from unispeech_sb.nnet.lengths import (
 )
 from unispeech_sb.nnet.pooling import States
 
-CONTEXT_S = 1.0
+_CONTEXT_S = 1.0
 """Seconds of a stream behind a frame before it is decided, where the delay
 allows it."""
 
 HEADS = (DiarizationHead, EENDVCHead, FrameHead)
 """What gives activities of speakers."""
 
-NARROW_HZ, WIDE_HZ = 8000, 16000
+_NARROW_HZ, _WIDE_HZ = 8000, 16000
 """Rate of telephone speech, and of what backbones take."""
 
-MIN_SHARE = 0.05
+_MIN_SHARE = 0.05
 """Mean activity in a window up to which a speaker is silent there: the
 authors' ``sil_spk_th``."""
 
-MIN_ALONE_S = 0.5
+_MIN_ALONE_S = 0.5
 """Least speech of one speaker alone that an embedding is made of; with less,
-of all that the speaker says in the window."""
+of all segments of the speaker in the window."""
 
 
 class SpeakerDiarization(Pretrained):
@@ -82,8 +82,8 @@ class SpeakerDiarization(Pretrained):
     ``min_pause_s``, which are in ``smoothing`` and may be changed.
 
     With embeddings, of the head or of a speaker model, windows lie side by
-    side, the last one moved back to full length, as in the authors' code:
-    whoever speaks on after a cut is found by the embedding. As there, a
+    side, the last one moved back to full length, as in the authors' code: a
+    speaker who goes on after a cut is found by the embedding. As there, a
     speaker with less than 5 % of a window is not active in it. Without
     embeddings half of each window is in the next one too, which takes twice
     the time, and there are as many speakers as the head has outputs. A
@@ -95,8 +95,8 @@ class SpeakerDiarization(Pretrained):
     *args : tuple
         As for ``Pretrained``.
     speaker_model : SpeakerVerification or str or pathlib.Path, optional
-        A model, or folder of one, whose embeddings of what each speaker of a
-        window says alone take the place of the head's.
+        A model, or folder of one, whose embeddings of each speaker's segments
+        without overlap take the place of the head's.
     chunk_s : float, optional
         Length of a window; the folder's when omitted.
     cluster_threshold : float, optional
@@ -172,11 +172,11 @@ class SpeakerDiarization(Pretrained):
             A file that soundfile reads, or a waveform at the model's rate,
             [N].
         num_speakers : int, optional
-            How many speak; found when omitted.
+            Number of speakers; estimated when omitted.
         min_speakers : int
-            Fewest, where they are found.
+            Fewest, where the number is estimated.
         max_speakers : int, optional
-            Most, where they are found.
+            Most, where the number is estimated.
         on_progress : callable, optional
             Called with the seconds that were read, some at a time.
 
@@ -235,13 +235,13 @@ class SpeakerDiarization(Pretrained):
         paths : iterable of str or path-like
             Files that soundfile reads.
         num_speakers : int, optional
-            As for ``diarize_file``, in each file.
+            Number of speakers in each file; estimated when omitted.
         min_speakers : int
-            The same.
+            Fewest, where the number is estimated.
         max_speakers : int, optional
-            The same.
+            Most, where the number is estimated.
         on_progress : callable, optional
-            The same.
+            Called with the seconds that were read, some at a time.
 
         Yields
         ------
@@ -249,6 +249,12 @@ class SpeakerDiarization(Pretrained):
             As given, in that order.
         result : Diarization or AudioError
             Who speaks when, or why the file cannot be used.
+
+        Raises
+        ------
+        ValueError
+            When the numbers of speakers make no sense, or the model has fewer
+            outputs and there are no embeddings.
         """
         numbers = num_speakers, min_speakers, max_speakers
         self._limits(*numbers)
@@ -283,7 +289,20 @@ class SpeakerDiarization(Pretrained):
     def forward(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The same as ``diarize_batch``."""
+        """Calls ``diarize_batch``.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms at the model's rate, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each, in (0, 1], [B]. All of it when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Activities, [B, T, S], on the CPU.
+        """
         return self.diarize_batch(wavs, wav_lens)
 
     def diarize_stream(
@@ -295,12 +314,12 @@ class SpeakerDiarization(Pretrained):
     ) -> Iterator[Turn]:
         """Finds who speaks when while a recording goes on.
 
-        The turns up to a time t do not depend on the recording after
+        The segments up to a time t do not depend on the recording after
         t + ``delay_s``. A window ends every ``delay_s`` less what binarization
-        and ``CONTEXT_S`` take, and is as long as those of ``diarize_file``:
-        the shorter the delay, the more often each second goes through the
-        model. The first windows are shorter, and speakers that they confuse
-        stay confused: ``diarize_file`` is more accurate.
+        and up to one second of context take, and is as long as those of
+        ``diarize_file``: the shorter the delay, the more often each second goes
+        through the model. The first windows are shorter, and speakers that they
+        confuse stay confused: ``diarize_file`` is more accurate.
 
         Arguments
         ---------
@@ -312,13 +331,13 @@ class SpeakerDiarization(Pretrained):
         num_speakers : int, optional
             Most speakers, as a stream cannot wait for others.
         max_speakers : int, optional
-            The same.
+            Most speakers, where ``num_speakers`` is omitted.
 
         Yields
         ------
         Turn
-            The next one that is over, in the order of their ends at about
-            the delay; a window and the turns that are not over are kept.
+            The next segment that is over, in the order of their ends at about
+            the delay; a window and the segments that are not over are kept.
 
         Raises
         ------
@@ -387,8 +406,8 @@ class SpeakerDiarization(Pretrained):
         return np.concatenate(rows)
 
     def _stitched(self, found, limits):
-        """Activities of the head's speakers, [T, S]; of those who are too
-        many those who say least are left out."""
+        """Activities of the head's speakers, [T, S]; beyond the limit, those
+        who are active least are left out."""
         stitcher, rows = OverlapStitcher(), []
         for window, local in found:
             row = stitcher.push(window.offset, local.activities)
@@ -407,7 +426,7 @@ class SpeakerDiarization(Pretrained):
                 f"delay_s: expected at least {(reach + 1) * frame_s:g} s, as "
                 f"smoothing takes {reach * frame_s:g}; got {delay_s}"
             )
-        context = round(CONTEXT_S / frame_s)
+        context = round(_CONTEXT_S / frame_s)
         return SlidingWindow.online(self._size, ahead, context)
 
     @property
@@ -423,17 +442,7 @@ class SpeakerDiarization(Pretrained):
 
 
 class LocalSegmentation(NamedTuple):
-    """The speakers of one window.
-
-    Arguments
-    ---------
-    activities : numpy.ndarray
-        Probability that each is active, [T, S].
-    active : numpy.ndarray
-        Numbers of those that are not silent, [n].
-    embeddings : numpy.ndarray or None
-        One of each of these, [n, E]; None where the model gives none.
-    """
+    """Speakers of a window: activities [T, S]; the active, [n]; [n, E]."""
 
     activities: np.ndarray
     active: np.ndarray
@@ -443,17 +452,8 @@ class LocalSegmentation(NamedTuple):
 class LocalSegmentationModel:
     """Finds the speakers of windows, each by itself as in training.
 
-    Arguments
-    ---------
-    backbone : Backbone
-        Waveforms to features.
-    head : EENDVCHead or FrameHead or DiarizationHead
-        Features to activities; ``EENDVCHead`` gives embeddings too.
-    narrow_band : bool
-        The model takes telephone speech: waveforms are at 8 kHz and brought
-        to 16 kHz by ``torchaudio.transforms.Resample``.
-    speaker_model : SpeakerVerification, optional
-        Gives the embeddings in place of the head.
+    With ``narrow_band`` waveforms are at 8 kHz and resampled to 16 kHz. A
+    ``speaker_model`` gives the embeddings in place of the head.
     """
 
     def __init__(
@@ -465,7 +465,7 @@ class LocalSegmentationModel:
     ) -> None:
         self.backbone, self.head = backbone, head
         self.narrow_band, self.speaker_model = narrow_band, speaker_model
-        self._widen = Resample(NARROW_HZ, WIDE_HZ)
+        self._widen = Resample(_NARROW_HZ, _WIDE_HZ)
         extractor = backbone.feature_extractor
         self._stride = int(np.prod(extractor.strides))
         self._field = receptive_field(extractor.kernels, extractor.strides)
@@ -485,18 +485,18 @@ class LocalSegmentationModel:
     @property
     def rate(self) -> int:
         """Sampling rate of the waveforms in Hz."""
-        return NARROW_HZ if self.narrow_band else WIDE_HZ
+        return _NARROW_HZ if self.narrow_band else _WIDE_HZ
 
     @property
     def hop(self) -> int:
         """Samples of a frame of the activities."""
         stride = 2 * self._stride if self._clusters else self._stride
-        return stride * self.rate // WIDE_HZ
+        return stride * self.rate // _WIDE_HZ
 
     @property
     def least(self) -> int:
         """Fewest samples of a waveform."""
-        return -(-self._field * self.rate // WIDE_HZ)
+        return -(-self._field * self.rate // _WIDE_HZ)
 
     @property
     def frame_s(self) -> float:
@@ -506,22 +506,8 @@ class LocalSegmentationModel:
     def activities(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Computes who is active when in whole waveforms.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms at ``rate``, [B, N].
-        wav_lens : torch.Tensor, optional
-            Valid share of each, in (0, 1], [B].
-
-        Returns
-        -------
-        activities : torch.Tensor
-            Probabilities, 0 in the padding, [B, T, S].
-        embeddings : torch.Tensor or None
-            One for each speaker, [B, S, E]; None where the head has none.
-        """
+        """Activities of waveforms, [B, N], as [B, T, S], 0 in the padding; and
+        the head's embeddings of the speakers, [B, S, E], or None."""
         device = next(self.backbone.parameters()).device
         wavs = wavs.to(device)
         counts = torch.full((len(wavs),), wavs.shape[1], device=device)
@@ -552,22 +538,7 @@ class LocalSegmentationModel:
     def segment(
         self, wavs: list[torch.Tensor], threshold: float = 0.5
     ) -> list[LocalSegmentation]:
-        """Finds the speakers of windows.
-
-        Arguments
-        ---------
-        wavs : list of torch.Tensor
-            Windows at ``rate``, [N] each. Where all samples of one are the
-            same, nobody speaks.
-        threshold : float
-            Probability above which a speaker is active, for the speaker
-            model.
-
-        Returns
-        -------
-        list of LocalSegmentation
-            In their order.
-        """
+        """Speakers of windows, [N] each; none in constant ones."""
         counts = torch.tensor([len(wav) for wav in wavs])
         padded = pad_sequence(wavs, batch_first=True)
         shares = None if counts.unique().numel() == 1 else counts / counts.max()
@@ -578,7 +549,7 @@ class LocalSegmentationModel:
             activities = found[row, :frames].cpu().numpy()
             if bool(wav.min() == wav.max()):
                 activities = np.zeros_like(activities)
-            active = np.flatnonzero(activities.mean(0) > MIN_SHARE)
+            active = np.flatnonzero(activities.mean(0) > _MIN_SHARE)
             own = None
             if self.speaker_model is not None:
                 own = self._embed(wav, activities > threshold, active)
@@ -595,7 +566,7 @@ class LocalSegmentationModel:
     def _embed(self, wav, active, speakers):
         """Embeddings of some speakers by the speaker model, [n, E]."""
         vectors = []
-        least = max(self.least, round(MIN_ALONE_S * self.rate))
+        least = max(self.least, round(_MIN_ALONE_S * self.rate))
         for speaker in speakers:
             alone = active[:, speaker] & (active.sum(1) == 1)
             wanted = wav
@@ -613,10 +584,7 @@ class LocalSegmentationModel:
 def modules_of(
     mods: nn.ModuleDict,
 ) -> tuple[Backbone, DiarizationHead | EENDVCHead | FrameHead]:
-    """Takes a backbone and a head from the modules of a folder.
-
-    Recipes call the backbone ``backbone``, converted folders ``encoder``.
-    """
+    """A folder's backbone, ``encoder`` in converted ones, and head."""
     for name in ("backbone", "encoder"):
         if name in mods and "head" in mods:
             backbone, head = mods[name], mods["head"]
@@ -636,7 +604,7 @@ def _taken(wav, frames, hop):
 
 
 def _continued(found, lengths, frames):
-    """Lets the last frame of each row last until its samples end.
+    """Repeats the last frame of each row until its samples end.
 
     The convolutions leave one frame less than there are strides.
     """

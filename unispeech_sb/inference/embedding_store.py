@@ -31,51 +31,24 @@ from unispeech_sb.inference.speaker_verification import (
 FORMAT = "unispeech_sb voices 1"
 BLOCK = 2**22
 """Scores that are in memory at once, or those of one query."""
-MARGIN = 1e-5
+_MARGIN = 1e-5
 """More than float32 rounds a cosine by."""
 PART_S = 5.0
 """Seconds of work between two parts: about what an interruption costs."""
 
 
 class Match(NamedTuple):
-    """A speaker that was found.
-
-    Arguments
-    ---------
-    name : str
-        Name in the store.
-    score : float
-        Cosine with the query.
-
-    Example
-    -------
-    >>> Match("ann", 0.75).name
-    'ann'
-    """
+    """A speaker of the store, and its cosine with the query."""
 
     name: str
     score: float
 
 
 class EmbeddingStore:
-    """Speaker embeddings by name, such as an enrolment set.
+    """Speaker embeddings by name, in the order in which they were added.
 
-    They are in the order in which they were added.
-
-    Arguments
-    ---------
-    model : str
-        What they are from: embeddings of different models cannot be compared.
-        Empty where it is not known.
-
-    Example
-    -------
-    >>> store = EmbeddingStore()
-    >>> store.add("ann", SpeakerEmbedding(torch.tensor([1.0, 0.0]), 3.0))
-    >>> store.add("bob", SpeakerEmbedding(torch.tensor([0.0, 2.0]), 4.0))
-    >>> (matches,) = store.search([store["bob"]], top_k=1)
-    >>> matches
-    [Match(name='bob', score=1.0)]
+    ``model`` says what they are from, "" where it is not known: embeddings of
+    different models cannot be compared.
     """
 
     def __init__(self, model: str = "") -> None:
@@ -111,21 +84,7 @@ class EmbeddingStore:
         return self._seconds
 
     def add(self, name: str, embedding: SpeakerEmbedding) -> None:
-        """Adds an embedding.
-
-        Arguments
-        ---------
-        name : str
-            What to call it; not in the store yet.
-        embedding : SpeakerEmbedding
-            From a recording or an enrolment.
-
-        Raises
-        ------
-        ValueError
-            When the name is taken, or the embedding has another size than
-            the others or no direction.
-        """
+        """Adds an embedding with a new name and of the store's size."""
         self._extend(
             [name],
             embedding.vector[None],
@@ -133,39 +92,17 @@ class EmbeddingStore:
         )
 
     def update(self, other: "EmbeddingStore") -> None:
-        """Adds all embeddings of another store.
-
-        Arguments
-        ---------
-        other : EmbeddingStore
-            Of the same model.
-
-        Raises
-        ------
-        ValueError
-            When it is of another model, or as ``add``.
-        """
+        """Adds all embeddings of another store, of the same model."""
         if other.model != self.model:
             raise ValueError(
-                f"gallery: expected voices of the model {self.model!r}; "
+                f"embeddings: expected those of the model {self.model!r}; "
                 f"got {other.model!r}"
             )
         if len(other):
             self._extend(other.names, other.vectors, other.durations_s)
 
     def select(self, names: Iterable[str]) -> "EmbeddingStore":
-        """Makes a store of some of the embeddings.
-
-        Arguments
-        ---------
-        names : iterable of str
-            Which, in the order that they are to have; all in this store.
-
-        Returns
-        -------
-        EmbeddingStore
-            Theirs.
-        """
+        """A store of some of the embeddings, in the order of the names."""
         names, chosen = list(names), EmbeddingStore(self.model)
         if names:
             places = [self._places[name] for name in names]
@@ -177,33 +114,14 @@ class EmbeddingStore:
     def search(
         self, queries: Sequence[SpeakerEmbedding], top_k: int = 10
     ) -> list[list[Match]]:
-        """Finds the speakers that are nearest.
+        """The best ``top_k`` for each query, best first, by their cosines.
 
-        All are compared, a block of queries at a time. Of those with one
-        score, the one that was added first comes first.
-
-        Arguments
-        ---------
-        queries : sequence of SpeakerEmbedding
-            What to look for.
-        top_k : int
-            Most speakers to find for each.
-
-        Returns
-        -------
-        list of list of Match
-            The best ``top_k`` for each query, best first; all where the store
-            has fewer.
-
-        Raises
-        ------
-        ValueError
-            When the store is empty, a query does not fit, or ``top_k`` is
-            less than 1.
+        All are compared, a block of queries at a time. Of equal scores, the one
+        that was added first comes first.
         """
         if not len(self) or top_k < 1:
             raise ValueError(
-                "gallery: expected voices to search and top_k from 1 on; got "
+                "search: expected embeddings and top_k from 1 on; got "
                 f"{len(self)} and {top_k}"
             )
         if not queries:
@@ -212,7 +130,7 @@ class EmbeddingStore:
         wanted = _directions(vectors)
         if wanted.shape[1] != self.vectors.shape[1]:
             raise ValueError(
-                f"gallery: expected queries of size {self.vectors.shape[1]}; "
+                f"search: expected queries of size {self.vectors.shape[1]}; "
                 f"got {wanted.shape[1]}"
             )
         norms = self.vectors.norm(dim=1)
@@ -226,48 +144,14 @@ class EmbeddingStore:
         return found
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file, whole or not at all.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            The file to write or to replace: ``vectors`` [N, D] and
-            ``durations_s`` [N], and the names among its notes.
-        """
+        """Writes safetensors: vectors [N, D], durations_s [N], names."""
         note = {"format": FORMAT, "model": self.model, "names": self.names}
         tensors = {"vectors": self.vectors, "durations_s": self.durations_s}
         write_tensors(path, tensors, {"voices": json.dumps(note)})
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingStore":
-        """Reads a file of ``save``.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            The file.
-
-        Returns
-        -------
-        EmbeddingStore
-            What was saved, to the bit.
-
-        Raises
-        ------
-        ValueError
-            When the file is damaged or another one.
-        FileNotFoundError
-            When there is none.
-
-        Example
-        -------
-        >>> path = getfixture("tmp_path") / "voices.safetensors"
-        >>> store = EmbeddingStore("model of 2024")
-        >>> store.add("ann", SpeakerEmbedding(torch.tensor([1.0, 0.0]), 3.0))
-        >>> store.save(path)
-        >>> EmbeddingStore.load(path).names
-        ['ann']
-        """
+        """Reads a file of ``save``, to the bit; a ``ValueError`` for others."""
         names, model = _read_note(path)
         tensors = read_tensors(path)
         rows, seconds = (
@@ -277,7 +161,7 @@ class EmbeddingStore:
         if rows.dim() != 2 or not len(rows) == len(names) == seconds.numel():
             raise ValueError(
                 f"{path}: expected an embedding and a length for each of "
-                f"{len(names)} voices"
+                f"{len(names)} speakers"
             )
         check_finite(tensors, path)
         store = cls(model)
@@ -296,11 +180,12 @@ class EmbeddingStore:
         taken = [name for name in names if name in self._places]
         if taken or len(set(names)) < len(names):
             what = f"a second {taken[0]!r}" if taken else "a name twice"
-            raise ValueError(f"gallery: expected different names; got {what}")
+            raise ValueError(
+                f"embeddings: expected different names; got {what}"
+            )
         if vectors.shape[1] != size:
             raise ValueError(
-                f"gallery: expected embeddings of size {size}; "
-                f"got {vectors.shape[1]}"
+                f"embeddings: expected size {size}; got {vectors.shape[1]}"
             )
         _directions(vectors)
         for name in names:
@@ -323,7 +208,7 @@ class EmbeddingStore:
         # How a product is rounded depends on the place in the matrix, so
         # those that may be among the best are compared again, one by one
         least = scores.topk(min(top_k, len(scores))).values[-1]
-        places = (scores >= least - MARGIN).nonzero()[:, 0]
+        places = (scores >= least - _MARGIN).nonzero()[:, 0]
         rows = self.vectors[places].double()
         query = query.double().cpu()
         norms = rows.square().sum(1) * query.square().sum()
@@ -343,26 +228,7 @@ Gallery = EmbeddingStore
 class ResumableExtractor:
     """The file of embeddings to come, and the parts of it that are there.
 
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file. Embeddings that it has already are kept.
-    model : str
-        What the embeddings are from, as ``model_id`` gives it.
-
-    Raises
-    ------
-    ValueError
-        When the file or a part is damaged or of another model.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "voices.safetensors"
-    >>> extractor = ResumableExtractor(path, "test")
-    >>> extractor.add("a.wav", SpeakerEmbedding(torch.ones(2), 1.0))
-    >>> extractor.flush()
-    >>> "a.wav" in ResumableExtractor(path, "test").store
-    True
+    Embeddings that the file has are kept; ``model`` is that of ``model_id``.
     """
 
     def __init__(self, path: str | Path, model: str) -> None:
@@ -382,25 +248,9 @@ class ResumableExtractor:
         batch_seconds: float,
         on_progress: Callable[[float], object] | None,
     ) -> dict[str, AudioError]:
-        """Embeds the files that have no embedding yet.
+        """Embeds the files, name -> path, that are missing; name -> error.
 
         What was embedded is written whatever happens.
-
-        Arguments
-        ---------
-        verification : SpeakerVerification
-            The model.
-        files : dict
-            Name of each embedding -> path of its file; different paths.
-        batch_seconds : float
-            As for ``SpeakerVerification.embed_files``.
-        on_progress : callable
-            The same.
-
-        Returns
-        -------
-        dict
-            Name -> ``AudioError``, for files that cannot be used.
         """
         errors: dict[str, AudioError] = {}
         names = {
@@ -438,19 +288,7 @@ class ResumableExtractor:
         self._part = EmbeddingStore(self.store.model)
 
     def finish(self, order: Iterable[str]) -> EmbeddingStore:
-        """Writes the file, and removes the parts.
-
-        Arguments
-        ---------
-        order : iterable of str
-            Names in the order that the file is to have them, before all
-            others; those without an embedding are passed over.
-
-        Returns
-        -------
-        EmbeddingStore
-            What was written; nothing is where it is empty.
-        """
+        """Writes the file, those of ``order`` first; removes the parts."""
         found = [name for name in order if name in self.store]
         first = set(found)
         found += [name for name in self.store.names if name not in first]
@@ -466,7 +304,7 @@ class ResumableExtractor:
         found = EmbeddingStore.load(file)
         if found.model != self.store.model:
             raise ValueError(
-                f"{file}: expected voices of this model and --window-s "
+                f"{file}: expected embeddings of this model and --window-s "
                 f"({self.store.model}), to add to them; got {found.model}"
             )
         # A run that was killed while it cleaned up left what the file has
@@ -475,11 +313,7 @@ class ResumableExtractor:
 
 
 def model_id(folder: str | Path, window_s: float) -> str:
-    """Names a model by what its embeddings depend on.
-
-    That is the yaml of the pretrained folder, all weights, and the most
-    seconds that go through the model at once.
-    """
+    """Digest of what embeddings depend on: yaml, weights, longest window."""
     folder, digest = Path(folder), hashlib.sha256()
     plain = ("calibration", "label_encoder")
     weights = sorted(p for p in folder.glob("*.ckpt") if p.stem not in plain)
@@ -497,7 +331,7 @@ def _directions(vectors):
     wrong = ~((norms > 0) & norms.isfinite())
     if wrong.any():
         raise ValueError(
-            "gallery: expected embeddings with a direction; got one of norm "
+            "embeddings: expected those with a direction; got one of norm "
             f"{norms[wrong][0]:g}"
         )
     return vectors.float().cpu() / norms.float().cpu()
@@ -515,7 +349,7 @@ def _read_note(path):
         known = False
     if not known:
         raise ValueError(
-            f"{path}: expected a file of voices, as unispeech-sb embed and "
-            "Gallery.save write it"
+            f"{path}: expected a file of speaker embeddings, as unispeech-sb "
+            "embed and EmbeddingStore.save write it"
         )
     return names, model

@@ -11,35 +11,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LINE_CHARS = 42
+_LINE_CHARS = 42
 """Characters of a subtitle's line, as broadcasters count."""
-CUE_LINES = 2
-CUE_S = 7.0
+_CUE_LINES = 2
+_CUE_S = 7.0
 """Seconds that a subtitle stays at most."""
-GAP_S = 1.0
+_GAP_S = 1.0
 """A pause of this many seconds begins a new subtitle."""
 
 
-class Format(NamedTuple):
-    """How a result is written.
+class _Format(NamedTuple):
+    """How a result is written: ``write`` turns it and its path into text.
 
-    Arguments
-    ---------
-    suffix : str
-        Of its files.
-    write : callable
-        The result and the path of the recording to the file's content.
-    about : str
-        What it has, for the help of a command.
-    one_recording : bool
-        A stream holds one recording, as with subtitles: several need a file
-        each.
-    by_stem : bool
-        Recordings are named by the stems of their files, which have to
-        differ.
-    is_bare : bool
-        Lines do not name the recording: in a stream of several the path goes
-        in front of each.
+    ``one_recording``: several need a file each, as subtitles. ``by_stem``:
+    stems of files name recordings, so they have to differ. ``is_bare``: lines
+    name none, so among several the path goes in front of each.
     """
 
     suffix: str
@@ -62,8 +48,8 @@ def recording_name(path: str | Path) -> str:
     return re.sub(r"\s", "_", Path(path).stem)
 
 
-def describe(formats: Mapping[str, Format]) -> str:
-    """What a command's help says of the formats of a table."""
+def describe(formats: Mapping[str, _Format]) -> str:
+    """The part of a command's help about the formats of a table."""
     return "; ".join(f"{name}: {form.about}" for name, form in formats.items())
 
 
@@ -122,38 +108,38 @@ def _to_ctm(transcript, path):
 
 
 TRANSCRIPT_FORMATS = {
-    "text": Format("txt", _to_text, "a line for each recording", is_bare=True),
-    "json": Format(
+    "text": _Format("txt", _to_text, "a line for each recording", is_bare=True),
+    "json": _Format(
         "json",
         _to_json,
         "a line for each recording, with time and confidence of each word",
     ),
-    "srt": Format("srt", _to_srt, "SubRip subtitles", one_recording=True),
-    "vtt": Format("vtt", _to_vtt, "WebVTT subtitles", one_recording=True),
-    "ctm": Format("ctm", _to_ctm, "NIST's time-marked words", by_stem=True),
+    "srt": _Format("srt", _to_srt, "SubRip subtitles", one_recording=True),
+    "vtt": _Format("vtt", _to_vtt, "WebVTT subtitles", one_recording=True),
+    "ctm": _Format("ctm", _to_ctm, "NIST's time-marked words", by_stem=True),
 }
 """Name -> how a ``Transcript`` is written."""
 
 DIARIZATION_FORMATS = {
-    "text": Format(
+    "text": _Format(
         "txt",
         lambda found, path: found.to_text(),
         "start, end and speaker of each segment",
         is_bare=True,
     ),
-    "rttm": Format(
+    "rttm": _Format(
         "rttm",
         lambda found, path: found.to_rttm(),
         "NIST's segments",
         by_stem=True,
     ),
-    "json": Format(
+    "json": _Format(
         "json",
         lambda found, path: found.to_json(),
         "a line for each recording",
         by_stem=True,
     ),
-    "audacity": Format(
+    "audacity": _Format(
         "txt",
         lambda found, path: found.to_audacity(),
         "a label track, of one recording",
@@ -178,9 +164,9 @@ def _cues(transcript):
 def _fits(cue, word):
     """Whether a subtitle still has room and time for a word."""
     return (
-        word.start_s - cue[-1].end_s < GAP_S
-        and word.end_s - cue[0].start_s <= CUE_S
-        and len(_lines([*cue, word])) <= CUE_LINES
+        word.start_s - cue[-1].end_s < _GAP_S
+        and word.end_s - cue[0].start_s <= _CUE_S
+        and len(_lines([*cue, word])) <= _CUE_LINES
     )
 
 
@@ -188,7 +174,7 @@ def _lines(words):
     """Breaks words into lines; a longer word has one to itself."""
     lines = [words[0].text]
     for word in words[1:]:
-        if len(lines[-1]) + 1 + len(word.text) > LINE_CHARS:
+        if len(lines[-1]) + 1 + len(word.text) > _LINE_CHARS:
             lines.append(word.text)
         else:
             lines[-1] += " " + word.text

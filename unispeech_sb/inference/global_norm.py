@@ -22,12 +22,8 @@ from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
 class GlobalStatistics:
     """Running mean and covariance of a waveform's patches, in float64.
 
-    Arguments
-    ---------
-    kernel : int
-        Samples of a patch.
-    stride : int
-        Samples from one patch to the next, at most ``kernel``.
+    A patch has ``kernel`` samples and begins ``stride``, at most ``kernel``,
+    after the one before.
     """
 
     def __init__(self, kernel: int, stride: int) -> None:
@@ -75,7 +71,7 @@ class GlobalStatistics:
         return self._products / self._num_patches - torch.outer(mean, mean)
 
 
-class FixedNorm(nn.Module):
+class _FixedNorm(nn.Module):
     """Stands for a ``TimeNorm`` whose mean and variance, [C], are known."""
 
     scale: torch.Tensor
@@ -97,19 +93,11 @@ class FixedNorm(nn.Module):
         return torch.addcmul(self.shift, feats, self.scale)
 
 
-class RowFrontEnd(nn.Module):
-    """Stands for a feature extractor whose first norm differs by row.
-
-    Arguments
-    ---------
-    extractor : FeatureExtractor
-        What every row goes through, one by one.
-    norms : list of FixedNorm
-        The norm of the first convolution, for each row of the batch.
-    """
+class _RowFrontEnd(nn.Module):
+    """Stands for a feature extractor whose first norm differs by row."""
 
     def __init__(
-        self, extractor: FeatureExtractor, norms: Sequence[FixedNorm]
+        self, extractor: FeatureExtractor, norms: Sequence[_FixedNorm]
     ) -> None:
         super().__init__()
         self.extractor, self.norms = extractor, norms
@@ -136,22 +124,11 @@ class RowFrontEnd(nn.Module):
 def global_norm(
     backbone: Backbone, statistics: Sequence[GlobalStatistics]
 ) -> Iterator[Callable[[list[torch.Tensor]], list[torch.Tensor]]]:
-    """Lets a backbone normalise windows as it would the whole recordings.
+    """Makes a backbone normalise windows as it would whole recordings.
 
-    The backbone is as before when the block ends; others must not use it
-    meanwhile.
-
-    Arguments
-    ---------
-    backbone : Backbone
-        What the windows go through.
-    statistics : list of GlobalStatistics
-        Of the recording that each row of the batch is a window of.
-
-    Yields
-    ------
-    callable
-        Prepares waveforms for the backbone: a list of [N] each to another.
+    ``statistics`` has the recording's of each row of the batch. Yields a
+    function that prepares waveforms, [N] each. The backbone is as before when
+    the block ends; others must not use it meanwhile.
     """
     extractor, normalizes = backbone.feature_extractor, backbone.normalize_wav
     first = extractor.conv_layers[0]
@@ -162,7 +139,7 @@ def global_norm(
         shifts = [(s.mean, (s.variance + eps) ** -0.5) for s in statistics]
     if isinstance(norm, TimeNorm):
         norms = [_fixed(first, *row) for row in zip(statistics, shifts)]
-        backbone.feature_extractor = RowFrontEnd(extractor, norms)
+        backbone.feature_extractor = _RowFrontEnd(extractor, norms)
     backbone.normalize_wav = False
     try:
         yield lambda wavs: [
@@ -178,10 +155,8 @@ def global_norm(
 
 
 def _fixed(layer, statistics, mean_and_scale):
-    """The norm of the first convolution by a whole recording's statistics.
-
-    The convolution will see ``(wav - mean) * scale``.
-    """
+    """The norm after the first convolution, by the statistics of the whole
+    recording; the convolution's input will be ``(wav - mean) * scale``."""
     mean, scale = mean_and_scale
     weight = layer.conv.weight.detach()[:, 0].double()  # [C, kernel]
     patch_mean = scale * (statistics.patch_mean - mean).to(weight.device)
@@ -190,4 +165,4 @@ def _fixed(layer, statistics, mean_and_scale):
     if layer.conv.bias is not None:
         means = means + layer.conv.bias.detach().double()
     variances = ((weight @ covariance) * weight).sum(1).clamp(min=0)
-    return FixedNorm(layer.layer_norm, means, variances)
+    return _FixedNorm(layer.layer_norm, means, variances)

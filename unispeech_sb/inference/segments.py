@@ -50,15 +50,9 @@ class Turn(NamedTuple):
 
 
 class Binarizer:
-    """Finds turns in activities that come piece by piece.
+    """Finds the segments of ``binarize`` in activities that come in pieces.
 
-    They are those that ``binarize`` finds in the whole. It keeps the frames of
-    turns that are not over.
-
-    Arguments
-    ---------
-    config : BinarizeConfig
-        What counts as a turn.
+    It keeps the frames of segments that are not over.
     """
 
     def __init__(self, config: BinarizeConfig) -> None:
@@ -69,18 +63,10 @@ class Binarizer:
     def push(
         self, activities: np.ndarray
     ) -> list[tuple[float, float, int, float]]:
-        """Takes the next frames.
+        """Takes the next activities, [T, K], where K may grow.
 
-        Arguments
-        ---------
-        activities : numpy.ndarray
-            Probabilities, [T, K]; K may grow.
-
-        Returns
-        -------
-        list of tuple
-            (start, end, number of the speaker, confidence) of turns that no
-            later frame changes, in seconds; sorted.
+        Gives the segments that no later frame changes, sorted: start and end in
+        seconds, number of the speaker, confidence.
         """
         if self._buffer is None:
             self._buffer = activities
@@ -93,13 +79,13 @@ class Binarizer:
         return self._take(max(final, self._final))
 
     def finish(self) -> list[tuple[float, float, int, float]]:
-        """Ends the recording; gives the turns that are left."""
+        """Ends the recording; gives the segments that are left."""
         if self._buffer is None:
             return []
         return self._take(self._begin + len(self._buffer))
 
     def _take(self, final):
-        """Turns that end after what was final before, and no later."""
+        """Segments that end after what was final before, and no later."""
         config, found, kept_from = self.config, [], final
         for start, end, speaker in binarize(
             self._buffer,
@@ -124,7 +110,7 @@ class Binarizer:
         return turns
 
     def _turn(self, start, end, speaker):
-        """Seconds of a turn among the buffered frames, and its confidence."""
+        """Seconds of a segment of the buffered frames, and its confidence."""
         confidence = self._buffer[start:end, speaker].mean()
         frame_s = self.config.frame_s
         return (
@@ -174,7 +160,7 @@ class Diarization:
 
     @property
     def speakers(self) -> list[str]:
-        """Names of those who speak, in the order in which they begin."""
+        """Names of the speakers, in the order in which they begin."""
         return list(dict.fromkeys(turn.speaker for turn in self.segments))
 
     @property
@@ -275,7 +261,7 @@ class Diarization:
         path : str or path-like
             The PNG to write or to replace.
         reference : iterable of tuple, optional
-            (start, end, speaker) of who really spoke when.
+            (start, end, speaker) of the true segments.
         """
         write_timeline(
             path, self.segments, self.duration_s, reference, self.name

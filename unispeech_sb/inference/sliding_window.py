@@ -27,17 +27,10 @@ from unispeech_sb.dataio.audio import AudioError
 
 
 class Window(NamedTuple):
-    """Samples of a recording, and the frames that a window gives of it.
+    """Samples ``start`` to ``stop``, whose frames ``first`` to ``last`` count.
 
-    Arguments
-    ---------
-    start, stop : int
-        First sample, and the one after the last.
-    offset : int
-        Number in the recording of the window's frame 0.
-    first, last : int
-        First frame of the recording that is taken from this window, and the
-        one after the last.
+    Frame 0 of the window is frame ``offset`` of the recording; ends are
+    exclusive.
     """
 
     start: int
@@ -57,33 +50,11 @@ def cut_windows(
     windows: Iterable[Window],
     find_last: Callable[[Window, int], Window | None] | None = None,
 ) -> Iterator[tuple[Window, torch.Tensor]]:
-    """Cuts windows from a recording that comes in blocks.
+    """Yields windows, ordered by start, with their samples, [N].
 
-    No more is read than the next window needs, and nothing is kept from before
-    the start of the last one.
-
-    Arguments
-    ---------
-    blocks : iterable of torch.Tensor
-        The recording in blocks of any length, [N].
-    windows : iterable of Window
-        By their starts.
-    find_last : callable, optional
-        Where the length is not known in advance: (window, number of samples)
-        to the window that takes the place of the first one without a sample
-        behind it; None for no further window.
-
-    Yields
-    ------
-    window : Window
-        The next one.
-    wav : torch.Tensor
-        Its samples, [N].
-
-    Raises
-    ------
-    ValueError
-        When the recording ends before a window does.
+    Where the length is not known, ``find_last`` (window, number of samples)
+    gives what replaces the first window without a sample behind it, or None. No
+    more is read or kept than the next window needs.
     """
     blocks, behind = iter(blocks), 0 if find_last is None else 1
     buffer, begin, total = torch.zeros(0), 0, 0
@@ -119,34 +90,11 @@ def plan_windows(
     stride: int = 320,
     field: int = 400,
 ) -> list[Window]:
-    """Places windows of one length evenly over a waveform.
+    """Places windows of up to ``num_frames`` evenly over a waveform.
 
-    There are as few as can be, and they are as short as that number allows.
-    Each frame is kept from the window in which it is farthest from an edge;
-    the ends of the waveform do not count as edges.
-
-    Arguments
-    ---------
-    num_samples : int
-        Samples of the waveform.
-    num_frames : int
-        Most frames of a window.
-    context : int
-        Least number of frames between a kept frame and an edge.
-    stride : int
-        Samples from one frame to the next.
-    field : int
-        Samples that one frame sees.
-
-    Returns
-    -------
-    list of Window
-        In order; a single one where the waveform is no longer than a window.
-
-    Raises
-    ------
-    ValueError
-        When a waveform has no frame, or a window is all context.
+    They are as few, and then as short, as can be. Each frame is kept from the
+    window in which it is farthest, ``context`` at least, from an edge other
+    than the ends of the waveform. A frame depends on ``field`` samples.
     """
     if num_samples < field:
         raise ValueError(
@@ -178,24 +126,9 @@ def plan_windows(
 class SlidingWindow(NamedTuple):
     """Windows of one size that move on by one step; all in frames.
 
-    A window gives the frames from where those of the one before it end up to
-    ``context`` frames before its own end, the last one all that are left.
-    Where windows are does not depend on what follows them.
-
-    Arguments
-    ---------
-    size : int
-        Longest window.
-    step : int
-        From the end of a window to that of the next.
-    context : int
-        Frames behind those that a window gives; less than the step and, where
-        windows do not overlap, 0.
-    first : int
-        End of the first window: its size, or less for an early answer, and
-        then windows grow up to their size.
-    moves_back : bool
-        The last window is moved back to full size; else it is shorter.
+    A window gives the frames up to ``context`` before its end, the last one,
+    which ``moves_back`` to full size or is shorter, all. ``first`` is the end
+    of the first; where it is less than the size, windows grow up to their size.
     """
 
     size: int
@@ -230,32 +163,11 @@ class SlidingWindow(NamedTuple):
         least: int = 1,
         name: str | Path = "waveform",
     ) -> Iterator[tuple[Window, torch.Tensor]]:
-        """Cuts a recording that comes in blocks.
+        """Yields windows of a recording in blocks, [N] each, and their samples.
 
-        Arguments
-        ---------
-        blocks : iterable of torch.Tensor
-            The recording in blocks of any length, [N].
-        hop : int
-            Samples of a frame.
-        least : int
-            Fewest samples of a recording.
-        name : str or path-like
-            What an error calls the recording.
-
-        Yields
-        ------
-        window : Window
-            The next one, when there are samples behind it or none will come.
-            The frames that all give are the whole, each once; samples that
-            do not fill a frame are left out at its end.
-        wav : torch.Tensor
-            Its samples, [N].
-
-        Raises
-        ------
-        AudioError
-            When the recording is too short.
+        The windows give each frame of ``hop`` samples once; samples that fill
+        no frame are left out at the end. Fewer than ``least`` samples are an
+        ``AudioError``.
         """
         find_last = partial(self._last, hop=hop, least=least, name=name)
         return cut_windows(blocks, self._planned(hop), find_last)

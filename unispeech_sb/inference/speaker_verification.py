@@ -29,20 +29,9 @@ from unispeech_sb.metrics.verification import Scores
 
 
 class SpeakerEmbedding(NamedTuple):
-    """The embedding of a speaker, from one recording or several.
+    """Embedding of a speaker, float32, [D], and the seconds that it is from.
 
-    Arguments
-    ---------
-    vector : torch.Tensor
-        The embedding, float32, [D]. Only its direction is compared; its norm
-        is a measure of quality.
-    duration_s : float
-        Seconds that it was computed from.
-
-    Example
-    -------
-    >>> SpeakerEmbedding(torch.tensor([3.0, 4.0]), 2.5).magnitude
-    5.0
+    Only its direction is compared; its norm is a measure of quality.
     """
 
     vector: torch.Tensor
@@ -279,7 +268,7 @@ class SpeakerVerification(SpeakerRecognition):
         left : str, path-like, torch.Tensor or SpeakerEmbedding
             As ``embed`` takes it, or what it or ``enroll`` gave.
         right : str, path-like, torch.Tensor or SpeakerEmbedding
-            The same.
+            The other speaker, in any of these forms.
 
         Returns
         -------
@@ -449,11 +438,7 @@ def _is_silent(wav):
 
 
 class EmbeddingAverager:
-    """Gathers embeddings, in batches, for their mean.
-
-    The mean has the direction of the mean of their directions, and the mean
-    of their norms.
-    """
+    """Averages embeddings: the mean of their directions and of their norms."""
 
     def __init__(self) -> None:
         self.directions = torch.zeros((), dtype=torch.float64)
@@ -462,10 +447,7 @@ class EmbeddingAverager:
     def add(
         self, vectors: torch.Tensor, weights: torch.Tensor, seconds: float
     ) -> None:
-        """Counts embeddings, [B, D], with weights above 0, [B].
-
-        The seconds are what all of them together were computed from.
-        """
+        """Adds embeddings, [B, D], with weights, [B], and seconds."""
         vectors, weights = vectors.double(), weights.double()
         norms = vectors.norm(dim=1)
         # One without a direction becomes NaN, and so does the mean
@@ -507,26 +489,9 @@ def pair_quality(
     durations: Sequence[Scores],
     magnitudes: Sequence[Scores],
 ) -> dict[str, np.ndarray] | None:
-    """Quality measures of pairs, those that a calibration was fitted with.
+    """The quality measures, [N] each, that a calibration takes; None for none.
 
-    Arguments
-    ---------
-    calibration : unispeech_sb.metrics.calibration.Calibration
-        Names them.
-    durations : sequence
-        Seconds of the left and of the right side, each [N].
-    magnitudes : sequence
-        Norms of the embeddings of the left and of the right side, each [N].
-
-    Returns
-    -------
-    dict or None
-        Name -> values, [N]; None where the calibration takes none.
-
-    Raises
-    ------
-    ValueError
-        When it takes one that embeddings do not have.
+    ``durations`` (seconds) and ``magnitudes`` (norms) are pairs of [N].
     """
     if not calibration.quality:
         return None

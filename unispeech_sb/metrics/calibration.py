@@ -31,38 +31,11 @@ _ENOUGH = 1e-6  # where rounding ends the descent
 
 @register_checkpoint_hooks
 class Calibration:
-    """Turns scores into natural log-likelihood ratios, linearly.
+    """Linear map from scores to natural log-likelihood ratios.
 
-    ``llr = scale * score + offset + sum_q weight_q * quality_q``
-
-    As a loadable of SpeechBrain's ``Pretrainer`` it reads the file that
-    ``save`` wrote.
-
-    Arguments
-    ---------
-    scale : float
-        Of the score, above 0.
-    offset : float
-        What is added.
-    quality : dict, optional
-        Name of each quality measure -> its weight, in the order of columns.
-    prior : float
-        Probability of targets that the fit was weighted for, in (0, 1).
-    num_trials : sequence of int
-        Number of target and of non-target trials of the fit.
-
-    Raises
-    ------
-    ValueError
-        When a number is not finite or out of range.
-
-    Example
-    -------
-    >>> calibration = Calibration(scale=10.0, offset=-4.0)
-    >>> calibration.llr([0.4, 0.5]).tolist()
-    [0.0, 1.0]
-    >>> calibration.threshold(p_target=0.5)
-    0.4
+    ``llr = scale * score + offset + sum_q weight_q * quality_q``. As a loadable
+    of SpeechBrain's ``Pretrainer`` it reads the file of ``save``. ``prior`` and
+    ``num_trials`` (of targets, of non-targets) are those of the fit.
     """
 
     def __init__(
@@ -103,49 +76,12 @@ class Calibration:
         prior: float = 0.01,
         smoothing: bool = False,
     ) -> "Calibration":
-        """Fits to trials whose truth is known, by logistic regression.
+        """Fits to trials whose truth, [N], is known, by logistic regression.
 
         Minimises ``prior * mean(log(1 + 1 / odds))`` of targets plus ``(1 -
-        prior) * mean(log(1 + odds))`` of non-targets, where ``log odds = llr
-        + logit(prior)``. Both kinds count by the prior, however many there
-        are of each.
-
-        Arguments
-        ---------
-        scores : numpy.ndarray or torch.Tensor
-            Scores of trials, [N].
-        targets : numpy.ndarray or torch.Tensor
-            Which of them are target trials: booleans, or 1 and 0, [N].
-        quality : dict, optional
-            Name -> quality measure of each trial, [N]; see
-            ``quality_measures``.
-        prior : float
-            Probability of targets where the fit has to be best, in (0, 1).
-        smoothing : bool
-            Count one further trial of each kind among those of the other, as
-            Laplace's rule of succession does. The result is finite even where
-            no trial was decided wrongly, and changes little where there are
-            thousands of trials.
-
-        Returns
-        -------
-        Calibration
-            The best one.
-
-        Raises
-        ------
-        ValueError
-            When the shapes differ, one kind of trial is missing, a column is
-            the same everywhere or follows from others, scores are higher for
-            non-targets, or when, without smoothing, the trials part without
-            error, so that the best scale is infinite.
-
-        Example
-        -------
-        >>> scores, targets = [0.1, 0.3, 0.5, 0.2, 0.6, 0.8], [0, 0, 0, 1, 1, 1]
-        >>> calibration = Calibration.fit(scores, targets, prior=0.5)
-        >>> bool(np.diff(calibration.llr([0.3, 0.7]))[0] > 0)
-        True
+        prior) * mean(log(1 + odds))`` of non-targets, with ``log odds = llr +
+        logit(prior)``. With ``smoothing`` (Laplace's rule) it is finite without
+        a wrong trial, too.
         """
         scores = as_scores(scores, "scores").astype(np.float64)
         targets = _truth(targets, len(scores))
@@ -164,25 +100,7 @@ class Calibration:
     def llr(
         self, scores: Scores, quality: Mapping[str, Scores] | None = None
     ) -> np.ndarray:
-        """Log-likelihood ratios of trials.
-
-        Arguments
-        ---------
-        scores : numpy.ndarray or torch.Tensor
-            Scores of trials, [N].
-        quality : dict, optional
-            Name -> quality measure of each trial, [N]; those of the fit.
-
-        Returns
-        -------
-        numpy.ndarray
-            Natural logarithms; 0 where both kinds are as likely, [N].
-
-        Raises
-        ------
-        ValueError
-            When the quality measures are not those of the fit.
-        """
+        """Natural log-likelihood ratios, [N], by the fit's quality measures."""
         scores = as_scores(scores, "scores").astype(np.float64)
         return self.scale * scores + self._shift(quality, len(scores))
 
@@ -193,29 +111,10 @@ class Calibration:
         c_fa: float = 1.0,
         quality: Mapping[str, Scores] | None = None,
     ) -> float | np.ndarray:
-        """The score from which on accepting costs least, if llrs are right.
+        """The score, one per trial with quality, from which accepting is best.
 
-        Arguments
-        ---------
-        p_target : float
-            How probable a target is before the score is seen, in (0, 1).
-        c_miss : float
-            Cost of a miss, above 0.
-        c_fa : float
-            Cost of a false alarm, above 0.
-        quality : dict, optional
-            Name -> quality measure of each trial, [N]; those of the fit.
-
-        Returns
-        -------
-        float or numpy.ndarray
-            A threshold on the score itself; with quality measures one per
-            trial, [N].
-
-        Raises
-        ------
-        ValueError
-            When a value is out of range, or as ``llr``.
+        It costs least if the llrs are right: ``llr >= log(c_fa / c_miss) -
+        logit(p_target)``.
         """
         if not (0 < p_target < 1 and 0 < c_miss < math.inf):
             raise ValueError(
@@ -229,59 +128,19 @@ class Calibration:
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file, whole or not at all.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            The file to write or to replace.
-
-        Example
-        -------
-        >>> path = getfixture("tmp_path") / "calibration.ckpt"
-        >>> Calibration(scale=2.0).save(path)
-        >>> Calibration.read(path).scale
-        2.0
-        """
+        """Writes a JSON file, whole or not at all."""
         content = {"format": _FORMAT, **vars(self)}
         with atomic(path) as file:
             file.write(json.dumps(content, indent=2) + "\n")
 
     @mark_as_transfer
     def load(self, path: str | Path) -> None:
-        """Takes over the values of a file.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            A file that ``save`` wrote.
-
-        Raises
-        ------
-        ValueError
-            When the file is missing, damaged, or holds more or less.
-        """
+        """Takes over the values of a file of ``save``."""
         self.__dict__.update(vars(self.read(path)))
 
     @classmethod
     def read(cls, path: str | Path) -> "Calibration":
-        """Reads the calibration that ``save`` wrote.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            A file that ``save`` wrote.
-
-        Returns
-        -------
-        Calibration
-            With the very numbers that were saved.
-
-        Raises
-        ------
-        ValueError
-            When the file is missing, damaged, or holds more or less.
-        """
+        """Reads a file of ``save``; a ``ValueError`` for others."""
         try:
             return cls(**_read_fields(Path(path), set(vars(cls()))))
         except (OSError, ValueError, RecursionError) as error:
@@ -458,33 +317,11 @@ def quality_measures(
     durations: tuple[Scores, Scores] | None = None,
     magnitudes: tuple[Scores, Scores] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Quality measures of trials: what, beside the score, shows how reliable
-    it is (Thienpondt et al. 2020); the order of a pair does not matter.
+    """Measures of a trial's reliability, [N] each (Thienpondt et al. 2020).
 
-    Arguments
-    ---------
-    durations : tuple, optional
-        Seconds of speech of the left and of the right side, each [N].
-    magnitudes : tuple, optional
-        Norm of the embedding of the left and of the right side, before it is
-        normalised, each [N].
-
-    Returns
-    -------
-    dict
-        The lesser and the greater logarithm of both durations, and the lesser
-        and the greater magnitude: name -> array [N].
-
-    Raises
-    ------
-    ValueError
-        When a value is not above 0.
-
-    Example
-    -------
-    >>> measures = quality_measures(magnitudes=([1.0, 4.0], [3.0, 2.0]))
-    >>> {name: values.tolist() for name, values in measures.items()}
-    {'magnitude_min': [1.0, 2.0], 'magnitude_max': [3.0, 4.0]}
+    From (left, right) seconds and norms of embeddings before normalisation: the
+    lesser and the greater log of the durations, and of the magnitudes
+    themselves.
     """
     measures = {}
     for name, sides in (
@@ -506,27 +343,10 @@ def quality_measures(
 
 
 def cllr(positive: Scores, negative: Scores) -> float:
-    """Cost of log-likelihood ratios over all priors, in bits.
+    """Cost of natural log-likelihood ratios over all priors, in bits.
 
     ``(mean(log2(1 + exp(-llr))) of targets + mean(log2(1 + exp(llr))) of
-    non-targets) / 2``.
-
-    Arguments
-    ---------
-    positive : numpy.ndarray or torch.Tensor
-        Natural log-likelihood ratios of target trials, [P].
-    negative : numpy.ndarray or torch.Tensor
-        Those of non-target trials, [N].
-
-    Returns
-    -------
-    float
-        0 is perfect; 1 is the cost of an llr of 0 for every trial.
-
-    Example
-    -------
-    >>> cllr([0.0, 0.0], [0.0])
-    1.0
+    non-targets) / 2``; 1 is the cost of an llr of 0 for every trial.
     """
     positive = as_scores(positive, "llrs of targets").astype(np.float64)
     negative = as_scores(negative, "llrs of non-targets").astype(np.float64)
@@ -534,27 +354,10 @@ def cllr(positive: Scores, negative: Scores) -> float:
 
 
 def min_cllr(positive: Scores, negative: Scores) -> float:
-    """The least Cllr that any ascending map of the scores reaches.
+    """The least Cllr that any ascending map of the scores reaches, in bits.
 
-    It is the isotonic regression (pool adjacent violators) of the truth; the
-    difference from ``cllr`` is what the calibration loses.
-
-    Arguments
-    ---------
-    positive : numpy.ndarray or torch.Tensor
-        Scores of target trials, [P].
-    negative : numpy.ndarray or torch.Tensor
-        Scores of non-target trials, [N].
-
-    Returns
-    -------
-    float
-        In [0, 1], bits.
-
-    Example
-    -------
-    >>> min_cllr([3.0, 4.0], [1.0, 2.0])
-    0.0
+    That map is the isotonic regression (pool adjacent violators) of the truth;
+    the difference from ``cllr`` is what the calibration loses.
     """
     positive = as_scores(positive, "scores of targets")
     negative = as_scores(negative, "scores of non-targets")

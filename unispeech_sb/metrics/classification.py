@@ -15,25 +15,7 @@ _CELL_INCHES = 0.42
 
 
 class ConfusionMatrix:
-    """Confusion matrix: rows are the true class, columns the predicted one.
-
-    Arguments
-    ---------
-    labels : list of str
-        Name of each class, in the order of its index.
-
-    Raises
-    ------
-    ValueError
-        When there is no label, or one occurs twice.
-
-    Example
-    -------
-    >>> matrix = ConfusionMatrix(["no", "yes"])
-    >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
-    >>> matrix.counts.tolist()
-    [[1, 1], [0, 1]]
-    """
+    """Confusion matrix: rows are the true class, columns the predicted one."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = [str(label) for label in labels]
@@ -44,21 +26,7 @@ class ConfusionMatrix:
         )
 
     def append(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
-        """Counts a batch.
-
-        Arguments
-        ---------
-        predictions : torch.Tensor
-            Index of the predicted class, [B].
-        targets : torch.Tensor
-            Index of the true class, [B].
-
-        Raises
-        ------
-        ValueError
-            When the shapes differ or are not [B], when the tensors do not
-            hold integers, or when an index belongs to no class.
-        """
+        """Counts a batch of class indices, [B] each."""
         num_classes = len(self.labels)
         if predictions.dim() != 1 or predictions.shape != targets.shape:
             raise ValueError(
@@ -84,35 +52,14 @@ class ConfusionMatrix:
 
     @property
     def accuracy(self) -> float:
-        """Share of right predictions, NaN before the first one.
-
-        Returns
-        -------
-        float
-            In [0, 1].
-        """
+        """Share of right predictions, in [0, 1]; NaN before the first one."""
         return (self.counts.diagonal().sum() / self.counts.sum()).item()
 
     def table(self) -> str:
-        """Lists support, precision, recall and F1 of each class.
+        """Support, precision, recall and F1, a line per class and the average.
 
         As in scikit-learn, a ratio without a denominator is 0, and the macro
         average leaves out classes that neither occur nor were predicted.
-
-        Returns
-        -------
-        str
-            One aligned line per class, the macro average last.
-
-        Example
-        -------
-        >>> matrix = ConfusionMatrix(["no", "yes"])
-        >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
-        >>> print(matrix.table())
-        class          clips  precision  recall     F1  most confused with
-        no                 2      1.000   0.500  0.667  yes (1)
-        yes                1      0.500   1.000  0.667
-        macro average      3      0.750   0.750  0.667
         """
         hits = self.counts.diagonal()
         support, predicted = self.counts.sum(1), self.counts.sum(0)
@@ -140,22 +87,7 @@ class ConfusionMatrix:
         return "\n".join(line.rstrip() for line in lines)
 
     def terminal(self) -> str:
-        """Draws the counts with characters; 15 classes fit 80 columns.
-
-        Returns
-        -------
-        str
-            One line per true class; a column is headed by its class's number.
-
-        Example
-        -------
-        >>> matrix = ConfusionMatrix(["no", "yes"])
-        >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
-        >>> print(matrix.terminal())
-                0  1
-         0 no   1  1
-         1 yes  .  1
-        """
+        """Draws the counts with characters; 15 classes fit 80 columns."""
         width = max(map(len, self.labels))
         cell = max(len(str(self.counts.max().item())), 2)
         numbers = "".join(f" {i:{cell}d}" for i in range(len(self.labels)))
@@ -167,26 +99,7 @@ class ConfusionMatrix:
         return "\n".join(lines)
 
     def write(self, folder: str | Path, stem: str = "confusion") -> None:
-        """Writes the counts, the table and the picture.
-
-        Arguments
-        ---------
-        folder : str or pathlib.Path
-            Where ``<stem>.csv``, ``<stem>.txt`` and ``<stem>.png`` go.
-        stem : str
-            Their common name.
-
-        Example
-        -------
-        >>> matrix = ConfusionMatrix(["no", "yes"])
-        >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
-        >>> matrix.write(getfixture("tmpdir"))
-        >>> print(getfixture("tmpdir").join("confusion.csv").read())
-        truth,no,yes
-        no,1,1
-        yes,0,1
-        <BLANKLINE>
-        """
+        """Writes the counts (csv), the table (txt) and the picture (png)."""
         place = str(Path(folder) / stem)
         with atomic(f"{place}.csv") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -36,31 +36,11 @@ def write_det(
     systems: Mapping[str, tuple[Scores, Scores]],
     p_target: float = 0.01,
 ) -> None:
-    """Draws the DET curves of systems, with EER and minDCF marked on each.
+    """Draws DET curves of systems as a PNG, with EER and minDCF on each.
 
-    Both axes are in normal deviates, so scores of two normal distributions
-    make a straight line.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The PNG to write or to replace.
-    systems : dict
-        Name -> scores of target trials [P] and of non-target trials [N].
-    p_target : float
-        Probability of targets of the detection cost, in (0, 1).
-
-    Raises
-    ------
-    ValueError
-        When there is no system, or as ``error_curve``.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "det.png"
-    >>> write_det(path, {"tiny": ([0.4, 0.8, 0.9], [0.1, 0.2, 0.5])})
-    >>> path.read_bytes()[1:4]
-    b'PNG'
+    ``systems``: name -> scores of targets [P] and of non-targets [N]. Both axes
+    are in normal deviates, so scores of two normal distributions make a
+    straight line.
     """
     if not systems:
         raise ValueError(f"{path}: expected scores of a system, got none")
@@ -93,26 +73,7 @@ def write_histogram(
     negative: Scores,
     thresholds: Mapping[str, float] | None = None,
 ) -> None:
-    """Draws how the scores of both kinds of trials are spread.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The PNG to write or to replace.
-    positive : numpy.ndarray or torch.Tensor
-        Scores of target trials, [P].
-    negative : numpy.ndarray or torch.Tensor
-        Scores of non-target trials, [N].
-    thresholds : dict, optional
-        Name -> score at which a line is drawn.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "scores.png"
-    >>> write_histogram(path, [0.4, 0.8], [0.1, 0.2], {"EER": 0.3})
-    >>> path.read_bytes()[1:4]
-    b'PNG'
-    """
+    """Draws a PNG of how the scores of both kinds of trials are spread."""
     positive = as_scores(positive, "scores of targets")
     negative = as_scores(negative, "scores of non-targets")
     figure = Figure((7, 4), _DOTS_PER_INCH, layout="constrained")

@@ -3,7 +3,11 @@
 error rate (second DIHARD challenge, Ryant et al. 2019), and the speaker count.
 
 Annotations are sequences of (start, end, speaker), times in seconds. Where a
-speaker overlaps itself, it counts once.
+speaker overlaps itself, it counts once. A UEM is a sequence of (start, end) to
+score. At an instant with R speakers in the reference and H in the hypothesis,
+max(R - H, 0) are missed, max(H - R, 0) false alarms, and the others confused
+whose speakers are not mapped to each other. Speakers are mapped one to one such
+that they have the most time in common, or the least Jaccard errors.
 """
 
 import math
@@ -20,23 +24,9 @@ _Errors = TypeVar("_Errors", "ErrorTimes", "JaccardErrors")
 
 
 class ErrorTimes(NamedTuple):
-    """What a diarization error rate is made of.
+    """Seconds of each kind of diarization error, and of reference speech.
 
-    Arguments
-    ---------
-    miss_s : float
-        Seconds of reference speakers without a speaker of the hypothesis.
-    false_alarm_s : float
-        Seconds of speakers of the hypothesis beyond those of the reference.
-    confusion_s : float
-        Seconds of reference speakers with the wrong speaker instead.
-    total_s : float
-        Scored seconds of reference speakers, each speaker counted.
-
-    Example
-    -------
-    >>> ErrorTimes(1.0, 2.0, 1.0, 16.0).rate
-    0.25
+    ``total_s`` is scored; where several reference speakers speak, each counts.
     """
 
     miss_s: float
@@ -46,32 +36,13 @@ class ErrorTimes(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Diarization error rate; may exceed 1.
-
-        Without reference speech it is 0 if there is no error, and otherwise
-        infinite.
-        """
+        """Error rate, which may exceed 1; without speech 0 or infinite."""
         error_s = self.miss_s + self.false_alarm_s + self.confusion_s
         return _share(error_s, self.total_s, math.inf if error_s else 0.0)
 
 
 class JaccardErrors(NamedTuple):
-    """What a Jaccard error rate is made of.
-
-    Arguments
-    ---------
-    error_sum : float
-        Sum of the reference speakers' errors, each in [0, 1].
-    num_reference : int
-        Number of reference speakers.
-    num_hypothesis : int
-        Number of speakers of the hypothesis.
-
-    Example
-    -------
-    >>> JaccardErrors(0.5, 2, 2).rate
-    0.25
-    """
+    """Sum of the reference speakers' errors, in [0, 1] each; both counts."""
 
     error_sum: float
     num_reference: int
@@ -79,11 +50,7 @@ class JaccardErrors(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Jaccard error rate, in [0, 1].
-
-        Without reference speakers it is 0 if the hypothesis has none either,
-        and otherwise 1, as in dscore.
-        """
+        """Error rate, in [0, 1]; without reference 0 or 1, as in dscore."""
         alone = float(self.num_hypothesis > 0)
         return _share(self.error_sum, self.num_reference, alone)
 
@@ -98,50 +65,9 @@ def diarization_error(
 ) -> ErrorTimes:
     """Seconds of each kind of diarization error of one recording.
 
-    At each instant with R speakers in the reference and H in the hypothesis,
-    max(R - H, 0) are missed, max(H - R, 0) false alarms, and of the others
-    those are confused whose speakers are not mapped to each other. Speakers are
-    mapped one to one such that they have the most time in common.
-
-    Arguments
-    ---------
-    reference : sequence of tuple
-        True segments (start, end, speaker).
-    hypothesis : sequence of tuple
-        Found segments; their speakers may have any names.
-    uem : sequence of tuple of float, optional
-        Stretches (start, end) to score. All time when omitted, which is the
-        same as from the first to the last boundary of both annotations, as
-        dscore and pyannote.metrics have it; md-eval takes the reference's.
-    collar : float
-        Seconds not scored on each side of each boundary of a reference
-        segment, as in md-eval; ``collar`` of pyannote.metrics is the whole
-        width, twice as much.
-    skip_overlap : bool
-        Leave out where the reference has several speakers. (md-eval fails to
-        where one such stretch begins as another one ends.)
-    nist_mapping : bool
-        Map speakers by their time within the UEM, as md-eval does, also where
-        it is not scored; otherwise by the scored time, as pyannote.metrics
-        does. The same unless there is a collar or overlap is skipped.
-
-    Returns
-    -------
-    ErrorTimes
-        Of several recordings they add up by ``sum_errors``.
-
-    Raises
-    ------
-    ValueError
-        When a segment or stretch does not end behind its start, or the collar
-        is negative or infinite.
-
-    Example
-    -------
-    >>> reference = [(0.0, 10.0, "anna"), (8.0, 14.0, "ben")]
-    >>> hypothesis = [(1.0, 9.0, "x"), (9.0, 16.0, "y")]
-    >>> diarization_error(reference, hypothesis)
-    ErrorTimes(miss_s=3.0, false_alarm_s=2.0, confusion_s=0.0, total_s=16.0)
+    ``collar`` is one side's, as in md-eval; pyannote.metrics counts both.
+    ``nist_mapping`` maps speakers by all time in the UEM, as md-eval does, else
+    by the scored time. Without a UEM all time counts.
     """
     if not 0 <= collar < math.inf:
         raise ValueError(f"expected a collar from 0 on, got {collar}")
@@ -171,39 +97,11 @@ def jaccard_error(
     hypothesis: Segments,
     uem: Sequence[tuple[float, float]] | None = None,
 ) -> JaccardErrors:
-    """Jaccard errors of the reference speakers of one recording, as dscore's.
+    """Jaccard errors of one recording's reference speakers, as dscore's.
 
-    A reference speaker's error is 1 minus the time in common with its speaker
-    of the hypothesis over the time of either, and 1 without such a speaker.
-    Speakers are mapped one to one such that the errors' sum is least. Nothing
-    is left out around boundaries. dscore counts frames of 10 ms and so differs
-    in the third digit.
-
-    Arguments
-    ---------
-    reference : sequence of tuple
-        True segments (start, end, speaker).
-    hypothesis : sequence of tuple
-        Found segments.
-    uem : sequence of tuple of float, optional
-        Stretches (start, end) to score; all time when omitted.
-
-    Returns
-    -------
-    JaccardErrors
-        Of several recordings they add up by ``sum_errors``, so that each
-        reference speaker counts as much.
-
-    Raises
-    ------
-    ValueError
-        When a segment or stretch does not end behind its start.
-
-    Example
-    -------
-    >>> reference = [(0.0, 4.0, "anna"), (4.0, 8.0, "ben")]
-    >>> jaccard_error(reference, [(0.0, 5.0, "x")]).rate
-    0.6
+    An error is 1 minus the time in common with the mapped speaker over the time
+    of either, 1 without one. dscore counts frames of 10 ms: the third digit
+    differs.
     """
     cells = _Cells(reference, hypothesis, uem)
     common = cells.common(cells.scored)
@@ -222,61 +120,13 @@ def speaker_count_error(
     hypothesis: Segments,
     uem: Sequence[tuple[float, float]] | None = None,
 ) -> int:
-    """How many speakers too many, or too few, were found in a recording.
-
-    Arguments
-    ---------
-    reference : sequence of tuple
-        True segments (start, end, speaker).
-    hypothesis : sequence of tuple
-        Found segments.
-    uem : sequence of tuple of float, optional
-        Stretches (start, end) to score; all time when omitted. Speakers who
-        speak elsewhere only do not count.
-
-    Returns
-    -------
-    int
-        Speakers of the hypothesis minus those of the reference.
-
-    Raises
-    ------
-    ValueError
-        When a segment or stretch does not end behind its start.
-
-    Example
-    -------
-    >>> speaker_count_error([(0, 1, "anna"), (1, 2, "ben")], [(0, 2, "x")])
-    -1
-    """
+    """Speakers of the hypothesis minus those of the reference, in the UEM."""
     found = jaccard_error(reference, hypothesis, uem)
     return found.num_hypothesis - found.num_reference
 
 
 def sum_errors(errors: Iterable[_Errors]) -> _Errors:
-    """Adds up the errors of recordings.
-
-    Arguments
-    ---------
-    errors : iterable of ErrorTimes or of JaccardErrors
-        One per recording.
-
-    Returns
-    -------
-    ErrorTimes or JaccardErrors
-        Its ``rate`` is that of all recordings.
-
-    Raises
-    ------
-    ValueError
-        When there is none.
-
-    Example
-    -------
-    >>> times = [ErrorTimes(1.0, 0.0, 0.0, 3.0), ErrorTimes(0.0, 1.0, 0.0, 5.0)]
-    >>> sum_errors(times).rate
-    0.25
-    """
+    """Adds up the errors of recordings: its ``rate`` is that of all of them."""
     errors = list(errors)
     if not errors:
         raise ValueError("expected the errors of a recording, got none")
@@ -286,9 +136,9 @@ def sum_errors(errors: Iterable[_Errors]) -> _Errors:
 class _Cells:
     """Time cut at every boundary, so that nothing changes within a cell.
 
-    ``durations`` [K] are those of the cells; ``evaluated`` [K] is True within
-    the UEM and ``scored`` [K] outside the collars, too; ``reference`` [R, K]
-    and ``hypothesis`` [H, K] are True where a speaker is active.
+    ``evaluated`` [K] is True within the UEM and ``scored`` [K] outside the
+    collars, too; ``reference`` [R, K] and ``hypothesis`` [H, K] where a speaker
+    is active.
     """
 
     def __init__(self, reference, hypothesis, uem, collar=0.0):

@@ -1,5 +1,11 @@
-"""How well units fit phones: purities and normalised mutual information, as
-HuBERT's authors measure their clusters (Hsu et al. 2021).
+"""How well units fit phones, as HuBERT's authors measure it (Hsu et al. 2021).
+
+``phone_purity`` is the share of frames whose phone is the most frequent one of
+their unit, ``cluster_purity`` that of frames whose unit is the most frequent
+one of their phone, ``pnmi`` the share of the phones' entropy that the units
+explain, I(phone; unit) / H(phone), 1 where there is but one phone. More units
+alone raise the first and the third and lower the second. ``perplexity`` is the
+number of equally frequent units that would be as hard to guess.
 """
 
 import numpy as np
@@ -36,34 +42,7 @@ def count_pairs(
 
 
 def unit_quality(counts: ArrayLike) -> dict[str, float]:
-    """Scores units by the phones with which they occur.
-
-    Arguments
-    ---------
-    counts : numpy.ndarray
-        Number of frames of each phone and unit, [P, K].
-
-    Returns
-    -------
-    dict
-        ``phone_purity``, the share of frames whose phone is the most frequent
-        one of their unit; ``cluster_purity``, the share of frames whose unit
-        is the most frequent one of their phone; ``pnmi``, the share of the
-        phones' entropy that the units explain, ``I(phone; unit) / H(phone)``
-        (1 where there is but one phone); ``num_frames``. More units alone
-        raise the first and the third and lower the second.
-
-    Raises
-    ------
-    ValueError
-        When there are no frames.
-
-    Example
-    -------
-    >>> quality = unit_quality([[2, 0, 0], [0, 1, 1]])
-    >>> quality["phone_purity"], quality["cluster_purity"]
-    (1.0, 0.75)
-    """
+    """Purities, PNMI and number of frames, by counts of frames, [P, K]."""
     counts = np.asarray(counts, dtype=np.float64)
     num_frames = counts.sum()
     if not num_frames:
@@ -81,24 +60,7 @@ def unit_quality(counts: ArrayLike) -> dict[str, float]:
 
 
 def unit_use(counts: ArrayLike) -> dict[str, float]:
-    """How evenly units are used, for which no phones are needed.
-
-    Arguments
-    ---------
-    counts : numpy.ndarray
-        Number of frames of each unit, [K].
-
-    Returns
-    -------
-    dict
-        ``used_units``, how many occur at all; ``perplexity``, the number of
-        equally frequent units that would be as hard to guess.
-
-    Example
-    -------
-    >>> unit_use([4, 4, 0])["used_units"]
-    2
-    """
+    """Number of units that occur, and perplexity, by counts of frames, [K]."""
     counts = np.asarray(counts, dtype=np.float64)
     return {
         "used_units": int((counts > 0).sum()),

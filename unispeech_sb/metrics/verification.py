@@ -17,7 +17,7 @@ from torch.nn import functional
 Scores = np.ndarray | torch.Tensor | Sequence[float]
 """Numbers of trials, [N]: scores, or 1 and 0 for what is true of each."""
 
-Indices = np.ndarray | torch.Tensor | Sequence[int]
+_Indices = np.ndarray | torch.Tensor | Sequence[int]
 """Places of trials' embeddings in a list of them, [N]."""
 
 _BLOCK = 4096
@@ -28,39 +28,14 @@ _MIN_SPEAKERS = 3
 
 
 def cosine_scores(
-    embeddings: torch.Tensor, left: Indices, right: Indices, block: int = _BLOCK
+    embeddings: torch.Tensor,
+    left: _Indices,
+    right: _Indices,
+    block: int = _BLOCK,
 ) -> torch.Tensor:
-    """Cosines of pairs of embeddings, in float64.
+    """Cosines, [N], float64, of pairs of the embeddings [U, D].
 
-    Arguments
-    ---------
-    embeddings : torch.Tensor
-        One per utterance, [U, D].
-    left : torch.Tensor or numpy.ndarray
-        Index of each trial's one side, [N].
-    right : torch.Tensor or numpy.ndarray
-        Index of its other side, [N].
-    block : int
-        Trials that are scored at once.
-
-    Returns
-    -------
-    torch.Tensor
-        In [-1, 1], [N]. The order of a pair does not matter.
-
-    Raises
-    ------
-    ValueError
-        When an embedding is zero or not finite, or an index has none.
-
-    Example
-    -------
-    >>> embeddings = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
-    >>> [
-    ...     round(x, 6)
-    ...     for x in cosine_scores(embeddings, [0, 1], [1, 1]).tolist()
-    ... ]
-    [0.6, 1.0]
+    ``left`` and ``right`` are rows, [N]; their order does not matter.
     """
     left, right = (
         _indices(side, len(embeddings), name)
@@ -87,39 +62,10 @@ def cohort_statistics(
     top_n: int | None = None,
     block: int = _BLOCK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each embedding's cosines with a cohort.
+    """Mean and unbiased deviation, [U] each, of cosines with a cohort, [C, D].
 
-    Arguments
-    ---------
-    embeddings : torch.Tensor
-        One per utterance, [U, D].
-    cohort : torch.Tensor
-        Embeddings of speakers that are in no trial, one each, [C, D].
-    top_n : int, optional
-        Take the highest so many cosines only, as AS-norm does. All of them,
-        as S-norm does, when omitted.
-    block : int
-        Embeddings that are compared with the cohort at once.
-
-    Returns
-    -------
-    means : torch.Tensor
-        [U], float64.
-    deviations : torch.Tensor
-        Unbiased standard deviations, [U], float64.
-
-    Raises
-    ------
-    ValueError
-        When an embedding is zero or not finite, ``top_n`` is not in 2...C, or
-        the cosines with the cohort do not differ.
-
-    Example
-    -------
-    >>> cohort = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-    >>> means, _ = cohort_statistics(cohort[:1], cohort, top_n=2)
-    >>> means.tolist()
-    [0.5]
+    By the ``top_n`` highest cosines for AS-norm, by all for S-norm. The cohort
+    has one embedding each of speakers that are in no trial.
     """
     top_n = len(cohort) if top_n is None else top_n
     if not 2 <= top_n <= len(cohort):
@@ -148,40 +94,11 @@ def cohort_statistics(
 
 def s_norm(
     scores: torch.Tensor,
-    left: Indices,
-    right: Indices,
+    left: _Indices,
+    right: _Indices,
     statistics: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Normalises scores by the cohort's on both sides, in their mean.
-
-    Arguments
-    ---------
-    scores : torch.Tensor
-        Cosines of trials, [N].
-    left : torch.Tensor or numpy.ndarray
-        Index of each trial's one side, [N].
-    right : torch.Tensor or numpy.ndarray
-        Index of its other side, [N].
-    statistics : tuple of torch.Tensor
-        What ``cohort_statistics`` gave for the embeddings: S-norm with all of
-        the cohort, AS-norm with ``top_n``.
-
-    Returns
-    -------
-    torch.Tensor
-        Scores in standard deviations, [N], float64.
-
-    Raises
-    ------
-    ValueError
-        When there are no statistics for an index, or lengths differ.
-
-    Example
-    -------
-    >>> means, deviations = torch.tensor([0.0, 0.25]), torch.ones(2) / 4
-    >>> s_norm(torch.tensor([0.5]), [0], [1], (means, deviations)).tolist()
-    [1.5]
-    """
+    """Scores, [N], in the deviations of both sides' cohorts, in their mean."""
     means, deviations = (values.double() for values in statistics)
     scores = torch.as_tensor(scores).double()
     total = torch.zeros_like(scores)
@@ -260,44 +177,10 @@ def error_curve(
     positive_weights: Scores | None = None,
     negative_weights: Scores | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both error rates at every threshold that makes a difference.
+    """Thresholds, miss and false-alarm rates, [K] each, where they change.
 
-    A trial is accepted when its score is at least the threshold, so trials of
-    one score are accepted or rejected together.
-
-    Arguments
-    ---------
-    positive : numpy.ndarray or torch.Tensor
-        Scores of target trials (one speaker), [P].
-    negative : numpy.ndarray or torch.Tensor
-        Scores of non-target trials (two speakers), [N].
-    positive_weights : numpy.ndarray or torch.Tensor, optional
-        How often each target trial counts, [P]. Once when omitted.
-    negative_weights : numpy.ndarray or torch.Tensor, optional
-        How often each non-target trial counts, [N]. Once when omitted.
-
-    Returns
-    -------
-    thresholds : numpy.ndarray
-        The distinct scores in ascending order, then infinity, [K].
-    miss : numpy.ndarray
-        Share of target trials below each threshold, 0 to 1, ascending, [K].
-    false_alarm : numpy.ndarray
-        Share of non-target trials at or above it, 1 to 0, descending, [K].
-
-    Raises
-    ------
-    ValueError
-        When scores are missing or not finite, or when weights do not fit
-        them, are negative or all zero.
-
-    Example
-    -------
-    >>> thresholds, miss, false_alarm = error_curve([0.4, 0.9], [0.1, 0.4])
-    >>> thresholds.tolist()
-    [0.1, 0.4, 0.9, inf]
-    >>> miss.tolist(), false_alarm.tolist()
-    ([0.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.0, 0.0])
+    A trial is accepted from the threshold on. Thresholds are the distinct
+    scores, ascending, and infinity. A weight says how often a trial counts.
     """
     positive = as_scores(positive, "scores of targets")
     negative = as_scores(negative, "scores of non-targets")
@@ -314,34 +197,10 @@ def eer(
     positive_weights: Scores | None = None,
     negative_weights: Scores | None = None,
 ) -> tuple[float, float]:
-    """Equal error rate: where miss and false-alarm rate cross.
+    """Equal error rate, and the threshold of it, from which on to accept.
 
-    Between two neighbouring points of the curve both rates are interpolated
-    linearly, as ``roc_curve``, ``interp1d`` and ``brentq`` together do it.
-
-    Arguments
-    ---------
-    positive : numpy.ndarray or torch.Tensor
-        Scores of target trials, [P].
-    negative : numpy.ndarray or torch.Tensor
-        Scores of non-target trials, [N].
-    positive_weights : numpy.ndarray or torch.Tensor, optional
-        How often each target trial counts, [P].
-    negative_weights : numpy.ndarray or torch.Tensor, optional
-        How often each non-target trial counts, [N].
-
-    Returns
-    -------
-    rate : float
-        In [0, 1].
-    threshold : float
-        Accept scores from here on. Halfway between the scores on both sides
-        where that rate is exactly reached.
-
-    Example
-    -------
-    >>> eer([0.5, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.6])
-    (0.25, 0.55)
+    Both rates are interpolated linearly between neighbouring points of the
+    curve, as ``roc_curve``, ``interp1d`` and ``brentq`` together do it.
     """
     thresholds, miss, false_alarm = error_curve(
         positive, negative, positive_weights, negative_weights
@@ -366,46 +225,11 @@ def min_dcf(
     positive_weights: Scores | None = None,
     negative_weights: Scores | None = None,
 ) -> tuple[float, float]:
-    """Least detection cost over all thresholds, as NIST and VoxSRC define it.
+    """Least detection cost over all thresholds (NIST, VoxSRC), and where it is.
 
-    The cost ``c_miss * p_target * miss + c_fa * (1 - p_target) * fa`` is
-    divided by that of a system that accepts or rejects everything, whichever
-    is cheaper, so that 1 is worthless.
-
-    Arguments
-    ---------
-    positive : numpy.ndarray or torch.Tensor
-        Scores of target trials, [P].
-    negative : numpy.ndarray or torch.Tensor
-        Scores of non-target trials, [N].
-    p_target : float
-        How probable a target is before the scores are seen, in (0, 1).
-    c_miss : float
-        Cost of a miss, above 0.
-    c_fa : float
-        Cost of a false alarm, above 0.
-    positive_weights : numpy.ndarray or torch.Tensor, optional
-        How often each target trial counts, [P].
-    negative_weights : numpy.ndarray or torch.Tensor, optional
-        How often each non-target trial counts, [N].
-
-    Returns
-    -------
-    cost : float
-        In [0, 1].
-    threshold : float
-        Accept scores from here on; the lowest one where several cost as
-        little. Halfway between the scores on both sides.
-
-    Raises
-    ------
-    ValueError
-        When ``p_target`` or a cost is out of range, or as ``error_curve``.
-
-    Example
-    -------
-    >>> min_dcf([0.5, 0.6, 0.7, 0.8], [0.1, 0.2, 0.3, 0.6], p_target=0.5)
-    (0.25, 0.4)
+    ``c_miss * p_target * miss + c_fa * (1 - p_target) * fa`` is divided by that
+    of a system that accepts or rejects everything, whichever is cheaper, so
+    that 1 is worthless. Of several thresholds it is the lowest.
     """
     weigh_miss, weigh_fa = _cost_weights(p_target, c_miss, c_fa)
     thresholds, miss, false_alarm = error_curve(
@@ -424,38 +248,7 @@ def actual_dcf(
     c_miss: float = 1.0,
     c_fa: float = 1.0,
 ) -> float:
-    """Detection cost at a threshold that was chosen before.
-
-    Arguments
-    ---------
-    positive : numpy.ndarray or torch.Tensor
-        Scores of target trials, [P].
-    negative : numpy.ndarray or torch.Tensor
-        Scores of non-target trials, [N].
-    threshold : float
-        Scores from here on are accepted.
-    p_target : float
-        How probable a target is before the scores are seen, in (0, 1).
-    c_miss : float
-        Cost of a miss, above 0.
-    c_fa : float
-        Cost of a false alarm, above 0.
-
-    Returns
-    -------
-    float
-        Normalised as for ``min_dcf`` and never below it; may exceed 1.
-
-    Raises
-    ------
-    ValueError
-        When the threshold is no number, or as ``min_dcf``.
-
-    Example
-    -------
-    >>> actual_dcf([0.5, 0.8], [0.1, 0.6], threshold=0.7, p_target=0.5)
-    0.5
-    """
+    """Detection cost at a chosen threshold, normalised as ``min_dcf``."""
     weigh_miss, weigh_fa = _cost_weights(p_target, c_miss, c_fa)
     if math.isnan(threshold):
         raise ValueError("expected a threshold, got nan")
@@ -507,8 +300,8 @@ def _cost_weights(p_target, c_miss, c_fa):
 def _decision(thresholds, index):
     """A finite threshold that decides as the given one, in its own precision.
 
-    Halfway to the next lower score, so that rounding a score does not turn
-    its decision; just above all scores where nothing is accepted.
+    Halfway to the next lower score, so that rounding a score does not turn its
+    decision; just above all scores where nothing is accepted.
     """
     if index == 0:
         return float(thresholds[0])
@@ -520,26 +313,7 @@ def _decision(thresholds, index):
 
 
 class Interval(NamedTuple):
-    """A metric, with the interval that holds it.
-
-    Arguments
-    ---------
-    value : float
-        On all trials.
-    low : float
-        Lower end.
-    high : float
-        Upper end.
-    level : float
-        Probability of the interval, such as 0.95.
-    num_speakers : int
-        Speakers that were resampled.
-
-    Example
-    -------
-    >>> print(Interval(0.05, 0.04, 0.065, 0.95, 40))
-    0.0500 [0.0400, 0.0650]
-    """
+    """A metric and its interval of probability ``level``."""
 
     value: float
     low: float
@@ -562,50 +336,9 @@ def bootstrap(
 ) -> Interval:
     """Confidence interval of a metric, for other speakers of the same kind.
 
-    Trials that share a speaker are not independent, so resampling trials
-    gives intervals that are far too narrow; here speakers are resampled. In
-    each draw, as many speakers as there are are drawn with replacement. A
-    target trial of a speaker drawn c times counts c times; a non-target trial
-    counts c times d, d for the other speaker. Draws without a trial of one
-    kind are made again.
-
-    Arguments
-    ---------
-    metric : callable
-        ``metric(positive, negative, positive_weights=, negative_weights=)``
-        -> a number, or a tuple that begins with it, as ``eer`` and
-        ``min_dcf`` give it.
-    scores : numpy.ndarray or torch.Tensor
-        Scores of trials, [N].
-    targets : numpy.ndarray or torch.Tensor
-        Which of them are target trials: booleans, or 1 and 0, [N].
-    speakers : tuple of sequences
-        Speaker of the left and of the right side of each trial, each [N].
-    num_draws : int
-        How many draws; at least 100.
-    level : float
-        Probability of the interval, in (0, 1).
-    seed : int
-        Seed of the draws.
-
-    Returns
-    -------
-    Interval
-        With the percentiles of the draws as its ends.
-
-    Raises
-    ------
-    ValueError
-        When lengths differ, a kind of trial is missing, truth and speakers
-        disagree, there are fewer than three speakers, or most draws would
-        lack a kind of trial.
-
-    Example
-    -------
-    >>> left, right = np.triu_indices(6)
-    >>> scores = (left == right) + np.sin(np.arange(21))
-    >>> bootstrap(eer, scores, left == right, (left, right)).num_speakers
-    6
+    Trials that share a speaker are not independent, so speakers are resampled.
+    A target trial of a speaker drawn c times counts c times, a non-target trial
+    c times d, d for the other speaker. Draws without one kind are made again.
     """
     if num_draws < 100 or not 0 < level < 1:
         raise ValueError(
