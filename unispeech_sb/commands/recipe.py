@@ -22,8 +22,8 @@ from unispeech_sb.recipe_options import (
     unknown,
 )
 
-DEMO_FOLDER = Path("results", "demo")
-DEMO_KEYS = {
+_DEMO_FOLDER = Path("results", "demo")
+_DEMO_KEYS = {
     "synthetic": True,
     "num_classes": 10,
     "number_of_epochs": 24,
@@ -33,7 +33,7 @@ DEMO_KEYS = {
 }
 """Keys of hparams/keyword_spotting.yaml that the demo changes."""
 
-DEMO_SUMMARY = """
+_DEMO_SUMMARY = """
 What was done, in {minutes:.1f} minutes:
   1. espeak-ng spoke 10 words with 100 voices       {folder}/corpus
   2. a small model learned them from 60 voices      {folder}/train_log.txt
@@ -119,8 +119,8 @@ def demo(argv: Sequence[str]) -> None:
 
     from unispeech_sb.dataio.manifest import read_manifest
 
-    start, folder = time.monotonic(), DEMO_FOLDER
-    keys = {**DEMO_KEYS, "data_folder": folder / "corpus"}
+    start, folder = time.monotonic(), _DEMO_FOLDER
+    keys = {**_DEMO_KEYS, "data_folder": folder / "corpus"}
     keys["output_folder"] = folder
     options = [f"--{key}={value}" for key, value in keys.items()]
     scores = recipe(["keyword_spotting", *options, *overrides])
@@ -129,7 +129,7 @@ def demo(argv: Sequence[str]) -> None:
     example = folder / "example.wav"
     shutil.copy(read_manifest(folder / "manifests/test.csv")[0]["wav"], example)
     _, score, _, label = classifier.classify_file(str(example))
-    summary = DEMO_SUMMARY.format(
+    summary = _DEMO_SUMMARY.format(
         minutes=(time.monotonic() - start) / 60,
         folder=folder,
         accuracy=f"{scores['accuracy']:6.1%}",

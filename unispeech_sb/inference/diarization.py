@@ -289,20 +289,7 @@ class SpeakerDiarization(Pretrained):
     def forward(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Calls ``diarize_batch``.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms at the model's rate, [B, N].
-        wav_lens : torch.Tensor, optional
-            Valid share of each, in (0, 1], [B]. All of it when omitted.
-
-        Returns
-        -------
-        torch.Tensor
-            Activities, [B, T, S], on the CPU.
-        """
+        """Computes activities, [B, T, S], on the CPU, as ``diarize_batch``."""
         return self.diarize_batch(wavs, wav_lens)
 
     def diarize_stream(

@@ -296,7 +296,7 @@ class SpeakerVerification(SpeakerRecognition):
         left : str, path-like, torch.Tensor or SpeakerEmbedding
             As ``embed`` takes it, or what it or ``enroll`` gave.
         right : str, path-like, torch.Tensor or SpeakerEmbedding
-            The same.
+            The other speaker, in any of these forms.
         p_target : float, optional
             Prior probability of one speaker, in (0, 1): the threshold is the
             calibration's for it, and for 0.5 when omitted.
