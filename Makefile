@@ -62,7 +62,7 @@ lock: | $(BIN)/python
 		--custom-compile-command 'make lock' -o constraints.txt setup.cfg -
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info results .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info results .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
