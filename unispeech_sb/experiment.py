@@ -59,7 +59,7 @@ _LONGEST_NAME = 100  # of a folder
 
 _SETS = {
     "test": "the test set",
-    "valid": "the validation set, as there is no test set",
+    "valid": "the validation set, there being no test set",
 }
 """Split -> what it was scored on."""
 
@@ -504,7 +504,8 @@ def print_end(output, scores, finished=None, units=None):
     >>> print_end(output, {"WER": 12.34})
     <BLANKLINE>
     Finished.
-      scores    WER 12.3 % on the test set
+      scores    WER 12.3 %
+      scored on the test set
     """
     if not if_main_process():
         return
@@ -515,7 +516,7 @@ def print_end(output, scores, finished=None, units=None):
             rows.append((name, format_scores(found)))
     if not rows:
         where = _SETS[(finished or output.record)["split"]]
-        rows.append(("scores", f"{format_scores(scores)} on {where}"))
+        rows += [("scores", format_scores(scores)), ("scored on", where)]
     export = Path(units or folder / EXPORT)
     if export.is_dir():
         rows.append(("units" if units else "export", export))

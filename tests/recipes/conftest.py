@@ -1,11 +1,13 @@
 """Small spoken corpora, shared by the tests."""
 
 import csv
+import json
 
 import pytest
 import soundfile
 
 from tests.recipes.phones import spoken_texts, write_librispeech
+from unispeech_sb import output_folder
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
 
 WORDS = ("yes", "no", "seven")
@@ -31,6 +33,24 @@ def write_corpus(folder):
     with open(folder / "manifest.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([("id", "path", "split", "label"), *rows])
     return folder
+
+
+def kept_by_overwrite(output):
+    """What a run has left that --overwrite would not remove."""
+    record = json.loads((output / "experiment.json").read_text())
+    removed = {
+        path
+        for folder, names in (
+            (output, (*output_folder._LEFT, *record["scripts"])),
+            (output / "save", output_folder._SAVED),
+            (output / "manifests", output_folder._PREPARED),
+        )
+        for name in names
+        for path in folder.glob(name)
+    }
+    places = {output / name for name in ("save", "manifests")}
+    found = {path for place in places for path in place.glob("*")}
+    return {*output.iterdir(), *found} - removed - places
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 
 from recipes import asr
+from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.speech import TEXTS, arguments, write_speech
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
@@ -36,6 +37,10 @@ def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
     return output, asr.main(arguments(root, corpus, output, *OVERFIT))
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_recipe_overfits_what_it_has_heard(trained):

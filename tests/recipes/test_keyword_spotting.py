@@ -20,7 +20,12 @@ from tests.dataio.corpora.test_speech_commands import (
     build_tree,
     write_clip,
 )
-from tests.recipes.conftest import TINY, WORDS, write_corpus
+from tests.recipes.conftest import (
+    TINY,
+    WORDS,
+    kept_by_overwrite,
+    write_corpus,
+)
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
 
@@ -56,6 +61,10 @@ def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
     return output, run(root, corpus, output, *OVERFIT)
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_recipe_overfits_what_it_has_heard(trained):

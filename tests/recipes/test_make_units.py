@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from recipes import make_units
+from tests.recipes.conftest import kept_by_overwrite
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio import unit_clustering
 from unispeech_sb.dataio.corpora.fairseq import read_fairseq_units
@@ -71,6 +72,10 @@ def same_units(first, second):
     for name in ("train.npy", "valid.npy", "train.km", "centres.npz"):
         one, other = (run / "units" / name for run in (first, second))
         assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_overwrite_would_remove_all_that_the_run_left(made):
+    assert kept_by_overwrite(made[0]) == {made[0] / "experiment.json"}
 
 
 def test_units_of_mfccs_tell_phones(made):

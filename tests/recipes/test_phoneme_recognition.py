@@ -9,6 +9,7 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 
 from recipes import phoneme_recognition
+from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.phones import LEXICON, PHONES, TEXTS, written
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
@@ -111,6 +112,10 @@ def trained(root, authors, tmp_path_factory):
     return output, phoneme_recognition.main(
         arguments(root, authors, output, *options)
     )
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_recipe_overfits_the_authors_manifests(trained):

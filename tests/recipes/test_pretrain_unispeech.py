@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recipes import keyword_spotting, pretrain_unispeech
-from tests.recipes.conftest import TINY
+from tests.recipes.conftest import TINY, kept_by_overwrite
 from tests.recipes.pretraining import (
     environment,
     losses,
@@ -54,6 +54,10 @@ def tokens(output):
     tokenizer = CTCTokenizer()
     tokenizer.load_strict(output / "save" / "tokenizer.ckpt")
     return set(tokenizer.lab2ind) - set(tokenizer.specials)
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_losses_fall(trained):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from recipes import make_units, pretrain_unispeech_sat
+from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.pretraining import (
     environment,
     losses,
@@ -46,6 +47,10 @@ def trained(root, units, tmp_path_factory):
     return output, pretrain_unispeech_sat.main(
         units_arguments(root, units, output, *options)
     )
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_losses_fall(trained):

@@ -96,9 +96,8 @@ def test_the_same_command_is_already_finished(
     assert told[-8:] == [
         "",
         "Already finished, nothing trained.",
-        f"  scores    accuracy {right}, loss {scores['loss']:.4g} on the "
-        "validation set, as there is no",
-        "            test set",
+        f"  scores    accuracy {right}, loss {scores['loss']:.4g}",
+        "  scored on the validation set, there being no test set",
         f"  export    {output}/export",
         f"  pictures  {output}/confusion.png",
         f"  log       {output}/train_log.txt",

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from recipes import speaker_diarization
+from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.talks import YAML, talk_run, write_talks
 from tests.recipes.voices import VOICES, read_rows, write_table, write_voices
 from unispeech_sb.cli import main as command_line
@@ -65,6 +66,10 @@ def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
     return output, run(root, corpus, output, *OVERFIT)
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_recipe_tells_who_speaks_in_what_it_has_heard(trained, corpus):

@@ -9,6 +9,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from recipes import speaker_identification
+from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.voices import (
     OVERFIT,
     VOICES,
@@ -42,6 +43,10 @@ def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
     return output, run(root, corpus, output, *OVERFIT)
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_recipe_knows_whom_it_has_heard(trained):

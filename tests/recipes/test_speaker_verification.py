@@ -8,6 +8,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from recipes import speaker_verification
+from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.voices import (
     OVERFIT,
     SMALL_HEAD,
@@ -53,6 +54,10 @@ def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
     return output, run(root, corpus, output, *OVERFIT, *HEAD, *LONGER)
+
+
+def test_overwrite_would_remove_all_that_the_run_left(trained):
+    assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
 
 
 def test_the_recipe_tells_apart_whom_it_has_heard(trained):
