@@ -2,6 +2,7 @@
 
 import builtins
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from unispeech_sb.dataio.unit_clustering import (
     AUTHORS,
     HiddenStates,
     MFCCs,
+    cluster_frames,
     draw_sample,
     dump_frames,
     dump_units,
@@ -314,6 +316,21 @@ def test_files_are_joined_in_order(tmp_path):
     join_files(parts, tmp_path / "all")
     assert map_frames(tmp_path / "all", 2)[:, 0].tolist() == [0, 1, 1]
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
+
+
+def test_joined_frames_are_not_computed_again(tmp_path):
+    blobs().tofile(tmp_path / "frames.f32")
+    hparams = {
+        "save_folder": tmp_path, "shards": 2, "shard": None, "seed": 0,
+        "kmeans_share": 1, "num_units": 5, "kmeans": {"n_init": 1},
+        "max_batch_s": 9.0,
+    }  # fmt: skip
+    record = {"ID": "a", "wav": "missing.wav", "split": "train"}
+    features = SimpleNamespace(dim=8)
+    centres = cluster_frames([record], features, hparams)
+    assert centres.shape == (5, 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["centres.npz"]
+    assert np.array_equal(cluster_frames([record], features, hparams), centres)
 
 
 def test_what_cannot_be_clustered_is_told(tmp_path):

@@ -50,6 +50,22 @@ def test_one_language_has_its_own_vocabulary(hparams, tmp_path):
     assert [r["phones"] for r in phone_records(hparams)] == ["s oː"]
 
 
+def test_phones_of_the_corpus_come_before_a_lexicon(hparams, tmp_path):
+    hparams |= {"data_folder": tmp_path / "ky", "lexicon": "nowhere.txt"}
+    hparams["wav_root"] = tmp_path / "ky"
+    assert [r["phones"] for r in phone_records(hparams)] == ["ʃ oː"]
+    hparams["data_folder"] = tmp_path / "en"
+    with pytest.raises(FileNotFoundError, match="no such lexicon"):
+        phone_records(hparams)
+
+
+def test_spoken_sentences_have_the_phones_of_espeak(hparams):
+    hparams |= {"synthetic": True, "seed": 0}
+    hparams |= {"synthetic_sentences": (1, 0, 0), "synthetic_voices": (1, 0, 0)}
+    (record,) = phone_records(hparams)
+    assert record["phones"] == record["phn"]
+
+
 def test_other_keys_of_a_language_are_refused(hparams):
     hparams["languages"] = {"en": {"labels": "sep"}}
     with pytest.raises(ValueError, match="of en; got labels"):
