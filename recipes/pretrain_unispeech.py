@@ -75,15 +75,8 @@ def dataio_prep(hparams):
     """Builds the datasets: waveform of each utterance, whole with its phones or
     a crop without; and head and objective for as many phones as there are.
 
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml; what is built is added to it.
-
-    Returns
-    -------
-    dict
-        ``train``, ``valid`` and, if there is one, ``test``.
+    What is built is added to ``hparams``. Gives ``train``, ``valid`` and, if
+    there is one, ``test``.
     """
     targets, phones, options = None, 0, {}
     if hparams["labelled"]:

@@ -41,13 +41,7 @@ from unispeech_sb.experiment import run
 
 
 def prepare(hparams):
-    """Checks the units of every recording.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-    """
+    """Checks the units of every recording."""
     if not hparams["skip_prep"]:
         check_units(hparams["units_folder"], hparams["num_units"])
 
@@ -56,15 +50,8 @@ def dataio_prep(hparams):
     """Builds the datasets: a crop of each utterance with its units; and head
     and objective for as many units as there are.
 
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml; what is built is added to it.
-
-    Returns
-    -------
-    dict
-        ``train``, ``valid`` and, if there is one, ``test``.
+    What is built is added to ``hparams``. Gives ``train``, ``valid`` and, if
+    there is one, ``test``.
     """
     folder = hparams["units_folder"]
     about = read_about(folder)
