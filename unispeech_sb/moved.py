@@ -88,6 +88,7 @@ MOVED = {
     "unispeech_sb.checkpoints.safety.limits": (
         "unispeech_sb.checkpoints.options"
     ),
+    "unispeech_sb.commands.trial_report": "unispeech_sb.commands.speakers",
     "unispeech_sb.convert.vocabulary": "unispeech_sb.convert.tokenizers",
     "unispeech_sb.inference.commands": {
         **{
@@ -105,7 +106,7 @@ MOVED = {
     "unispeech_sb.inference.embed": {
         "main": "unispeech_sb.commands.speakers:embed"
     },
-    "unispeech_sb.inference.results": "unispeech_sb.commands.trial_report",
+    "unispeech_sb.inference.results": "unispeech_sb.commands.speakers",
     "unispeech_sb.inference.score": {
         "main": "unispeech_sb.commands.speakers:score"
     },
@@ -189,6 +190,9 @@ MOVED = {
             "unispeech_sb.dataio.tokenizers:CTCTokenizer.superb_phones"
         ),
     },
+    "unispeech_sb.dataio.tokenizers.huggingface": (
+        "unispeech_sb.dataio.tokenizers.ctc"
+    ),
     "unispeech_sb.dataio.tokenizers.pieces": (
         "unispeech_sb.dataio.tokenizers.sentencepiece"
     ),
@@ -219,6 +223,7 @@ MOVED = {
         "Gallery": "unispeech_sb.inference.embedding_store:EmbeddingStore",
         "Match": "unispeech_sb.inference.embedding_store:Match",
     },
+    "unispeech_sb.inference.global_norm": "unispeech_sb.inference.audio_blocks",
     "unispeech_sb.inference.languages": "unispeech_sb.inference.asr",
     "unispeech_sb.inference.local_speakers": {
         "LocalSpeakers": "unispeech_sb.inference.diarization:LocalSegmentation",
@@ -239,8 +244,10 @@ MOVED = {
     "unispeech_sb.inference.speakers": "unispeech_sb.inference."
     "speaker_verification",
     "unispeech_sb.inference.statistics": {
-        "Moments": "unispeech_sb.inference.global_norm:GlobalStatistics",
-        "statistics_of_whole": "unispeech_sb.inference.global_norm:global_norm",
+        "Moments": "unispeech_sb.inference.audio_blocks:GlobalStatistics",
+        "statistics_of_whole": (
+            "unispeech_sb.inference.audio_blocks:global_norm"
+        ),
     },
     "unispeech_sb.inference.stitching": "unispeech_sb.inference.clustering",
     "unispeech_sb.inference.switching": {

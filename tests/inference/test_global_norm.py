@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.inference.models import uneven_speech
-from unispeech_sb.inference.global_norm import GlobalStatistics, global_norm
+from unispeech_sb.inference.audio_blocks import GlobalStatistics, global_norm
 from unispeech_sb.lobes.backbone import Backbone
 
 

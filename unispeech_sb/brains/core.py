@@ -581,32 +581,9 @@ def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
     SpeechBrain writes a checkpoint's ``CKPT.yaml`` first, so that a process
     killed while saving leaves a folder that passes for a checkpoint, and one
     killed while deleting may too. Here both happen in the subfolder
-    ``partial``, where nothing is looked for.
-
-    Arguments
-    ---------
-    checkpointer : speechbrain.utils.checkpoints.Checkpointer
-        Where to save.
-    meta : dict
-        Scores of the checkpoint: plain Python values.
-    importance : callable
-        Checkpoint of a finished epoch -> sort key, the highest is the best.
-    end_of_epoch : bool
-        Whether the epoch has ended. The last checkpoint of each kind stays
-        until an epoch ends.
-
-    Example
-    -------
-    >>> from speechbrain.utils.checkpoints import Checkpointer
-    >>> checkpointer = Checkpointer(
-    ...     getfixture("tmpdir"), {"head": torch.nn.Linear(1, 1)}
-    ... )
-    >>> for loss in (0.3, 0.1, 0.2, 0.4):
-    ...     save_checkpoint(
-    ...         checkpointer, {"loss": loss}, lambda c: -c.meta["loss"]
-    ...     )
-    >>> sorted(c.meta["loss"] for c in checkpointer.list_checkpoints())
-    [0.1, 0.4]
+    ``partial``, where nothing is looked for. ``importance`` maps a checkpoint
+    of a finished epoch to a sort key, the highest is the best; the last of each
+    kind stays until an epoch ends.
     """
     folder = checkpointer.checkpoints_dir
     stamp = time.strftime("%Y-%m-%d+%H-%M-%S")
@@ -642,26 +619,10 @@ def _publish(checkpointer, saved, importance):
 
 
 def best_checkpoint(checkpointer, importance):
-    """The most important checkpoint of a finished epoch.
+    """The most important checkpoint of a finished epoch; None without any.
 
-    Arguments
-    ---------
-    checkpointer : speechbrain.utils.checkpoints.Checkpointer
-        Where to look.
-    importance : callable
-        Checkpoint -> sort key. Of equal ones the earliest is taken, so that
-        a run that was interrupted chooses as one that was not.
-
-    Returns
-    -------
-    speechbrain.utils.checkpoints.Checkpoint or None
-        None where no epoch has finished.
-
-    Example
-    -------
-    >>> from speechbrain.utils.checkpoints import Checkpointer
-    >>> checkpointer = Checkpointer(getfixture("tmpdir"))
-    >>> best_checkpoint(checkpointer, lambda c: -c.meta["loss"])
+    Of equal ones the earliest is taken, so that a run that was interrupted
+    chooses as one that was not.
     """
     return checkpointer.find_checkpoint(
         importance_key=lambda c: (importance(c), -checkpoints.ckpt_recency(c)),
@@ -670,22 +631,9 @@ def best_checkpoint(checkpointer, importance):
 
 
 def random_states():
-    """States of the global generators of every process, in types that
-    ``torch.load`` reads safely.
-
-    Returns
-    -------
-    list
-        One dict per process; every process calls this and gets all of them.
-
-    Example
-    -------
-    >>> states = random_states()
-    >>> first = torch.rand(1)
-    >>> set_random_state(states)
-    >>> bool(first == torch.rand(1))
-    True
-    """
+    """States of the global generators of every process, one dict each, in types
+    that ``torch.load`` reads safely; every process calls this and gets all of
+    them."""
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.is_available()
     state = {
@@ -702,14 +650,8 @@ def random_states():
 
 
 def set_random_state(states):
-    """Restore the generators of this process.
-
-    Arguments
-    ---------
-    states : list
-        From ``random_states``. A process that was not there then keeps its
-        generators as they are, and says so.
-    """
+    """Restore the generators of this process, from ``random_states``. A process
+    that was not there then keeps its generators as they are, and says so."""
     distributed = is_distributed_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
     if rank >= len(states):

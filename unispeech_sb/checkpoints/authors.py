@@ -98,28 +98,9 @@ def is_diarization(objects: Any) -> bool:
 def read_speaker_verification(
     objects: dict[str, Any], path: str | Path, overrides: Mapping[str, Any]
 ) -> Checkpoint:
-    """Reads the authors' speaker verification model.
-
-    Arguments
-    ---------
-    objects : dict
-        What was read from the file: ``{"model": tensors}``, or the tensors.
-    path : str or pathlib.Path
-        The file, for errors.
-    overrides : dict
-        Options that the user gave; they win.
-
-    Returns
-    -------
-    Checkpoint
-        For ``ECAPAHead``, whose arguments are in the configuration and whose
-        names the tensors in ``top`` have.
-
-    Raises
-    ------
-    ValueError
-        When a tensor is missing or unknown, or the parts do not fit.
-    """
+    """Reads the authors' speaker verification model, ``{"model": tensors}`` or
+    the tensors, for ``ECAPAHead``: its arguments are in the configuration, and
+    the tensors in ``top`` have its names. What the user overrides wins."""
     facts = {"sampling_rate": Fact(RATES[1], "the authors' code")}
     return _read(
         objects, path, overrides, "ForECAPA", _verification_name,

@@ -88,25 +88,11 @@ def load_strict(
     assign: bool = False,
     dtype: torch.dtype | None = torch.float32,
 ) -> None:
-    """Loads a state dict that must fit exactly.
+    """Loads a state dict that must fit exactly; the error names the tensors
+    that are missing, unexpected or misshapen.
 
-    Arguments
-    ---------
-    module : torch.nn.Module
-        The module to fill.
-    tensors : dict
-        Name -> tensor.
-    source : str or pathlib.Path
-        Where they are from, for the error.
-    assign : bool
-        Take the tensors over instead of copying them.
-    dtype : torch.dtype or None
-        What tensors that are taken over become; as they are when None.
-
-    Raises
-    ------
-    ValueError
-        Names the tensors that are missing, unexpected or misshapen.
+    ``source`` is where they are from. With ``assign`` they are taken over
+    instead of copied, as ``dtype``, or as they are when it is None.
     """
     expected = module.state_dict()
     shared = sorted(expected.keys() & tensors.keys())

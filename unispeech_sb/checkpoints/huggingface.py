@@ -198,26 +198,12 @@ def is_huggingface(folder: str | Path) -> bool:
 def read_huggingface(
     folder: str | Path, overrides: Mapping[str, Any] | None = None
 ) -> Checkpoint:
-    """Reads configuration and weights of a UniSpeech(-SAT) checkpoint.
+    """Reads configuration and weights of a UniSpeech(-SAT) folder.
 
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        With ``config.json``, ``preprocessor_config.json`` or the
-        ``processor_config.json`` of transformers 5, and
-        ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards.
-    overrides : dict, optional
-        Options to set in place of what the files say.
-
-    Returns
-    -------
-    Checkpoint
-        Its content under this package's names.
-
-    Raises
-    ------
-    ValueError
-        When a file is missing, damaged, or of another model.
+    It has ``config.json``, ``preprocessor_config.json`` or the
+    ``processor_config.json`` of transformers 5, and ``model.safetensors`` or
+    ``pytorch_model.bin``, whole or in shards. A file that is missing, damaged,
+    or of another model is a ``ValueError``; overrides win.
     """
     folder, overrides = Path(folder), overrides or {}
     path = folder / "config.json"

@@ -266,25 +266,10 @@ OTHERS = {
 
 
 def folder_kind(path: str | Path) -> str:
-    """Tells what a folder or file is for.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        Anything that may be one.
-
-    Returns
-    -------
-    str
-        A key of ``INTERFACES`` or of ``OTHERS``; ``FOREIGN`` for a folder
-        whose ``hyperparams.yaml`` names nothing of this package; empty for
-        everything else, and for what does not exist.
-
-    Raises
-    ------
-    ValueError
-        When there is a ``hyperparams.yaml`` that is no yaml.
-    """
+    """Tells what a folder or file is for: a key of ``INTERFACES`` or of
+    ``OTHERS``; ``FOREIGN`` for a folder whose ``hyperparams.yaml`` names
+    nothing of this package; empty for everything else, and for what does not
+    exist."""
     path = Path(path)
     if not path.is_dir():
         return "file" if path.exists() else ""
@@ -303,22 +288,11 @@ def folder_kind(path: str | Path) -> str:
 
 
 def expect_folder(path: str | Path, interface: str | type) -> None:
-    """Refuses what is not for an interface, before anything is loaded.
+    """Refuses what is not for an interface, a key of ``INTERFACES`` or a class
+    of this package, before anything is loaded: the error says what was
+    expected, what is there, and which command takes it.
 
     A folder of another package passes: loading it shows what it has.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        What was given.
-    interface : str or type
-        A key of ``INTERFACES``, or the class of this package that is to load
-        the folder.
-
-    Raises
-    ------
-    ValueError
-        Says what was expected, what is there, and which command takes it.
     """
     kind = folder_kind(path)
     if not kind:
@@ -333,20 +307,7 @@ def expect_folder(path: str | Path, interface: str | type) -> None:
 
 
 def purpose(path: str | Path, kind: str) -> str:
-    """What a path is and what takes it, for the end of a sentence.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The path.
-    kind : str
-        What ``folder_kind`` says of it.
-
-    Returns
-    -------
-    str
-        "it is ...".
-    """
+    """What a path of a ``folder_kind`` is, and what takes it: "it is ..."."""
     if kind in INTERFACES:
         interface = INTERFACES[kind]
         use = interface.command or interface.speechbrain

@@ -67,27 +67,11 @@ def is_s3prl(objects: Any) -> bool:
 def read_s3prl(
     objects: dict[str, Any], path: str | Path, overrides: Mapping[str, Any]
 ) -> Checkpoint:
-    """Reads a head that s3prl trained.
+    """Reads a head that s3prl trained: without a backbone, unless the file
+    holds one.
 
-    Arguments
-    ---------
-    objects : dict
-        What was read from the file.
-    path : str or pathlib.Path
-        The file, for errors.
-    overrides : dict
-        Options that the user gave; they win.
-
-    Returns
-    -------
-    Checkpoint
-        Without a backbone, unless the file holds one.
-
-    Raises
-    ------
-    ValueError
-        When the head is of a kind that transformers does not have, or a
-        tensor is missing or unknown.
+    A head of a kind that transformers does not have is a ``ValueError``, and so
+    is a tensor that is missing or unknown. What the user overrides wins.
     """
     head = named_tensors(objects["Downstream"], "Downstream", path)
     args = _arguments(objects, path)

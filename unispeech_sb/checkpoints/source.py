@@ -48,26 +48,11 @@ READERS = (
 
 
 def find_source(source: str | Path, save_path: str | None = None) -> Path:
-    """Finds the local folder or file of a source, downloading if need be.
+    """Finds the local folder or file of a source, downloading it from the
+    Hugging Face hub if need be, to ``save_path`` or the hub's own cache.
 
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        A folder, a file, or the name of a model on the Hugging Face hub. A
-        weight file of a Hugging Face folder stands for the folder.
-    save_path : str, optional
-        Where downloads are kept; the hub's own cache when omitted.
-
-    Returns
-    -------
-    pathlib.Path
-        A folder or a file that exists.
-
-    Raises
-    ------
-    ValueError
-        When there is no such folder or file and the hub has no such model,
-        or cannot be reached.
+    A weight file of a Hugging Face folder stands for the folder. What is
+    neither here nor there is a ``ValueError``.
     """
     path = Path(source)
     if path.name in WEIGHT_FILES and is_huggingface(path.parent):
@@ -109,28 +94,10 @@ def read_checkpoint(
     save_path: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Reads a checkpoint of another framework.
-
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        A Hugging Face folder or hub name; a file of the authors' fairseq,
-        of their speaker verification or diarization, or of s3prl.
-    save_path : str, optional
-        Where downloads are kept.
-    overrides : dict, optional
-        Options to set in place of what the files say or leave open.
-
-    Returns
-    -------
-    Checkpoint
-        What it holds.
-
-    Raises
-    ------
-    ValueError
-        When it is none of these, or a damaged one.
-    """
+    """Reads a checkpoint of another framework: a Hugging Face folder or hub
+    name, a file of the authors' fairseq, of their speaker verification or
+    diarization, or of s3prl. Overrides replace what the files say or leave
+    open."""
     path, overrides = find_source(source, save_path), overrides or {}
     check_overrides(overrides)
     _refuse_ours(path, "a checkpoint of another framework")
@@ -168,30 +135,10 @@ def _read_file(path):
 def read_backbone(
     source: str | Path, save_path: str | None = None
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], Path]:
-    """Reads what it takes to build a backbone.
-
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        A pretrained folder, its ``backbone.ckpt``, a training checkpoint of
-        ours, or any source of ``read_checkpoint``.
-    save_path : str, optional
-        Where downloads are kept.
-
-    Returns
-    -------
-    options : dict
-        Arguments of ``Backbone``, among possibly others.
-    tensors : dict
-        Name -> tensor.
-    path : pathlib.Path
-        The file or folder they are from.
-
-    Raises
-    ------
-    ValueError
-        When it is no checkpoint, a damaged one, or one without a backbone.
-    """
+    """Reads what it takes to build a backbone, from a pretrained folder, its
+    ``backbone.ckpt``, a training checkpoint of ours, or any source of
+    ``read_checkpoint``: arguments of ``Backbone``, among possibly others; name
+    -> tensor; and the file or folder they are from."""
     path = find_source(source, save_path)
     if (path / BACKBONE_FILE).is_file():
         path /= BACKBONE_FILE

@@ -32,28 +32,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def read_tokens(
     folder: str | Path, size: int, lang: str | None = None
 ) -> list[str] | None:
-    """Reads the vocabulary of a Hugging Face CTC tokenizer.
+    """Reads the vocabulary of a Hugging Face CTC tokenizer: the tokens by
+    index; None where there is no ``vocab.json``.
 
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        With ``vocab.json``, and perhaps ``added_tokens.json`` and
-        ``tokenizer_config.json``.
-    size : int
-        Number of outputs of the model: the tokens of higher index go, and an
-        index without a token gets the name ``<unused INDEX>``.
-    lang : str, optional
-        Which vocabulary, where there is one for each language.
-
-    Returns
-    -------
-    list of str or None
-        The tokens by index; None where there is no ``vocab.json``.
-
-    Raises
-    ------
-    ValueError
-        When the files are damaged, or the language is unknown.
+    The model has ``size`` outputs: tokens of higher index go, and an index
+    without a token gets the name ``<unused INDEX>``. ``lang`` chooses a
+    vocabulary, where there is one for each language.
     """
     folder = Path(folder)
     path = folder / "vocab.json"

@@ -34,12 +34,13 @@ from unispeech_sb.decoding import (
     WordDecoder,
 )
 from unispeech_sb.inference.audio_blocks import (
+    GlobalStatistics,
     Source,
+    global_norm,
     padded_batches,
     read_blocks,
     run_files,
 )
-from unispeech_sb.inference.global_norm import GlobalStatistics, global_norm
 from unispeech_sb.inference.sliding_window import (
     Window,
     cut_windows,

@@ -48,18 +48,6 @@ def without_weights(source: str | Path) -> Iterator[None]:
 
     Their parameters have shapes but no memory, and nothing is drawn. The name
     of the file precedes what a constructor refuses.
-
-    Arguments
-    ---------
-    source : str or pathlib.Path
-        The file or folder that the modules' options are from.
-
-    Example
-    -------
-    >>> with without_weights("x.ckpt"):
-    ...     layer = nn.Linear(2, 1)
-    >>> layer.weight.device
-    device(type='meta')
     """
     try:
         with torch.device("meta"), _MetaInit():

@@ -1,10 +1,10 @@
-"""Tests of ``unispeech_sb.dataio.tokenizers.huggingface``."""
+"""Tokenizers that a Hugging Face folder describes."""
 
 import json
 
 import pytest
 
-from unispeech_sb.dataio.tokenizers.huggingface import huggingface_options
+from unispeech_sb.dataio.tokenizers.ctc import huggingface_options
 
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENS = ["<pad>", "|", "<unk>", "a", "[X]", "[Y]"]

@@ -312,26 +312,8 @@ def refuse_relative(rest, path):
 
 
 def read_ctc(rest, prefix, path):
-    """The head of a CTC model.
-
-    Arguments
-    ---------
-    rest : dict
-        Name in the file -> tensor, for what is not the backbone's.
-    prefix : str
-        Start of the backbone's names.
-    path : str or pathlib.Path
-        The file, for errors.
-
-    Returns
-    -------
-    top : dict
-        transformers' name -> tensor.
-    facts : dict
-        Sizes.
-    dropped : dict
-        Name in the file -> why it is left out.
-    """
+    """The head of a CTC model, out of what is not the backbone's: transformers'
+    name -> tensor; sizes; and name in the file -> why it is left out."""
     top, dropped = {}, {}
     for name, tensor in rest.items():
         if name.startswith(PROJECTION):

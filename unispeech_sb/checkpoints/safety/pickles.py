@@ -78,25 +78,13 @@ def is_torch_file(path: str | Path) -> bool:
 
 
 def read_objects(path: str | Path) -> Any:
-    """Reads everything in a PyTorch file.
+    """Reads everything in a file of ``torch.save``, zip or of torch before 1.6.
 
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A file of ``torch.save``: zip, or of torch before 1.6.
-
-    Returns
-    -------
-    object
-        Containers, values and tensors on the CPU, which are mapped where
-        the file is a zip. Objects of fairseq, omegaconf and argparse are
-        ``Stub`` instances: ``plain`` turns options into dicts.
-
-    Raises
-    ------
-    ValueError
-        When the file is damaged, names anything that is not on the list of
-        ``stubs``, or claims to be larger than it is.
+    Tensors are on the CPU, and mapped where the file is a zip. Objects of
+    fairseq, omegaconf and argparse are ``Stub`` instances: ``plain`` turns
+    options into dicts. A file that is damaged, names anything that is not on
+    the list of ``stubs``, or claims to be larger than it is, is a
+    ``ValueError``.
     """
     if not is_torch_file(path):
         raise ValueError(

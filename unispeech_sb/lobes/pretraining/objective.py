@@ -109,34 +109,7 @@ class Objective(nn.Module):
     """A backbone and a head that are pre-trained together.
 
     Masks are drawn in evaluation too, so that validation losses measure the
-    same task.
-
-    Arguments
-    ---------
-    backbone : Backbone
-        What is pre-trained.
-    head : Lobe
-        What stands on it.
-    masks : SpanMasks
-        How masks are drawn.
-    latent_temp : tuple of float
-        Temperature of the Gumbel softmax before the first update, its lowest
-        value, and its factor of each update.
-    feature_grad_mult : float
-        Factor of the gradient that reaches the convolutions.
-    paper_code_compat : bool
-        Keep the bugs of the authors' code.
-
-    Example
-    -------
-    >>> from unispeech_sb.lobes.backbone import Backbone
-    >>> from unispeech_sb.nnet.masking import SpanMasks
-    >>> backbone = Backbone.from_preset("tiny")
-    >>> objective = Objective(
-    ...     backbone, nn.Identity(), SpanMasks(0.5, 2), (2.0, 0.5, 0.9)
-    ... )
-    >>> objective.temperature(1)
-    1.8
+    same task. Arguments are those of ``UniSpeech`` and ``UniSpeechSAT``.
     """
 
     def __init__(
