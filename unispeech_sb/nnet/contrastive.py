@@ -20,8 +20,20 @@ uniform."""
 
 
 class Pool(NamedTuple):
-    """The frames that may be drawn, in a list of all frames of a batch: the
-    place of each row's first one, [B], and how many of each row there are, [B].
+    """The frames that may be drawn, in a list of all frames of a batch.
+
+    Arguments
+    ---------
+    starts : torch.Tensor
+        Place in the list of the first frame of each row, [B]; the others
+        follow it.
+    counts : torch.Tensor
+        Number of frames of each row that may be drawn, [B].
+
+    Example
+    -------
+    >>> Pool(torch.tensor([0, 10]), torch.tensor([10, 7])).counts
+    tensor([10,  7])
     """
 
     starts: torch.Tensor
@@ -31,9 +43,25 @@ class Pool(NamedTuple):
 class NegativeSampler(NamedTuple):
     """Draws the candidates of every masked frame of a batch.
 
-    ``num_within`` are from the same row, ``num_across`` from all rows; of all
-    valid frames if ``everywhere``, else of masked ones. ``paper_code_compat``
-    draws as ``authors_negatives``, ``by_sample`` in UniSpeech-SAT's layout.
+    Arguments
+    ---------
+    num_within : int
+        Candidates from the same row.
+    num_across : int
+        Candidates from all rows.
+    everywhere : bool
+        From all valid frames; otherwise from masked ones.
+    paper_code_compat : bool
+        Draw as the authors' code does: padded frames too, and now and then
+        the anchor itself. See ``authors_negatives``.
+    by_sample : bool
+        For that, the layout of UniSpeech-SAT.
+
+    Example
+    -------
+    >>> mask = torch.tensor([[True, True, False], [True, True, True]])
+    >>> NegativeSampler(4, 2)(mask, torch.tensor([2, 3])).shape
+    torch.Size([5, 6])
     """
 
     num_within: int = 100
@@ -48,13 +76,30 @@ class NegativeSampler(NamedTuple):
         counts: torch.Tensor,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """Draws for the S frames where ``mask``, bool, [B, T], is True: [S, N].
+        """Draws.
 
-        Places are in the list of all frames, row after row with padding,
-        [B x T], where ``everywhere``; otherwise in that of the masked frames,
-        [S]. ``counts`` has the valid frames of each row, [B]. Raises when there
-        is nothing to draw from, or ``paper_code_compat`` meets rows of unequal
-        numbers of masked frames.
+        Arguments
+        ---------
+        mask : torch.Tensor
+            True at the S masked frames, bool, [B, T].
+        counts : torch.Tensor
+            Valid frames of each row, [B].
+        generator : torch.Generator, optional
+            Source of randomness, on the mask's device; torch's default one
+            when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Places in the list of all frames, row after row with padding,
+            [B x T], where ``everywhere``; otherwise in that of the masked
+            frames, [S]. One row for each masked frame, [S, N].
+
+        Raises
+        ------
+        ValueError
+            When there is nothing to draw from, or ``paper_code_compat``
+            meets rows of unequal numbers of masked frames.
         """
         masked = mask.sum(1)
         if self.paper_code_compat:
@@ -110,12 +155,41 @@ def draw_negatives(
     num_across: int = 0,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Draws frames for each anchor, never its own: places in the list, those
-    within the row first, [S, N].
+    """Draws frames for each anchor, never its own.
 
-    ``rows`` has the row of each anchor and ``places`` which frame of its row it
-    is, counted as in the pool, [S]. An anchor without another frame to be
-    compared with is an error.
+    Arguments
+    ---------
+    pool : Pool
+        What may be drawn.
+    rows : torch.Tensor
+        Row of each anchor, [S].
+    places : torch.Tensor
+        Which frame of its row it is, counted as in the pool, [S].
+    num_within : int
+        Frames from the same row.
+    num_across : int
+        Frames from all rows, the anchor's own row among them.
+    generator : torch.Generator, optional
+        Source of randomness, on the anchors' device; torch's default one
+        when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Places in the list, those within the row first, [S, N].
+
+    Raises
+    ------
+    ValueError
+        When an anchor has no other frame to be compared with.
+
+    Example
+    -------
+    >>> pool = Pool(torch.tensor([0, 3]), torch.tensor([2, 2]))
+    >>> rows, places = torch.tensor([0, 1]), torch.tensor([1, 0])
+    >>> draw_negatives(pool, rows, places, num_within=3)
+    tensor([[0, 0, 0],
+            [4, 4, 4]])
     """
     draw: dict[str, Any] = {"generator": generator, "device": rows.device}
     drawn = [rows.new_empty(len(rows), 0)]
@@ -145,18 +219,44 @@ def authors_negatives(
 ) -> torch.Tensor:
     """Frames that the authors' code makes of its integers, bugs and all.
 
-    An integer that reaches the number of its anchor moves up by one, so that no
-    anchor is drawn as its own negative. But it is: that number counts the
+    An integer that reaches the number of its anchor moves up by one, so that
+    no anchor is drawn as its own negative. But it is: that number counts the
     masked frames of the row, while the integers may count all its frames, or
     those of the whole batch; and by the layouts below an integer is compared
     with the number of another anchor. Padded frames are drawn like any.
 
-    ``within`` and ``across`` are integers for frames of the same row and of all
-    rows, [B, A x count] for A anchors in each row; places in the list of the
-    batch's frames come back, [B x A, N]. With ``by_sample`` all anchors' first
-    samples come first, then all second ones, as in UniSpeech-SAT; otherwise all
-    samples of the first anchor, as in UniSpeech. Both compare integers as if it
-    were UniSpeech, with one kind of samples only.
+    Arguments
+    ---------
+    within : torch.Tensor
+        Integers for frames of the same row, [B, A x count] for A anchors in
+        each row.
+    across : torch.Tensor
+        Integers for frames of all rows, [B, A x count].
+    num_anchors : int
+        Anchors of each row, A.
+    num_frames : int
+        Frames of each row in the pool.
+    by_sample : bool
+        All anchors' first samples come first, then all second ones, as in
+        UniSpeech-SAT; otherwise all samples of the first anchor, as in
+        UniSpeech. Both compare integers as if it were UniSpeech, with one
+        kind of samples only.
+
+    Returns
+    -------
+    torch.Tensor
+        Places in the list of the batch's frames, row after row,
+        [B x A, N].
+
+    Example
+    -------
+    >>> within = torch.tensor([[0, 2, 0, 2], [0, 1, 1, 1]])
+    >>> across = within.new_zeros(2, 0)
+    >>> authors_negatives(within, across, num_anchors=2, num_frames=4)
+    tensor([[1, 3],
+            [0, 3],
+            [5, 6],
+            [6, 6]])
     """
     batch = len(within)
     firsts = num_frames * torch.arange(batch, device=within.device)
@@ -197,11 +297,34 @@ def candidate_cosines(
     pool: torch.Tensor,
     indices: torch.Tensor,
 ) -> torch.Tensor:
-    """Cosines of each anchor with its positive, [S, P] both, and its
-    candidates, as places in the pool [K, P], [S, N]: float32, [S, 1 + N].
+    """Cosines of each anchor with its positive and its candidates.
 
-    All anchors meet the whole pool in one product, which takes less memory than
-    copies of every anchor's candidates.
+    All anchors meet the whole pool in one product, which takes less memory
+    than copies of every anchor's candidates.
+
+    Arguments
+    ---------
+    anchors : torch.Tensor
+        Context vectors, [S, P].
+    positives : torch.Tensor
+        What belongs to them, [S, P].
+    pool : torch.Tensor
+        All frames that candidates are from, [K, P].
+    indices : torch.Tensor
+        Each anchor's candidates, as places in the pool, [S, N].
+
+    Returns
+    -------
+    torch.Tensor
+        Those with the positives first, float32, [S, 1 + N].
+
+    Example
+    -------
+    >>> anchors, pool = torch.eye(2), torch.ones(3, 2)
+    >>> indices = torch.tensor([[0, 2], [1, 1]])
+    >>> candidate_cosines(anchors, anchors, pool, indices)
+    tensor([[1.0000, 0.7071, 0.7071],
+            [1.0000, 0.7071, 0.7071]])
     """
     with torch.autocast(anchors.device.type, enabled=False):
         anchors, positives, pool = (
@@ -219,9 +342,28 @@ def contrastive_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Finds the positive among the candidates (wav2vec 2.0, equation 3).
 
-    Of cosines, [S, 1 + N], without candidates that equal the positive, [S, N]:
-    the loss, summed over the anchors, and the share of anchors that are nearer
-    to their positive than to any candidate.
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        As ``candidate_cosines`` gives them, [S, 1 + N].
+    equal : torch.Tensor, optional
+        True for candidates that equal the positive and do not count, bool,
+        [S, N].
+    logit_temp : float
+        Divides the cosines.
+
+    Returns
+    -------
+    loss : torch.Tensor
+        Sum over the anchors, a scalar.
+    accuracy : torch.Tensor
+        Share of anchors that are nearer to their positive than to any
+        candidate, a scalar.
+
+    Example
+    -------
+    >>> contrastive_loss(torch.zeros(2, 4))[0] / 2
+    tensor(1.3863)
     """
     logits = cosines / logit_temp
     if equal is not None:
@@ -239,9 +381,26 @@ def utterance_contrastive_loss(
     """Classifies each candidate as of the anchor's utterance or of another
     (UniSpeech-SAT, section 3).
 
-    Of cosines, [S, 1 + N], and where a candidate is of the anchor's utterance,
-    bool, [S, N]: binary cross-entropy, its mean, and the share of right
-    decisions at a cosine of 0.
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        As ``candidate_cosines`` gives them, [S, 1 + N].
+    same : torch.Tensor
+        True for candidates from the anchor's utterance, bool, [S, N].
+    logit_temp : float
+        Divides the cosines.
+
+    Returns
+    -------
+    loss : torch.Tensor
+        Binary cross-entropy, its mean over anchors and candidates, a scalar.
+    accuracy : torch.Tensor
+        Share of right decisions at a cosine of 0, a scalar.
+
+    Example
+    -------
+    >>> utterance_contrastive_loss(torch.zeros(2, 3), torch.ones(2, 2).bool())
+    (tensor(0.6931), tensor(1.))
     """
     labels = F.pad(same, (1, 0), value=True)
     logits = cosines / logit_temp
@@ -250,16 +409,51 @@ def utterance_contrastive_loss(
 
 
 def diversity_loss(perplexity: torch.Tensor, num_vars: int) -> torch.Tensor:
-    """How far the codebooks are from being used evenly, from 0 to 1 (wav2vec
-    2.0, equation 4); ``num_vars`` counts all their entries."""
+    """How far the codebooks are from being used evenly (wav2vec 2.0,
+    equation 4).
+
+    Arguments
+    ---------
+    perplexity : torch.Tensor
+        Sum of the codebooks' perplexities, a scalar.
+    num_vars : int
+        Number of all their entries.
+
+    Returns
+    -------
+    torch.Tensor
+        From 0 to 1, a scalar.
+
+    Example
+    -------
+    >>> diversity_loss(torch.tensor(160.0), num_vars=640)
+    tensor(0.7500)
+    """
     return (num_vars - perplexity) / num_vars
 
 
 def feature_penalty(
     feats: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean square of the convolutional features, [B, T, C], before any norm, in
-    float32; of the frames where ``mask``, bool, [B, T], is True."""
+    """Mean square of the convolutional features, before any norm.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Convolutional features, [B, T, C].
+    mask : torch.Tensor, optional
+        Frames that count, bool, [B, T]. All of them when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        A float32 scalar.
+
+    Example
+    -------
+    >>> feature_penalty(torch.full((2, 5, 4), 3.0))
+    tensor(9.)
+    """
     squares = feats.float().square()
     if mask is None:
         return squares.mean()

@@ -95,8 +95,29 @@ def frames_needed(
     target_lengths: torch.Tensor | None = None,
     blank: int = 0,
 ) -> torch.Tensor:
-    """Counts the frames, [B], without which a row of labels, [B, U], has no
-    alignment: one for each label, and a blank between two that are equal."""
+    """Counts the frames without which a row of labels has no alignment: one
+    for each label, and a blank between two that are equal.
+
+    Arguments
+    ---------
+    targets : torch.Tensor
+        As for ``ctc_loss``, [B, U].
+    target_lengths : torch.Tensor, optional
+        As for ``ctc_loss``, [B].
+    blank : int
+        Index of the blank.
+
+    Returns
+    -------
+    torch.Tensor
+        Number of frames, int64, [B].
+
+    Example
+    -------
+    >>> import torch
+    >>> frames_needed(torch.tensor([[3, 3, 2, -100], [1, 2, 3, 1]]))
+    tensor([4, 4])
+    """
     kept = _kept(targets, target_lengths, blank)
     # The kept labels of each row move to its front, in their order
     order = kept.logical_not().long().argsort(dim=1, stable=True)
@@ -108,8 +129,31 @@ def frames_needed(
 def blank_share(
     log_probs: torch.Tensor, frames: torch.Tensor, blank: int = 0
 ) -> torch.Tensor:
-    """Share of the valid frames of a batch, [B, T, V], where the blank scores
-    highest: near 1 the model has learnt no label yet, or no more."""
+    """Share of the valid frames where the blank scores highest.
+
+    Near 1 the model has learnt no label yet, or no more.
+
+    Arguments
+    ---------
+    log_probs : torch.Tensor
+        Log-posteriors or logits, [B, T, V].
+    frames : torch.Tensor
+        Valid frames of each row, [B].
+    blank : int
+        Index of the blank.
+
+    Returns
+    -------
+    torch.Tensor
+        The share of the whole batch, in [0, 1], a scalar.
+
+    Example
+    -------
+    >>> import torch
+    >>> log_probs = torch.tensor([[[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]]]).log()
+    >>> blank_share(log_probs, torch.tensor([2]))
+    tensor(0.5000)
+    """
     mask = length_mask(frames.to(log_probs.device), log_probs.shape[1])
     return (log_probs.argmax(-1) == blank)[mask].float().mean()
 

@@ -12,17 +12,56 @@ from torch import nn
 def mask_padding(
     feats: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Sets the padding of features, [B, C, T], to zero, as convolutions pad."""
+    """Sets the padding to zero, as convolutions pad at the edges.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, C, T].
+    mask : torch.Tensor or None
+        True at valid frames, [B, 1, T].
+
+    Returns
+    -------
+    torch.Tensor
+        Features, [B, C, T].
+
+    Example
+    -------
+    >>> mask_padding(torch.ones(1, 1, 3), torch.tensor([[[True, True, False]]]))
+    tensor([[[1., 1., 0.]]])
+    """
     return feats if mask is None else feats.masked_fill(~mask, 0.0)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm whose statistics are of valid frames only."""
+    """BatchNorm whose statistics are of valid frames only.
+
+    Example
+    -------
+    >>> norm, feats = MaskedBatchNorm(2), torch.randn(1, 2, 4)
+    >>> mask = torch.tensor([[[True, True, True, False]]])
+    >>> bool(norm(feats, mask)[..., :3].mean().abs() < 1e-6)
+    True
+    """
 
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Normalises each channel over batch and time, [B, C, T]."""
+        """Normalises each channel over batch and time.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        mask : torch.Tensor, optional
+            True at valid frames, [B, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C, T].
+        """
         if mask is None or not self.training:
             return super().forward(feats)
         rows, valid = feats.transpose(1, 2), mask[:, 0]  # [B, T, C], [B, T]
@@ -32,8 +71,24 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 class ConvReluNorm(nn.Module):
-    """Convolution over time, ReLU, BatchNorm; an odd kernel keeps the number of
-    frames."""
+    """Convolution over time, ReLU, BatchNorm.
+
+    Arguments
+    ---------
+    in_channels : int
+        Input channels.
+    out_channels : int
+        Output channels.
+    kernel : int
+        Kernel size, odd: the number of frames stays.
+    dilation : int
+        Frames from one tap of the kernel to the next.
+
+    Example
+    -------
+    >>> ConvReluNorm(4, 8, kernel=5)(torch.randn(2, 4, 10)).shape
+    torch.Size([2, 8, 10])
+    """
 
     def __init__(
         self,
@@ -55,7 +110,20 @@ class ConvReluNorm(nn.Module):
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Runs the layer, [B, C, T] -> [B, C', T]."""
+        """Runs the layer.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        mask : torch.Tensor, optional
+            True at valid frames, [B, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C', T].
+        """
         return self.bn(self.conv(mask_padding(feats, mask)).relu(), mask)
 
 
@@ -63,7 +131,23 @@ class Res2Conv(nn.Module):
     """Convolutions that run through groups of channels one after the other.
 
     Each group is added to the result of the one before; the last group is
-    passed through (section 3.2). ``scale`` is their number, which divides C.
+    passed through (section 3.2).
+
+    Arguments
+    ---------
+    channels : int
+        Number of channels C; divisible by ``scale``.
+    kernel : int
+        Kernel size.
+    dilation : int
+        Frames from one tap of the kernel to the next.
+    scale : int
+        Number of groups.
+
+    Example
+    -------
+    >>> Res2Conv(8, kernel=3, dilation=2, scale=4)(torch.randn(2, 8, 10)).shape
+    torch.Size([2, 8, 10])
     """
 
     def __init__(
@@ -94,7 +178,20 @@ class Res2Conv(nn.Module):
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Runs the layer, [B, C, T] -> [B, C, T]."""
+        """Runs the layer.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        mask : torch.Tensor, optional
+            True at valid frames, [B, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C, T].
+        """
         *groups, last = feats.split(self.width, 1)
         results, running = [], 0.0
         for group, conv, norm in zip(groups, self.convs, self.bns):
@@ -105,7 +202,20 @@ class Res2Conv(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Scales each channel by what the whole utterance holds (SE block)."""
+    """Scales each channel by what the whole utterance holds (SE block).
+
+    Arguments
+    ---------
+    channels : int
+        Number of channels C.
+    bottleneck : int
+        Size of the layer between.
+
+    Example
+    -------
+    >>> ChannelGate(8, bottleneck=4)(torch.randn(2, 8, 10)).shape
+    torch.Size([2, 8, 10])
+    """
 
     def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
@@ -115,7 +225,20 @@ class ChannelGate(nn.Module):
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Scales the channels, [B, C, T] -> [B, C, T]."""
+        """Scales the channels.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        mask : torch.Tensor, optional
+            True at valid frames, [B, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C, T].
+        """
         mean = mask_padding(feats, mask).sum(2)
         mean = mean / (feats.shape[2] if mask is None else mask.sum(2))
         gate = self.linear2(self.linear1(mean).relu()).sigmoid()
@@ -123,7 +246,25 @@ class ChannelGate(nn.Module):
 
 
 class SERes2Block(nn.Module):
-    """Squeeze-excitation Res2 block (section 3.2, figure 2), kernel 3."""
+    """Squeeze-excitation Res2 block (section 3.2, figure 2).
+
+    Arguments
+    ---------
+    channels : int
+        Number of channels C.
+    dilation : int
+        Frames from one tap of the kernel of three to the next.
+    scale : int
+        Number of groups of channels.
+    bottleneck : int
+        Size of the layer between in the channel gate.
+
+    Example
+    -------
+    >>> block = SERes2Block(8, dilation=2, scale=4, bottleneck=4)
+    >>> block(torch.randn(2, 8, 10)).shape
+    torch.Size([2, 8, 10])
+    """
 
     def __init__(
         self, channels: int, dilation: int, scale: int, bottleneck: int
@@ -137,14 +278,40 @@ class SERes2Block(nn.Module):
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Runs the block, [B, C, T] -> [B, C, T]."""
+        """Runs the block.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        mask : torch.Tensor, optional
+            True at valid frames, [B, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C, T].
+        """
         inner = self.res2(self.conv_in(feats, mask), mask)
         return feats + self.gate(self.conv_out(inner, mask), mask)
 
 
 class AttentiveStatistics(nn.Module):
-    """Mean and standard deviation under attention, one map per channel (section
-    3.1, without the global context)."""
+    """Mean and standard deviation under attention, one map per channel
+    (section 3.1, without the global context).
+
+    Arguments
+    ---------
+    channels : int
+        Number of channels C.
+    bottleneck : int
+        Size of the attention's inner layer.
+
+    Example
+    -------
+    >>> AttentiveStatistics(8, bottleneck=4)(torch.randn(2, 8, 10)).shape
+    torch.Size([2, 16])
+    """
 
     def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
@@ -154,7 +321,20 @@ class AttentiveStatistics(nn.Module):
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Pools each utterance, [B, C, T]: means, then deviations, [B, 2C]."""
+        """Pools each utterance.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        mask : torch.Tensor, optional
+            True at valid frames, [B, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Means, then standard deviations, [B, 2C].
+        """
         scores = self.linear2(self.linear1(feats).tanh())
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)

@@ -13,8 +13,24 @@ from unispeech_sb.nnet.transformer import Attention, FeedForward
 class EENDLayer(nn.Module):
     """A transformer block that adds to its *normalised* input.
 
-    Neither post-norm nor pre-norm: the residual starts after the LayerNorm, as
-    in the authors' code.
+    Neither post-norm nor pre-norm: the residual starts after the LayerNorm,
+    as in the authors' code.
+
+    Arguments
+    ---------
+    dim : int
+        Model size.
+    num_heads : int
+        Number of attention heads; divides the model size.
+    inner_size : int
+        Inner size of the feed-forward layer.
+    dropout : float
+        Dropout on both sub-layers, inside and after.
+
+    Example
+    -------
+    >>> EENDLayer(8, 2, inner_size=16, dropout=0.0)(torch.ones(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
     """
 
     def __init__(
@@ -32,7 +48,20 @@ class EENDLayer(nn.Module):
     def forward(
         self, feats: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Runs the block, [B, T, D]; the mask is that of ``Attention``."""
+        """Runs the block.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at frames that may be attended to, [B, 1, 1, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, T, D].
+        """
         feats = self.norm1(feats)
         feats = self.norm2(feats + self.dropout(self.attention(feats, mask)[0]))
         return feats + self.feed_forward(feats)
@@ -41,8 +70,29 @@ class EENDLayer(nn.Module):
 def interpolate_frames(
     feats: torch.Tensor, counts: torch.Tensor, wanted: torch.Tensor
 ) -> torch.Tensor:
-    """Brings each utterance, [B, T, D], from its number of valid frames, [B],
-    to another, [B], linearly; the padding is zero."""
+    """Brings each utterance from one number of frames to another, linearly.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    counts : torch.Tensor
+        Number of valid frames of each, [B].
+    wanted : torch.Tensor
+        Number of frames to make of them, [B].
+
+    Returns
+    -------
+    torch.Tensor
+        Features, zero in the padding, [B, T', D] with T' the most wanted.
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [5.0], [7.0]]])
+    >>> counts, wanted = torch.tensor([4]), torch.tensor([2])
+    >>> interpolate_frames(feats, counts, wanted)[0, :, 0]
+    tensor([2., 6.])
+    """
     feats, most = feats.transpose(1, 2), int(wanted.max())
     # Row by row: each has its own step, and its own last frame to stop at.
     rows = [
@@ -60,10 +110,30 @@ def speaker_means(
     vectors: torch.Tensor,
     num_frames: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One unit vector for each local speaker of a chunk, [B, S, E].
+    """One unit vector for each local speaker of a chunk.
 
-    The mean of the speaker's vectors, [B, T, S, E], each of unit length,
-    weighted by the speaker's activity, [B, T, S] before the sigmoid.
+    The mean of the speaker's vectors, each of unit length, weighted by the
+    speaker's activity.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Activities before the sigmoid, [B, T, S].
+    vectors : torch.Tensor
+        Speaker vectors, [B, T, S, E].
+    num_frames : torch.Tensor, optional
+        Number of valid frames of each chunk, [B]. All when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Unit vectors, [B, S, E].
+
+    Example
+    -------
+    >>> logits = torch.zeros(1, 2, 1)
+    >>> speaker_means(logits, torch.tensor([[[[3.0, 0.0]], [[0.0, 2.0]]]]))
+    tensor([[[0.7071, 0.7071]]])
     """
     weights = logits.sigmoid()
     if num_frames is not None:
@@ -82,11 +152,32 @@ def speaker_loss(
     scale: torch.Tensor | float,
     offset: torch.Tensor | float,
 ) -> torch.Tensor:
-    """Cross-entropy of the local speakers, [B, S, E], against all K speakers of
-    a corpus by ``scale`` times squared distance plus ``offset``.
+    """Cross-entropy of the local speakers against all speakers of a corpus.
 
-    Targets are -1 where nobody speaks, [B, S]; the mean is over those who do,
-    zero without any.
+    Arguments
+    ---------
+    speakers : torch.Tensor
+        Unit vectors of the local speakers, [B, S, E].
+    targets : torch.Tensor
+        Index of each among the known speakers, -1 where nobody speaks,
+        [B, S].
+    known : torch.Tensor
+        Vectors of all known speakers, [K, E].
+    scale : torch.Tensor or float
+        Factor of the squared distance, a scalar.
+    offset : torch.Tensor or float
+        Added to it, a scalar.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean over the local speakers who speak, a scalar; zero without any.
+
+    Example
+    -------
+    >>> known = torch.eye(2)
+    >>> speaker_loss(known[None], torch.tensor([[0, -1]]), known, 1.0, 0.0)
+    tensor(0.1269)
     """
     distances = torch.cdist(speakers, F.normalize(known, dim=-1)[None])
     logits = -(scale * distances.square() + offset)  # [B, S, K]

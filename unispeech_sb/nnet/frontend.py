@@ -30,7 +30,28 @@ GROUP_SAMPLES = 160_000
 
 
 def activation(name: str) -> Activation:
-    """Finds an activation by the name that transformers gives it."""
+    """Finds an activation by the name that transformers gives it.
+
+    Arguments
+    ---------
+    name : str
+        One of ``gelu``, ``gelu_new``, ``relu``, ``selu``.
+
+    Returns
+    -------
+    callable
+        A function from tensor to tensor.
+
+    Raises
+    ------
+    ValueError
+        When the name is none of them.
+
+    Example
+    -------
+    >>> activation("relu")(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
     if name not in ACTIVATIONS:
         raise ValueError(
             f"activation: expected one of {', '.join(ACTIVATIONS)}; "
@@ -42,10 +63,28 @@ def activation(name: str) -> Activation:
 def normalize_wavs(
     wavs: torch.Tensor, lengths: torch.Tensor | None = None, eps: float = 1e-5
 ) -> torch.Tensor:
-    """Gives each waveform, [B, N], zero mean and unit variance over its own
-    samples, ``lengths`` of them, [B]; the padding becomes zero.
+    """Gives each waveform zero mean and unit variance over its own samples.
 
-    ``eps`` is 1e-5 in the authors' code, 1e-7 in transformers.
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Waveforms, [B, N].
+    lengths : torch.Tensor, optional
+        Number of valid samples of each, [B]. All of them when omitted.
+    eps : float
+        Added to the variance: 1e-5 in the authors' code, 1e-7 in
+        transformers' feature extractor.
+
+    Returns
+    -------
+    torch.Tensor
+        Normalised waveforms, zero in the padding, [B, N].
+
+    Example
+    -------
+    >>> wavs = normalize_wavs(3 + 2 * torch.randn(2, 1000))
+    >>> bool(wavs.mean().abs() < 1e-5)
+    True
     """
     if lengths is None:
         return F.layer_norm(wavs, wavs.shape[1:], eps=eps)
@@ -57,7 +96,20 @@ def normalize_wavs(
 
 
 class TimeNorm(nn.GroupNorm):
-    """GroupNorm with one group per channel, over the valid frames only."""
+    """GroupNorm with one group per channel, over the valid frames only.
+
+    Arguments
+    ---------
+    num_channels : int
+        Number of channels C.
+
+    Example
+    -------
+    >>> norm, feats = TimeNorm(4), torch.randn(2, 4, 10)
+    >>> padded = norm(feats, torch.tensor([10, 6]))
+    >>> torch.allclose(padded[1:, :, :6], norm(feats[1:, :, :6]), atol=1e-6)
+    True
+    """
 
     def __init__(self, num_channels: int) -> None:
         super().__init__(num_channels, num_channels)
@@ -65,8 +117,20 @@ class TimeNorm(nn.GroupNorm):
     def forward(
         self, feats: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Normalises each channel over its valid frames, [B]; [B, C, T] both
-        ways, and zero in the padding."""
+        """Normalises each channel over time.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Number of valid frames of each, [B]. All when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape, zero in the padding.
+        """
         if lengths is None:
             return super().forward(feats)
         # Row by row: four times as fast as masked sums, and as exact.
@@ -79,17 +143,60 @@ class TimeNorm(nn.GroupNorm):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of ``[B, C, T]``."""
+    """LayerNorm over the channels of ``[B, C, T]``.
+
+    Example
+    -------
+    >>> ChannelNorm(4)(torch.randn(2, 4, 10)).shape
+    torch.Size([2, 4, 10])
+    """
 
     def forward(
         self, feats: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Normalises each frame by itself, [B, C, T], whatever the lengths."""
+        """Normalises every frame by itself, so lengths do not matter.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Not used; taken so that both norms are called alike.
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape.
+        """
         return super().forward(feats.transpose(1, 2)).transpose(1, 2)
 
 
 class ConvLayer(nn.Module):
-    """Convolution, ``TimeNorm`` or ``ChannelNorm`` or none, activation."""
+    """Convolution, optional normalisation, activation.
+
+    Arguments
+    ---------
+    in_channels : int
+        Input channels.
+    out_channels : int
+        Output channels.
+    kernel : int
+        Kernel size.
+    stride : int
+        Stride.
+    bias : bool
+        Whether the convolution has a bias.
+    norm : nn.Module, optional
+        ``TimeNorm`` or ``ChannelNorm``; none when omitted.
+    act : str
+        Name of the activation.
+
+    Example
+    -------
+    >>> layer = ConvLayer(1, 4, kernel=10, stride=5, norm=TimeNorm(4))
+    >>> layer(torch.randn(2, 1, 100)).shape
+    torch.Size([2, 4, 19])
+    """
 
     def __init__(
         self,
@@ -112,8 +219,20 @@ class ConvLayer(nn.Module):
     def forward(
         self, feats: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Runs the layer, [B, C, T] -> [B, C', T']; ``lengths`` are the valid
-        frames *after* it, [B]."""
+        """Runs the layer.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, C, T].
+        lengths : torch.Tensor, optional
+            Valid frames *after* this layer, [B]. All when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, C', T'].
+        """
         feats = self.conv(feats)
         if self.layer_norm is not None:
             feats = self.layer_norm(feats, lengths)
@@ -123,8 +242,27 @@ class ConvLayer(nn.Module):
 class FeatureExtractor(nn.Module):
     """A stack of convolutions from waveform to frames.
 
-    ``norm`` is ``group``, over time after the first layer only, or ``layer``,
-    over channels after every layer.
+    Arguments
+    ---------
+    dims : list of int
+        Output channels of each layer.
+    kernels : list of int
+        Kernel size of each layer.
+    strides : list of int
+        Stride of each layer.
+    bias : bool
+        Whether the convolutions have a bias.
+    norm : str
+        ``group``: over time after the first layer only; ``layer``: over
+        channels after every layer.
+    act : str
+        Name of the activation.
+
+    Example
+    -------
+    >>> extractor = FeatureExtractor([8, 8], [10, 3], [5, 2], norm="layer")
+    >>> extractor(torch.randn(2, 1000)).shape
+    torch.Size([2, 99, 8])
     """
 
     def __init__(
@@ -166,12 +304,26 @@ class FeatureExtractor(nn.Module):
         checkpointing: bool = False,
         into_padding: bool = False,
     ) -> torch.Tensor:
-        """Turns waveforms, [B, N], with ``lengths`` valid samples, [B], into
-        frames, [B, T, C].
+        """Turns waveforms into frames.
 
         Rows of similar lengths go through together, so that little time is
-        spent on padding; the frames that contain padding cost more, and are
-        computed ``into_padding`` only. ``checkpointing`` saves memory for time.
+        spent on padding.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [B, N].
+        lengths : torch.Tensor, optional
+            Number of valid samples of each, [B]. All when omitted.
+        checkpointing : bool
+            Recompute activations in the backward pass to save memory.
+        into_padding : bool
+            Compute the frames that contain padding too, which costs more.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames, [B, T, C].
         """
         if lengths is None or into_padding:
             return self._frames(wavs, lengths, checkpointing)
@@ -203,8 +355,25 @@ class FeatureExtractor(nn.Module):
 def groups_of_similar_length(
     lengths: Sequence[int], least: int
 ) -> list[list[int]]:
-    """Sorts the rows of a batch, by their numbers of samples, into groups of at
-    least so many that need little padding, by growing length."""
+    """Sorts the rows of a batch into groups that need little padding.
+
+    Arguments
+    ---------
+    lengths : list of int
+        Number of samples of each row.
+    least : int
+        Samples that make a group large enough to use the machine well.
+
+    Returns
+    -------
+    list of list of int
+        Rows of each group, by growing length.
+
+    Example
+    -------
+    >>> groups_of_similar_length([300, 100, 301, 200], least=300)
+    [[1, 3], [0], [2]]
+    """
     groups: list[list[int]] = [[]]
     samples = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -216,7 +385,25 @@ def groups_of_similar_length(
 
 
 class FeatureProjection(nn.Module):
-    """LayerNorm and projection of the frames to the model size."""
+    """LayerNorm and projection of the frames to the model size.
+
+    Arguments
+    ---------
+    conv_dim : int
+        Size of the convolutional features C.
+    dim : int
+        Model size D.
+    eps : float
+        Epsilon of the norm.
+    dropout : float
+        Dropout on the projected features.
+
+    Example
+    -------
+    >>> projected, normed = FeatureProjection(4, 8)(torch.randn(2, 10, 4))
+    >>> projected.shape, normed.shape
+    (torch.Size([2, 10, 8]), torch.Size([2, 10, 4]))
+    """
 
     def __init__(
         self, conv_dim: int, dim: int, eps: float = 1e-5, dropout: float = 0.0
@@ -227,8 +414,20 @@ class FeatureProjection(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, feats: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projects frames, [B, T, C] -> [B, T, D]; also gives them after
-        LayerNorm only, which the quantizers of the pre-trainings take,
-        [B, T, C]."""
+        """Projects the frames.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Convolutional features, [B, T, C].
+
+        Returns
+        -------
+        projected : torch.Tensor
+            Input of the encoder, [B, T, D].
+        normed : torch.Tensor
+            The features after LayerNorm, which the quantizers of the
+            pre-training objectives take, [B, T, C].
+        """
         normed = self.layer_norm(feats)
         return self.dropout(self.projection(normed)), normed

@@ -15,7 +15,25 @@ Lengths = TypeVar("Lengths", int, torch.Tensor)
 
 
 def absolute_lengths(wav_lens: torch.Tensor, max_length: int) -> torch.Tensor:
-    """Counts, int64, [B], of relative lengths in (0, 1], [B]."""
+    """Turns relative lengths into counts.
+
+    Arguments
+    ---------
+    wav_lens : torch.Tensor
+        Valid share of each row, in (0, 1], [B].
+    max_length : int
+        Number of samples (or frames) of the padded batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Counts, int64, [B].
+
+    Example
+    -------
+    >>> absolute_lengths(torch.tensor([1.0, 0.5]), 16000)
+    tensor([16000,  8000])
+    """
     return torch.round(wav_lens.double() * max_length).long()
 
 
@@ -24,8 +42,27 @@ def conv_lengths(
 ) -> Lengths:
     """Counts what a stack of unpadded convolutions leaves of each length.
 
-    One layer maps ``n`` to ``floor((n - kernel) / stride) + 1``: zero or less
-    where the input is shorter than one frame.
+    One layer maps ``n`` to ``floor((n - kernel) / stride) + 1``.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor or int
+        Number of samples, [B] or a single one.
+    kernels : list of int
+        Kernel size of each layer.
+    strides : list of int
+        Stride of each layer.
+
+    Returns
+    -------
+    torch.Tensor or int
+        Number of frames, of the input's type and shape. Zero or less where
+        the input is shorter than one frame.
+
+    Example
+    -------
+    >>> conv_lengths(16000, [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2])
+    49
     """
     for kernel, stride in zip(kernels, strides):
         lengths = (lengths - kernel) // stride + 1
@@ -35,19 +72,56 @@ def conv_lengths(
 def chunk_lengths(
     lengths: torch.Tensor, max_length: int, num_frames: int
 ) -> torch.Tensor:
-    """Counts the valid frames of each row, [B], by fairseq's rule.
+    """Counts the valid frames of each row by fairseq's rule.
 
     A row of N samples is cut into T chunks of ``N // T`` samples, its tail
     dropped, and a frame is valid if any sample of its chunk is: the count
     depends on the batch's longest row. For the published convolutions it is
     mostly one or two above that of ``conv_lengths``.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Number of valid samples of each row, [B].
+    max_length : int
+        Padded length N.
+    num_frames : int
+        Frames T that the convolutions leave of it.
+
+    Returns
+    -------
+    torch.Tensor
+        Number of frames, [B].
+
+    Example
+    -------
+    >>> chunk_lengths(torch.tensor([16000, 12345, 9000]), 16000, 49)
+    tensor([49, 38, 28])
     """
     chunk = max_length // num_frames
     return ((lengths + chunk - 1) // chunk).clamp(max=num_frames)
 
 
 def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Samples that one frame sees: the shortest input that gives a frame."""
+    """Samples that one frame sees: the shortest input that gives a frame.
+
+    Arguments
+    ---------
+    kernels : list of int
+        Kernel size of each layer.
+    strides : list of int
+        Stride of each layer.
+
+    Returns
+    -------
+    int
+        Number of samples.
+
+    Example
+    -------
+    >>> receptive_field([10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2])
+    400
+    """
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides)):
         samples = (samples - 1) * stride + kernel
@@ -55,7 +129,26 @@ def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
-    """Marks the valid positions of a padded batch: [B] -> bool, [B, T]."""
+    """Marks the valid positions of a padded batch.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Counts, [B].
+    max_length : int
+        Padded length T.
+
+    Returns
+    -------
+    torch.Tensor
+        Bool, True at valid positions, [B, T].
+
+    Example
+    -------
+    >>> length_mask(torch.tensor([1, 3]), 3)
+    tensor([[ True, False, False],
+            [ True,  True,  True]])
+    """
     positions = torch.arange(max_length, device=lengths.device)
     return positions < lengths[:, None]
 
@@ -63,10 +156,31 @@ def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
 def sample_lengths(
     wavs: torch.Tensor, wav_lens: torch.Tensor | None, least: int
 ) -> torch.Tensor | None:
-    """Checks a padded batch, [B, N], and counts the samples of each row, [B];
-    None when no row is padded.
+    """Checks a padded batch and counts the samples of each row.
 
-    Raises when a shape is wrong or a row has fewer than ``least`` samples.
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Waveforms, [B, N].
+    wav_lens : torch.Tensor or None
+        Valid share of each, in (0, 1], [B]; None for all of it.
+    least : int
+        Fewest samples that a row must have.
+
+    Returns
+    -------
+    torch.Tensor or None
+        Number of samples, [B]; None when no row is padded.
+
+    Raises
+    ------
+    ValueError
+        When a shape is wrong or a row is too short.
+
+    Example
+    -------
+    >>> sample_lengths(torch.zeros(2, 800), torch.tensor([1.0, 0.6]), 400)
+    tensor([800, 480])
     """
     if wavs.dim() != 2:
         raise ValueError(

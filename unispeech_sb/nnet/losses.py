@@ -75,9 +75,33 @@ def am_softmax_loss(
     scale: float = 30.0,
     margin: float = 0.4,
 ) -> torch.Tensor:
-    """Additive-margin softmax (Wang et al. 2018), the mean over a batch of
-    cosines, [B, C]: cross-entropy of ``scale * (cosine - margin)`` for the
-    right class, [B], among ``scale * cosine`` for the others."""
+    """Additive-margin softmax (Wang et al. 2018): cross-entropy
+    of ``scale * (cosine - margin)`` for the right class among
+    ``scale * cosine`` for the others.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosine of each vector with that of each class, [B, C].
+    labels : torch.Tensor
+        Index of the right class, [B].
+    scale : float
+        Factor of the cosines.
+    margin : float
+        How much closer the right class has to be.
+
+    Returns
+    -------
+    torch.Tensor
+        The mean over the batch, a float32 scalar.
+
+    Example
+    -------
+    >>> import torch
+    >>> cosines = torch.tensor([[0.9, 0.5]])
+    >>> am_softmax_loss(cosines, torch.tensor([0]), scale=1.0, margin=0.4)
+    tensor(0.6931)
+    """
     cosines = cosines.float()
     right = F.one_hot(labels, cosines.shape[1])
     return F.cross_entropy(scale * (cosines - margin * right), labels)
@@ -92,11 +116,38 @@ def aam_softmax_loss(
     top_k_margin: float = 0.0,
 ) -> torch.Tensor:
     """Additive-angular-margin softmax (Deng et al. 2019, equation 3) with the
-    inter-top-k penalty (Zhao et al. 2022), the mean over a batch.
+    inter-top-k penalty (Zhao et al. 2022).
 
-    Of cosines, [B, C], the angle to the right class, [B], is widened by
-    ``margin`` radians, those to the ``top_k`` nearest others are narrowed by
-    ``top_k_margin``; then cross-entropy of ``scale * cosine``.
+    The angle to the right class is widened, those to the nearest others are
+    narrowed, then cross-entropy of ``scale * cosine``.
+
+    Arguments
+    ---------
+    cosines : torch.Tensor
+        Cosine of each vector with that of each class, [B, C].
+    labels : torch.Tensor
+        Index of the right class, [B].
+    scale : float
+        Factor of the cosines.
+    margin : float
+        Radians added to the angle of the right class.
+    top_k : int
+        How many of the nearest other classes are made harder: all of them if
+        there are no more.
+    top_k_margin : float
+        Radians taken off the angles of those.
+
+    Returns
+    -------
+    torch.Tensor
+        The mean over the batch, a float32 scalar.
+
+    Example
+    -------
+    >>> import torch
+    >>> cosines = torch.tensor([[0.5, 0.5]])
+    >>> aam_softmax_loss(cosines, torch.tensor([0]), scale=1.0, margin=0.0)
+    tensor(0.6931)
     """
     cosines = cosines.float()
     right = labels[:, None]  # [B, 1]

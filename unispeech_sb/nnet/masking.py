@@ -78,7 +78,33 @@ def span_mask(
     A row of n valid positions gets ``floor(prob * n / span + u)`` spans, u
     uniform and shared by the batch, at least ``min_spans``, and no more than
     fit side by side. Their starts are distinct; spans may overlap. A row that
-    is shorter than one span stays unmasked. Counts [B] -> bool, [B, T].
+    is shorter than one span stays unmasked.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Valid positions of each row, [B].
+    max_length : int
+        Padded length T.
+    prob : float
+        Share of positions to mask if spans did not overlap, in [0, 1].
+    span : int
+        Length of a span, in positions.
+    min_spans : int
+        Fewest spans a row gets.
+    generator : torch.Generator, optional
+        Source of randomness; torch's default one when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Bool, True where masked, [B, T].
+
+    Example
+    -------
+    >>> mask = span_mask(torch.tensor([50, 20]), 50, 0.5, span=5, min_spans=1)
+    >>> mask.shape, bool(mask[1, 20:].any())
+    (torch.Size([2, 50]), False)
     """
     _check_spans(prob, span)
     draw: dict[str, Any] = {"generator": generator, "device": lengths.device}
@@ -104,8 +130,33 @@ def equal_span_mask(
     uniform and its own, at least ``min_spans``. Their starts are distinct and
     never the last that would fit; spans may overlap, and in a row that is too
     short for them they end with it. Then each row loses masked positions, at
-    random, until it has as many as the row with the fewest. Counts [B] -> bool,
-    [B, T].
+    random, until it has as many as the row with the fewest.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Valid positions of each row, [B].
+    max_length : int
+        Padded length T.
+    prob : float
+        Share of positions to mask if spans did not overlap, in [0, 1].
+    span : int
+        Length of a span, in positions.
+    min_spans : int
+        Fewest spans a row gets.
+    generator : torch.Generator, optional
+        Source of randomness; torch's default one when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Bool, True where masked, [B, T].
+
+    Example
+    -------
+    >>> mask = equal_span_mask(torch.tensor([50, 20]), 50, 0.5, span=5)
+    >>> mask.sum(1).diff(), bool(mask[1, 20:].any())
+    (tensor([0]), False)
     """
     _check_spans(prob, span)
     draw: dict[str, Any] = {"generator": generator, "device": lengths.device}

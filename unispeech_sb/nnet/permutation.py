@@ -90,12 +90,35 @@ def argmax_loss(
     """Cross-entropy with the first active speaker of each frame as its class:
     the loss of transformers' ``ForAudioFrameClassification``.
 
-    It is here for models that were trained by it. ``pit_loss``, whose shapes it
-    has, is the default of the recipes, for three reasons: here the outputs have
-    to come in the order of the labels, which no recording determines; of
-    speakers that talk at once all but one count as silent; and a silent frame
-    counts as the first speaker. Without ``num_frames`` the padding counts, as
-    there.
+    It is here for models that were trained by it. ``pit_loss`` is the default
+    of the recipes, for three reasons: here the outputs have to come in the
+    order of the labels, which no recording determines; of speakers that talk
+    at once all but one count as silent; and a silent frame counts as the first
+    speaker.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Scores, [B, T, S].
+    labels : torch.Tensor
+        1 where a speaker is active, else 0, [B, T, S].
+    num_frames : torch.Tensor, optional
+        Number of valid frames of each row, [B]. All when omitted, as in
+        transformers, which counts the padding.
+
+    Returns
+    -------
+    loss : torch.Tensor
+        Mean over the frames, a float32 scalar.
+    order : torch.Tensor
+        As of ``pit_loss``: each output is taken for its own speaker, [B, S].
+
+    Example
+    -------
+    >>> labels = torch.tensor([[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]])
+    >>> logits = torch.tensor([[[0.0, 9.0], [9.0, 0.0], [9.0, 0.0]]])
+    >>> argmax_loss(logits, labels)
+    (tensor(0.0001), tensor([[0, 1]]))
     """
     speakers = torch.arange(logits.shape[2], device=logits.device)
     order = speakers.expand(len(logits), -1)

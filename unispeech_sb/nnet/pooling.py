@@ -22,15 +22,40 @@ D], where there is nothing to mix."""
 
 class LayerMix(nn.Module):
     """Softmax-weighted sum of hidden states (SUPERB; transformers'
-    ``use_weighted_layer_sum``): of the encoder's input and of its L layers."""
+    ``use_weighted_layer_sum``).
+
+    Arguments
+    ---------
+    num_states : int
+        Number of hidden states: one more than there are layers.
+
+    Example
+    -------
+    >>> mix, states = LayerMix(3), torch.randn(3, 2, 10, 4)
+    >>> torch.allclose(mix(states), states.mean(0), atol=1e-6)
+    True
+    """
 
     def __init__(self, num_states: int) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(num_states))
 
     def forward(self, states: States) -> torch.Tensor:
-        """Sums the states to [B, T, D], one by one as they come: where no
-        gradient is needed, a state that its producer drops is freed at once."""
+        """Sums the states.
+
+        They are added up one by one as they come: where no gradient is
+        needed, a state that its producer drops is freed at once.
+
+        Arguments
+        ---------
+        states : torch.Tensor or iterable of torch.Tensor
+            Hidden states, [L+1, B, T, D], or each of them, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Their weighted sum, [B, T, D].
+        """
         weights = torch.softmax(self.weights, 0)
         mixed, count = weights.new_zeros(()), 0
         for state in states:
@@ -59,7 +84,26 @@ def mix_states(states: States, layer_mix: LayerMix | None) -> torch.Tensor:
 def masked_mean(
     feats: torch.Tensor, lengths: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean over valid frames, [B, T, D] -> [B, D]; relative lengths, [B]."""
+    """Mean over the valid frames.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    lengths : torch.Tensor, optional
+        Valid share of each row, in (0, 1], [B]. All of it when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Means, [B, D].
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [9.0], [9.0]]])
+    >>> masked_mean(feats, torch.tensor([0.5]))
+    tensor([[2.]])
+    """
     if lengths is None:
         return feats.mean(1)
     frames = absolute_lengths(lengths, feats.shape[1])
@@ -70,10 +114,28 @@ def masked_mean(
 def masked_statistics(
     feats: torch.Tensor, counts: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Mean and standard deviation over the valid frames (Snyder et al. 2018),
-    [B, T, D] -> [B, 2 * D], in float32 at least; counts of frames, [B].
+    """Mean and standard deviation over the valid frames (Snyder et al. 2018).
 
-    The deviation is the unbiased one; of a single frame it is zero.
+    The deviation is the unbiased one; of a single frame it is zero. They are
+    computed in float32 at least.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    counts : torch.Tensor, optional
+        Valid frames of each row, [B]. All of them when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Means, then deviations, [B, 2 * D].
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [9.0], [9.0]]])
+    >>> masked_statistics(feats, torch.tensor([2]))
+    tensor([[2.0000, 1.4142]])
     """
     feats = feats.to(torch.promote_types(feats.dtype, torch.float32))
     batch, frames, _ = feats.shape
@@ -93,8 +155,27 @@ def masked_statistics(
 def instance_norm(
     feats: torch.Tensor, lengths: torch.Tensor | None = None, eps: float = 1e-5
 ) -> torch.Tensor:
-    """Gives each channel of [B, T, D] zero mean and unit variance over the
-    valid frames, in float32; relative lengths, [B]. The padding holds anything.
+    """Gives each channel zero mean and unit variance over the valid frames.
+
+    Arguments
+    ---------
+    feats : torch.Tensor
+        Features, [B, T, D].
+    lengths : torch.Tensor, optional
+        Valid share of each row, in (0, 1], [B]. All of it when omitted.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    torch.Tensor
+        Features, float32, [B, T, D]. Frames in the padding hold anything.
+
+    Example
+    -------
+    >>> feats = torch.tensor([[[1.0], [3.0], [9.0], [9.0]]])
+    >>> instance_norm(feats, torch.tensor([0.5]))[0, :2, 0]
+    tensor([-1.0000,  1.0000])
     """
     feats = feats.float()  # the squares of a Large model overflow in float16
     centred = feats - masked_mean(feats, lengths)[:, None]
@@ -105,10 +186,27 @@ def instance_norm(
 def batch_normalized(
     norm: nn.BatchNorm1d, vectors: torch.Tensor
 ) -> torch.Tensor:
-    """Normalises the vectors of utterances, [B, D], over a batch.
+    """Normalises the vectors of utterances over a batch.
 
-    A batch of one has no deviation to train by: it is normalised by the running
-    statistics, as in evaluation.
+    A batch of one has no deviation to train by: it is normalised by the
+    running statistics, as in evaluation.
+
+    Arguments
+    ---------
+    norm : torch.nn.BatchNorm1d
+        The layer.
+    vectors : torch.Tensor
+        One for each utterance, [B, D].
+
+    Returns
+    -------
+    torch.Tensor
+        Normalised vectors, [B, D].
+
+    Example
+    -------
+    >>> batch_normalized(torch.nn.BatchNorm1d(3), torch.ones(1, 3)).shape
+    torch.Size([1, 3])
     """
     if len(vectors) > 1:
         return norm(vectors)
@@ -123,12 +221,31 @@ def batch_normalized(
 
 
 class WindowStatistics(nn.Module):
-    """Projected frames, and their mean and deviation over a window of an odd
-    number of frames around each, normalised over the batch.
+    """Projected frames, and their mean and deviation over a window around
+    each, normalised over the batch.
 
     Statistics pooling (Snyder et al. 2018) for every frame: how a second of
-    frames is spread identifies a speaker, which a recurrent layer takes long to
-    learn.
+    frames is spread identifies a speaker, which a recurrent layer takes long
+    to learn.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features D.
+    size : int
+        Size of the projected features P.
+    frames : int
+        Frames of the window, odd.
+
+    Raises
+    ------
+    ValueError
+        When their number is even.
+
+    Example
+    -------
+    >>> WindowStatistics(4, 6, frames=51)(torch.randn(2, 100, 4)).shape
+    torch.Size([2, 100, 18])
     """
 
     def __init__(self, input_size: int, size: int, frames: int) -> None:
@@ -144,8 +261,21 @@ class WindowStatistics(nn.Module):
     def forward(
         self, feats: torch.Tensor, counts: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Joins frames, [B, T, D], with the statistics around them,
-        [B, T, 3 * P]; the window ends where the valid frames, [B], do."""
+        """Joins frames with the statistics around them.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        counts : torch.Tensor, optional
+            Valid frames of each row, [B]. All of them when omitted.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames, means and deviations, [B, T, 3 * P]. The window ends where
+            the valid frames do.
+        """
         # Squares and their differences need the digits of float32
         feats = F.relu(self.projector(feats).float()).transpose(1, 2)
         mask = torch.ones_like(feats[:, :1], dtype=torch.bool)

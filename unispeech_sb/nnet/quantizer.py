@@ -15,14 +15,28 @@ LOG_EPS = 1e-7
 
 
 class Quantized(NamedTuple):
-    """What the quantizer makes of a batch: the chosen entries of all codebooks,
-    side by side, [B, T, D], and their indices, [B, T, G].
+    """What the quantizer makes of a batch.
 
-    Perplexities are scalars, summed over the codebooks: of the mean
-    probabilities, without noise, which the diversity loss raises; of the
-    likeliest entries, without a gradient; and transformers' figure, without the
-    term in the logarithm: of the probabilities in training, of the likeliest
-    entries otherwise.
+    Arguments
+    ---------
+    codevectors : torch.Tensor
+        The chosen entries of all codebooks, side by side, [B, T, D].
+    codes : torch.Tensor
+        Their indices, [B, T, G].
+    prob_perplexity : torch.Tensor
+        Perplexity of the mean probabilities, without noise, summed over the
+        codebooks; what the diversity loss raises. A scalar.
+    code_perplexity : torch.Tensor
+        The same for the likeliest entries; no gradient. A scalar.
+    codevector_perplexity : torch.Tensor
+        transformers' figure, without the term in the logarithm: of the
+        probabilities in training, of the likeliest entries otherwise.
+
+    Example
+    -------
+    >>> quantizer = GumbelQuantizer(8, codevector_dim=6, num_entries=4)
+    >>> quantizer(torch.randn(2, 5, 8)).codes.shape
+    torch.Size([2, 5, 2])
     """
 
     codevectors: torch.Tensor
@@ -35,9 +49,30 @@ class Quantized(NamedTuple):
 class GumbelQuantizer(nn.Module):
     """Chooses one entry of each of G codebooks for every frame.
 
-    In training the choice is drawn, and gradients pass straight through to the
-    probabilities; in evaluation it is the likeliest entry. Each codebook gives
-    D / G of the ``codevector_dim`` D.
+    In training the choice is drawn, and gradients pass straight through to
+    the probabilities; in evaluation it is the likeliest entry.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of the features.
+    codevector_dim : int
+        Size D of the result; each codebook gives D / G of it.
+    num_groups : int
+        Number of codebooks G.
+    num_entries : int
+        Number of entries V of each.
+
+    Raises
+    ------
+    ValueError
+        When the codebooks cannot share ``codevector_dim`` evenly.
+
+    Example
+    -------
+    >>> quantizer = GumbelQuantizer(8, codevector_dim=6, num_entries=4)
+    >>> quantizer(torch.randn(2, 5, 8)).codevectors.shape
+    torch.Size([2, 5, 6])
     """
 
     def __init__(
@@ -71,13 +106,30 @@ class GumbelQuantizer(nn.Module):
         one_hots: torch.Tensor | None = None,
         noise: torch.Tensor | None = None,
     ) -> Quantized:
-        """Quantizes each frame of [B, T, input_size].
+        """Quantizes each frame.
 
-        ``mask``, bool, [B, T], marks the frames that count in the perplexities.
-        Choices are drawn by ``generator``, unless ``one_hots`` are given,
-        [B, T, G, V], or the Gumbel ``noise``, [B, T, G, V], in any mode.
-        Without noise beside the choices gradients pass through the bare
-        probabilities.
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, input_size].
+        mask : torch.Tensor, optional
+            Frames that count in the perplexities, bool, [B, T]. All of them
+            when omitted. Every frame is quantized.
+        temperature : float
+            Of the Gumbel softmax; see ``gumbel_temperature``.
+        generator : torch.Generator, optional
+            Source of the noise, on the features' device; torch's default one
+            when omitted.
+        one_hots : torch.Tensor, optional
+            The choices, instead of drawing them, [B, T, G, V]. Without noise
+            beside them gradients pass through the bare probabilities.
+        noise : torch.Tensor, optional
+            Gumbel noise, instead of drawing it, [B, T, G, V]; in any mode.
+
+        Returns
+        -------
+        Quantized
+            Code vectors and perplexities.
         """
         logits = self.weight_proj(feats).float()
         logits = logits.unflatten(-1, (self.num_groups, -1))  # [B, T, G, V]
@@ -107,9 +159,28 @@ class GumbelQuantizer(nn.Module):
 def codebook_perplexity(
     probs: torch.Tensor, mask: torch.Tensor | None = None, eps: float = 0.0
 ) -> torch.Tensor:
-    """How many entries are in use: the exponential of the entropy of the mean
-    probabilities, [B, T, G, V], of the frames in ``mask``, [B, T], summed over
-    the codebooks. From G to G * V; ``eps`` is added inside the logarithm."""
+    """How many entries are in use: the exponential of the entropy of the
+    mean probabilities, summed over the codebooks.
+
+    Arguments
+    ---------
+    probs : torch.Tensor
+        Probabilities of the entries, [B, T, G, V].
+    mask : torch.Tensor, optional
+        Frames to average over, bool, [B, T]. All of them when omitted.
+    eps : float
+        Added inside the logarithm.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar between G and G * V.
+
+    Example
+    -------
+    >>> codebook_perplexity(torch.full((1, 5, 2, 4), 0.25))
+    tensor(8.)
+    """
     if mask is None:
         mean = probs.mean((0, 1))
     else:
@@ -125,15 +196,56 @@ def gumbel_temperature(
     end: float = 0.5,
     decay: float = 0.999995,
 ) -> float:
-    """Temperature after a number of updates: falls from ``start`` by the factor
-    ``decay`` to ``end`` (UniSpeech 0.1, UniSpeech-SAT 0.5)."""
+    """Temperature after a number of updates.
+
+    Arguments
+    ---------
+    num_updates : int
+        Number of optimizer updates so far.
+    start : float
+        Temperature before the first.
+    end : float
+        Lowest temperature (UniSpeech 0.1, UniSpeech-SAT 0.5).
+    decay : float
+        Factor of each update.
+
+    Returns
+    -------
+    float
+        The temperature.
+
+    Example
+    -------
+    >>> gumbel_temperature(0), gumbel_temperature(10**6)
+    (2.0, 0.5)
+    """
     return max(start * decay**num_updates, end)
 
 
 def gumbel_noise(
     logits: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """A Gumbel sample for each entry, as ``F.gumbel_softmax`` draws it."""
+    """One sample of the Gumbel distribution for each entry.
+
+    The same as ``torch.nn.functional.gumbel_softmax`` draws.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Anything of the wanted shape, type and device.
+    generator : torch.Generator, optional
+        Source of the noise; torch's default one when omitted.
+
+    Returns
+    -------
+    torch.Tensor
+        Noise of that shape.
+
+    Example
+    -------
+    >>> gumbel_noise(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
     noise = torch.empty_like(logits, memory_format=torch.contiguous_format)
     return -noise.exponential_(generator=generator).log()
 

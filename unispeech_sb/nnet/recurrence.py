@@ -10,8 +10,25 @@ def run_padded(
 ) -> torch.Tensor:
     """Runs an LSTM over a padded batch, its way back from each row's end.
 
-    [B, T, D] -> [B, T, H], anything in the padding; numbers of valid frames on
-    the CPU, [B].
+    Arguments
+    ---------
+    layer : torch.nn.LSTM
+        With ``batch_first`` and biases.
+    feats : torch.Tensor
+        Features, [B, T, D].
+    frames : torch.Tensor or None
+        Number of valid frames of each row, on the CPU, [B]; None for all.
+
+    Returns
+    -------
+    torch.Tensor
+        Hidden states, [B, T, H]. Frames in the padding hold anything.
+
+    Example
+    -------
+    >>> layer = torch.nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    >>> run_padded(layer, torch.ones(2, 5, 4), torch.tensor([5, 3])).shape
+    torch.Size([2, 5, 6])
     """
     if frames is None or not layer.bidirectional:
         return layer(feats)[0]

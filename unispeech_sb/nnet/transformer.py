@@ -22,8 +22,31 @@ from unispeech_sb.nnet.frontend import activation
 def keep_in_graph(
     tensor: torch.Tensor, parameters: Iterable[nn.Parameter]
 ) -> torch.Tensor:
-    """Keeps unused parameters in the graph, with a gradient of zero:
-    distributed training waits for a gradient of every trainable parameter."""
+    """Keeps unused parameters in the graph, with a gradient of zero.
+
+    Distributed training waits for a gradient of every trainable parameter;
+    one that this step does not use would block it.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Any tensor that the loss depends on.
+    parameters : iterable of torch.nn.Parameter
+        Those without a part in this step.
+
+    Returns
+    -------
+    torch.Tensor
+        The same values, which depend on the parameters.
+
+    Example
+    -------
+    >>> unused = torch.nn.Parameter(torch.ones(3))
+    >>> feats = torch.ones(2, requires_grad=True)
+    >>> keep_in_graph(feats, [unused]).sum().backward()
+    >>> unused.grad
+    tensor([0., 0., 0.])
+    """
     firsts = [p.view(-1)[0] for p in parameters if p.requires_grad]
     return tensor + 0.0 * torch.stack(firsts).sum() if firsts else tensor
 
@@ -31,7 +54,23 @@ def keep_in_graph(
 class PositionalConv(nn.Module):
     """Relative positions by a grouped convolution (wav2vec 2.0, section 2).
 
-    Weight normalisation is over all but the kernel axis.
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    kernel : int
+        Kernel size, in frames.
+    groups : int
+        Number of groups.
+    act : str
+        Name of the activation.
+    use_weight_norm : bool
+        Weight normalisation over all but the kernel axis.
+
+    Example
+    -------
+    >>> PositionalConv(8, kernel=4, groups=2)(torch.randn(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
     """
 
     def __init__(
@@ -55,8 +94,18 @@ class PositionalConv(nn.Module):
         self.activation = activation(act)
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
-        """Position features to add, [B, T, D], of features that are zero in the
-        padding, [B, T, D]."""
+        """Computes the position features.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, zero in the padding, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Position features to add, [B, T, D].
+        """
         frames = feats.shape[1]
         # An even kernel yields one frame too many: the last one is dropped.
         positions = self.conv(feats.transpose(1, 2))[..., :frames]
@@ -64,8 +113,23 @@ class PositionalConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; H heads, which divide D, and dropout on the
-    attention map."""
+    """Multi-head self-attention.
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    num_heads : int
+        Number of heads H; divides D.
+    dropout : float
+        Dropout on the attention map.
+
+    Example
+    -------
+    >>> context, attention_map = Attention(8, 2)(torch.randn(2, 10, 8))
+    >>> context.shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -87,10 +151,23 @@ class Attention(nn.Module):
         mask: torch.Tensor | None = None,
         need_map: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attends over the frames where ``mask``, bool, [B, 1, 1, T], is True.
+        """Attends over the valid frames.
 
-        [B, T, D] -> [B, T, D], and after softmax and dropout the attention map,
-        [B, H, T, T], where ``need_map`` asks for it.
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at frames that may be attended to, [B, 1, 1, T].
+        need_map : bool
+            Compute the attention map explicitly, and return it.
+
+        Returns
+        -------
+        context : torch.Tensor
+            [B, T, D].
+        attention_map : torch.Tensor or None
+            After softmax and dropout, [B, H, T, T].
         """
         batch, frames, dim = feats.shape
         heads = (batch, frames, self.num_heads, dim // self.num_heads)
@@ -115,7 +192,26 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between."""
+    """Two linear layers with an activation between.
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    inner_dim : int
+        Size of the inner layer.
+    act : str
+        Name of the activation.
+    activation_dropout : float
+        Dropout after the activation.
+    dropout : float
+        Dropout on the output.
+
+    Example
+    -------
+    >>> FeedForward(8, 32)(torch.randn(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(
         self,
@@ -133,7 +229,18 @@ class FeedForward(nn.Module):
         self.output_dropout = nn.Dropout(dropout)
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
-        """Runs the layer, [B, T, D] -> [B, T, D]."""
+        """Runs the layer.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, [B, T, D].
+        """
         inner = self.activation(self.intermediate_dense(feats))
         inner = self.intermediate_dropout(inner)
         return self.output_dropout(self.output_dense(inner))
@@ -141,7 +248,20 @@ class FeedForward(nn.Module):
 
 class AttentionAdapter(nn.Module):
     """Norm, down-projection, ReLU, up-projection: what a block adds to its
-    output for one language."""
+    output for one language.
+
+    Arguments
+    ---------
+    dim : int
+        Model size D.
+    inner_dim : int
+        Size of the inner layer.
+
+    Example
+    -------
+    >>> AttentionAdapter(8, 4)(torch.randn(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, dim: int, inner_dim: int) -> None:
         super().__init__()
@@ -151,13 +271,47 @@ class AttentionAdapter(nn.Module):
         self.linear_2 = nn.Linear(inner_dim, dim)
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
-        """What is added to a block's output, [B, T, D] -> [B, T, D]."""
+        """Computes what is added.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Output of a block, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            [B, T, D].
+        """
         return self.linear_2(self.linear_1(self.norm(feats)).relu())
 
 
 class EncoderLayer(nn.Module):
-    """One block, with its norms before or after the two sub-layers, and an
-    adapter that is added to its output, if there is one."""
+    """One block, with its norms before or after the two sub-layers.
+
+    Arguments
+    ---------
+    attention : Attention
+        The first sub-layer.
+    feed_forward : FeedForward
+        The second one.
+    dim : int
+        Model size D.
+    dropout : float
+        Dropout on the attention's output.
+    eps : float
+        Epsilon of the norms.
+    normalize_before : bool
+        Pre-norm if True.
+    adapter : AttentionAdapter, optional
+        Added to the block's output.
+
+    Example
+    -------
+    >>> layer = EncoderLayer(Attention(8, 2), FeedForward(8, 32), dim=8)
+    >>> layer(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(
         self,
@@ -184,8 +338,24 @@ class EncoderLayer(nn.Module):
         mask: torch.Tensor | None = None,
         need_map: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Runs the block, [B, T, D] -> [B, T, D]; mask and map as of
-        ``Attention``."""
+        """Runs the block.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at valid frames, [B, 1, 1, T].
+        need_map : bool
+            Return the attention map too.
+
+        Returns
+        -------
+        feats : torch.Tensor
+            [B, T, D].
+        attention_map : torch.Tensor or None
+            [B, H, T, T].
+        """
         before = self.normalize_before
         context, attention_map = self.attention(
             self.layer_norm(feats) if before else feats, mask, need_map
@@ -202,8 +372,30 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Positions and a stack of blocks of one kind; ``layerdrop`` is the
-    probability of skipping a block in training."""
+    """Positions and a stack of blocks.
+
+    Arguments
+    ---------
+    pos_conv_embed : PositionalConv
+        The positions.
+    layers : list of EncoderLayer
+        The blocks, all of one kind.
+    dim : int
+        Model size D.
+    dropout : float
+        Dropout on the blocks' input.
+    eps : float
+        Epsilon of the norm.
+    layerdrop : float
+        Probability of skipping a block in training.
+
+    Example
+    -------
+    >>> block = EncoderLayer(Attention(8, 2), FeedForward(8, 32), dim=8)
+    >>> encoder = Encoder(PositionalConv(8, 4, 2), [block], dim=8)
+    >>> [list(state.shape) for state, _ in encoder(torch.randn(2, 10, 8))]
+    [[2, 10, 8], [2, 10, 8]]
+    """
 
     def __init__(
         self,
@@ -232,12 +424,27 @@ class Encoder(nn.Module):
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Yields the hidden states one by one, as they are computed.
 
-        They are the blocks' input, then the output of each block, [B, T, D],
-        the last after ``final_norm`` unless ``raw_last``. With each comes the
-        block's attention map, [B, H, T, T], or None: without ``need_maps``, for
-        the input, and for a block that LayerDrop skips. ``mask`` is True at
-        valid frames, [B, T]; ``checkpointing`` recomputes activations in the
-        backward pass to save memory.
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Projected features, [B, T, D].
+        mask : torch.Tensor, optional
+            Bool, True at valid frames, [B, T]. All when omitted.
+        need_maps : bool
+            Yield attention maps too.
+        checkpointing : bool
+            Recompute activations in the backward pass to save memory.
+        raw_last : bool
+            Yield the last state before ``final_norm`` instead of after it.
+
+        Yields
+        ------
+        state : torch.Tensor
+            The blocks' input, then the output of each block, the last one
+            after ``final_norm``, [B, T, D].
+        attention_map : torch.Tensor or None
+            That of the block, [B, H, T, T]; None for the input, and for a
+            block that LayerDrop skips.
         """
         if mask is not None:
             feats = feats.masked_fill(~mask[..., None], 0.0)
@@ -262,7 +469,18 @@ class Encoder(nn.Module):
             yield feats, attention_map
 
     def final_norm(self, feats: torch.Tensor) -> torch.Tensor:
-        """Normalises the last output, [B, T, D], where blocks are pre-norm."""
+        """Normalises the last block's output, where the blocks are pre-norm.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Output of the last block, [B, T, D].
+
+        Returns
+        -------
+        torch.Tensor
+            The encoder's output, [B, T, D].
+        """
         return self.layer_norm(feats) if self.normalize_before else feats
 
     def _left_raw(self, feats):
