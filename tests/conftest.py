@@ -1,6 +1,7 @@
 """What every test shares: data folders, seeds, no network."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ FOLDERS = {
     "UNISPEECH_SB_DATA": ROOT.parent / "shared" / "data",
     "UNISPEECH_SB_AUTHORS": ROOT.parent / "shared" / "authors",
 }
+
+
+EXTRAS = {"unispeech_sb.decoding.scoring.LanguageModel": "kenlm"}
+"""Examples that need a package of an extra -> that package."""
 
 
 def folder_of(variable):
@@ -35,6 +40,9 @@ def pytest_collection_modifyitems(config, items):
         asked = "network" in config.option.markexpr
         if item.get_closest_marker("network") and not asked:
             item.add_marker(offline)
+        package = EXTRAS.get(item.name)
+        if package is not None and find_spec(package) is None:
+            item.add_marker(pytest.mark.skip(reason=f"needs {package}"))
 
 
 @pytest.fixture(autouse=True)

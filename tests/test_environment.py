@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 
 import numpy
@@ -133,9 +134,12 @@ def test_every_module_recipe_and_command_names_the_remedy(
     broken_torchaudio, root, inputs
 ):
     assert set(COMMANDS) == set(commands.COMMANDS)
+    told = dict(COMMANDS)
+    if find_spec("kenlm") is None:
+        del told["tune-lm"]  # names that first
     modules = names_of_modules(root)
     recipes = [str(file) for file in root.glob("recipes/[!_]*.py")]
-    given = json.dumps([modules, COMMANDS, recipes])
+    given = json.dumps([modules, told, recipes])
     done = run(
         *("-c", EVERYTHING, given),
         stub=broken_torchaudio,
@@ -148,7 +152,7 @@ def test_every_module_recipe_and_command_names_the_remedy(
     assert "unispeech_sb" not in said
     assert "unispeech_sb.nnet.masking" not in said
     assert {"unispeech_sb.brains", "unispeech_sb.dataio.audio"} < set(said)
-    assert {*COMMANDS, *recipes} < set(said) and len(recipes) >= 9
+    assert {*told, *recipes} < set(said) and len(recipes) >= 9
     library = broken_torchaudio / "torchaudio" / "libtorchaudio.so"
     torch = environment._installed("torch")
     partner = environment.TORCHAUDIO_FOR[".".join(torch.split(".")[:2])]

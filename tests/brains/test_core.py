@@ -1,10 +1,13 @@
 """Updates, stages, scores, and checkpoints that are whole."""
 
+import multiprocessing
 import random
+import sys
 
 import numpy as np
 import pytest
 import torch
+from speechbrain import Stage
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 from toy import dataset, encoder
@@ -167,6 +170,20 @@ def test_means_are_per_utterance(saving, fit):
     brain = saving()
     fit(brain, size=5, batch_size=4)  # losses 0 of four, 4 of one
     assert brain.means == pytest.approx({"TRAIN": 0.8, "VALID": 0.8})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere none is forked")
+def test_workers_take_functions_that_a_pipeline_makes(make_brain):
+    data = dataset(2, encoder())
+    data.add_dynamic_item(lambda uid: 1.5, takes="id", provides="made")
+    data.set_output_keys(["made"])
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)  # Python 3.14's
+    try:
+        loader = make_brain().make_dataloader(data, Stage.VALID, num_workers=1)
+        assert [batch.made.item() for batch in loader] == [1.5, 1.5]
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
 
 
 def test_loss_that_is_not_finite_is_not_hidden_in_a_validation(saving):

@@ -134,7 +134,8 @@ def test_units_that_end_before_the_waveform_bound_the_crop(tmp_path):
 
 def test_workers_read_units(folder):
     items = dataset(folder)
-    loader = SaveableDataLoader(items, num_workers=2, batch_size=None)
+    fork = {"multiprocessing_context": "fork"}  # as a Brain has it
+    loader = SaveableDataLoader(items, num_workers=2, batch_size=None, **fork)
     (wanted,) = passes(items)
     for found, expected in zip(loader, wanted, strict=True):
         assert torch.equal(found["targets"], expected["targets"])

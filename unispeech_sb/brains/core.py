@@ -12,6 +12,7 @@ import math
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -194,12 +195,14 @@ class SSLBrain(Brain):
         dataset: Dataset[Any],
         stage: Stage,
         ckpt_prefix: str | None = "dataloader-",
-        **loader_kwargs: Any,
+        **kwargs: Any,
     ) -> DataLoader[Any]:
         """As ``Brain``, and the sampler learns of each epoch in one process."""
-        loader = super().make_dataloader(
-            dataset, stage, ckpt_prefix, **loader_kwargs
-        )
+        if kwargs.get("num_workers") and sys.platform == "linux":
+            # From Python 3.14 on a worker is not forked by default, and could
+            # not be given the functions that a pipeline makes
+            kwargs.setdefault("multiprocessing_context", "fork")
+        loader = super().make_dataloader(dataset, stage, ckpt_prefix, **kwargs)
         if stage == Stage.TRAIN:
             self._follow(loader)
         return loader

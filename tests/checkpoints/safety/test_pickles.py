@@ -100,7 +100,7 @@ ATTACKS = {
     "posix.system": lambda canary: Planted(os.system, f"touch {canary}"),
     "builtins.eval": lambda canary: Planted(eval, f"open({canary!r}, 'w')"),
     "builtins.exec": lambda canary: Planted(exec, f"open({canary!r}, 'w')"),
-    "io.open": lambda canary: Planted(open, canary, "w"),
+    f"{open.__module__}.open": lambda canary: Planted(open, canary, "w"),
     "builtins.getattr": lambda _: Planted(getattr, "a", "format"),
     "builtins.bytearray": lambda _: Planted(bytearray, 10**13),
     "torch.serialization.load": lambda _: Planted(torch.load, "x.pt"),
