@@ -159,21 +159,33 @@ def test_user_error_of_a_script_has_no_traceback(tmp_path):
 
 
 def test_two_processes_train_one_model(tmp_path):
-    result = toy(
-        tmp_path,
-        "--number_of_epochs=2",
-        "--distributed_backend=gloo",
-        "--grad_accumulation_factor=3",
-        "--ckpt_interval_steps=1",
-        launcher=("-m", "torch.distributed.run", "--nproc_per_node=2"),
-    )
+    def run(*options):
+        return toy(
+            tmp_path,
+            "--number_of_epochs=2",
+            "--distributed_backend=gloo",
+            "--grad_accumulation_factor=3",
+            "--ckpt_interval_steps=1",
+            *options,
+            launcher=("-m", "torch.distributed.run", "--nproc_per_node=2"),
+        )
+
+    result = run()
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\nFinished.\n") == 1
     assert set(json.loads((tmp_path / "scores.json").read_text())) == {
         "loss",
         "accuracy",
     }
-    log = (tmp_path / "train_log.txt").read_text().splitlines()
-    assert len(log) == 3
+    log = (tmp_path / "train_log.txt").read_text()
+    assert len(log.splitlines()) == 3
+    other = run("--lr=0.5")
+    assert other.returncode != 0
+    assert "lr: 0.01 before, 0.5 now" in other.stderr
+    again = run()
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("Already finished") == 1
+    assert (tmp_path / "train_log.txt").read_text() == log
 
 
 def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path):

@@ -221,14 +221,14 @@ def test_data_count_by_their_content_wherever_they_lie(tmp_path):
         "more": ("train: 2 utterances before, 3 now", {"names": "abc"}),
         "other": ("train: other recordings", {"names": "ac"}),
         "loud": ("train: other recordings", {"content": b"SPEECH"}),
-        "labels": ("train: other labels or texts", {"label": "no"}),
+        "labels": ("train: other values of label, rttm", {"label": "no"}),
     }
     for name, (told, changes) in words.items():
         other = write_corpus(tmp_path / name, **changes)
         assert data_differences(data, other) == [told]
     (tmp_path / "labels" / "a.rttm").write_text("another talk")
     again = describe_data({"manifest_folder": tmp_path / "labels"})
-    assert data_differences(other, again) == ["train: other labels or texts"]
+    assert data_differences(other, again) == ["train: other values of rttm"]
 
 
 def test_data_that_are_gone_are_compared_by_their_manifest(tmp_path):
@@ -237,10 +237,23 @@ def test_data_that_are_gone_are_compared_by_their_manifest(tmp_path):
         path.unlink()
     (tmp_path / "one" / "a.rttm").unlink()
     gone = describe_data({"manifest_folder": tmp_path / "one"})
-    assert gone["train"]["audio"] is gone["train"]["columns"] is None
+    assert gone["train"]["audio"] is None
+    assert gone["train"]["columns"]["rttm"] is None
     assert data_differences(gone, data) == []
     other = write_corpus(tmp_path / "other", names="ac")
     assert data_differences(gone, other) == ["train: other recordings"]
+
+
+def test_a_column_of_one_version_only_is_no_difference(tmp_path):
+    old = write_corpus(tmp_path / "old")
+    new = write_corpus(tmp_path / "new")
+    new["train"]["columns"]["language"] = "of a newer version"
+    assert data_differences(old, new) == ["train: other values of language"]
+    records = [
+        {"settings": {}, "data": data, "version": version}
+        for data, version in ((old, "0.0.9"), (new, "0.1.0"))
+    ]
+    assert differences(*records) == []
 
 
 def test_units_count_by_their_numbers(tmp_path):

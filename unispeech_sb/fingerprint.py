@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,11 @@ def _current(name):
     return name
 
 
+def _new_digest():
+    """What digests are made by."""
+    return hashlib.blake2b(digest_size=16)
+
+
 def _digest(path: str | Path) -> str | None:
     """Digest of a file or folder; None where there is nothing.
 
@@ -236,7 +242,7 @@ def _digest(path: str | Path) -> str | None:
 
 def _digest_files(files):
     """Of names and files."""
-    found = hashlib.blake2b(digest_size=16)
+    found = _new_digest()
     for name, path in files:
         if name.endswith(".md"):
             continue
@@ -256,8 +262,8 @@ def _add_file(found, path):
 def describe_data(hparams: dict[str, Any]) -> dict[str, Any]:
     """Describes manifests, and units, by numbers to read and digests.
 
-    Of each split: the recordings (IDs, lengths, names), the other columns, and
-    the beginnings of a few files.
+    Of each split: the recordings (IDs, lengths, names), the beginnings of a
+    few files, and each other column.
     """
     found = {}
     for key in ("manifest_folder", "units_folder"):
@@ -275,9 +281,9 @@ def describe_data(hparams: dict[str, Any]) -> dict[str, Any]:
 
 def _describe_manifest(path):
     """Counts and digests of a manifest."""
-    recordings, columns = (hashlib.blake2b(digest_size=16) for _ in range(2))
+    recordings, columns = _new_digest(), defaultdict(_new_digest)
     wavs, known = [], {"label": set(), "spk_id": set()}
-    contents = {}
+    contents, unknown = {}, {}
     with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file, restkey="", skipinitialspace=True):
             own = {key: row.pop(key, None) or "" for key in _RECORDING}
@@ -286,21 +292,24 @@ def _describe_manifest(path):
             recordings.update(json.dumps(own).encode())
             for key in known.keys() & row.keys():
                 known[key].add(row[key])
-            row = {k: _read(v, contents) for k, v in row.items()}
-            columns.update(json.dumps(row, sort_keys=True).encode())
+            for key, value in row.items():
+                content = _read(value, contents)
+                columns[key].update(json.dumps(content).encode())
+                unknown |= {key: None} if content is None else {}
+    digests = {key: column.hexdigest() for key, column in columns.items()}
     return {
         "utterances": len(wavs),
         **{key: len(values) for key, values in known.items() if values},
         "recordings": recordings.hexdigest(),
-        "columns": None if None in contents.values() else columns.hexdigest(),
         "audio": _digest_audio(wavs),
+        "columns": digests | unknown,
     }
 
 
 def _read(value, contents):
-    """A value of a manifest; that of a file is what is in it."""
+    """A value of a manifest; of a file, what is in it, None if it is gone."""
     if not isinstance(value, str) or not os.path.isabs(value):
-        return value
+        return value or ""
     if value not in contents:
         contents[value] = _digest(value)
     return contents[value]
@@ -308,7 +317,7 @@ def _read(value, contents):
 
 def _digest_audio(wavs):
     """Of the beginnings of some files; None where one is not there."""
-    found = hashlib.blake2b(digest_size=16)
+    found = _new_digest()
     for number in range(min(_NUM_SAMPLED, len(wavs))):
         path = wavs[number * len(wavs) // min(_NUM_SAMPLED, len(wavs))]
         if not os.path.isfile(path):
@@ -339,7 +348,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             named[key] = pair
             found.append(f"{key}: {_difference(*pair)}")
     if "data" in old and "data" in new:
-        found += _data_differences(old["data"], new["data"])
+        found += _data_differences(old["data"], new["data"], same_version)
     for key in PLACES[3:] if found else ():
         pair = one.get(key, _NOTHING), other.get(key, _NOTHING)
         if key != "units_folder" and not _same(*pair):
@@ -416,26 +425,36 @@ def _shown(value):
     return json.dumps(value)
 
 
-def _data_differences(old, new):
+def _data_differences(old, new, same_version):
     """How two descriptions of data differ, in words."""
     found = []
     for name in dict.fromkeys([*old, *new]):
         one, other = old.get(name, {}), new.get(name, {})
-        differ = {
-            key
-            for key in (*one, *other)
-            if one.get(key) != other.get(key)
-            and None not in (one.get(key, ""), other.get(key, ""))
-        }
         counts = [side.get("utterances", 0) for side in (one, other)]
-        if name == "units" and differ:
+        columns = [side.get("columns", {}) for side in (one, other)]
+        if not same_version:
+            both = columns[0].keys() & columns[1].keys()
+            columns = [{key: side[key] for key in both} for side in columns]
+        if name == "units" and one != other:
             found.append("units: other ones than before")
         elif counts[0] != counts[1]:
             found.append(
                 "{}: {} utterances before, {} now".format(name, *counts)
             )
-        elif differ & {"recordings", "audio"}:
+        elif _unequal(one, other, ("recordings", "audio")):
             found.append(f"{name}: other recordings")
-        elif "columns" in differ:
-            found.append(f"{name}: other labels or texts")
+        elif changed := _unequal(
+            *columns, dict.fromkeys([*columns[1], *columns[0]])
+        ):
+            found.append(f"{name}: other values of {', '.join(changed)}")
     return found
+
+
+def _unequal(one, other, keys):
+    """Keys whose digests differ; those that are not known do not."""
+    return [
+        key
+        for key in keys
+        if one.get(key, "") != other.get(key, "")
+        and None not in (one.get(key, ""), other.get(key, ""))
+    ]

@@ -134,7 +134,7 @@ def fewer_clips(corpus, folder):
     ("change", "told"),
     [
         (other_recordings, "train: other recordings"),
-        (other_labels, "train: other labels or texts"),
+        (other_labels, "train: other values of label"),
         (fewer_clips, "train: 18 utterances before, 17 now"),
         ("--lr=0.02", "lr: 0.001 before, 0.02 now"),
         ("--seed=7", "seed: 1986 before, 7 now"),
@@ -315,7 +315,7 @@ def test_speech_recognition_is_finished_or_refused(
         with pytest.raises(ValueError, match=told):
             again(sentences, option)
     other_texts(sentences, tmp_path / "other")
-    with pytest.raises(ValueError, match="train: other labels or texts"):
+    with pytest.raises(ValueError, match="train: other values of wrd"):
         again(tmp_path / "other")
     assert files(output) == before
 
