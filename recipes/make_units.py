@@ -12,7 +12,8 @@ hidden states of a model at 50 Hz, of one layer:
 Folders of recordings of your own, several too: --data_folder=[first,second].
 A killed run goes on where it was, shard by shard. On several machines that
 share the output folder, say on 8: run each with --shards=8 --shard=0 to 7,
-then that of shard 0 again, then all others, then that of shard 0.
+then that of shard 0 again, then all others, then that of shard 0. To start
+afresh in an earlier folder, give --overwrite to the very first of them alone.
 
 Each run ends with units/, which the pre-training takes and which fairseq reads
 as well, and with scores.json: how the units are used and, where the column

@@ -133,6 +133,8 @@ def test_the_demo_says_what_was_done_and_what_to_type_next(
     assert any("What was done" in line for line in said[-14:])
     for command in ("recipe keyword_spotting", "make test"):
         assert any(command in line for line in said[-7:])
+    steps = [line for line in said if line.startswith("  ") and "demo/" in line]
+    assert len({line.index("results/demo/") for line in steps[-5:]}) == 1
     for folder in ("corpus", "export", "confusion.png", "example.wav"):
         assert (demonstrated / "results" / "demo" / folder).exists()
 

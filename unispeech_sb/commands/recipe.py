@@ -37,7 +37,7 @@ _DEMO_SUMMARY = """
 What was done, in {minutes:.1f} minutes:
   1. espeak-ng spoke 10 words with 100 voices       {folder}/corpus
   2. a small model learned them from 60 voices      {folder}/train_log.txt
-  3. {accuracy} accuracy on 20 unseen voices          {folder}/confusion.png
+  3. {accuracy:<47}{folder}/confusion.png
   4. it was exported, and loaded by SpeechBrain     {folder}/export
   5. {answer:<47}{folder}/example.wav
 
@@ -129,10 +129,11 @@ def demo(argv: Sequence[str]) -> None:
     example = folder / "example.wav"
     shutil.copy(read_manifest(folder / "manifests/test.csv")[0]["wav"], example)
     _, score, _, label = classifier.classify_file(str(example))
+    accuracy = f"{100 * scores['accuracy']:.1f} %"
     summary = _DEMO_SUMMARY.format(
         minutes=(time.monotonic() - start) / 60,
         folder=folder,
-        accuracy=f"{scores['accuracy']:6.1%}",
+        accuracy=f"accuracy of {accuracy} on 20 unseen voices",
         answer=f'"{label[0]}", with probability {score.exp().item():.2f}, is',
         command=".venv/bin/unispeech-sb",
     )
