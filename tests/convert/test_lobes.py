@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.convert.exports import DIM
+from unispeech_sb.checkpoints.options import OURS
 from unispeech_sb.checkpoints.pretrained_folder import (
     LobeFile,
     write_pretrained,
@@ -16,6 +17,8 @@ from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes import heads
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.lobe import Lobe
+
+ONLY_HERE = [name for name, option in OURS.items() if option.only_here]
 
 
 def test_every_public_head_has_a_row():
@@ -105,11 +108,18 @@ def test_a_head_of_one_family_decides_for_it(tmp_path):
     assert config["architectures"] == ["UniSpeechForPreTraining"]
 
 
-def test_what_not_even_the_backbone_allows_is_told_of_all(tmp_path):
-    backbone = Backbone.from_preset("tiny", output_norm=True)
+def test_some_steps_are_only_here():
+    assert "output_norm" in ONLY_HERE
+
+
+@pytest.mark.parametrize("name", ONLY_HERE)
+def test_what_not_even_the_backbone_allows_is_told_of_all(name, tmp_path):
+    backbone = Backbone.from_preset("tiny", **{name: not OURS[name].default})
     head = heads.StatisticsHead(DIM, 3)
     folder = export(tmp_path / "sb", backbone=backbone, head=head)
     text = str(describe(folder))
     assert "would not convert: all of it (transformers has no class" in text
-    with pytest.raises(ValueError, match="expected output_norm False"):
+    with pytest.raises(
+        ValueError, match=f"expected {name} {OURS[name].default}"
+    ):
         to_huggingface(folder, tmp_path / "hf", backbone_only=True)

@@ -42,6 +42,9 @@ class Option(NamedTuple):
         Whether None is a value too.
     shown : bool
         Whether ``info`` shows it of every backbone.
+    only_here : bool
+        Whether transformers has no such step, so that ``to-hf`` refuses any
+        value but the default.
     """
 
     rule: Rule | None
@@ -50,6 +53,7 @@ class Option(NamedTuple):
     training: str = ""
     may_be_none: bool = False
     shown: bool = False
+    only_here: bool = False
 
 
 def _number(least, most, kinds=(int,)):
@@ -162,7 +166,7 @@ OURS = {
     "apply_spec_augment": Option(FLAG, False),
     "normalize_wav": Option(FLAG, False, shown=True),
     "normalize_eps": Option(SHARE, 1e-5, shown=True),
-    "output_norm": Option(FLAG, False),
+    "output_norm": Option(FLAG, False, only_here=True),
     "freeze": Option(FLAG, False),
     "freeze_feature_extractor": Option(FLAG, False),
     "output_all_hiddens": Option(FLAG, False),

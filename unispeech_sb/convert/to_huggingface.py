@@ -19,6 +19,7 @@ from unispeech_sb.checkpoints.huggingface import (
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
+    OURS,
     SWITCHES,
     WAV_NORM_EPS,
     check_config,
@@ -355,11 +356,12 @@ def _json(content):
 def _notes(found, config):
     """Where transformers will not do what this package does."""
     backbone = found.lobes["backbone"].config
-    if backbone["output_norm"]:
-        raise ValueError(
-            f"{found.folder}: expected output_norm False; transformers has "
-            "no such step"
-        )
+    for name, option in OURS.items():
+        if option.only_here and backbone[name] != option.default:
+            raise ValueError(
+                f"{found.folder}: expected {name} {option.default}; "
+                "transformers has no such step"
+            )
     notes = []
     mixes = config.get("use_weighted_layer_sum") and len(found.lobes) > 1
     stable = config["do_stable_layer_norm"] and mixes
