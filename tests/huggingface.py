@@ -2,13 +2,20 @@
 
 import json
 
+import pytest
 import torch
 import transformers
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 
 FAMILIES = {"unispeech": "UniSpeech", "unispeech-sat": "UniSpeechSat"}
 PREFIXES = {"unispeech": "unispeech", "unispeech-sat": "unispeech_sat"}
 NEW = "parametrizations.weight.original"
+needs_5_21 = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.21"),
+    reason="needs transformers 5.21, which needs Python 3.11",
+)
+"""Marks tests that rely on what older versions of transformers lack."""
 
 
 def tiny_config(family, **options):
