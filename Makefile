@@ -1,6 +1,6 @@
 # make demo      trains, scores and exports a small model: some minutes
 # make test      the linter, all examples of the documentation, and all tests
-# make check     the same without the tests that train
+# make check     the same without the slow tests: those that train, for example
 # make fuzz      random damage to files of every kind that is read: some minutes
 # make lock      renews constraints.txt, the versions that all of these install
 #
@@ -33,8 +33,6 @@ INSTALL = $(BIN)/python -m pip install -qq \
 	$(if $(CPU),--extra-index-url $(CPU_BUILDS))
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
-TRAINING := tests/brains tests/recipes tests/test_experiment.py \
-	tests/test_packaging.py
 
 .PHONY: demo test check fuzz lint lock clean newest
 
@@ -45,7 +43,7 @@ test: lint
 	@$(PYTEST)
 
 check: lint
-	@$(PYTEST) $(TRAINING:%=--ignore=%)
+	@$(PYTEST) -m 'not slow'
 
 fuzz: $(FOR_TEST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzzing

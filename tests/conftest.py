@@ -30,11 +30,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skips, with the reason, what this machine or command line lacks."""
+    """Skips, with the reason, what this machine or command line lacks; the
+    tests of recipes train, so they are slow."""
     data = folder_of("UNISPEECH_SB_DATA")
     absent = pytest.mark.skip(reason=f"no folder {data}; set UNISPEECH_SB_DATA")
     offline = pytest.mark.skip(reason="needs the internet; ask by -m network")
     for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "recipes"):
+            item.add_marker("slow")
         if item.get_closest_marker("real_data") and not data.is_dir():
             item.add_marker(absent)
         asked = "network" in config.option.markexpr
@@ -49,6 +52,15 @@ def pytest_collection_modifyitems(config, items):
 def seed():
     """Gives every test the same random numbers, alone or among others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def no_packages():
+    """Runs of recipes do not list what pip has installed, which is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = "speechbrain.utils.logger.get_environment_description"
+        patch.setattr(name, str)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,12 @@ import math
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from unispeech_sb.brains import UtteranceBrain
 from unispeech_sb.experiment import (
     format_scores,
     main,
@@ -135,29 +137,44 @@ def toy(folder, *options, launcher=(), script=TOY):
     )
 
 
-def test_second_run_evaluates_again_without_training(tmp_path):
-    first = toy(tmp_path, "--number_of_epochs=1")
-    assert first.returncode == 0, first.stderr
-    assert "There is no test set" in first.stdout
-    bars = first.stderr.replace("\r", "\n").split("\n")
+@pytest.fixture
+def run_toy(monkeypatch, no_packages):
+    """Runs the toy experiment in this process."""
+    monkeypatch.syspath_prepend(TOY.parent)
+    module = import_module("toy")
+
+    def run(folder, *options, **brain):
+        places = [str(module.YAML), f"--output_folder={folder}"]
+        return module.main([*places, "--device=cpu", *options], **brain)
+
+    return run
+
+
+def test_second_run_evaluates_again_without_training(
+    tmp_path, run_toy, capsys, monkeypatch
+):
+    scores = run_toy(tmp_path, "--number_of_epochs=1")
+    printed = capsys.readouterr()
+    assert "There is no test set" in printed.out
+    bars = printed.err.replace("\r", "\n").split("\n")
     assert [line for line in bars if line and "it/s" not in line] == []
     assert "train loss: 1." in (tmp_path / "train_log.txt").read_text()
     assert "e-0" not in (tmp_path / "train_log.txt").read_text()
-    assert (tmp_path / "toy.py").exists()
-    scores = (tmp_path / "scores.json").read_text()
+    written = (tmp_path / "scores.json").read_text()
     (tmp_path / "scores.json").unlink()
-    second = toy(tmp_path, "--number_of_epochs=1")
-    assert second.returncode == 0, second.stderr
-    assert "Going into epoch" not in second.stdout
-    assert (tmp_path / "scores.json").read_text() == scores
+    monkeypatch.setattr("toy.ToyBrain.fit_batch", None)
+    assert run_toy(tmp_path, "--number_of_epochs=1") == scores
+    assert (tmp_path / "scores.json").read_text() == written
 
 
+@pytest.mark.slow
 def test_user_error_of_a_script_has_no_traceback(tmp_path):
     result = toy(tmp_path, "--nonsense=1")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1 and "'nonsense'" in result.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     def run(*options):
         return toy(
@@ -186,22 +203,19 @@ def test_two_processes_train_one_model(tmp_path):
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("Already finished") == 1
     assert (tmp_path / "train_log.txt").read_text() == log
+    assert (tmp_path / "toy.py").exists()
 
 
-def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path):
-    script = tmp_path / "exporting.py"
-    script.write_text(
-        "import json, toy\n"
-        "from unispeech_sb.brains import UtteranceBrain\n"
-        "class Brain(UtteranceBrain):\n"
-        "    def export(self, folder, scores, split):\n"
-        "        folder.mkdir()\n"
-        "        (folder / 'scores.json').write_text(json.dumps(scores))\n"
-        "        print('exported', len(scores))\n"
-        "toy.main(brain_class=Brain)\n"
-    )
-    for options, exported in ((["--debug"], False), ([], True)):
+def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path, run_toy):
+    exported = []
+
+    class Brain(UtteranceBrain):
+        def export(self, folder, scores, split):
+            folder.mkdir()
+            exported.append(scores)
+
+    for options, kept in ((["--debug"], False), ([], True)):
         out = tmp_path / f"out{len(options)}"
-        result = toy(out, "--number_of_epochs=1", *options, script=script)
-        assert "exported 2" in result.stdout, result.stderr
-        assert (out / "export" / "scores.json").exists() == exported
+        run_toy(out, "--number_of_epochs=1", *options, brain_class=Brain)
+        assert (out / "export").exists() == kept
+    assert [len(scores) for scores in exported] == [2, 2]

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from unispeech_sb import __version__
+from unispeech_sb.commands import main
 
 SITE_PACKAGES = Path(numpy.__file__).parent.parent
 LEFT_OUT = (
@@ -79,6 +80,7 @@ def test_setup_cfg_lists_every_package(root):
     assert listed == sorted(listed)
 
 
+@pytest.mark.slow
 def test_wheel_carries_recipes_yamls_and_licence(root, wheel):
     names = ZipFile(wheel).namelist()
     expected = [
@@ -97,6 +99,7 @@ def test_wheel_carries_recipes_yamls_and_licence(root, wheel):
     assert f"unispeech_sb-{__version__}.dist-info/licenses/LICENSE" in names
 
 
+@pytest.mark.slow
 def test_installed_files_are_the_wheels(installed, tmp_path):
     code = (
         "import unispeech_sb, unispeech_sb.recipes, unispeech_sb.hparams\n"
@@ -109,6 +112,7 @@ def test_installed_files_are_the_wheels(installed, tmp_path):
     assert all(Path(file).is_relative_to(installed.parent) for file in files)
 
 
+@pytest.mark.slow
 def test_installed_entry_points_load(installed, tmp_path):
     code = (
         "from importlib.metadata import entry_points\n"
@@ -120,6 +124,7 @@ def test_installed_entry_points_load(installed, tmp_path):
     assert "Backbone" in done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 def test_installed_command_lists_the_recipes(root, installed, tmp_path):
     done = run(installed / "unispeech-sb", "recipe", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -128,6 +133,7 @@ def test_installed_command_lists_the_recipes(root, installed, tmp_path):
     assert listed == sorted(scripts)
 
 
+@pytest.mark.slow
 def test_installed_recipe_reads_its_packaged_yaml(installed, tmp_path):
     done = run(
         installed / "unispeech-sb",
@@ -144,8 +150,9 @@ def test_installed_recipe_reads_its_packaged_yaml(installed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_installed_command_does_what_the_script_of_the_clone_does(
-    root, installed, tmp_path
+@pytest.mark.slow
+def test_installed_command_does_what_that_of_the_clone_does(
+    root, installed, tmp_path, monkeypatch
 ):
     generator = numpy.random.default_rng(0)
     rows = ["id,path,split,label"]
@@ -160,18 +167,16 @@ def test_installed_command_does_what_the_script_of_the_clone_does(
         f"--data_folder={tmp_path}", "--num_classes=2", "--model=tiny",
         "--number_of_epochs=1", "--device=cpu", "--noprogressbar",
     ]  # fmt: skip
-    wheel_run = [installed / "unispeech-sb", "recipe", "keyword_spotting"]
-    clone_run = [
-        "env", f"PYTHONPATH={root}", sys.executable,
-        root / "recipes/keyword_spotting.py",
-        root / "hparams/keyword_spotting.yaml",
-    ]  # fmt: skip
+    command = ["recipe", "keyword_spotting", *options]
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    done = run(installed / "unispeech-sb", *command, folder=there)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(here)
+    assert main(command) == 0
     scores = []
-    for command in (wheel_run, clone_run):
-        folder = tmp_path / f"run{len(scores)}"
-        folder.mkdir()
-        done = run(*command, *options, folder=folder)
-        assert done.returncode == 0, done.stderr
+    for folder in (there, here):
         (output,) = folder.glob("results/keyword_spotting/*/*")
         scores.append((output / "scores.json").read_text())
         assert (output / "export" / "backbone.ckpt").is_file()

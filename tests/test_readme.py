@@ -97,6 +97,7 @@ def test_the_readme_holds_what_is_tested_here():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", PYTHON)
 def test_the_python_examples_run(example, demonstrated, monkeypatch):
     monkeypatch.chdir(demonstrated)
@@ -124,6 +125,7 @@ def test_make_demo_runs_the_demo_and_make_test_the_suite():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.slow
 def test_the_demo_says_what_was_done_and_what_to_type_next(
     demonstrated, monkeypatch, capsys
 ):
@@ -144,28 +146,27 @@ def test_the_listing_command_runs(capsys):
     assert "keyword_spotting" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_training_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_clips").mkdir()
     write_corpus(tmp_path / "my_clips")
     build_tree(tmp_path / "speech_commands_v0.02", "v0.02")
-    for number, line in enumerate(COMMANDS[3:5]):
-        words = line.replace("recipes/", f"{ROOT}/recipes/")
-        words = words.replace("hparams/", f"{ROOT}/hparams/")
-        words = words.replace("=10", f"={len(WORDS)}").split()
-        start = {
-            "unispeech-sb": [sys.executable, "-m", "unispeech_sb.cli"],
-            "python": [sys.executable],
-        }[words[0]]
-        output = tmp_path / str(number)
-        done = subprocess.run(
-            [*start, *words[1:], *SHORT, f"--output_folder={output}"],
-            env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert (output / "export" / "hyperparams.yaml").is_file()
+    command, script = (line.split() for line in COMMANDS[3:5])
+    first, second = "--output_folder=first", "--output_folder=second"
+    assert cli.main([*command[1:], *SHORT, first]) == 0
+    words = [re.sub("^(recipes|hparams)/", rf"{ROOT}/\1/", w) for w in script]
+    words = [word.replace("=10", f"={len(WORDS)}") for word in words]
+    done = subprocess.run(
+        [sys.executable, *words[1:], *SHORT, second],
+        env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for folder in ("first", "second"):
+        assert (tmp_path / folder / "export" / "hyperparams.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_the_conversion_commands_run(
     tmp_path, monkeypatch, capsys, demonstrated
 ):
@@ -194,6 +195,7 @@ def run_all(lines, options):
         assert cli.main([*words, *extra]) in (0, None), line
 
 
+@pytest.mark.slow
 def test_the_recognition_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_speech").mkdir()
@@ -206,6 +208,7 @@ def test_the_recognition_commands_run(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.glob("results/phoneme_recognition/*/*/export/*.ckpt"))
 
 
+@pytest.mark.slow
 def test_the_speaker_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_voices").mkdir()
@@ -222,6 +225,7 @@ def test_the_speaker_commands_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "voices.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_diarization_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     talks.write_talks(tmp_path / "my_talks")
@@ -231,6 +235,7 @@ def test_the_diarization_commands_run(tmp_path, monkeypatch):
     assert list(tmp_path.glob("**/talk*.png"))
 
 
+@pytest.mark.slow
 def test_the_pretraining_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, write in (

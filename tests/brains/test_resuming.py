@@ -55,6 +55,7 @@ def outcomes(tmp_path_factory):
     return {w: json.loads(run.communicate()[0]) for w, run in runs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "moment"),
     [(0, m) for m in MOMENTS] + [(2, m) for m in WITH_WORKERS],

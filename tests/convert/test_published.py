@@ -1,5 +1,6 @@
 """Every public checkpoint by its layout: true sizes, no true weights."""
 
+import functools
 import json
 import re
 import shutil
@@ -37,11 +38,16 @@ def config_of(name):
     return config
 
 
+@functools.cache
+def model_of(name):
+    """A public checkpoint's model in transformers, without its weights."""
+    with torch.device("meta"):
+        return getattr(transformers, PUBLISHED[name][0])(config_of(name))
+
+
 def empty_folder(name, folder):
     """A folder in the public layout, its weights a hole in the disk."""
-    config = config_of(name)
-    with torch.device("meta"):
-        model = getattr(transformers, PUBLISHED[name][0])(config)
+    model = model_of(name)
     header, end = {}, 0
     for key, tensor in model.state_dict().items():
         start, end = end, end + tensor.numel() * 4
@@ -56,7 +62,7 @@ def empty_folder(name, folder):
     with open(folder / "model.safetensors", "wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         stream.truncate(8 + len(text) + end)
-    config.save_pretrained(folder)
+    config_of(name).save_pretrained(folder)
     feature_extractor(do_normalize=True).save_pretrained(folder)
     return folder, sum(p.numel() for p in model.parameters())
 
@@ -77,9 +83,8 @@ def test_every_public_layout_fits_strictly(name, tmp_path):
 
 @pytest.mark.parametrize("name", MEGABYTES)
 def test_the_sizes_are_those_on_the_pages(name):
-    with torch.device("meta"):
-        model = getattr(transformers, PUBLISHED[name][0])(config_of(name))
-    megabytes = 4 * sum(p.numel() for p in model.parameters()) / 1e6
+    parameters = model_of(name).parameters()
+    megabytes = 4 * sum(p.numel() for p in parameters) / 1e6
     assert abs(megabytes / MEGABYTES[name] - 1) < 0.02
 
 
@@ -97,9 +102,7 @@ def test_the_readme_lists_them_all(root):
         found[name] = facts
     assert list(found) == list(PUBLISHED)
     for name, (cls, _) in PUBLISHED.items():
-        with torch.device("meta"):
-            model = getattr(transformers, cls)(config_of(name))
-        count = sum(p.numel() for p in model.parameters())
+        count = sum(p.numel() for p in model_of(name).parameters())
         task = CLASSES[cls][1]
         # Each CTC model has its vocabulary beside it
         interface = next(k.interface for k in KINDS if k.task == task)
@@ -110,6 +113,7 @@ def test_the_readme_lists_them_all(root):
         assert found[name] == [cls, interface, millions, checked]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", THERE_AND_BACK)
 def test_a_checkpoint_of_true_size_goes_there_and_back(name):
     with TemporaryDirectory() as folder:  # pytest would keep gigabytes

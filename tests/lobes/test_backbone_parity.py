@@ -191,6 +191,7 @@ def test_initial_weights_are_spread_as_transformers_spreads_them(family):
         assert 0.8 < found < 1.25, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unispeech_sat_base", "unispeech_large"])
 def test_full_sizes_equal_transformers(name):
     options = PRESETS[name]

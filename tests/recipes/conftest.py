@@ -53,6 +53,11 @@ def kept_by_overwrite(output):
     return {*output.iterdir(), *found} - removed - places
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick(no_packages):
+    """All runs here do without the list of what is installed."""
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A folder with manifest.csv; not to be changed."""

@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -75,19 +76,25 @@ def ordered_datasets(recipe, hparams):
     return datasets
 
 
-def main():
-    """Runs the recipe; the main process keeps the gradients."""
-    quantizer.gumbel_noise = lambda logits, generator: torch.zeros_like(logits)
-    recipe = import_module(f"recipes.{sys.argv.pop(1)}")
+def no_noise(logits, generator):
+    """In place of Gumbel's."""
+    return torch.zeros_like(logits)
+
+
+def main(name, *arguments):
+    """Runs a recipe; the main process keeps the gradients."""
+    recipe = import_module(f"recipes.{name}")
+    KeepingSGD.kept.clear()
 
     def prep(hparams):
         return ordered_datasets(recipe, hparams)
 
-    run(PretrainBrain, prep, recipe.prepare)
-    output = next(a for a in sys.argv if a.startswith("--output_folder="))
+    with mock.patch.object(quantizer, "gumbel_noise", no_noise):
+        run(PretrainBrain, prep, recipe.prepare, arguments)
+    output = next(a for a in arguments if a.startswith("--output_folder="))
     if os.environ.get("RANK", "0") == "0":
         torch.save(KeepingSGD.kept, Path(output.split("=")[1], "gradients.pt"))
 
 
 if __name__ == "__main__":
-    script(main)
+    script(lambda: main(*sys.argv[1:]))

@@ -1,7 +1,5 @@
 """Small corpora of pre-training, and command lines of small runs on them."""
 
-import os
-
 import numpy as np
 import soundfile
 
@@ -69,16 +67,6 @@ def _loudness(path):
     frames = wav[: len(wav) // hop * hop].reshape(-1, hop)
     levels = np.log10(np.square(frames).mean(1) + 1e-6)
     return ((levels + 6) * NUM_UNITS / 6).clip(0, NUM_UNITS - 1).astype(int)
-
-
-def environment(root, **variables):
-    """Of a process that finds the package and the tests."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
 
 
 def losses(output, name="loss", stage="train"):

@@ -1,19 +1,13 @@
 """Speech recognition killed, on two processes, and in half precision."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 
 from recipes import asr
+from tests.recipes.ordered import ordered_datasets
+from tests.recipes.processes import assert_same, run_killed, run_on_two
 from tests.recipes.speech import arguments, write_speech
 from unispeech_sb.checkpoints.files import read_tensors
-
-KEPT = ("backbone.ckpt", "head.ckpt")
 
 
 @pytest.fixture(scope="module")
@@ -22,81 +16,33 @@ def corpus(tmp_path_factory):
     return write_speech(tmp_path_factory.mktemp("speech"))
 
 
-def environment(root, **variables):
-    """Of a process that finds the package and the tests."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
-
-
 def test_a_killed_run_ends_with_the_same_weights(root, corpus, tmp_path):
-    def start(name):
-        options = arguments(
-            root, corpus, tmp_path / name, "--number_of_epochs=4",
-            "--augment_prob=0.5", "--dropout=0.1", "--layerdrop=0.1",
-            "--lr=0.01", "--warmup_updates=0", "--ckpt_interval_steps=1",
-            "--max_batch_s=1.0",
-        )  # fmt: skip
-        return subprocess.Popen(
-            [sys.executable, str(root / "recipes/asr.py"), *options],
-            env=environment(root), stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    whole = start("whole")
-    saves = tmp_path / "killed" / "save"
-    for epoch in (1, 3):  # each time inside an epoch
-        run = start("killed")
-        while run.poll() is None and not begun(saves, epoch):
-            time.sleep(0.01)
-        run.kill()
-        assert run.wait() == -signal.SIGKILL
-    assert start("killed").wait() == 0
-    assert whole.wait() == 0
-    for name in KEPT:
-        first, second = (
-            tmp_path / run / "export" / name for run in ("whole", "killed")
-        )
-        assert first.read_bytes() == second.read_bytes()
-    scores = [
-        (tmp_path / run / "scores.json").read_text()
-        for run in ("whole", "killed")
-    ]
-    assert scores[0] == scores[1]
+    options = arguments(
+        root, corpus, tmp_path, "--number_of_epochs=4",
+        "--augment_prob=0.5", "--dropout=0.1", "--layerdrop=0.1",
+        "--lr=0.01", "--warmup_updates=0", "--ckpt_interval_steps=1",
+        "--max_batch_s=1.0",
+    )  # fmt: skip
+    folders = run_killed(root, "asr", options, 3, 11)
+    assert_same(
+        folders, "export/backbone.ckpt", "export/head.ckpt", "scores.json"
+    )
 
 
-def begun(saves, epoch):
-    """Whether there is a checkpoint inside this epoch."""
-    for checkpoint in saves.glob("CKPT*/CKPT.yaml"):
-        counter = checkpoint.with_name("epoch_counter.ckpt")
-        try:
-            inside = "end-of-epoch: false" in checkpoint.read_text()
-            if inside and int(counter.read_text()) == epoch:
-                return True
-        except FileNotFoundError:
-            pass  # dropped meanwhile
-    return False
-
-
-def test_two_processes_are_one_with_the_double_batch(root, corpus, tmp_path):
-    script = str(root / "tests" / "recipes" / "ordered.py")
-    one = [sys.executable, script]
-    two = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-        "--standalone", script,
-    ]  # fmt: skip
-    for name, command, size in (("one", one, "4"), ("two", two, "2")):
-        options = arguments(
+def test_two_processes_are_one_with_the_double_batch(
+    root, corpus, tmp_path, monkeypatch
+):
+    one, two = (
+        arguments(
             root, corpus, tmp_path / name, "--number_of_epochs=3",
             "--warmup_updates=0", "--distributed_backend=gloo",
-        )  # fmt: skip
-        subprocess.run(
-            [*command, *options], check=True, stdout=subprocess.DEVNULL,
-            env=environment(root, BATCH_SIZE=size), timeout=300,
-        )  # fmt: skip
-    for name in KEPT:
+        )
+        for name in ("one", "two")
+    )  # fmt: skip
+    monkeypatch.setenv("BATCH_SIZE", "4")
+    asr.run(asr.CTCBrain, ordered_datasets, asr.prepare, one)
+    run_on_two(root, "ordered.py", *two)
+    for name in ("backbone.ckpt", "head.ckpt"):
         one, two = (
             read_tensors(tmp_path / run / "export" / name)
             for run in ("one", "two")

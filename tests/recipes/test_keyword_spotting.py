@@ -1,12 +1,9 @@
 """Keyword spotting from recordings to a folder that SpeechBrain loads."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import soundfile
@@ -26,6 +23,7 @@ from tests.recipes.conftest import (
     kept_by_overwrite,
     write_corpus,
 )
+from tests.recipes.processes import assert_same, run_killed
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
 
@@ -177,16 +175,12 @@ MISTAKES = {
     "--data_folder=nowhere": "nowhere: expected a Speech Commands folder",
     "--lr=fast": "lr: expected a number, as in the yaml file; got 'fast'",
 }
-MAKE_THEM = """
-import json, sys
-from unispeech_sb.cli import main
-for arguments in json.load(sys.stdin):
-    code = main(["recipe", "keyword_spotting", *arguments])
-    print(f"code {code}", file=sys.stderr)
-"""
 
 
-def test_a_mistake_on_the_command_line_is_one_line(root, corpus, tmp_path):
+def test_a_mistake_on_the_command_line_is_one_line(
+    root, corpus, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(root)
     rows = (corpus / "manifest.csv").read_text().splitlines()
     half = tmp_path / "half.csv"
     rows = [
@@ -198,65 +192,27 @@ def test_a_mistake_on_the_command_line_is_one_line(root, corpus, tmp_path):
         f"--data_folder={half}": f"{corpus}: expected records of the split "
         "'valid', got none",
     }
-    commands = [
-        [
+    for mistake, message in mistakes.items():
+        arguments = [
             str(root / YAML), f"--data_folder={corpus}", *TINY,
             f"--output_folder={tmp_path / 'out'}", mistake,
-        ]
-        for mistake in mistakes
-    ]  # fmt: skip
-    errors = subprocess.run(
-        [sys.executable, "-c", MAKE_THEM], cwd=root, check=True,
-        input=json.dumps(commands), capture_output=True, text=True,
-    ).stderr  # fmt: skip
-    assert "Traceback" not in errors
-    reports = errors.split("code 1\n")[:-1]
-    assert len(reports) == len(mistakes), errors
-    for report, message in zip(reports, mistakes.values(), strict=True):
-        assert report.splitlines()[-1].startswith("unispeech-sb: ")
-        assert message in report.splitlines()[-1]
+        ]  # fmt: skip
+        assert command_line(["recipe", "keyword_spotting", *arguments]) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("unispeech-sb: ")
+        assert message in error
 
 
 def test_a_killed_run_ends_with_the_same_weights(root, corpus, tmp_path):
-    def command(name):
-        return [
-            sys.executable, str(root / "recipes" / "keyword_spotting.py"),
-            str(root / YAML), f"--data_folder={corpus}", *TINY,
-            f"--output_folder={tmp_path / name}", "--number_of_epochs=4",
-            "--batch_size=4", "--ckpt_interval_steps=2",
-        ]  # fmt: skip
-
-    env = {**os.environ, "PYTHONPATH": str(root)}
-    whole = subprocess.Popen(
-        command("whole"), env=env, stdout=subprocess.DEVNULL
+    arguments = [
+        str(root / YAML), f"--data_folder={corpus}", *TINY,
+        f"--output_folder={tmp_path}", "--number_of_epochs=4",
+        "--batch_size=4", "--ckpt_interval_steps=2",
+    ]  # fmt: skip
+    folders = run_killed(root, "keyword_spotting", arguments, 4, 11)
+    assert_same(
+        folders, "export/backbone.ckpt", "export/head.ckpt", "scores.json"
     )
-    for epoch in (1, 3):  # killed twice, each time inside an epoch
-        run = subprocess.Popen(
-            command("killed"), env=env, stdout=subprocess.DEVNULL
-        )
-        log = tmp_path / "killed" / "train_log.txt"
-        marks = f"epoch: {epoch}, "
-        while run.poll() is None:
-            if log.exists() and marks in log.read_text():
-                break
-            time.sleep(0.01)
-        time.sleep(0.3)
-        run.kill()
-        assert run.wait() == -signal.SIGKILL
-    subprocess.run(
-        command("killed"), env=env, check=True, stdout=subprocess.DEVNULL
-    )
-    assert whole.wait() == 0
-    for name in ("backbone.ckpt", "head.ckpt"):
-        first, second = (
-            tmp_path / run / "export" / name for run in ("whole", "killed")
-        )
-        assert first.read_bytes() == second.read_bytes()
-    scores = [
-        (tmp_path / run / "scores.json").read_text()
-        for run in ("whole", "killed")
-    ]
-    assert scores[0] == scores[1]
 
 
 def test_superb_runs_on_the_archives_layout(root, tmp_path):

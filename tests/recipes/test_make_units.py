@@ -2,18 +2,14 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
 from recipes import make_units
 from tests.recipes.conftest import kept_by_overwrite
+from tests.recipes.processes import run_killed
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio import unit_clustering
 from unispeech_sb.dataio.corpora.fairseq import read_fairseq_units
@@ -33,15 +29,6 @@ SPOKEN = [
     "--kmeans={n_init: 2, batch_size: 2000}",
     "--device=cpu",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_packages():
-    """Saves each run the second in which pip lists what is installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = "speechbrain.utils.logger.get_environment_description"
-        patch.setattr(name, str)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +142,11 @@ def test_a_run_goes_on_with_the_shard_that_was_not_done(
 
 
 def test_a_killed_run_ends_with_the_same_units(made, root, speech, tmp_path):
-    command = [
-        sys.executable,
-        str(root / "recipes" / "make_units.py"),
-        *arguments(root, speech, tmp_path, "--shards=4"),
-    ]
-    env = {**os.environ, "PYTHONPATH": str(root)}
-    run = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "save" / "frames_0001_of_0004.f32").exists():
-        assert run.poll() is None
-        time.sleep(0.01)
-    run.kill()
-    assert run.wait() == -signal.SIGKILL
-    assert not (tmp_path / "units").exists()
-    subprocess.run(command, env=env, check=True, stderr=subprocess.DEVNULL)
-    same_units(made[0], tmp_path)
+    _, killed = run_killed(
+        root, "make_units", arguments(root, speech, tmp_path, "--shards=4"), 3,
+        where="unispeech_sb.dataio.unit_clustering:dump_frames",
+    )  # fmt: skip
+    same_units(made[0], killed)
 
 
 def test_drawn_training_recordings_are_clustered_and_all_labelled(

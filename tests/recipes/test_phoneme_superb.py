@@ -1,10 +1,6 @@
 """SUPERB's phoneme recognition: windows, updates, a killed run."""
 
-import json
 import re
-import signal
-import subprocess
-import sys
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
@@ -12,6 +8,7 @@ from speechbrain.inference.ASR import EncoderASR
 
 from recipes import phoneme_recognition
 from tests.recipes.phones import written
+from tests.recipes.processes import assert_same, run_killed
 
 SUPERB = [
     "--subsets=[train-mini, dev-mini]",
@@ -131,48 +128,12 @@ def test_superb_as_it_stands_is_the_published_protocol(root, tmp_path):
     assert not any(p.requires_grad for p in hparams["backbone"].parameters())
 
 
-ATTEMPTS = """
-import json, os, signal, sys
-import torch
-from recipes import phoneme_recognition
-from speechbrain.utils import logger
-from unispeech_sb.brains import CTCBrain
-
-def die(brain, *_):
-    if brain.optimizer_step == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-logger.get_environment_description = str  # slow, and no part of it
-torch.set_num_threads(1)
-for killed, arguments in json.loads(sys.argv[1]):
-    pid = os.fork()
-    if not pid:
-        if killed:
-            CTCBrain.on_fit_batch_end = die
-        phoneme_recognition.main(arguments)
-        os._exit(0)
-    print("status", os.waitpid(pid, 0)[1], flush=True)
-"""
-
-
 def test_a_killed_run_ends_with_the_same_weights(root, librispeech, tmp_path):
-    whole, parts = (
-        superb_arguments(
-            root, librispeech, tmp_path / name, "--number_of_epochs=2",
-            "--batches_per_epoch=8", "--ckpt_interval_steps=1",
-        )
-        for name in ("whole", "parts")
+    arguments = superb_arguments(
+        root, librispeech, tmp_path, "--number_of_epochs=2",
+        "--batches_per_epoch=8", "--ckpt_interval_steps=1",
     )  # fmt: skip
-    plans = [(False, whole), (True, parts), (False, parts)]
-    printed = subprocess.run(
-        [sys.executable, "-c", ATTEMPTS, json.dumps(plans)],
-        cwd=root, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    statuses = re.findall(r"^status (\d+)$", printed, re.M)
-    assert [int(n) for n in statuses] == [0, signal.SIGKILL, 0]
-    for name in ("backbone.ckpt", "head.ckpt", "tokenizer.ckpt"):
-        exported = [
-            (tmp_path / part / "export" / name).read_bytes()
-            for part in ("whole", "parts")
-        ]
-        assert exported[0] == exported[1]
+    assert_same(
+        run_killed(root, "phoneme_recognition", arguments, 7),
+        *(f"export/{name}.ckpt" for name in ("backbone", "head", "tokenizer")),
+    )

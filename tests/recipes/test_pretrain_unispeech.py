@@ -3,34 +3,21 @@ exports, and what is wrong with manifests."""
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from recipes import keyword_spotting, pretrain_unispeech
+from tests.recipes import ordered_pretraining
 from tests.recipes.conftest import TINY, kept_by_overwrite
-from tests.recipes.pretraining import (
-    environment,
-    losses,
-    phones_arguments,
-)
+from tests.recipes.pretraining import losses, phones_arguments
+from tests.recipes.processes import run_on_two
 from tests.recipes.speech import PHONES, write_speech
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.convert.to_huggingface import to_huggingface
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.backbone import Backbone
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_packages():
-    """Saves each run the second in which pip lists what is installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = "speechbrain.utils.logger.get_environment_description"
-        patch.setattr(name, str)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +158,12 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         assert (whole / name).read_bytes() == (stopped / name).read_bytes()
 
 
-def test_two_processes_are_one_with_the_double_batch(root, speech, tmp_path):
-    script = str(root / "tests" / "recipes" / "ordered_pretraining.py")
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2",
-              "--standalone"]  # fmt: skip
-    for name, launcher, size in (("one", [], "4"), ("two", launch, "2")):
+def test_two_processes_are_one_with_the_double_batch(
+    root, speech, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BATCH_SIZE", "4")
+    found = []
+    for name in ("one", "two"):
         # A batch's perplexity and penalty are no sums over its frames
         options = phones_arguments(
             root, speech, tmp_path / name, "--distributed_backend=gloo",
@@ -183,14 +171,13 @@ def test_two_processes_are_one_with_the_double_batch(root, speech, tmp_path):
             "--loss_weights={diversity: 0.0, feature_penalty: 0.0}",
             "--max_grad_norm=0.0", "--warmup_updates=0",
         )  # fmt: skip
-        subprocess.run(
-            [sys.executable, *launcher, script, "pretrain_unispeech", *options],
-            check=True, stdout=subprocess.DEVNULL, timeout=300,
-            env=environment(root, BATCH_SIZE=size),
-        )  # fmt: skip
-    one, two = (
-        torch.load(tmp_path / name / "gradients.pt") for name in ("one", "two")
-    )
+        if name == "one":
+            ordered_pretraining.main("pretrain_unispeech", *options)
+        else:
+            script = "ordered_pretraining.py"
+            run_on_two(root, script, "pretrain_unispeech", *options)
+        found.append(torch.load(tmp_path / name / "gradients.pt"))
+    one, two = found
     assert len(one) == len(two) == 2
     for first, second in zip(one, two, strict=True):
         most = max(gradient.abs().max() for gradient in first)

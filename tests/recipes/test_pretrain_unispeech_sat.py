@@ -2,35 +2,25 @@
 they are."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from recipes import make_units, pretrain_unispeech_sat
+from tests.recipes import ordered_pretraining
 from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.pretraining import (
-    environment,
     losses,
     units_arguments,
     write_loudness_units,
 )
+from tests.recipes.processes import assert_same, run_killed, run_on_two
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.convert.to_huggingface import to_huggingface
 from unispeech_sb.dataio.units import check_units
 from unispeech_sb.lobes.backbone import Backbone
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_packages():
-    """Saves each run the second in which pip lists what is installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = "speechbrain.utils.logger.get_environment_description"
-        patch.setattr(name, str)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +97,12 @@ def test_a_killed_run_ends_with_the_same_weights(
         "--layerdrop=0.2", "--lr=0.01", "--crop_s=0.7", "--max_batch_s=1.5",
         "--ckpt_interval_steps=1", f"--num_workers={workers}",
     )  # fmt: skip
-    script = str(root / "tests" / "recipes" / "dying_pretraining.py")
-    subprocess.run(  # before the third of the second epoch's batches
-        [sys.executable, script, "pretrain_unispeech_sat", "8", *options],
-        check=True, stdout=subprocess.DEVNULL, env=environment(root),
-        timeout=300,
+    # before the third of the second epoch's batches
+    whole, killed = run_killed(root, "pretrain_unispeech_sat", options, 8)
+    assert_same(
+        (whole, killed), "export/backbone.ckpt", "export/head.ckpt",
+        "scores.json", "train_log.txt",
     )  # fmt: skip
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    names = ("export/backbone.ckpt", "export/head.ckpt", "scores.json",
-             "train_log.txt")  # fmt: skip
-    for name in names:
-        assert (whole / name).read_bytes() == (killed / name).read_bytes()
     temperatures = losses(whole, "temperature")
     assert temperatures == sorted(temperatures, reverse=True)
     assert len(set(temperatures)) == 3
@@ -133,19 +118,18 @@ def gradients_of(root, units, folder, processes, *options):
         "--equal_lengths=False", "--max_grad_norm=0.0", "--warmup_updates=0",
         *options,
     )  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--standalone"]
-    launch = [*launch, f"--nproc_per_node={processes}"]
-    script = str(root / "tests" / "recipes" / "ordered_pretraining.py")
-    subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), script,
-         "pretrain_unispeech_sat", *arguments],
-        check=True, stdout=subprocess.DEVNULL, timeout=300,
-        env=environment(root, BATCH_SIZE=str(4 // processes)),
-    )  # fmt: skip
+    command = "pretrain_unispeech_sat", *arguments
+    if processes == 2:
+        run_on_two(root, "ordered_pretraining.py", *command)
+    else:
+        ordered_pretraining.main(*command)
     return torch.load(folder / "gradients.pt")
 
 
-def test_two_processes_are_one_with_the_double_batch(root, units, tmp_path):
+def test_two_processes_are_one_with_the_double_batch(
+    root, units, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BATCH_SIZE", "4")
     one, two = (gradients_of(root, units, tmp_path / str(n), n) for n in (1, 2))
     assert len(one) == len(two) == 2
     for first, second in zip(one, two, strict=True):

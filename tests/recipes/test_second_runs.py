@@ -22,15 +22,6 @@ from unispeech_sb.cli import main as command_line
 WEIGHTS = ("backbone.ckpt", "head.ckpt")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_packages():
-    """Saves each run the second in which pip lists what is installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = "speechbrain.utils.logger.get_environment_description"
-        patch.setattr(name, str)
-        yield
-
-
 @pytest.fixture
 def no_training(monkeypatch):
     """Nothing is trained or exported from here on."""
