@@ -15,6 +15,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A case changes the working folder, which comes back in the end."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("kind", fuzzing.KINDS)
 def test_a_few_damaged_files_convert_or_are_refused(kind, tmp_path):
     results = fuzzing.fuzz(kind, 3, 0, tmp_path, 1)
@@ -24,8 +30,7 @@ def test_a_few_damaged_files_convert_or_are_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", fuzzing.KINDS)
-def test_what_is_damaged_is_read(kind, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_damaged_is_read(kind, tmp_path):
     source = fuzzing.write_sources(kind, tmp_path)[-1]
     names = {path.name for path in source.iterdir()}
     damaged = names & set(fuzzing.KINDS[kind].damaged)
@@ -37,8 +42,7 @@ def test_what_is_damaged_is_read(kind, tmp_path, monkeypatch):
         assert outcome == "refused", text
 
 
-def test_a_case_can_be_run_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_case_can_be_run_again(tmp_path):
     sources = fuzzing.write_sources("adapter", tmp_path)
     damaged = set()
     for case in range(5):
@@ -105,7 +109,6 @@ def test_the_fuzzer_sees_every_kind_of_failure(tmp_path, monkeypatch):
     monkeypatch.setitem(fuzzing.KINDS, "planted", planted)
     monkeypatch.setattr(fuzzing, "LIMIT_S", 1)
     monkeypatch.setattr(fuzzing, "LIMIT_MB", 100)
-    monkeypatch.chdir(tmp_path)
     results = fuzzing.fuzz("planted", len(FAULTS), 0, tmp_path, 2)
     assert len(results) == len(FAULTS)
     for number, (words, result) in enumerate(zip(FAULTS, results)):
