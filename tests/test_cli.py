@@ -19,7 +19,7 @@ def test_both_modules_run_from_a_bare_clone(root, tmp_path):
     def run(module, *argv):
         return subprocess.run(
             [sys.executable, "-m", module, *argv],
-            env={**os.environ, "PYTHONPATH": str(root)},
+            env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "999"},
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -145,8 +145,7 @@ def _list_recipes(known, with_usage):
     if with_usage:
         print(f"usage: {_USAGE}\n\nTrain a model. The recipes:\n")
     indent = max(map(len, known), default=0) + 2
-    width = shutil.get_terminal_size().columns
-    columns = width if sys.stdout.isatty() else 1000  # a line each in a pipe
+    columns = shutil.get_terminal_size((1000, 0)).columns  # no wrap in a pipe
     for name, docstring in known.items():
         task, *_ = docstring.split("\n\n")
         line = f"{name:<{indent}}{' '.join(task.split())}"
