@@ -1,5 +1,6 @@
 """Stand-ins keep what they are given, and nothing else is on the list."""
 
+import pytest
 import torch
 
 from unispeech_sb.checkpoints.safety.opcodes import ALLOWED
@@ -37,6 +38,12 @@ def test_a_stub_only_remembers():
     assert stub.name == "builtins.dict"
     assert stub.state == {"state": print, "name": "os.system"}
     assert not callable(stub)
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_of_every_python_are_texts(module):
+    path = STUBS[f"{module}.PurePosixPath"]("/", "a", "b")
+    assert plain(path) == "/a/b"
 
 
 def test_plain_data_of_anything_is_plain():

@@ -61,6 +61,11 @@ DATA_CLASSES = (
     "pathlib.PosixPath",
     "pathlib.PurePosixPath",
     "pathlib.WindowsPath",
+    # as Python 3.13 writes them
+    "pathlib._local.Path",
+    "pathlib._local.PosixPath",
+    "pathlib._local.PurePosixPath",
+    "pathlib._local.WindowsPath",
     "numpy.dtype",
     "numpy.ndarray",
     "numpy._core.multiarray._reconstruct",
