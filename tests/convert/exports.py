@@ -101,6 +101,9 @@ def recipes():
         "pretrain_unispeech": pretrained(
             heads.UniSpeechHead(DIM, 8, *codes, len(phones)), tokenizer=phones
         ),
+        "pretrain_unispeech_continued": pretrained(
+            heads.UniSpeechHead(DIM, 8, *codes, num_ctc_classes=0)
+        ),
         "pretrain_unispeech_sat": pretrained(
             heads.UniSpeechSATHead(DIM, 9, 8, codes[0])
         ),

@@ -23,6 +23,7 @@ KINDS = {
     "speaker_diarization": "SpeakerDiarization",
     "speaker_diarization_vc": "SpeakerDiarization",
     "pretrain_unispeech": "WaveformEncoder",
+    "pretrain_unispeech_continued": "WaveformEncoder",
     "pretrain_unispeech_sat": "WaveformEncoder",
     "ForAudioFrameClassification": "SpeakerDiarization",
     "ForCTC": "WaveformEncoder",  # without a vocabulary
@@ -51,6 +52,7 @@ NOT_IN_TRANSFORMERS = {
     "speaker_verification_large": "ECAPAHead",
     "speaker_diarization": "DiarizationHead",
     "speaker_diarization_vc": "EENDVCHead",
+    "pretrain_unispeech_continued": "this objective",
 }
 """Folder -> what ``to-hf`` names when it refuses."""
 

@@ -196,7 +196,7 @@ TOP = {
     "codevector_dim": Option(SIZE, 256),
     "proj_codevector_dim": Option(SIZE, 256),
     "feat_quantizer_dropout": Option(SHARE, 0.0, training="dropout_features"),
-    "num_ctc_classes": Option(COUNT, 80),
+    "num_ctc_classes": Option(TOKEN, 80),
     "replace_prob": Option(SHARE, 0.5, training="replace_prob"),
     "num_clusters": Option(COUNT, 504),
 }
