@@ -26,6 +26,7 @@ LEFT_OUT = (
 def run(*command, folder):
     """Runs a command with nothing of the clone on Python's path."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env["COLUMNS"] = "999"
     return subprocess.run(
         [str(part) for part in command],
         cwd=folder,

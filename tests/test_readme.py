@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -202,9 +203,12 @@ def test_the_recognition_commands_run(tmp_path, monkeypatch, capsys):
     speech.write_speech(tmp_path / "my_speech")
     shutil.copy("my_speech/0.wav", "talk.wav")
     write_arpa("words.arpa", speech.TEXTS)
-    run_all(RECOGNITION, [*speech.SCRATCH, "--number_of_epochs=1"])
-    assert "language model, tuned" in capsys.readouterr().out
-    assert (tmp_path / "with-lm" / "language_model.ckpt").is_file()
+    has_kenlm = find_spec("kenlm") is not None
+    lines = [n for n in RECOGNITION if has_kenlm or "with-lm" not in n]
+    run_all(lines, [*speech.SCRATCH, "--number_of_epochs=1"])
+    if has_kenlm:
+        assert "language model, tuned" in capsys.readouterr().out
+        assert (tmp_path / "with-lm" / "language_model.ckpt").is_file()
     assert list(tmp_path.glob("results/phoneme_recognition/*/*/export/*.ckpt"))
 
 
