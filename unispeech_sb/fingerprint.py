@@ -71,7 +71,7 @@ MAY_DIFFER = {
         (
             FREE,
             "what it leads to is in the manifests",
-            "skip_prep skip_bad_files",
+            "skip_prep skip_bad_files corpus simulated_corpus",
         ),
         (
             FREE,
