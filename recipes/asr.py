@@ -1,4 +1,4 @@
-"""Speech recognition by CTC: which letters, or phones, does speech say?
+"""Automatic speech recognition (ASR) by CTC, into letters or phones.
 
 LibriSpeech, as the folder that its archives unpack to:
 

@@ -1,4 +1,4 @@
-"""Keyword spotting: which of a few words does a short clip say?
+"""Keyword spotting: classification of short clips by the word in them.
 
 Speech Commands, as the folder that its archive unpacks to:
 

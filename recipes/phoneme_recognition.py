@@ -1,4 +1,4 @@
-"""Phoneme recognition by CTC: which phones does speech say?
+"""Phoneme recognition by CTC.
 
 UniSpeech's Common Voice protocol, fine-tuning on an hour of a language, from
 the authors' manifests and clips of Common Voice:

@@ -1,4 +1,4 @@
-"""Speaker identification: which of the known speakers is it?
+"""Speaker identification: classification of recordings by speaker.
 
 VoxCeleb1, as the folder that its archives unpack to, with iden_split.txt:
 

@@ -90,17 +90,9 @@ def test_every_row_has_a_reader_that_someone_asks_for(root):
     assert TASKS == set(asked) and len(TASKS) >= 8
 
 
-def test_yamls_name_the_corpora_of_the_table(root):
-    named = [
-        line.rpartition(": ")[2]
-        for path in (root / "hparams").glob("*.yaml")
-        for line in path.read_text().splitlines()
-        if "corpus: auto # or a name: " in line
-    ]
-    assert len(named) >= 14
-    assert {name for line in named for name in line.split(", ")} == {
-        *CORPORA
-    } - {"synthetic"}
+def test_a_name_that_is_none_shows_the_names():
+    with pytest.raises(ValueError, match="librispeech, common_voice, .*'list'"):
+        find_corpus("asr", {"corpus": "list"})
 
 
 def test_keywords_are_a_table_where_there_is_one(tmp_path):
