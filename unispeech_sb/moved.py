@@ -12,271 +12,173 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from operator import attrgetter
 
-MOVED = {
-    "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech",
-    "unispeech_sb.brains.base": "unispeech_sb.brains.core",
-    "unispeech_sb.brains.checkpoints": "unispeech_sb.brains.core",
-    "unispeech_sb.brains.decisions": {
-        "Decision": "unispeech_sb.nnet.binarize:BinarizeConfig",
-        "Piece": "unispeech_sb.brains.diarization:Chunk",
-    },
-    "unispeech_sb.brains.exporting": "unispeech_sb.brains.export",
-    "unispeech_sb.brains.resuming": {
-        "ResumingBrain": "unispeech_sb.brains.core:SSLBrain",
-    },
-    "unispeech_sb.brains.updates": {
-        "UpdatingBrain": "unispeech_sb.brains.core:SSLBrain",
-    },
-    "unispeech_sb.brains.utterance": "unispeech_sb.brains.classification",
-    "unispeech_sb.checkpoints.downstream": {},
-    "unispeech_sb.checkpoints.downstream.authors": (
-        "unispeech_sb.checkpoints.authors"
-    ),
-    "unispeech_sb.checkpoints.downstream.s3prl": (
-        "unispeech_sb.checkpoints.s3prl"
-    ),
-    "unispeech_sb.checkpoints.downstream.upstream": {
-        **{
-            name: f"unispeech_sb.checkpoints.checkpoint:{name}"
-            for name in (
-                *("named_tensors", "shape_of", "measured"),
-                "check_agreement",
-            )
-        },
-        "Upstream": "unispeech_sb.checkpoints.fairseq.tensors:Upstream",
-        "read_upstream": (
-            "unispeech_sb.checkpoints.fairseq.tensors:read_upstream"
-        ),
-    },
-    "unispeech_sb.checkpoints.fairseq.config": (
-        "unispeech_sb.checkpoints.fairseq.options"
-    ),
-    "unispeech_sb.checkpoints.fairseq.dictionary": (
-        "unispeech_sb.checkpoints.fairseq.options"
-    ),
-    "unispeech_sb.checkpoints.fairseq.heads": (
-        "unispeech_sb.checkpoints.fairseq.reader"
-    ),
-    "unispeech_sb.checkpoints.fairseq.literals": (
-        "unispeech_sb.checkpoints.fairseq.options"
-    ),
-    "unispeech_sb.checkpoints.fairseq.names": (
-        "unispeech_sb.checkpoints.fairseq.tensors"
-    ),
-    "unispeech_sb.checkpoints.fairseq.sizes": (
-        "unispeech_sb.checkpoints.fairseq.tensors"
-    ),
-    "unispeech_sb.checkpoints.folder": (
-        "unispeech_sb.checkpoints.pretrained_folder"
-    ),
-    "unispeech_sb.checkpoints.keys": {
-        **{
-            name: f"unispeech_sb.checkpoints.huggingface:{name}"
-            for name in (
-                *("FAMILIES", "CLASSES", "CONV", "WEIGHT_NORM", "rename"),
-                *("split_heads", "join_heads", "split_backbone"),
-            )
-        },
-        "HEADS": "unispeech_sb.checkpoints.huggingface:HEAD_TENSORS",
-    },
-    "unispeech_sb.checkpoints.pretrained": (
-        "unispeech_sb.checkpoints.pretrained_folder"
-    ),
-    "unispeech_sb.checkpoints.safety.archives": (
-        "unispeech_sb.checkpoints.safety.pickles"
-    ),
-    "unispeech_sb.checkpoints.safety.limits": (
-        "unispeech_sb.checkpoints.options"
-    ),
-    "unispeech_sb.commands.trial_report": "unispeech_sb.commands.speakers",
-    "unispeech_sb.convert.vocabulary": "unispeech_sb.convert.tokenizers",
-    "unispeech_sb.inference.commands": {
-        **{
-            name: f"unispeech_sb.commands.options:{name}"
-            for name in (
-                *("positive", "probability", "at_least", "add_device"),
-                *("load_folder", "progress_bar"),
-            )
-        },
-        "tell_failures": "unispeech_sb.commands.options:report_failures",
-    },
-    "unispeech_sb.inference.diarize": {
-        "main": "unispeech_sb.commands.diarize:diarize"
-    },
-    "unispeech_sb.inference.embed": {
-        "main": "unispeech_sb.commands.speakers:embed"
-    },
-    "unispeech_sb.inference.results": "unispeech_sb.commands.speakers",
-    "unispeech_sb.inference.score": {
-        "main": "unispeech_sb.commands.speakers:score"
-    },
-    "unispeech_sb.inference.transcribe": {
-        "main": "unispeech_sb.commands.transcribe:transcribe"
-    },
-    "unispeech_sb.inference.tune_lm": {
-        "main": "unispeech_sb.commands.transcribe:tune_lm"
-    },
-    "unispeech_sb.inference.verify": {
-        "main": "unispeech_sb.commands.speakers:verify"
-    },
-    "unispeech_sb.decoding.alignment": "unispeech_sb.decoding.search",
-    "unispeech_sb.decoding.hot_words": "unispeech_sb.decoding.scoring",
-    "unispeech_sb.decoding.language_model": "unispeech_sb.decoding.scoring",
-    "unispeech_sb.decoding.searcher": "unispeech_sb.decoding.search",
-    "unispeech_sb.decoding.spelling": {
-        "Spelling": "unispeech_sb.decoding.words:TokenToWordMapping",
-    },
-    "unispeech_sb.lobes.heads.ecapa": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.heads.frame": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.heads.margins": "unispeech_sb.lobes.heads.speaker",
-    "unispeech_sb.lobes.heads.pretraining_sat": (
-        "unispeech_sb.lobes.heads.pretraining"
-    ),
-    "unispeech_sb.lobes.heads.recurrent": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.heads.serving": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.heads.statistics": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.heads.utterance": "unispeech_sb.lobes.heads",
-    "unispeech_sb.lobes.pretraining.continuing": (
-        "unispeech_sb.lobes.pretraining"
-    ),
-    "unispeech_sb.metrics.bootstrap": "unispeech_sb.metrics.verification",
-    "unispeech_sb.metrics.cllr": "unispeech_sb.metrics.calibration",
-    "unispeech_sb.metrics.logistic": "unispeech_sb.metrics.calibration",
-    "unispeech_sb.metrics.normalization": "unispeech_sb.metrics.verification",
-    "unispeech_sb.metrics.quality": "unispeech_sb.metrics.calibration",
-    "unispeech_sb.nnet.activations": "unispeech_sb.nnet.frontend",
-    "unispeech_sb.nnet.adapter": "unispeech_sb.nnet.transformer",
-    "unispeech_sb.nnet.context": "unispeech_sb.nnet.pooling",
-    "unispeech_sb.nnet.gradients": {
-        "touch": "unispeech_sb.nnet.transformer:keep_in_graph",
-    },
-    "unispeech_sb.nnet.instance_norm": "unispeech_sb.nnet.pooling",
-    "unispeech_sb.nnet.negatives": "unispeech_sb.nnet.contrastive",
-    "unispeech_sb.dataio.annotation_files": "unispeech_sb.dataio.rttm",
-    "unispeech_sb.dataio.annotation_lines": "unispeech_sb.dataio.rttm",
-    "unispeech_sb.dataio.annotations": "unispeech_sb.dataio.rttm",
-    "unispeech_sb.dataio.batches": "unispeech_sb.dataio.samplers",
-    "unispeech_sb.dataio.alignments": "unispeech_sb.dataio.units",
-    "unispeech_sb.dataio.corpora.aligned": (
-        "unispeech_sb.dataio.corpora.synthetic"
-    ),
-    "unispeech_sb.dataio.corpora.fairseq_manifests": (
-        "unispeech_sb.dataio.corpora.fairseq"
-    ),
-    "unispeech_sb.dataio.corpora.fairseq_units": (
-        "unispeech_sb.dataio.corpora.fairseq"
-    ),
-    "unispeech_sb.dataio.corpora.lexicon": (
-        "unispeech_sb.dataio.corpora.phones"
-    ),
-    "unispeech_sb.dataio.corpora.phonetic": {
-        "phone_vocabulary": (
-            "unispeech_sb.dataio.corpora.phones:phone_vocabulary"
-        ),
-        "phonetic_speech": "unispeech_sb.dataio.corpora.phones:phone_records",
-    },
-    "unispeech_sb.dataio.corpora.table": {
-        "table": "unispeech_sb.dataio.corpora.csv_table:csv_table",
-    },
-    "unispeech_sb.dataio.corpora.unlabelled": {
-        "unlabelled_speech": (
-            "unispeech_sb.dataio.pretraining:unlabelled_records"
-        ),
-    },
-    "unispeech_sb.dataio.mixture_sets": "unispeech_sb.dataio.simulation",
-    "unispeech_sb.dataio.mixtures": "unispeech_sb.dataio.simulation",
-    "unispeech_sb.dataio.phones": {
-        "superb_tokenizer": (
-            "unispeech_sb.dataio.tokenizers:CTCTokenizer.superb_phones"
-        ),
-    },
-    "unispeech_sb.dataio.tokenizers.huggingface": (
-        "unispeech_sb.dataio.tokenizers.ctc"
-    ),
-    "unispeech_sb.dataio.tokenizers.pieces": (
-        "unispeech_sb.dataio.tokenizers.sentencepiece"
-    ),
-    "unispeech_sb.dataio.splits": {
-        "hold_out": "unispeech_sb.dataio.speakers:split_speakers",
-        "take_share": "unispeech_sb.dataio.speakers:split_share",
-        "take_tails": "unispeech_sb.dataio.speakers:split_tails",
-        "with_valid": "unispeech_sb.dataio.speakers:split_valid",
-    },
-    "unispeech_sb.dataio.trial_sets": "unispeech_sb.dataio.trials",
-    "unispeech_sb.dataio.unit_clusters": "unispeech_sb.dataio.unit_clustering",
-    "unispeech_sb.dataio.unit_features": "unispeech_sb.dataio.unit_clustering",
-    "unispeech_sb.dataio.unit_shards": "unispeech_sb.dataio.unit_clustering",
-    "unispeech_sb.inference.collecting": {
-        "VoiceStore": "unispeech_sb.inference.embedding_store:"
-        "ResumableExtractor",
-        "model_id": "unispeech_sb.inference.embedding_store:model_id",
-    },
-    "unispeech_sb.inference.diarized": {
-        "Diarization": "unispeech_sb.inference.segments:Diarization",
-        "recording_name": "unispeech_sb.inference.formats:recording_name",
-    },
-    "unispeech_sb.inference.encoding": {
-        "Stretch": "unispeech_sb.inference.asr:Chunk",
-        "WindowEncoder": "unispeech_sb.inference.asr:WindowEncoder",
-    },
-    "unispeech_sb.inference.gallery": {
-        "Gallery": "unispeech_sb.inference.embedding_store:EmbeddingStore",
-        "Match": "unispeech_sb.inference.embedding_store:Match",
-    },
-    "unispeech_sb.inference.global_norm": "unispeech_sb.inference.audio_blocks",
-    "unispeech_sb.inference.languages": "unispeech_sb.inference.asr",
-    "unispeech_sb.inference.local_speakers": {
-        "LocalSpeakers": "unispeech_sb.inference.diarization:LocalSegmentation",
-        "LocalSpeakerModel": "unispeech_sb.inference.diarization:"
-        "LocalSegmentationModel",
-    },
-    "unispeech_sb.inference.moving": {
-        "Moves": "unispeech_sb.inference.sliding_window:SlidingWindow",
-        "moves_over": (
-            "unispeech_sb.inference.sliding_window:SlidingWindow.offline"
-        ),
-        "moves_within": (
-            "unispeech_sb.inference.sliding_window:SlidingWindow.online"
-        ),
-        "checked_blocks": "unispeech_sb.inference.audio_blocks:check_blocks",
-    },
-    "unispeech_sb.inference.recordings": "unispeech_sb.inference.audio_blocks",
-    "unispeech_sb.inference.speakers": "unispeech_sb.inference."
-    "speaker_verification",
-    "unispeech_sb.inference.statistics": {
-        "Moments": "unispeech_sb.inference.audio_blocks:GlobalStatistics",
-        "statistics_of_whole": (
-            "unispeech_sb.inference.audio_blocks:global_norm"
-        ),
-    },
-    "unispeech_sb.inference.stitching": "unispeech_sb.inference.clustering",
-    "unispeech_sb.inference.switching": {
-        "SwitchableASR": "unispeech_sb.inference.asr:LongFormASR",
-    },
-    "unispeech_sb.inference.timeline": "unispeech_sb.plots",
-    "unispeech_sb.inference.turns": {
-        "Smoothing": "unispeech_sb.nnet.binarize:BinarizeConfig",
-        "SpeakerNames": "unispeech_sb.inference.segments:SpeakerNames",
-        "Turn": "unispeech_sb.inference.segments:Turn",
-        "TurnFinder": "unispeech_sb.inference.segments:Binarizer",
-    },
-    "unispeech_sb.inference.voices": {
-        "Decision": "unispeech_sb.inference.speaker_verification:Decision",
-        "MeanVoice": "unispeech_sb.inference.speaker_verification:"
-        "EmbeddingAverager",
-        "Voice": "unispeech_sb.inference.speaker_verification:SpeakerEmbedding",
-        "cosine": "unispeech_sb.inference.speaker_verification:cosine",
-        "pair_quality": "unispeech_sb.inference.speaker_verification:"
-        "pair_quality",
-    },
-    "unispeech_sb.inference.windows": "unispeech_sb.inference.sliding_window",
-    "unispeech_sb.nnet.activities": {
-        "activity_segments": "unispeech_sb.nnet.binarize:binarize",
-        "smoothed": "unispeech_sb.nnet.binarize:smoothed",
-    },
-}
-"""Old module -> the module that has its names now; or, where its names went
-different ways or have changed, a dict of old name -> ``module:name``."""
+_TABLE = """
+brains.base brains.core
+brains.checkpoints brains.core
+brains.decisions:Decision nnet.binarize:BinarizeConfig
+brains.decisions:Piece brains.diarization:Chunk
+brains.exporting brains.export
+brains.resuming:ResumingBrain brains.core:SSLBrain
+brains.updates:UpdatingBrain brains.core:SSLBrain
+brains.utterance brains.classification
+checkpoints.downstream
+checkpoints.downstream.authors checkpoints.authors
+checkpoints.downstream.s3prl checkpoints.s3prl
+checkpoints.downstream.upstream:named_tensors checkpoints.checkpoint
+checkpoints.downstream.upstream:shape_of checkpoints.checkpoint
+checkpoints.downstream.upstream:measured checkpoints.checkpoint
+checkpoints.downstream.upstream:check_agreement checkpoints.checkpoint
+checkpoints.downstream.upstream:Upstream checkpoints.fairseq.tensors
+checkpoints.downstream.upstream:read_upstream checkpoints.fairseq.tensors
+checkpoints.fairseq.config checkpoints.fairseq.options
+checkpoints.fairseq.dictionary checkpoints.fairseq.options
+checkpoints.fairseq.heads checkpoints.fairseq.reader
+checkpoints.fairseq.literals checkpoints.fairseq.options
+checkpoints.fairseq.names checkpoints.fairseq.tensors
+checkpoints.fairseq.sizes checkpoints.fairseq.tensors
+checkpoints.folder checkpoints.pretrained_folder
+checkpoints.keys:FAMILIES checkpoints.huggingface
+checkpoints.keys:CLASSES checkpoints.huggingface
+checkpoints.keys:CONV checkpoints.huggingface
+checkpoints.keys:WEIGHT_NORM checkpoints.huggingface
+checkpoints.keys:rename checkpoints.huggingface
+checkpoints.keys:split_heads checkpoints.huggingface
+checkpoints.keys:join_heads checkpoints.huggingface
+checkpoints.keys:split_backbone checkpoints.huggingface
+checkpoints.keys:HEADS checkpoints.huggingface:HEAD_TENSORS
+checkpoints.pretrained checkpoints.pretrained_folder
+checkpoints.safety.archives checkpoints.safety.pickles
+checkpoints.safety.limits checkpoints.options
+commands.trial_report commands.speakers
+convert.vocabulary convert.tokenizers
+dataio.alignments dataio.units
+dataio.annotation_files dataio.rttm
+dataio.annotation_lines dataio.rttm
+dataio.annotations dataio.rttm
+dataio.batches dataio.samplers
+dataio.corpora.aligned dataio.corpora.synthetic
+dataio.corpora.fairseq_manifests dataio.corpora.fairseq
+dataio.corpora.fairseq_units dataio.corpora.fairseq
+dataio.corpora.lexicon dataio.corpora.phones
+dataio.corpora.phonetic:phone_vocabulary dataio.corpora.phones
+dataio.corpora.phonetic:phonetic_speech dataio.corpora.phones:phone_records
+dataio.corpora.table:table dataio.corpora.csv_table:csv_table
+dataio.corpora.unlabelled:unlabelled_speech \
+dataio.pretraining:unlabelled_records
+dataio.mixture_sets dataio.simulation
+dataio.mixtures dataio.simulation
+dataio.phones:superb_tokenizer dataio.tokenizers:CTCTokenizer.superb_phones
+dataio.splits:hold_out dataio.speakers:split_speakers
+dataio.splits:take_share dataio.speakers:split_share
+dataio.splits:take_tails dataio.speakers:split_tails
+dataio.splits:with_valid dataio.speakers:split_valid
+dataio.tokenizers.huggingface dataio.tokenizers.ctc
+dataio.tokenizers.pieces dataio.tokenizers.sentencepiece
+dataio.trial_sets dataio.trials
+dataio.unit_clusters dataio.unit_clustering
+dataio.unit_features dataio.unit_clustering
+dataio.unit_shards dataio.unit_clustering
+decoding.alignment decoding.search
+decoding.hot_words decoding.scoring
+decoding.language_model decoding.scoring
+decoding.searcher decoding.search
+decoding.spelling:Spelling decoding.words:TokenToWordMapping
+inference.collecting:VoiceStore inference.embedding_store:ResumableExtractor
+inference.collecting:model_id inference.embedding_store
+inference.commands:positive commands.options
+inference.commands:probability commands.options
+inference.commands:at_least commands.options
+inference.commands:add_device commands.options
+inference.commands:load_folder commands.options
+inference.commands:progress_bar commands.options
+inference.commands:tell_failures commands.options:report_failures
+inference.diarize:main commands.diarize:diarize
+inference.diarized:Diarization inference.segments
+inference.diarized:recording_name inference.formats
+inference.embed:main commands.speakers:embed
+inference.encoding:Stretch inference.asr:Chunk
+inference.encoding:WindowEncoder inference.asr
+inference.gallery:Gallery inference.embedding_store:EmbeddingStore
+inference.gallery:Match inference.embedding_store
+inference.global_norm inference.audio_blocks
+inference.languages inference.asr
+inference.local_speakers:LocalSpeakers inference.diarization:LocalSegmentation
+inference.local_speakers:LocalSpeakerModel \
+inference.diarization:LocalSegmentationModel
+inference.moving:Moves inference.sliding_window:SlidingWindow
+inference.moving:moves_over inference.sliding_window:SlidingWindow.offline
+inference.moving:moves_within inference.sliding_window:SlidingWindow.online
+inference.moving:checked_blocks inference.audio_blocks:check_blocks
+inference.recordings inference.audio_blocks
+inference.results commands.speakers
+inference.score:main commands.speakers:score
+inference.speakers inference.speaker_verification
+inference.statistics:Moments inference.audio_blocks:GlobalStatistics
+inference.statistics:statistics_of_whole inference.audio_blocks:global_norm
+inference.stitching inference.clustering
+inference.switching:SwitchableASR inference.asr:LongFormASR
+inference.timeline plots
+inference.transcribe:main commands.transcribe:transcribe
+inference.tune_lm:main commands.transcribe:tune_lm
+inference.turns:Smoothing nnet.binarize:BinarizeConfig
+inference.turns:SpeakerNames inference.segments
+inference.turns:Turn inference.segments
+inference.turns:TurnFinder inference.segments:Binarizer
+inference.verify:main commands.speakers:verify
+inference.voices:Decision inference.speaker_verification
+inference.voices:MeanVoice inference.speaker_verification:EmbeddingAverager
+inference.voices:Voice inference.speaker_verification:SpeakerEmbedding
+inference.voices:cosine inference.speaker_verification
+inference.voices:pair_quality inference.speaker_verification
+inference.windows inference.sliding_window
+lobes.heads.ecapa lobes.heads
+lobes.heads.frame lobes.heads
+lobes.heads.margins lobes.heads.speaker
+lobes.heads.pretraining_sat lobes.heads.pretraining
+lobes.heads.recurrent lobes.heads
+lobes.heads.serving lobes.heads
+lobes.heads.statistics lobes.heads
+lobes.heads.utterance lobes.heads
+lobes.pretraining.continuing lobes.pretraining
+metrics.bootstrap metrics.verification
+metrics.cllr metrics.calibration
+metrics.logistic metrics.calibration
+metrics.normalization metrics.verification
+metrics.quality metrics.calibration
+nnet.activations nnet.frontend
+nnet.activities:activity_segments nnet.binarize:binarize
+nnet.activities:smoothed nnet.binarize
+nnet.adapter nnet.transformer
+nnet.context nnet.pooling
+nnet.gradients:touch nnet.transformer:keep_in_graph
+nnet.instance_norm nnet.pooling
+nnet.negatives nnet.contrastive
+"""
+"""Old module and the module that has its names now; where names went different
+ways or have changed, ``module:name`` and the new module, with ``:name`` if that
+has changed. All are below this package; a module that only has others below it
+stands alone."""
+
+
+def _read(table):
+    """Reads the table: full old module -> full new one, or, where its names
+    went different ways, a dict of old name -> ``module:name``."""
+    moved = {
+        "speechbrain.lobes.models.unispeech": "unispeech_sb.lobes.unispeech"
+    }
+    for line in table.strip().splitlines():
+        old, _, new = line.partition(" ")
+        module, _, name = f"unispeech_sb.{old}".partition(":")
+        if name:
+            new = new if ":" in new else f"{new}:{name}"
+            moved.setdefault(module, {})[name] = f"unispeech_sb.{new}"
+        else:
+            moved[module] = f"unispeech_sb.{new}" if new else {}
+    return moved
+
+
+MOVED: dict[str, str | dict[str, str]] = _read(_TABLE)
+"""Full path of an old module -> that of the new one, or old name -> new."""
 
 QUIET = {"speechbrain.lobes.models.unispeech"}
 """Modules that are not deprecated: a second name of what is there."""

@@ -43,42 +43,15 @@ class UtteranceBrain(SSLBrain):
     """
 
     def compute_forward(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
-        """Waveforms to logits.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits, [B, C].
-        """
+        """``sig`` to logits, [B, C]."""
         feats, frame_lens = self.compute_features(batch, stage)
         return self.modules.head(feats, frame_lens)
 
     def compute_objectives(
         self, predictions: torch.Tensor, batch: PaddedBatch, stage: Stage
     ) -> torch.Tensor:
-        """Loss, and the confusions of a validation or test.
-
-        Arguments
-        ---------
-        predictions : torch.Tensor
-            Logits, [B, C].
-        batch : PaddedBatch
-            With ``label_encoded``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Mean loss of the batch.
-        """
+        """Mean loss of logits, [B, C], and ``label_encoded``; after training
+        also the confusions."""
         targets = batch.to(self.device).label_encoded.data
         if not targets.is_floating_point():
             targets = targets.reshape(-1)  # [B]
@@ -101,18 +74,7 @@ class UtteranceBrain(SSLBrain):
             self.confusion = ConfusionMatrix(labels)
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
-        """Accuracy, of a single label.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        dict
-            ``accuracy``, 0 to 1, or nothing.
-        """
+        """``accuracy``, 0 to 1, of a single label, or nothing."""
         if self.confusion is None:
             return {}
         return {"accuracy": self.confusion.accuracy}

@@ -124,21 +124,10 @@ class SSLBrain(Brain):
     def compute_features(
         self, batch: PaddedBatch, stage: Stage
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment in training, then run the backbone.
+        """Augments ``sig``, [B, N] at 16 kHz, in training; runs the backbone.
 
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig``: waveforms at 16 kHz, [B, N], and relative lengths.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        feats : torch.Tensor
-            [B, T, D], or [L+1, B, T, D] of a backbone that gives all layers.
-        frame_lens : torch.Tensor
-            Valid share of the T frames, in (0, 1], [B].
+        Features are [B, T, D], or [L+1, B, T, D] of a backbone that gives all
+        layers; lengths are valid shares of the T frames, in (0, 1], [B].
         """
         wavs, wav_lens = batch.to(self.device).sig
         augmentation = getattr(self.hparams, "augmentation", None)
@@ -240,20 +229,10 @@ class SSLBrain(Brain):
                 self.train_loader.generator.manual_seed(seed)
 
     def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
-        """Accumulate one batch and update where its group of batches ends.
+        """Accumulates one batch and updates where its group of batches ends.
 
         The last group of an epoch may be short; its gradient is the mean over
         the batches that it has.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            One micro-batch.
-
-        Returns
-        -------
-        torch.Tensor
-            Detached loss.
         """
         group, should_step = self._accumulation()
         self.pending_batches = 0 if should_step else self.pending_batches + 1
@@ -354,19 +333,10 @@ class SSLBrain(Brain):
         progressbar: bool | None = None,
         test_loader_kwargs: dict[str, Any] | None = None,
     ) -> float:
-        """Score the best checkpoint, by ``importance`` if no key is given.
+        """Scores the best checkpoint, by ``importance`` if no key is given.
 
-        Arguments
-        ---------
-        test_set, max_key, min_key, progressbar
-            As ``Brain.evaluate``.
-        test_loader_kwargs : dict, optional
-            As ``Brain.evaluate``; left unchanged.
-
-        Returns
-        -------
-        float
-            Mean loss per utterance. All scores are in ``self.scores``.
+        Arguments are those of ``Brain.evaluate``. Gives the mean loss per
+        utterance; all scores are in ``self.scores``.
         """
         kwargs = dict(test_loader_kwargs or {})
         return super().evaluate(test_set, max_key, min_key, progressbar, kwargs)
@@ -374,18 +344,8 @@ class SSLBrain(Brain):
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Load the best checkpoint.
-
-        Arguments
-        ---------
-        max_key, min_key : str, optional
-            As ``Brain``; ``importance`` decides without them.
-
-        Raises
-        ------
-        ValueError
-            Where there is no checkpoint of a finished epoch.
-        """
+        """Loads the best checkpoint, by ``importance`` if no key is given; a
+        ``ValueError`` where no epoch was finished."""
         if self.checkpointer is None:
             return
         if max_key is not None or min_key is not None:
@@ -411,18 +371,8 @@ class SSLBrain(Brain):
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Running mean per utterance, since batches differ in size.
 
-        Arguments
-        ---------
-        loss : torch.Tensor
-            Mean loss of a batch. One that is not finite is left out in
-            training and makes the mean of a validation or test not finite.
-        avg_loss : float
-            Mean so far.
-
-        Returns
-        -------
-        float
-            New mean.
+        A loss that is not finite is left out in training and makes the mean
+        of a validation or test not finite.
         """
         if self.modules.training and not torch.isfinite(loss):
             return avg_loss
@@ -440,50 +390,20 @@ class SSLBrain(Brain):
         return float(sums[0] / sums[1].clamp(min=1.0))
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
-        """Scores of a validation or test beside the loss, for subclasses.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        dict
-            Name -> float.
-        """
+        """Scores of a validation or test beside the loss, name -> float: for
+        subclasses."""
         return {}
 
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
-        """How good a checkpoint is; the highest is kept and evaluated.
-
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            With the scores of its validation in ``meta``.
-
-        Returns
-        -------
-        tuple
-            Sort key: here the negative loss.
-        """
+        """Sort key of a checkpoint, by the scores in its ``meta``: the highest
+        is kept and evaluated. Here the negative loss."""
         loss = checkpoint.meta["loss"]
         return (-loss if math.isfinite(loss) else -math.inf,)
 
     def on_stage_end(
         self, stage: Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
-        """Log; save after a validation; report after a test.
-
-        Arguments
-        ---------
-        stage : Stage
-            Stage that has ended.
-        stage_loss : float
-            Mean loss per utterance.
-        epoch : int, optional
-            Epoch, from 1; none in a test.
-        """
+        """Logs; saves after a validation; reports after a test."""
         if stage == Stage.TRAIN:
             self.train_scores = {"loss": self._mean_over_ranks(stage_loss)}
             return

@@ -64,22 +64,7 @@ class CTCBrain(SSLBrain):
     def compute_forward(
         self, batch: PaddedBatch, stage: Stage
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Waveforms to logits.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        logits : torch.Tensor
-            [B, T, V].
-        frame_lens : torch.Tensor
-            Valid share of the T frames, in (0, 1], [B].
-        """
+        """``sig`` to logits, [B, T, V], and the valid shares of T, [B]."""
         feats, frame_lens = self.compute_features(batch, stage)
         return self.modules.head(feats, frame_lens), frame_lens
 
@@ -89,22 +74,7 @@ class CTCBrain(SSLBrain):
         batch: PaddedBatch,
         stage: Stage,
     ) -> torch.Tensor:
-        """Loss, and the errors of a validation or test.
-
-        Arguments
-        ---------
-        predictions : tuple
-            Logits, [B, T, V], and relative frame lengths, [B].
-        batch : PaddedBatch
-            With ``id``, ``text`` and ``tokens``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Loss of the batch.
-        """
+        """Loss of logits and ``tokens``; after training also the errors."""
         logits, frame_lens = predictions
         tokens, token_lens = batch.to(self.device).tokens
         lengths = (token_lens * tokens.size(1)).round().long()
@@ -156,17 +126,8 @@ class CTCBrain(SSLBrain):
     def score(
         self, logits: torch.Tensor, frame_lens: torch.Tensor, batch: PaddedBatch
     ) -> None:
-        """Decodes and counts errors and blanks.
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            Scores of the tokens, [B, T, V].
-        frame_lens : torch.Tensor
-            Valid share of the T frames, in (0, 1], [B].
-        batch : PaddedBatch
-            With ``id`` and ``text``.
-        """
+        """Decodes logits, [B, T, V], whose lengths are relative, and counts
+        errors against ``text`` and blanks."""
         blank = self.hparams.tokenizer.blank_index
         hypotheses, references = (
             [text.split() for text in texts]
@@ -189,18 +150,7 @@ class CTCBrain(SSLBrain):
         return [tokenizer.decode(row) for row in rows]
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
-        """Error rates and the share of blanks.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        dict
-            ``WER`` and ``CER``, or ``PER``, in percent; ``blanks``, 0 to 1.
-        """
+        """``WER`` and ``CER``, or ``PER``, in percent; ``blanks``, 0 to 1."""
         rates = {n: s.summarize("WER") for n, s in self.errors.items()}
         return {**rates, "blanks": self.num_blanks / max(self.num_frames, 1)}
 

@@ -105,23 +105,8 @@ class DiarizationBrain(SSLBrain):
     def compute_forward(
         self, batch: PaddedBatch, stage: Stage
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Waveforms to activities, and to speaker vectors if the head has
-        them.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig`` and ``activity``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        logits : torch.Tensor
-            [B, T, S].
-        vectors : torch.Tensor or None
-            [B, T, S, E].
-        """
+        """``sig`` to activities, [B, T, S], and to speaker embeddings,
+        [B, T, S, E], or None where the head has none."""
         feats, frame_lens = self.compute_features(batch, stage)
         num_frames = _num_frames(batch)
         if self._has_vectors:
@@ -143,22 +128,8 @@ class DiarizationBrain(SSLBrain):
         batch: PaddedBatch,
         stage: Stage,
     ) -> torch.Tensor:
-        """Loss, and the activities of a validation or test.
-
-        Arguments
-        ---------
-        predictions : tuple
-            Logits, [B, T, S], and vectors, [B, T, S, E], or None.
-        batch : PaddedBatch
-            With ``activity`` and what the class names.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Loss of the batch.
-        """
+        """Loss of both against ``activity``; after training keeps the
+        activities."""
         logits, vectors = predictions
         labels = batch.to(self.device).activity.data
         num_frames = _num_frames(batch)
@@ -238,19 +209,9 @@ class DiarizationBrain(SSLBrain):
         self.binarize_config = next(iter(self.comparison))
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
-        """Error rates, threshold and median filter, accuracy of frames.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        dict
-            Name -> float; in a test of SUPERB's protocol also the DER of
-            every threshold and median filter that were compared.
-        """
+        """Error rates, threshold and median filter, accuracy of frames; in a
+        test of SUPERB's protocol also the DER of every threshold and median
+        filter that were compared."""
         test = stage == Stage.TEST
         scores = score_chunks(self.chunks, self.binarize_config, thorough=test)
         scores |= {"accuracy": float(np.mean(self.accuracies))}

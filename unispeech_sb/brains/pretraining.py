@@ -68,18 +68,8 @@ class WeightedMeans:
             self.sums[name] = self.sums.get(name, 0.0) + weight * number
 
     def summarize(self, over_processes: bool = False) -> dict[str, float]:
-        """The means.
-
-        Arguments
-        ---------
-        over_processes : bool
-            Of what all processes have added; then all of them call this.
-
-        Returns
-        -------
-        dict
-            Name -> float.
-        """
+        """Means, name -> float; ``over_processes`` of what all processes have
+        added, and then all of them call this."""
         sums, weight = self._totals() if over_processes else self._own()
         return {name: total / weight for name, total in sums.items()}
 
@@ -207,20 +197,8 @@ class PretrainBrain(SSLBrain):
     def compute_forward(
         self, batch: PaddedBatch, stage: Stage
     ) -> _PretrainingOutput:
-        """From waveforms to losses.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig`` and perhaps ``targets``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        PretrainingOutput
-            Losses, sample size and diagnostics.
-        """
+        """``sig``, and ``targets`` if there are any, to losses, sample size and
+        diagnostics."""
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
         mixing = getattr(self.hparams, "mixing", None)
@@ -239,22 +217,7 @@ class PretrainBrain(SSLBrain):
     def compute_objectives(
         self, predictions: _PretrainingOutput, batch: PaddedBatch, stage: Stage
     ) -> torch.Tensor:
-        """Weighs the losses.
-
-        Arguments
-        ---------
-        predictions : PretrainingOutput
-            From ``compute_forward``.
-        batch : PaddedBatch
-            Not used.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Their sum over the masked frames.
-        """
+        """Weighted sum of the losses over the masked frames."""
         loss = self.hparams.compute_cost(predictions)
         size = self.batch_weight = predictions.sample_size
         if stage == Stage.TRAIN:
@@ -272,20 +235,7 @@ class PretrainBrain(SSLBrain):
         return loss
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
-        """Running mean per masked frame.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            Sum over the masked frames of a batch.
-        avg_loss : float
-            Mean so far.
-
-        Returns
-        -------
-        float
-            New mean.
-        """
+        """Running mean per masked frame of losses that are sums over them."""
         return super().update_average(loss / self.batch_weight, avg_loss)
 
     def optimizers_step(self) -> None:
@@ -323,18 +273,7 @@ class PretrainBrain(SSLBrain):
             self.train_scores |= self.means.summarize(over_processes=True)
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
-        """Parts of the loss and diagnostics.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        dict
-            Name -> float.
-        """
+        """Parts of the loss and diagnostics."""
         return self.means.summarize()
 
     def export(

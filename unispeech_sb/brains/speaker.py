@@ -81,20 +81,7 @@ class SpeakerBrain(SSLBrain):
             )
 
     def compute_forward(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
-        """Waveforms to vectors: those that train, or those to compare.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Vectors, [B, X].
-        """
+        """``sig`` to embeddings, [B, X], that train or are compared."""
         feats, frame_lens = self.compute_features(batch, stage)
         if stage == Stage.TRAIN:
             return self.modules.head(feats, frame_lens)
@@ -103,22 +90,8 @@ class SpeakerBrain(SSLBrain):
     def compute_objectives(
         self, predictions: torch.Tensor, batch: PaddedBatch, stage: Stage
     ) -> torch.Tensor:
-        """Loss, and the vectors of a validation or test.
-
-        Arguments
-        ---------
-        predictions : torch.Tensor
-            Vectors, [B, X].
-        batch : PaddedBatch
-            With ``id`` and ``label_encoded``.
-        stage : Stage
-            Stage of the experiment.
-
-        Returns
-        -------
-        torch.Tensor
-            Mean loss of the batch; 0 where no speaker is known.
-        """
+        """Mean loss of embeddings and ``label_encoded``, 0 where no speaker is
+        of the training set; after training keeps the embeddings."""
         labels = batch.to(self.device).label_encoded.data.reshape(-1)
         if stage == Stage.TRAIN:
             augmentation = getattr(self.hparams, "augmentation", None)
@@ -162,23 +135,8 @@ class SpeakerBrain(SSLBrain):
         super().on_stage_end(stage, stage_loss, epoch)
 
     def cosines(self, stage: Stage) -> np.ndarray:
-        """Scores of a stage's trials.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        numpy.ndarray
-            Cosines, in the order of the trials, [N].
-
-        Raises
-        ------
-        ValueError
-            When a trial is of an utterance that the split lacks.
-        """
+        """Cosines of a stage's trials, in their order, [N]; a ``ValueError``
+        where the split lacks an utterance of a trial."""
         trials = self.hparams.trials[stage]
         for name in trials.names:
             if name not in self.vectors:
@@ -198,20 +156,9 @@ class SpeakerBrain(SSLBrain):
         return cosines
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
-        """Error rates of the trials, accuracy of the known speakers.
-
-        Arguments
-        ---------
-        stage : Stage
-            VALID or TEST.
-
-        Returns
-        -------
-        dict
-            ``EER`` in percent, ``minDCF``, and ``accuracy``, 0 to 1, where a
-            speaker is known; of a test also ``EER low``, ``EER high``,
-            ``minDCF low`` and ``minDCF high``.
-        """
+        """``EER`` in percent and ``minDCF`` of the trials; ``accuracy``, 0 to
+        1, of known speakers; of a test also ``EER low``, ``EER high``,
+        ``minDCF low`` and ``minDCF high``, the ends of the intervals."""
         positive, negative = self._sides(stage)
         scores = {
             "EER": 100 * eer(positive, negative)[0],
