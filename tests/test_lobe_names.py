@@ -1,10 +1,8 @@
-"""Every lobe is found by SpeechBrain's name and by its entry point."""
+"""Every lobe is found by SpeechBrain's name."""
 
-import configparser
 import importlib
 import inspect
 import pydoc
-from importlib.metadata import EntryPoints
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
@@ -14,22 +12,6 @@ from unispeech_sb.checkpoints.files import public_path
 from unispeech_sb.lobes import unispeech
 
 NAME = "speechbrain.lobes.models.unispeech"
-
-
-def entry_points(root):
-    """The group as setup.cfg declares it."""
-    config = configparser.ConfigParser()
-    config.read(root / "setup.cfg")
-    text = config["options.entry_points"]["speechbrain.lobes"]
-    points = EntryPoints._from_text_for(f"[speechbrain.lobes]{text}", None)
-    return {point.name: point for point in points}
-
-
-def test_entry_points_are_the_lobes(root):
-    points = entry_points(root)
-    assert sorted(points) == sorted(unispeech.__all__)
-    for name, point in points.items():
-        assert point.load() is getattr(unispeech, name)
 
 
 def test_no_public_lobe_is_forgotten():

@@ -1,7 +1,8 @@
 """Every lobe under one roof: ``speechbrain.lobes.models.unispeech`` in a yaml.
 
-setup.cfg lists the same classes in the entry-point group
-``speechbrain.lobes``.
+In a wheel that name is a file (plugin/unispeech.py). An editable installation
+cannot put files into other packages: there the name is found once
+``unispeech_sb`` has been imported.
 """
 
 from unispeech_sb.lobes import heads
