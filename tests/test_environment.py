@@ -130,6 +130,7 @@ def names_of_modules(root):
     )
 
 
+@pytest.mark.slow
 def test_every_module_recipe_and_command_names_the_remedy(
     broken_torchaudio, root, inputs
 ):

@@ -41,6 +41,7 @@ def filled(path, **overrides):
     return path.read_text(), {**dict.fromkeys(must, "x"), **GIVEN, **overrides}
 
 
+@pytest.mark.slow
 def test_all_that_may_differ_is_known_and_has_a_reason():
     keys = {key for path in YAMLS for key in settings(*_args(path))}
     options = set(RunOptions().as_dict()) | {"overwrite"}

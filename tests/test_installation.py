@@ -239,6 +239,7 @@ def resolve(index, environment, bounds):
     return resolve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "installed",
     [
@@ -264,6 +265,7 @@ def test_pip_resolves_to_a_pair_that_loads(installed, resolve, bounds, loads):
         assert torch == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("installed", "locked", "pair"),
     [
@@ -278,6 +280,7 @@ def test_the_index_for_cpus_gives_both_halves(
     assert resolve(installed, *options, indexes=("pypi", "cpu")) == pair
 
 
+@pytest.mark.slow
 def test_the_lock_gives_the_tested_pair(resolve, root):
     newer = {"torch": "2.15.0", "torchaudio": "2.11.1"}
     pair = resolve(newer, "-c", root / "constraints.txt")

@@ -74,7 +74,7 @@ TRAINED = {"rel_tol": 1e-3, "abs_tol": 1e-3}
 KEY = re.compile(r"(?m)^([a-z]\w*):")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
-pytestmark = pytest.mark.usefixtures("no_packages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_packages")]
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def labels_of(figure):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_speakers, seconds, lines", [
     (2, 30.0, 1), (6, 300.0, 5), (6, 3600.0, 6), (3, 36000.0, 6),
 ])  # fmt: skip

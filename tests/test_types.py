@@ -15,6 +15,8 @@ import warnings
 from importlib import import_module
 from operator import attrgetter
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.fixtures.public_names import listing
 from unispeech_sb import commands, inference
@@ -145,6 +147,7 @@ def test_methods_are_found_behind_decorators():
     assert "_own" not in found
 
 
+@pytest.mark.slow
 def test_mypy_finds_no_fault():
     done = subprocess.run(
         [sys.executable, "-m", "mypy"],

@@ -104,6 +104,7 @@ def test_bad_files_are_named_at_the_end(folder, recordings, tmp_path, capsys):
     assert EmbeddingStore.load(out).names == recordings[:2]
 
 
+@pytest.mark.slow
 def test_what_was_embedded_survives_a_kill(folder, recordings, tmp_path):
     out = tmp_path / "out.safetensors"
     process = subprocess.Popen(
@@ -317,6 +318,7 @@ def test_without_a_folder_nothing_is_written(ecapa, corpus, tmp_path, capsys):
     assert sorted(tmp_path.parent.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_cohort_normalises(ecapa, corpus, tmp_path, capsys):
     others = [
         write(tmp_path / f"{n}.wav", voice(100 + n, 1.0)) for n in range(6)

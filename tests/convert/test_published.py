@@ -67,6 +67,7 @@ def empty_folder(name, folder):
     return folder, sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 @each
 def test_every_public_layout_fits_strictly(name, tmp_path):
     folder, num_parameters = empty_folder(name, tmp_path / "hf")

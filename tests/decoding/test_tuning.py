@@ -32,6 +32,7 @@ def rate(recordings, **options):
     return word_error_rate(found, TEXTS)
 
 
+@pytest.mark.slow
 def test_a_language_model_of_the_texts_helps(recordings, model):
     points = []
     best, tried = tune(
@@ -46,6 +47,7 @@ def test_a_language_model_of_the_texts_helps(recordings, model):
     assert best.wer < rate(recordings)
 
 
+@pytest.mark.slow
 def test_tuning_again_gives_the_same(recordings, model):
     first = tune(recordings, TEXTS, letters(), model, rounds=1, beam_size=10)
     assert (
@@ -54,6 +56,7 @@ def test_tuning_again_gives_the_same(recordings, model):
     )
 
 
+@pytest.mark.slow
 def test_rounds_go_on_around_the_best(recordings, model):
     _, coarse = tune(
         recordings, TEXTS, letters(), model, rounds=0, beam_size=10

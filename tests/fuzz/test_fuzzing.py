@@ -10,9 +10,12 @@ import torch
 from tests.fuzz import fuzzing
 from tests.fuzz.mutations import CANARY
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="memory is read in /proc"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="memory is read in /proc"
+    ),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -329,6 +329,7 @@ def test_the_authors_model_gives_what_it_recorded(authors):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_frames, distance",
     [(400, 1.0), (1000, None), (1500, 1.0), (2100, None)],

@@ -60,6 +60,7 @@ def expected(activities, rule):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("most", [1, 7, 300, 5000])
 def test_pieces_give_the_turns_of_the_whole(most, rule):
@@ -143,6 +144,7 @@ def test_text_is_for_reading():
     assert Diarization("a", 1.0, ()).to_text() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [None, ANNOTATION])
 def test_the_timeline_is_drawn(reference, tmp_path):
     FOUND.plot(tmp_path / "a.png", reference)

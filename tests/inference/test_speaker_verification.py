@@ -61,6 +61,7 @@ def test_the_same_file_scores_one(model, tmp_path):
     assert model.score(long, long) == 1.0
 
 
+@pytest.mark.slow
 def test_the_order_does_not_matter(model, tmp_path):
     paths = [write(tmp_path / f"{n}.wav", voice(n, 1.0 + n)) for n in range(4)]
     for one in paths:

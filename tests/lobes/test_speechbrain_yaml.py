@@ -68,6 +68,7 @@ def load(text, hub, tmp_path):
     return load_hyperpyyaml(text, folders)
 
 
+@pytest.mark.slow
 def test_the_swapped_yaml_trains(hub, tmp_path):
     swapped = YAML.replace(THEIRS, OURS)
     changed = [

@@ -51,6 +51,7 @@ def test_eer_and_min_dcf_are_marked(drawn, tmp_path):
     assert "minDCF(0.5) 0.3" in label
 
 
+@pytest.mark.slow
 def test_long_curves_are_thinned(drawn, tmp_path):
     write_det(tmp_path / "det.png", {"normal": normal(200_000)})
     across, up, *_ = drawn[0]

@@ -95,6 +95,7 @@ def test_any_metric_with_weights_can_be_taken():
     assert cost.low <= cost.value <= cost.high
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     # Speakers differ a lot: with as many trials, and no such differences, the
     # same formulas would make intervals a fraction as wide.

@@ -31,6 +31,7 @@ def test_masks_stay_within_the_valid_frames_and_come_in_whole_spans():
         assert not mask[4].any()  # shorter than one span
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prob", [0.05, 0.3, 0.65])
 def test_share_of_masked_frames_equals_transformers(prob):
     np.random.seed(0)

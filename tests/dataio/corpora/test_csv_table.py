@@ -161,6 +161,7 @@ def test_a_missing_table_is_named(tmp_path):
         next(csv_table(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "counts", "num_labels"),

@@ -39,6 +39,7 @@ def test_speech_does_not_depend_on_what_was_spoken_before(voice):
     assert digest(speak(TEXT, voice)) == first
 
 
+@pytest.mark.slow
 def test_a_fresh_process_speaks_the_same_samples():
     code = (
         "import hashlib\n"

@@ -231,6 +231,7 @@ def test_a_failed_call_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_call_leaves_nothing_that_a_later_one_trusts(tmp_path):
     code = (
         "import os, signal, sys, torch\n"
