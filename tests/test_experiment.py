@@ -110,9 +110,28 @@ def test_user_error_takes_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_other_errors_keep_their_traceback():
+def test_traceback_is_shown_when_it_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["recipes/toy.py", "toy.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        main(lambda: 1 / 0)
+    assert stop.value.code == 1
+    line = "toy.py: error: internal error: ZeroDivisionError: division by zero"
+    assert capsys.readouterr().err.startswith(line)
+    sys.argv.append("--traceback")
     with pytest.raises(ZeroDivisionError):
         main(lambda: 1 / 0)
+    assert sys.argv == ["recipes/toy.py", "toy.yaml"]
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        main(interrupt)
+    assert stop.value.code == 130
+    said = "error: interrupted; the same command goes on from the last chec"
+    assert said in capsys.readouterr().err
 
 
 def toy(folder, *options, launcher=(), script=TOY):

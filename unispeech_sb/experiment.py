@@ -37,6 +37,12 @@ from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
     folder_kind,
 )
+from unispeech_sb.errors import (
+    check_device,
+    explain,
+    run_guarded,
+    take_traceback,
+)
 from unispeech_sb.fingerprint import read_settings
 from unispeech_sb.output_folder import OutputFolder
 from unispeech_sb.recipe_options import (
@@ -48,6 +54,8 @@ from unispeech_sb.recipe_options import (
 )
 
 logger = get_logger(__name__)
+
+_TO_CONTINUE = "the same command goes on from the last checkpoint"
 
 _SAY_LITTLE = {
     *("units", "export", "data", "corpus", "audio", "wav", "wavs", "clips"),
@@ -306,6 +314,7 @@ def _read(argv):
     """The command line as it is written."""
     line = read_command_line(argv)
     check_inputs(line)
+    check_device(line.run_options["device"])
     with open(line.yaml_file, encoding="utf-8") as file:
         resolved = resolve_references(file, line.overrides).getvalue()
     given = {name: line.run_options[name] for name in sorted(line.given)}
@@ -406,18 +415,22 @@ def enter(
 
 
 def _on_main(function):
-    """What the main process finds; its error of the user is that of all."""
+    """What the main process finds; its error is that of all processes."""
     if not is_distributed_initialized():
         return function()
+    errors = []
 
     def attempt():
         try:
             return function(), None
-        except (ValueError, OSError, ImportError) as error:
+        except Exception as error:  # all others wait for this process
             logger.debug("Traceback:", exc_info=True)
-            return None, str(error)
+            errors.append(error)
+            return None, explain(error)
 
     found, problem = run_on_main(attempt)
+    if errors:
+        raise errors[0]
     if problem is not None:
         raise ValueError(problem)
     return found
@@ -600,23 +613,36 @@ def _next_command(export, units):
 
 
 def main(function: Callable[[], object]) -> None:
-    """Call a recipe's ``main`` as a script: user errors take one line.
+    """Call a recipe's ``main`` as a script: errors take one line.
 
-    The traceback of such an error is in the ``log.txt`` of the experiment.
+    The traceback of such an error is in the ``log.txt`` of the experiment;
+    ``--traceback`` shows it.
 
     Arguments
     ---------
     function : callable
         Called without arguments.
 
+    Raises
+    ------
+    SystemExit
+        Unless all went well.
+
     Example
     -------
     >>> main(lambda: None)
     """
-    try:
+
+    def answer():
         answer_help()
-        function()
-    except (ValueError, OSError, ImportError) as error:
-        logging.getLogger(__name__).debug("Traceback:", exc_info=True)
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        sys.exit(1)
+        try:
+            function()
+        except Exception:
+            logger.debug("Traceback:", exc_info=True)
+            raise
+
+    sys.argv[1:], traceback = take_traceback(sys.argv[1:])
+    program = f"{Path(sys.argv[0]).name}: error"
+    code = run_guarded(answer, program, traceback, _TO_CONTINUE)
+    if code:
+        sys.exit(code)

@@ -76,7 +76,7 @@ MAY_DIFFER = {
         (
             FREE,
             "how the command is written",
-            "param_file overridden_args overwrite",
+            "param_file overridden_args overwrite traceback",
         ),
         (
             FREE,

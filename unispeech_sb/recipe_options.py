@@ -25,6 +25,7 @@ OWN_OPTIONS = {
         "start afresh in the output folder, and remove what an earlier run "
         "left there",
     ),
+    "traceback": (False, "show where an error comes from"),
 }
 """This package's options of a run: name -> default and what it is."""
 

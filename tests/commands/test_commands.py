@@ -10,7 +10,7 @@ import pytest
 
 import unispeech_sb
 from tests.conftest import ROOT
-from unispeech_sb.commands import COMMANDS, main
+from unispeech_sb.commands import _TO_CONTINUE, COMMANDS, main
 
 RECIPES = [path.stem for path in sorted((ROOT / "recipes").glob("[!_]*.py"))]
 ANSWERED = [
@@ -175,18 +175,34 @@ def test_text_of_a_file_cannot_steer_the_terminal(converter, line, capsys):
     assert capsys.readouterr().out == "a\\x1b[31mred\\u202eb\\ud800\nnext é\n"
 
 
-def test_programming_errors_keep_their_traceback(converter, line):
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_programming_errors_say_so_and_keep_their_traceback(
+    place, converter, line, capsys
+):
     converter(lambda *_: {}["missing"])
+    assert main(line) == 1
+    sentence = "unispeech-sb: internal error: KeyError: 'missing' (in unispeech"
+    assert capsys.readouterr().err.startswith(sentence)
+    line.insert(place, "--traceback")
     with pytest.raises(KeyError):
         main(line)
 
 
-def test_ctrl_c_is_130(converter, line):
+def test_ctrl_c_is_130_and_one_line(converter, line, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     converter(interrupt)
     assert main(line) == 130
+    sentence = "unispeech-sb: interrupted; nothing is written\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_every_command_that_writes_over_time_says_how_to_go_on():
+    assert set(_TO_CONTINUE) < set(COMMANDS)
+    assert set(COMMANDS) - set(_TO_CONTINUE) == {
+        *("convert", "to-hf", "info", "tune-lm", "verify"),
+    }
 
 
 def test_a_closed_pipe_ends_it_quietly(root):

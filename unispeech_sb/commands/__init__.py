@@ -5,13 +5,12 @@ a command imports what does its work when its arguments are checked.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from unispeech_sb import __version__
-from unispeech_sb.commands.options import print_escaped
+from unispeech_sb.errors import print_escaped, run_guarded, take_traceback
 from unispeech_sb.recipe_options import unknown
 
 COMMANDS = {
@@ -62,8 +61,15 @@ COMMANDS = {
 }
 """Name -> module and function of the arguments after it; what it does."""
 
-_INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+_TO_CONTINUE = {
+    "demo": "the same command goes on from the last checkpoint",
+    "recipe": "the same command goes on from the last checkpoint",
+    "embed": "the embeddings so far are kept, the same command goes on",
+    "score": "with -o the embeddings so far are kept, the same command goes on",
+    "transcribe": "what is written is whole, the same command starts anew",
+    "diarize": "what is written is whole, the same command starts anew",
+}
+"""Command -> what Ctrl-C leaves of it; nothing of the others."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,30 +83,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 1 after an error that stderr reports in one line, or
-        130 after Ctrl-C. A command line that makes no sense exits with 2.
+        Exit code: 0, or 1 after an error that stderr reports in one line, 130
+        after Ctrl-C, 143 after SIGTERM. A command line that makes no sense
+        exits with 2.
 
     Example
     -------
     >>> main(["convert", "no/such/folder", "copy"])
     1
     """
-    try:
-        try:
-            return _run(sys.argv[1:] if argv is None else argv)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`, which has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    line = sys.argv[1:] if argv is None else list(argv)
+    line, traceback = take_traceback(line)
+    name = next((word for word in line if not word.startswith("-")), "")
+    return run_guarded(
+        lambda: _run(line),
+        "unispeech-sb",
+        traceback,
+        _TO_CONTINUE.get(name, "nothing is written"),
+    )
 
 
 def _run(argv):
-    """Runs one command; errors of users become one line."""
+    """Runs one command; its exit code where it is not 0."""
     parser = _parser()
     if not argv:
         parser.print_help()
-        return 0
+        return
     arguments = parser.parse_args(argv)
     if arguments.command not in COMMANDS:
         print_escaped(
@@ -110,20 +118,9 @@ def _run(argv):
         sys.exit(2)
     place, _ = COMMANDS[arguments.command]
     module, _, function = place.partition(":")
-    command = getattr(import_module(f"{__name__}.{module}"), function)
-    try:
-        command(arguments.arguments)
-    except BrokenPipeError:
-        raise
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
-        if arguments.traceback:
-            raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print_escaped(f"unispeech-sb: {message}", sys.stderr)
-        return 1
-    return 0
+    getattr(import_module(f"{__name__}.{module}"), function)(
+        arguments.arguments
+    )
 
 
 def _parser():
@@ -145,7 +142,7 @@ def _parser():
     parser.add_argument(
         "--traceback",
         action="store_true",
-        help="show where an error comes from; stands before the command",
+        help="show where an error comes from",
     )
     parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument(

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unispeech_sb.commands.options import new_parser, print_escaped
+from unispeech_sb.commands.options import new_parser
+from unispeech_sb.errors import print_escaped
 
 _SOURCES = (
     "a Hugging Face folder or the hub name of a model; a file of fairseq, of "

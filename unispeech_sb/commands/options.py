@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
+from unispeech_sb.errors import check_device
 
 RECORDING = "recording in a format that soundfile reads: WAV, FLAC, MP3, ..."
 
@@ -138,6 +139,7 @@ def load_folder(interface, arguments, **options):
 
     expect_folder(arguments.folder, interface)
     device = arguments.device
+    check_device(device)
     return interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
@@ -184,14 +186,3 @@ def report_failures(command, files, errors):
     for name in files:
         if name in errors:
             sys.stderr.write(f"  {errors[name]}\n")
-
-
-def print_escaped(text, stream=None):
-    """Prints what may quote a file: control characters are escaped."""
-    shown = "".join(
-        char
-        if char.isprintable() or char == "\n"
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in str(text)
-    )
-    print(shown, file=stream or sys.stdout)

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from unispeech_sb.commands.options import new_parser, print_escaped
+from unispeech_sb.commands.options import new_parser
 from unispeech_sb.environment import require_extra
+from unispeech_sb.errors import print_escaped
 from unispeech_sb.recipe_options import (
     check_inputs,
     describe_recipe,
