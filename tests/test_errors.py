@@ -58,6 +58,7 @@ def run_false():
 SENTENCES = [
     (ValueError("a.wav:\n  too short"), "a.wav: too short"),
     (FileNotFoundError(2, "No such file", "a"), "[Errno 2] No such file: 'a'"),
+    (OSError(28, "No space left"), "[Errno 28] No space left"),
     (ImportError("needs kenlm"), "needs kenlm"),
     (KeyError("x"), "internal error: KeyError: 'x'; run again with --trac"),
     (RuntimeError("mat1 and mat2"), "internal error: RuntimeError: mat1 and"),
@@ -168,7 +169,9 @@ sys.exit(run_guarded(lambda: print({text}), "program"))
     ("text", "redirect", "code", "shown"),
     [
         ("'a'", "> /dev/full", 1, "program: [Errno 28] No space left on device"
-         ": 'standard output'\n"),
+         "\n"),
+        ("'a' * 100, end=''", "> /dev/full", 1, "program: [Errno 28] No space "
+         "left on device: 'standard output'\n"),
         ("'a'", ">&-", 0, ""),
         ("'a' * 100000", "| head -c 1", 1, "a"),
         ("'\\udcff'", "", 0, "\\udcff\n"),

@@ -127,6 +127,8 @@ def explain(error: BaseException) -> str:
         text = f"another process of this run has ended, see its error ({text})"
     elif isinstance(error, _UNNAMED):
         text = f"a text is not what was expected: {text}{_where(error)}"
+    elif isinstance(error, OSError) and error.errno and not error.filename:
+        text += _where(error)
     elif not isinstance(error, _IN_OUR_WORDS):
         text = (
             f"internal error: {name}: {text}{_where(error)}; run again with "
