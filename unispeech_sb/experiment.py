@@ -13,6 +13,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import (
     ddp_init_group,
     if_main_process,
@@ -70,6 +72,12 @@ _SETS = {
     "valid": "the validation set, there being no test set",
 }
 """Split -> what it was scored on."""
+
+_FAULTS_OF_YAML = (
+    *(TypeError, AttributeError, LookupError, ArithmeticError, SyntaxError),
+    RecursionError,
+)
+"""What HyperPyYAML raises on values of the wrong type."""
 
 _SHARES = (
     *("accuracy", "blanks", "blank_share", "contrastive_accuracy"),
@@ -264,7 +272,10 @@ class Command(NamedTuple):
         dict
             The recipe's ``hparams``.
         """
-        with open(self.hparams_file, encoding="utf-8") as file:
+        with (
+            open(self.hparams_file, encoding="utf-8") as file,
+            _naming(self.hparams_file),
+        ):
             return load_hyperpyyaml(file, self.overrides)
 
 
@@ -310,12 +321,28 @@ def read_command(argv: Sequence[str] | None = None) -> Command:
     return _read(argv)._replace(overwrite=True)
 
 
+@contextmanager
+def _naming(yaml_file):
+    """Faults that HyperPyYAML finds, and does not say in which file."""
+    try:
+        yield
+    except (YAMLError, *_FAULTS_OF_YAML) as error:
+        text = explain(error) if isinstance(error, YAMLError) else str(error)
+        raise ValueError(
+            f"{yaml_file}: expected keys and values that fit together, here "
+            f"and on the command line; got: {text}"
+        ) from error
+
+
 def _read(argv):
     """The command line as it is written."""
     line = read_command_line(argv)
     check_inputs(line)
     check_device(line.run_options["device"])
-    with open(line.yaml_file, encoding="utf-8") as file:
+    with (
+        open(line.yaml_file, encoding="utf-8") as file,
+        _naming(line.yaml_file),
+    ):
         resolved = resolve_references(file, line.overrides).getvalue()
     given = {name: line.run_options[name] for name in sorted(line.given)}
     defaults = {name: default for name, (default, _) in RUN_OPTIONS.items()}

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tests.fuzz import files, models
 from tests.fuzz.kinds import (
@@ -134,6 +135,7 @@ class Process:
                 stream = open(number, "w", buffering=1, closefd=False)  # noqa: SIM115
                 setattr(sys, name, stream)
             os.chdir(folder)
+            torch.set_num_threads(1)  # others do not outlive a fork
             embedding_store.PART_S = 0.0
             if most_bytes is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -92,7 +92,8 @@ BOMB = "".join(
 SIZES = (
     "0", "-1", "1", "3", "100000", "1000000", "1000000000", "2147483648",
     "9223372036854775808", "1" + "0" * 400, "1e300", "nan", ".inf", "0.5",
-    "None", "null", "True", "text", "[]", "{}", "[1, 2]", "{a: 1}", "''", "1_0", "0x7f",
+    "None", "null", "True", "text", "[]", "{}", "[1, 2]", "{a: 1}", "''",
+    "1_0", "0x7f",
     "2026-01-01", "[[[[]]]]", "~", "'1'", "!ref <absent>",
 )  # fmt: skip
 
@@ -271,6 +272,7 @@ def backbone(folder, case):
 
 
 INFO, TO_HF = through("info", "FOLDER"), through("to-hf", "FOLDER", "NEW")
+BACKBONE_TO_HF = through("to-hf", "FOLDER", "NEW", "--backbone-only")
 LOADS = {
     "asr": {
         "transcribe": through("transcribe", "FOLDER", "FILE"),
@@ -289,7 +291,7 @@ LOADS = {
         ),
         "backbone": backbone,
         "info": INFO,
-        "to-hf": TO_HF,
+        "to-hf": BACKBONE_TO_HF,
     },
     "diarization": {
         "diarize": through("diarize", "FOLDER", "FILE"),
@@ -297,7 +299,7 @@ LOADS = {
             "unispeech_sb.inference", "SpeakerDiarization", "diarize_file"
         ),
         "info": INFO,
-        "to-hf": TO_HF,
+        "to-hf": BACKBONE_TO_HF,
     },
     "classifier": {"backbone": backbone, "info": INFO, "to-hf": TO_HF},
     "backbone": {"backbone": backbone, "info": INFO, "to-hf": TO_HF},

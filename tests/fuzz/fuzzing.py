@@ -176,7 +176,10 @@ class Worker:
 
 def fuzz(kind, count, seed, place, processes):
     """Runs all cases of a kind, some processes at a time."""
-    sources = write_sources(kind, place)
+    try:
+        sources = write_sources(kind, place)
+    except Exception:  # whole ones that are not taken
+        return [Result(-1, "failed", traceback.format_exc(), 0.0, 0.0)]
     pending = [
         range(start, min(count, start + CASES_PER_PROCESS))
         for start in range(0, count, CASES_PER_PROCESS)

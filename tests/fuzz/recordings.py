@@ -304,7 +304,8 @@ def write_sources(run, folder):
     os.chdir(folder)
     alone = {}
     for name in models.GOOD:
-        code, _, results = run([name], folder.parent / "alone" / name)
+        place = folder.parent / f"alone-{folder.name}" / name
+        code, _, results = run([name], place)
         if code:
             raise RuntimeError(f"{name}: exit code {code}")
         alone |= results

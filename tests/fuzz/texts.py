@@ -129,6 +129,7 @@ def _corpus(task, up=0):
         from unispeech_sb.dataio.corpora import read_corpus
 
         hparams = {"data_folder": path.parents[up], "corpus": "auto"}
+        hparams["labels"] = "id"
         return list(read_corpus(task, hparams))
 
     return read
@@ -166,7 +167,7 @@ def _phones_table(path):
 
 CALIBRATION = {
     "format": "unispeech_sb calibration 1", "scale": 20.0, "offset": -10.0,
-    "num_trials": [30, 70],
+    "quality": {}, "prior": 0.5, "num_trials": [30, 70],
 }  # fmt: skip
 
 TEXTS = {
