@@ -115,23 +115,24 @@ def write_arpa(path):
 class Process:
     """A command in a forked process."""
 
-    def __init__(self, line, folder, printed, most_bytes=None):
-        self.printed_to = Path(printed)
+    def __init__(self, line, folder, most_bytes=None):
+        # A pipe has no size that a limit applies to
+        self._reader, writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._read = b""
         self.id = os.fork()
         if not self.id:
-            self._run(line, folder, most_bytes)
+            self._run(line, folder, writer, most_bytes)
+        os.close(writer)
 
-    def _run(self, line, folder, most_bytes):
+    def _run(self, line, folder, writer, most_bytes):
         """Body of the new process; never returns."""
         code = 70
         try:
-            with contextlib.suppress(ValueError):
-                signal.setitimer(signal.ITIMER_PROF, 0)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            file = os.open(self.printed_to, os.O_WRONLY | os.O_CREAT, 0o600)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for name, number in (("stdout", 1), ("stderr", 2)):
+                os.dup2(writer, number)
                 stream = open(number, "w", buffering=1, closefd=False)  # noqa: SIM115
                 setattr(sys, name, stream)
             os.chdir(folder)
@@ -146,8 +147,6 @@ class Process:
             except SystemExit as end:
                 code = end.code or 0
         finally:
-            with contextlib.suppress(BaseException):
-                sys.stdout.flush()
             os._exit(code)
 
     def wait(self, seconds):
@@ -155,23 +154,36 @@ class Process:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found, status = os.waitpid(self.id, os.WNOHANG)
+            self._drain()
             if found:
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.005)
         self.kill()
         raise Unfit(f"hangs for {seconds:.0f} s: {self.printed[-600:]}")
 
+    def kill_at(self, moment):
+        """Kills the process at a time of the monotonic clock."""
+        while time.monotonic() < moment:
+            self._drain()
+            time.sleep(0.002)
+        self.kill()
+
     def kill(self):
         """Kills the process."""
         os.kill(self.id, signal.SIGKILL)
         os.waitpid(self.id, 0)
+        self._drain()
+
+    def _drain(self):
+        """Takes what was printed, so that the pipe is not full."""
+        with contextlib.suppress(BlockingIOError):
+            while found := os.read(self._reader, 2**16):
+                self._read += found
 
     @property
     def printed(self):
         """What it wrote."""
-        if not self.printed_to.exists():
-            return ""
-        return self.printed_to.read_text("utf-8", "replace")
+        return self._read.decode("utf-8", "replace")
 
 
 class Ended:
@@ -189,12 +201,9 @@ def words(name, folder):
     return [known.get(word, word) for word in LINES[name]]
 
 
-def run(name, folder, seconds=300.0, most_bytes=None, line=None):
+def run(name, folder, seconds=300.0, most_bytes=None):
     """Runs a command to its end."""
-    place = folder.parent / f"{folder.name}-printed"
-    place.unlink(missing_ok=True)
-    line = line or words(name, folder)
-    return Ended(Process(line, folder, place, most_bytes), seconds)
+    return Ended(Process(words(name, folder), folder, most_bytes), seconds)
 
 
 def listing(folder):
@@ -260,11 +269,8 @@ def judge_kill(name, case):
     limit = LIMIT_S + 4 * about["seconds"]
     killed = 0
     for moment in note.get("moments", ()):
-        process = Process(words(name, folder), folder, case / "killed")
-        until = time.monotonic() + 1.1 * moment * about["seconds"]
-        while time.monotonic() < until:
-            time.sleep(0.002)
-        process.kill()
+        process = Process(words(name, folder), folder)
+        process.kill_at(time.monotonic() + 1.1 * moment * about["seconds"])
         killed += 1
         check_printed(process.printed)
     finished = (folder / "out").exists() and name in (
@@ -319,7 +325,7 @@ def judge_meeting(name, case):
     for number, line in enumerate(lines):
         if number:
             time.sleep(note["apart"] * about["seconds"])
-        running.append(Process(line, folder, case / f"printed{number}"))
+        running.append(Process(line, folder))
     limit = LIMIT_S + 8 * about["seconds"]
     codes, outcome = [], "accepted"
     for process in running:
@@ -364,7 +370,7 @@ def judge_limit(name, case):
     about = json.loads((folder / "reference.json").read_text())
     limit, outcome = LIMIT_S + 4 * about["seconds"], "accepted"
     if note:
-        ended = run(name, folder, limit, note["most_bytes"] + 4096)
+        ended = run(name, folder, limit, note["most_bytes"])
         if ended.code:
             outcome = "refused"
             check_full(ended, folder)

@@ -7,6 +7,7 @@ they do alone, each other one with a result or by name on the standard error.
 """
 
 import functools
+import io
 import json
 import os
 import struct
@@ -73,6 +74,13 @@ def forms():
     ]
 
 
+def save(path, samples, rate, subtype=None, format=None):
+    """Writes a recording whose name may be no text."""
+    packed = io.BytesIO()
+    soundfile.write(packed, samples, rate, subtype, format=format)
+    path.write_bytes(packed.getvalue())
+
+
 def write(path, rng, samples=None):
     """Writes a recording of a random format; gives format and length."""
     wide = [form for form in forms() if form[0] in SUFFIXES]
@@ -87,11 +95,11 @@ def write(path, rng, samples=None):
     wide = np.repeat(samples[:, None], channels, axis=1)
     for given in ((rate, wide), (16000, wide[:, 0]), (8000, wide[:, 0])):
         try:
-            soundfile.write(path, given[1], given[0], subtype, format=form)
+            save(path, given[1], given[0], subtype, format=form)
             return form, len(samples)
         except (soundfile.LibsndfileError, ValueError):
             continue  # a format with rates or channels of its own
-    soundfile.write(path, samples, 16000, format="WAV")
+    save(path, samples, 16000, format="WAV")
     return "WAV", len(samples)
 
 
@@ -113,7 +121,7 @@ def _decoded(path):
     """Samples that a file really has, 0 where it cannot be read."""
     found = 0
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
             while block := len(file.read(2**16)):
                 found += block
     except (soundfile.LibsndfileError, ValueError, OSError):
@@ -143,9 +151,9 @@ def lie(path, rng):
     """A number of the header: rate, channels, width or length."""
     form = rng.choice(tuple(LIES))
     try:
-        soundfile.write(path, models.speech(0.5, 16000, 1), 16000, format=form)
+        save(path, models.speech(0.5, 16000, 1), 16000, format=form)
     except soundfile.LibsndfileError:
-        soundfile.write(path, models.speech(0.5, 16000, 1), 16000, format="WAV")
+        save(path, models.speech(0.5, 16000, 1), 16000, format="WAV")
         form = "WAV"
     content = bytearray(path.read_bytes())
     marks = [mark for mark in LIES[form] if content.find(mark[0]) >= 0]
@@ -221,7 +229,7 @@ def values(path, rng):
     form = rng.choice(("WAV", "AIFF", "CAF", "W64", "AU", "RF64"))
     width = rng.choice(("FLOAT", "DOUBLE"))
     with np.errstate(over="ignore"):
-        soundfile.write(path, samples, 16000, width, format=form)
+        save(path, samples, 16000, width, format=form)
     return not np.isfinite(value)
 
 
