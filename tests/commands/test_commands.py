@@ -29,7 +29,7 @@ ANSWERED = [
     ("recipe asr no.yaml", 1, "no yaml file is named 'no.yaml'"),
     ("recipe asr --data_foldr=a", 1, "mean 'data_folder'? It has: seed, data"),
     ("recipe asr", 1, "needs a value of data_folder: give --data_folder=..."),
-    ("recipe asr --data_folder=none", 1, "none: expected a LibriSpeech fold"),
+    ("recipe asr --data_folder=none", 1, "none: expected LibriSpeech, a lan"),
     ("recipe asr --lr=fast", 1, "lr: expected a number"),
     ("recipe asr --precision=fp8", 2, "argument --precision: invalid choice"),
     ("transcribe model", 2, "required: FILE"),
@@ -186,6 +186,12 @@ def test_programming_errors_say_so_and_keep_their_traceback(
     line.insert(place, "--traceback")
     with pytest.raises(KeyError):
         main(line)
+
+
+def test_names_after_a_double_dash_may_begin_with_a_dash(line, capsys):
+    verify = ["verify", "--", line[1], "-help.wav", "--trust"]
+    assert main(verify) == 1
+    assert "-help.wav: there is no such" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_130_and_one_line(converter, line, capsys):

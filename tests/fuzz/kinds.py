@@ -16,7 +16,7 @@ MOST_TEXT = 1500
 """Characters of a refusal, the path included."""
 NEVER_PRINTED = (
     "Traceback (most recent call last)",
-    "internal error",
+    "run again with --traceback and report it",
     "not enough memory",
     "a file is damaged, or is not what it was taken for",
     "a text is not what was expected",

@@ -121,7 +121,7 @@ def _decoded(path):
     """Samples that a file really has, 0 where it cannot be read."""
     found = 0
     try:
-        with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
+        with soundfile.SoundFile(os.open(path, os.O_RDONLY)) as file:
             while block := len(file.read(2**16)):
                 found += block
     except (soundfile.LibsndfileError, ValueError, OSError):

@@ -187,7 +187,7 @@ def test_a_good_batch_passes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyError("x"), MemoryError()])
 def test_what_no_user_is_to_see_fails(error, monkeypatch):
-    def fail(line):
+    def fail(*_):
         raise error
 
     monkeypatch.setattr(commands, "_run", fail)

@@ -94,33 +94,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     line = sys.argv[1:] if argv is None else list(argv)
     line, traceback = take_traceback(line)
-    name = next((word for word in line if not word.startswith("-")), "")
+    words = [n for n, word in enumerate(line) if not word.startswith("-")]
+    end = words[0] + 1 if words else len(line)  # of what is not the command's
+    name = line[words[0]] if words else ""
     return run_guarded(
-        lambda: _run(line),
+        lambda: _run(line[:end], line[end:]),
         "unispeech-sb",
         traceback,
         _TO_CONTINUE.get(name, "nothing is written"),
     )
 
 
-def _run(argv):
-    """Runs one command; its exit code where it is not 0."""
+def _run(argv, arguments):
+    """Runs one command: its name, with what stands before it; the rest."""
     parser = _parser()
     if not argv:
         parser.print_help()
         return
-    arguments = parser.parse_args(argv)
-    if arguments.command not in COMMANDS:
-        print_escaped(
-            f"unispeech-sb: {unknown('command', arguments.command, COMMANDS)}",
-            sys.stderr,
-        )
+    name = parser.parse_args(argv).command
+    if name not in COMMANDS:
+        sentence = unknown("command", name, COMMANDS)
+        print_escaped(f"unispeech-sb: {sentence}", sys.stderr)
         sys.exit(2)
-    place, _ = COMMANDS[arguments.command]
+    place, _ = COMMANDS[name]
     module, _, function = place.partition(":")
-    getattr(import_module(f"{__name__}.{module}"), function)(
-        arguments.arguments
-    )
+    getattr(import_module(f"{__name__}.{module}"), function)(arguments)
 
 
 def _parser():
@@ -145,10 +143,4 @@ def _parser():
         help="show where an error comes from",
     )
     parser.add_argument("command", metavar="COMMAND", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "arguments",
-        metavar="...",
-        nargs=argparse.REMAINDER,
-        help=argparse.SUPPRESS,
-    )
     return parser
