@@ -322,11 +322,11 @@ def read_command(argv: Sequence[str] | None = None) -> Command:
 
 
 @contextmanager
-def _naming(yaml_file):
+def _naming(yaml_file, *others):
     """Faults that HyperPyYAML finds, and does not say in which file."""
     try:
         yield
-    except (YAMLError, *_FAULTS_OF_YAML) as error:
+    except (YAMLError, *_FAULTS_OF_YAML, *others) as error:
         text = explain(error) if isinstance(error, YAMLError) else str(error)
         raise ValueError(
             f"{yaml_file}: expected keys and values that fit together, here "
@@ -341,7 +341,7 @@ def _read(argv):
     check_device(line.run_options["device"])
     with (
         open(line.yaml_file, encoding="utf-8") as file,
-        _naming(line.yaml_file),
+        _naming(line.yaml_file, ValueError),
     ):
         resolved = resolve_references(file, line.overrides).getvalue()
     given = {name: line.run_options[name] for name in sorted(line.given)}

@@ -409,11 +409,15 @@ def damage(name, folder, rng):
     files, _ = TEXTS[name]
     place = rng.choice([p for p, text in files.items() if text is not None])
     path = folder / place
+    whole = str(folder.parent.parent / f"whole-text-{name}-0")
+    for other in (p for p, text in files.items() if text is not None):
+        text = (folder / other).read_text("utf-8")
+        (folder / other).write_text(text.replace(whole, str(folder)), "utf-8")
     before = path.read_bytes()
-    root = str(folder.parent.parent / f"whole-text-{name}-0").encode()
-    before = before.replace(root, str(folder).encode())
     outcome = rng.choices(tuple(DAMAGES), (3, 1, 2, 14))[0]
     act = rng.choice(DAMAGES[outcome])
+    if place == "train.id" and act is empty_lines:
+        outcome = "any"  # each line is that of a recording
     after = act(before, rng)
     path.write_bytes(after)
     if act is empty and place != next(iter(files)):
