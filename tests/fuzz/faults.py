@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -385,8 +386,9 @@ def judge_limit(name, case):
 
 def check_full(ended, folder):
     """One line that names the file, and no part of it."""
-    line = refused_line(ended.printed)
-    if "out" not in line:
+    _, is_list, line = ended.printed.rpartition("files failed:")
+    line = line if is_list else refused_line(ended.printed)
+    if not re.search(r"\bout\b", line):
         raise Unfit(f"does not name the file: {line}")
     parts = [
         path
