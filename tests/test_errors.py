@@ -1,6 +1,7 @@
 """Every error is one line; so are Ctrl-C and SIGTERM."""
 
 import json
+import logging
 import os
 import pickle
 import signal
@@ -202,3 +203,15 @@ def test_traceback_may_stand_anywhere_before_the_double_dash():
     found = errors.take_traceback(line)
     assert found == (["a", "--", "--traceback"], True)
     assert errors.take_traceback(line[2:]) == (line[2:], False)
+
+
+def test_a_log_that_cannot_be_written_is_no_traceback(capsys):
+    handler = logging.FileHandler("/dev/full")
+    logger = logging.getLogger("test_errors")
+    logger.addHandler(handler)
+    try:
+        assert run_guarded(lambda: logger.error("full"), "program") == 0
+    finally:
+        logger.removeHandler(handler)
+        logging.raiseExceptions = True
+    assert capsys.readouterr().err == ""

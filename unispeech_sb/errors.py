@@ -6,6 +6,7 @@ are known by their names and by the attributes that they have.
 """
 
 import json
+import logging
 import os
 import re
 import signal
@@ -76,6 +77,8 @@ def run_guarded(
     0
     """
     _open_streams()
+    # A log that cannot be written is no traceback on the standard error
+    logging.raiseExceptions = traceback
     try:
         with _terminable():
             try:

@@ -14,7 +14,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 from torch.nn.parallel import DistributedDataParallel
 
+from unispeech_sb.atomic import naming
 from unispeech_sb.checkpoints.interfaces import (
     EXPORT,
     INTERFACES,
@@ -424,12 +424,12 @@ def enter(
         trusted = trusting and output.is_prepared()
         return output.take(None if trusted else prepare)
 
-    start = partial(
-        sb.create_experiment_directory,
-        output.folder,
-        command.hparams_file,
-        command.overrides,
-    )
+    def start():
+        with naming(output.folder, output.folder):
+            sb.create_experiment_directory(
+                output.folder, command.hparams_file, command.overrides
+            )
+
     known = _on_main(output.look)
     if not known:
         start()

@@ -10,6 +10,7 @@ part of it stays.
 import contextlib
 import functools
 import json
+import logging
 import os
 import re
 import resource
@@ -137,6 +138,7 @@ class Process:
                 stream = open(number, "w", buffering=1, closefd=False)  # noqa: SIM115
                 setattr(sys, name, stream)
             os.chdir(folder)
+            logging.disable(logging.NOTSET)
             torch.set_num_threads(1)  # others do not outlive a fork
             embedding_store.PART_S = 0.0
             if most_bytes is not None:
@@ -359,9 +361,13 @@ def check_embedded(found, lines, codes):
             raise Unfit(f"lost without a word: {lost}")
 
 
+SIZES = (0, 1, 100, 500, 1000, 3000, 10_000, 30_000, 100_000, 300_000)
+"""Bytes that a file may have."""
+
+
 def damage_by_limit(folder, rng):
     """Chooses a command, and how far a file may grow."""
-    most = rng.choice((0, 1, 10, 100, 500, 1000, 3000, 10_000, 30_000))
+    most = rng.choice(SIZES)
     write_note(folder, most_bytes=most)
 
 
