@@ -33,7 +33,6 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 from torch.nn.parallel import DistributedDataParallel
 
-from unispeech_sb.atomic import naming
 from unispeech_sb.checkpoints.interfaces import (
     EXPORT,
     INTERFACES,
@@ -425,10 +424,15 @@ def enter(
         return output.take(None if trusted else prepare)
 
     def start():
-        with naming(output.folder, output.folder):
+        try:
             sb.create_experiment_directory(
                 output.folder, command.hparams_file, command.overrides
             )
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            place = str(output.folder)  # of a disk that is full
+            raise OSError(error.errno, error.strerror, place) from error
 
     known = _on_main(output.look)
     if not known:

@@ -12,7 +12,7 @@ import shutil
 
 import soundfile
 
-from tests.fuzz import models, texts
+from tests.fuzz import models, tables
 from tests.fuzz.kinds import (
     Kind,
     Unfit,
@@ -171,8 +171,8 @@ TEXT_DAMAGES = {plant: 8, size: 5, entry: 4, bomb: 1}
 def damage_yaml(path, rng):
     """Damages the yaml as a text of yaml, or as any text."""
     if rng.random() < 0.12:
-        act = rng.choice((texts.scramble, texts.latin, texts.wide, texts.nul,
-                          texts.empty, texts.number, texts.words))  # fmt: skip
+        act = rng.choice((tables.scramble, tables.latin, tables.wide, tables.nul,
+                          tables.empty, tables.number, tables.words))  # fmt: skip
         path.write_bytes(act(path.read_bytes(), rng))
         return act.__name__
     text = path.read_text("utf-8")
@@ -205,9 +205,9 @@ def damage_beside(folder, rng):
     elif what == 2:
         path.write_bytes(PICKLE)
     elif what == 3 and path.stat().st_size < 10_000:
-        path.write_bytes(texts.structure(path.read_bytes(), rng))
+        path.write_bytes(tables.structure(path.read_bytes(), rng))
     elif what == 4 and path.stat().st_size < 10_000:
-        path.write_bytes(texts.number(path.read_bytes(), rng))
+        path.write_bytes(tables.number(path.read_bytes(), rng))
     else:
         path.write_bytes(change_bytes(path.read_bytes(), rng))
     return f"{path.name} {what}"

@@ -30,13 +30,13 @@ from typing import NamedTuple
 import torch
 import transformers
 
-from tests.fuzz import checkpoints, faults, folders, recordings, texts
+from tests.fuzz import checkpoints, faults, folders, recordings, tables
 from tests.fuzz.mutations import CANARY
 
 KINDS = (
     checkpoints.KINDS
     | recordings.KINDS
-    | texts.KINDS
+    | tables.KINDS
     | folders.KINDS
     | faults.KINDS
 )

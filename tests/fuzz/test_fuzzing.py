@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from tests.fuzz import checkpoints, faults, folders, fuzzing, recordings, texts
+from tests.fuzz import checkpoints, faults, folders, fuzzing, recordings, tables
 from tests.fuzz.kinds import Kind, Unfit, command, write_note
 from tests.fuzz.mutations import CANARY
 from unispeech_sb import commands
@@ -24,7 +24,7 @@ pytestmark = [
 
 SHORT = {
     **dict.fromkeys(checkpoints.KINDS, 3),
-    **dict.fromkeys(texts.KINDS, 20),
+    **dict.fromkeys(tables.KINDS, 20),
     **dict.fromkeys(recordings.KINDS, 15),
     **dict.fromkeys(folders.KINDS, 15),
     **dict.fromkeys(faults.KINDS, 1),
@@ -226,16 +226,16 @@ def test_a_process_that_is_killed_or_full_is_seen(tmp_path):
 
 
 def test_texts_that_are_the_same_are_judged_by_what_is_read(tmp_path):
-    texts.write("trials", tmp_path)
+    tables.write("trials", tmp_path)
     case = tmp_path / "case"
     shutil.copytree(tmp_path, case / "source", ignore=lambda *_: ["case"])
     path = case / "source" / "a.txt"
     for outcome, text, said in (
-        ("same", texts.TRIALS + "1 b c\n", "in place of"),
+        ("same", tables.TRIALS + "1 b c\n", "in place of"),
         ("same", "", "refused, but it is right"),
-        ("refused", texts.TRIALS, "taken as"),
+        ("refused", tables.TRIALS, "taken as"),
     ):
         path.write_text(text)
         write_note(case / "source", outcome=outcome)
         with pytest.raises(Unfit, match=said):
-            texts.judge("trials", case)
+            tables.judge("trials", case)
