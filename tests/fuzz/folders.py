@@ -165,14 +165,17 @@ def bomb(text, rng):
     )
 
 
+TEXT_ACTS = (
+    *(tables.scramble, tables.latin, tables.wide, tables.nul, tables.empty),
+    *(tables.number, tables.words),
+)
 TEXT_DAMAGES = {plant: 8, size: 5, entry: 4, bomb: 1}
 
 
 def damage_yaml(path, rng):
     """Damages the yaml as a text of yaml, or as any text."""
     if rng.random() < 0.12:
-        act = rng.choice((tables.scramble, tables.latin, tables.wide, tables.nul,
-                          tables.empty, tables.number, tables.words))  # fmt: skip
+        act = rng.choice(TEXT_ACTS)
         path.write_bytes(act(path.read_bytes(), rng))
         return act.__name__
     text = path.read_text("utf-8")
