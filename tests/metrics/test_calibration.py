@@ -187,6 +187,13 @@ def test_the_file_gives_the_very_numbers_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.ckpt"]
 
 
+def test_a_byte_order_mark_changes_nothing(tmp_path):
+    path = tmp_path / "calibration.json"
+    Calibration(3.0).save(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Calibration.read(path).scale == 3.0
+
+
 def test_a_pretrainer_loads_it(tmp_path):
     Calibration(scale=7.5, quality={"a": 2.0}).save(
         tmp_path / "calibration.ckpt"

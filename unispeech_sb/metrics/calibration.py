@@ -217,7 +217,7 @@ def _read_fields(path, names):
         text = file.read(_MAX_BYTES + 1)
     if len(text) > _MAX_BYTES:
         raise ValueError(f"got more than {_MAX_BYTES} bytes")
-    content = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    content = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"expected the format {_FORMAT!r}")
     if set(content) != {"format", *names}:
