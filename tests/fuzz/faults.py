@@ -1,8 +1,8 @@
 """Commands and recipes that are killed, that meet, and whose disk is full.
 
 A process is forked from this one, in which all is imported, and killed at a
-random moment; then the same command has to end as if nothing had been, and
-nothing of the killed one may be left. Of two at a time on one output, each that
+random moment, or stopped as by Ctrl-C, which it says in one line; then the same
+command has to end as if nothing had been, and nothing of the other may be left. Of two at a time on one output, each that
 ends well has all of its results there. A file that cannot grow is named, and no
 part of it stays.
 """
@@ -138,6 +138,7 @@ class Process:
                 stream = open(number, "w", buffering=1, closefd=False)  # noqa: SIM115
                 setattr(sys, name, stream)
             os.chdir(folder)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             logging.disable(logging.NOTSET)
             torch.set_num_threads(1)  # others do not outlive a fork
             embedding_store.PART_S = 0.0
@@ -164,12 +165,16 @@ class Process:
         self.kill()
         raise Unfit(f"hangs for {seconds:.0f} s: {self.printed[-600:]}")
 
-    def kill_at(self, moment):
-        """Kills the process at a time of the monotonic clock."""
+    def stop_at(self, moment, number):
+        """Sends a signal at a time of the monotonic clock."""
         while time.monotonic() < moment:
             self._drain()
             time.sleep(0.002)
-        self.kill()
+        if number == signal.SIGKILL:
+            self.kill()
+        else:
+            os.kill(self.id, number)
+            check_stopped(self.wait(LIMIT_S), self.printed, number)
 
     def kill(self):
         """Kills the process."""
@@ -187,6 +192,15 @@ class Process:
     def printed(self):
         """What it wrote."""
         return self._read.decode("utf-8", "replace")
+
+
+def check_stopped(code, printed, number):
+    """A process that was asked to stop says so, unless it was done."""
+    check_printed(printed)
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    said = printed.rpartition("unispeech-sb: ")[2].startswith(word)
+    if code not in (0, 128 + number) or said != (code != 0):
+        raise Unfit(f"exit code {code} after signal {number}: {printed[-600:]}")
 
 
 class Ended:
@@ -259,10 +273,15 @@ def strip(path):
     return "/".join("CKPT" if p.startswith("CKPT") else p for p in parts)
 
 
+SIGNALS = (*(signal.SIGKILL,) * 4, signal.SIGINT, signal.SIGTERM)
+"""What ends a process."""
+
+
 def damage_by_kill(folder, rng):
-    """Chooses when to kill: once or twice."""
+    """Chooses when to kill or to stop: once or twice."""
     moments = [rng.random() for _ in range(rng.choice((1, 1, 2)))]
-    write_note(folder, moments=moments)
+    signals = [int(rng.choice(SIGNALS)) for _ in moments]
+    write_note(folder, moments=moments, signals=signals)
 
 
 def judge_kill(name, case):
@@ -270,11 +289,11 @@ def judge_kill(name, case):
     folder, note = case / "source", read_note(case)
     about = json.loads((folder / "reference.json").read_text())
     limit = LIMIT_S + 4 * about["seconds"]
-    killed = 0
-    for moment in note.get("moments", ()):
+    ends = list(zip(note.get("moments", ()), note.get("signals", ())))
+    for moment, number in ends:
         process = Process(words(name, folder), folder)
-        process.kill_at(time.monotonic() + 1.1 * moment * about["seconds"])
-        killed += 1
+        until = time.monotonic() + 1.1 * moment * about["seconds"]
+        process.stop_at(until, number)
         check_printed(process.printed)
     finished = (folder / "out").exists() and name in (
         "convert",
@@ -288,7 +307,7 @@ def judge_kill(name, case):
             raise Unfit(f"exit code {ended.code}: {line}")
     check_result(listing(folder / "out"), about["tree"], name)
     check_beside(folder)
-    return "accepted", f"killed {killed} times at {note.get('moments')}"
+    return "accepted", f"ended at, by: {ends}"
 
 
 def check_beside(folder):
