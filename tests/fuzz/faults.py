@@ -2,9 +2,9 @@
 
 A process is forked from this one, in which all is imported, and killed at a
 random moment, or stopped as by Ctrl-C, which it says in one line; then the same
-command has to end as if nothing had been, and nothing of the other may be left. Of two at a time on one output, each that
-ends well has all of its results there. A file that cannot grow is named, and no
-part of it stays.
+command has to end as if nothing had been, and nothing of the other may be left.
+Of two at a time on one output, each that ends well has all of its results there.
+A file that cannot grow is named, and no part of it stays.
 """
 
 import contextlib
@@ -197,6 +197,8 @@ class Process:
 def check_stopped(code, printed, number):
     """A process that was asked to stop says so, unless it was done."""
     check_printed(printed)
+    if code == -number and not printed:
+        return  # before the command began
     word = "interrupted" if number == signal.SIGINT else "terminated"
     said = printed.rpartition("unispeech-sb: ")[2].startswith(word)
     if code not in (0, 128 + number) or said != (code != 0):
