@@ -3,7 +3,7 @@
 A process is forked from this one, in which all is imported, and killed at a
 random moment, or stopped as by Ctrl-C, which it says in one line; then the same
 command has to end as if nothing had been, and nothing of the other may be left.
-Of two at a time on one output, each that ends well has all of its results there.
+Of two at a time on one output, each that ends well has all its results there.
 A file that cannot grow is named, and no part of it stays.
 """
 
