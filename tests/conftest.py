@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+for _name in ("MAKEFLAGS", "MAKEOVERRIDES", "CONSTRAINTS", "CPU", "PYTHON"):
+    os.environ.pop(_name, None)  # of `make test CONSTRAINTS=`, not of ours
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
     "UNISPEECH_SB_DATA": ROOT.parent / "shared" / "data",
