@@ -60,7 +60,8 @@ def check_printed(text):
     """Refuses what no user is to see."""
     for words in NEVER_PRINTED:
         if words in text:
-            raise Unfit(f"printed: {text[text.index(words) :][:600]}")
+            place = text.index(words)
+            raise Unfit(f"printed: {text[max(0, place - 500) : place + 300]}")
 
 
 def check_refusal(error, source):
