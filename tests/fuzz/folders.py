@@ -321,7 +321,7 @@ def judge(name, case):
         try:
             LOADS[name][action](folder, case)
         except (ValueError, OSError) as error:
-            check_refusal(error, folder)
+            check_refusal(error, case)  # the folder, or the recording
             refusals.append(f"{action}: {error}")
         if list(case.rglob(CANARY)):
             raise Unfit(f"{action} has run what was planted: {note}")
