@@ -85,7 +85,9 @@ def write(path, rng, samples=None):
     """Writes a recording of a random format; gives format and length."""
     wide = [form for form in forms() if form[0] in SUFFIXES]
     form, subtype = rng.choice(wide if rng.random() < 0.75 else forms())
-    rate = rng.choice(ODD_RATES if rng.random() < 0.25 else RATES)
+    # libsndfile crashes where it writes OGG at a rate that is no rate
+    odd = rng.random() < 0.25 and form != "OGG"
+    rate = rng.choice(ODD_RATES if odd else RATES)
     channels = rng.choice((1, 1, 1, 2, 3, 8))
     if samples is None:
         seconds = rng.choice((0.02, 0.1, 0.5, 1.0, 1.5))
