@@ -81,16 +81,6 @@ def cut_short(suffix, share, folder):
     return path
 
 
-def without_length(folder):
-    """A FLAC stream, as encoders write it into a pipe."""
-    path = write(folder / "stream.flac", 2, 16000)
-    content = bytearray(path.read_bytes())
-    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples
-    content[22:26] = bytes(4)
-    path.write_bytes(content)
-    return path
-
-
 def not_audio(folder):
     """A text."""
     (folder / "a.wav").write_text("hello")
@@ -123,7 +113,6 @@ def absent(folder):
         (partial(cut_short, "mp3", 0.5), "truncated"),
         (partial(cut_short, "wav", 0.5), "truncated"),
         (partial(cut_short, "wav", 0.9999), "truncated"),
-        (without_length, "does not say how long"),
         (not_audio, "not readable as audio"),
         (empty, "the file is empty"),
         (not_finite, "NaN or infinite"),

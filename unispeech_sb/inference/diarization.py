@@ -19,13 +19,14 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
-from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
     check_blocks,
     duration_s,
     padded_batches,
     read_blocks,
+    source_name,
 )
 from unispeech_sb.inference.clustering import (
     OverlapStitcher,
@@ -195,6 +196,11 @@ class SpeakerDiarization(Pretrained):
             outputs and there are no embeddings.
         """
         limits = self._limits(num_speakers, min_speakers, max_speakers)
+        with naming(source_name(source)):
+            return self._diarized(source, limits, on_progress)
+
+    def _diarized(self, source, limits, on_progress):
+        """Who speaks when in a recording."""
         rate = self.audio_normalizer.sample_rate
         if isinstance(source, torch.Tensor):
             name, seconds = "waveform", len(source) / rate
@@ -259,10 +265,8 @@ class SpeakerDiarization(Pretrained):
         numbers = num_speakers, min_speakers, max_speakers
         self._limits(*numbers)
         for path in paths:
-            try:
-                yield path, self.diarize_file(path, *numbers, on_progress)
-            except AudioError as error:
-                yield path, error
+            options = path, *numbers, on_progress
+            yield path, attempt(path, self.diarize_file, *options)
 
     def diarize_batch(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None

@@ -1,0 +1,386 @@
+"""What a file of audio says of itself, format by format: where its samples end,
+and who can decode it where libsndfile cannot.
+
+libsndfile takes the end of a file for the end of its samples in most formats,
+whatever the header says, so that half a recording looks like a whole one.
+``missing`` compares the two. A program that writes into a pipe cannot know the
+length and puts zero or a very high number there, which counts as unknown.
+"""
+
+import functools
+import itertools
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+_UNKNOWN_32 = 0x7F000000
+"""Least of the lengths in 32 bits that stand for an unknown one: SoX writes
+0x7F000000 (AIFF) and 0x7FFFF000 (WAV), FFmpeg 0xFFFFFFFF."""
+_UNKNOWN_64 = 2**62
+"""The same in 64 bits: 2**63 - 1 (W64 of FFmpeg), or a negative number."""
+_MOST_CHUNKS = 10_000
+_PAGE_BYTES = 65307
+"""Most bytes of a page of Ogg."""
+
+
+def missing(path: str | Path) -> str | None:
+    """Says what a file lacks of what its header states; None if nothing."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(1024)
+        if head[:4] == b"OggS":
+            return _missing_pages(file, size)
+        find_end = _row_of(_ENDS, head)
+        try:
+            end = None if find_end is None else find_end(file, head)
+        except (struct.error, IndexError, ValueError):
+            return None  # the header itself is cut: libsndfile refuses it
+    if end is None or end <= size:
+        return None
+    return f"{end - size} bytes less than its header says"
+
+
+def _row_of(table, head):
+    """The entry of a table whose key is how a file begins; None without."""
+    for magic, row in table.items():
+        if re.match(magic, head, re.DOTALL):
+            return row
+    return None
+
+
+def _missing_pages(file, size):
+    """Whether an Ogg file ends in a whole page that is marked as the last."""
+    file.seek(max(0, size - 2 * _PAGE_BYTES))
+    tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if len(page) < 27 or len(page) < 27 + page[26] + sum(sizes):
+        return "its last page is not whole"
+    return None if page[5] & 4 else "its last page does not end the stream"
+
+
+def _chunks(file, start, form, align=1, counts_itself=False):
+    """Yields name, offset of the content and its length of each chunk."""
+    header = struct.Struct(form)
+    for _ in range(_MOST_CHUNKS):
+        file.seek(start)
+        content = file.read(header.size)
+        if len(content) < header.size:
+            return
+        name, length = header.unpack(content)
+        inside = length - header.size if counts_itself else length
+        begin = start + header.size
+        yield name, begin, inside
+        if not 0 <= inside < _UNKNOWN_64:
+            return
+        start = begin + inside + -(begin + inside - start) % align
+
+
+def _known(length, least_unknown=_UNKNOWN_32):
+    """Whether a length that is stated is one."""
+    return 0 < length < least_unknown
+
+
+def _riff(file, head, form="<4sI"):
+    """End of the samples of a WAV file; RF64 has the length in ``ds64``."""
+    long = None
+    for name, begin, length in _chunks(file, 12, form, align=2):
+        if name == b"ds64":
+            file.seek(begin + 8)
+            (long,) = struct.unpack("<Q", file.read(8))
+        elif name == b"data":
+            if long is not None and length == 2**32 - 1:
+                return begin + long if _known(long, _UNKNOWN_64) else None
+            return begin + length if _known(length) else None
+    return None
+
+
+def _form(file, head):
+    """End of the samples of AIFF, AIFF-C and 8SVX."""
+    for name, begin, length in _chunks(file, 12, ">4sI", align=2):
+        if name in (b"SSND", b"BODY"):
+            return begin + length if _known(length) else None
+    return None
+
+
+def _wave64(file, head):
+    """End of the samples of Sony's W64, whose chunks have names of 16 bytes."""
+    for name, begin, length in _chunks(file, 40, "<16sQ", 8, True):
+        if name[:4] == b"data":
+            return begin + length if _known(length, _UNKNOWN_64) else None
+    return None
+
+
+def _core_audio(file, head):
+    """End of the last chunk of Apple's CAF: the table of packets, without
+    which nothing can be decoded, may follow the samples."""
+    ends = [
+        begin + length
+        for _, begin, length in _chunks(file, 8, ">4sQ")
+        if _known(length, _UNKNOWN_64)
+    ]
+    return max(ends, default=None)
+
+
+def _sun(file, head, order=">"):
+    """End of the samples of Sun's AU."""
+    start, length = struct.unpack(f"{order}II", head[4:12])
+    return start + length if _known(length) else None
+
+
+def _sphere(file, head):
+    """End of the samples of NIST's SPHERE, whose header is a text."""
+    numbers = dict(re.findall(rb"\n(\w+) -(?:i|s1) (\d+)", head))
+    count = int(numbers.get(b"sample_count", 0))
+    width = int(numbers.get(b"sample_n_bytes", 0))
+    channels = int(numbers.get(b"channel_count", 1))
+    if not count or not width or b"shorten" in head:
+        return None
+    return int(head.split(b"\n")[1]) + count * width * channels
+
+
+def _creative(file, head):
+    """End of the last block of Creative's VOC; the length has 24 bits."""
+    (start,) = struct.unpack("<H", head[20:22])
+    for _ in range(_MOST_CHUNKS):
+        file.seek(start)
+        block = file.read(4)
+        if len(block) < 4 or block[0] == 0:
+            return start
+        start += 4 + int.from_bytes(block[1:], "little")
+    return None
+
+
+def _psion(file, head):
+    """End of the samples of Psion's WVE."""
+    return 32 + struct.unpack(">I", head[18:22])[0]
+
+
+def _instrument(file, head):
+    """End of the samples of FastTracker's XI."""
+    return 338 + struct.unpack("<I", head[298:302])[0]
+
+
+def _audio_visual_research(file, head):
+    """End of the samples of AVR, whose flag of stereo is all ones."""
+    stereo, bits, count = struct.unpack(">hH10xI", head[12:30])
+    return 128 + count * bits // 8 * (2 if stereo else 1)
+
+
+def _akai(file, head):
+    """End of the samples of Akai's MPC 2000."""
+    stereo, count = head[21], struct.unpack("<I", head[30:34])[0]
+    return 42 + 2 * count * (1 + stereo)
+
+
+def _dump(file, head):
+    """End of the last packet of MIDI's sample dump."""
+    width = -(-head[6] // 7)  # bytes of 7 bits a sample
+    count = head[10] | head[11] << 7 | head[12] << 14
+    return 21 + 127 * -(-count // (120 // width))
+
+
+def _matlab4(file, head):
+    """End of the last matrix of a level 4 MAT file."""
+    start, order = 0, ">" if head[0] == 0 and head[3] else "<"
+    for _ in range(_MOST_CHUNKS):
+        file.seek(start)
+        content = file.read(20)
+        if len(content) < 20:
+            return start
+        kind, rows, columns, _, name = struct.unpack(f"{order}5I", content)
+        width = (8, 4, 4, 2, 2, 1)[kind % 100 // 10]
+        start += 20 + name + rows * columns * width
+    return None
+
+
+def _matlab5(file, head):
+    """End of the last element of a level 5 MAT file."""
+    order = "<" if head[126:128] == b"IM" else ">"
+    ends = [b + n for _, b, n in _chunks(file, 128, f"{order}4sI", 8)]
+    return max(ends, default=None)
+
+
+def _atoms(file, head):
+    """End of the last atom of MPEG-4; 64 bits follow a length of 1."""
+    start = 0
+    for _ in range(_MOST_CHUNKS):
+        file.seek(start)
+        content = file.read(16)
+        if len(content) < 8:
+            return start
+        (length,) = struct.unpack(">I", content[:4])
+        if length == 1:
+            (length,) = struct.unpack(">Q", content[8:16])
+        if length < 8:  # 0: up to the end of the file
+            return None
+        start += length
+    return None
+
+
+def _matroska(file, head):
+    """End of the segment of Matroska or WebM; all ones are an unknown end."""
+    end = 0
+    for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        file.seek(end)
+        content = file.read(12)
+        if not content.startswith(name) or content[4] == 0:
+            return None
+        width = 9 - content[4].bit_length()
+        length = int.from_bytes(content[4 : 4 + width], "big")
+        length &= (1 << 7 * width) - 1
+        if length == (1 << 7 * width) - 1:
+            return None
+        end += 4 + width + length
+    return end
+
+
+_ENDS: dict[bytes, Callable[[IO[bytes], bytes], int | None]] = {
+    b"RIFF|RF64": _riff,
+    b"RIFX": functools.partial(_riff, form=">4sI"),
+    b"FORM": _form,
+    b"riff\x2e\x91\xcf\x11": _wave64,
+    b"caff": _core_audio,
+    rb"\.snd": _sun,
+    rb"dns\.": functools.partial(_sun, order="<"),
+    b"NIST_1A": _sphere,
+    b"Creative Voice File": _creative,
+    b"ALawSoundFile": _psion,
+    b"Extended Instrument: ": _instrument,
+    b"2BIT": _audio_visual_research,
+    b"\x01\x04.{17}": _akai,
+    b"\xf0\x7e.\x01": _dump,
+    b"MATLAB 5.0 MAT": _matlab5,
+    b".{20}samplerate": _matlab4,
+    b".{4}ftyp": _atoms,
+    b"\x1a\x45\xdf\xa3": _matroska,
+}
+"""How a file begins -> what finds the end of its samples."""
+
+_DEMUXERS = {
+    b".{4}(ftyp|moov|mdat|wide)": ("mov", "MPEG-4 (m4a, mp4)"),
+    b"\x1a\x45\xdf\xa3": ("matroska", "Matroska or WebM"),
+    b"\xff[\xf0\xf1\xf8\xf9]": ("aac", "AAC"),
+    b"\x30\x26\xb2\x75": ("asf", "Windows Media Audio"),
+    b"#!AMR": ("amr", "AMR"),
+    b"\x0b\x77": ("ac3", "AC-3"),
+    b"OggS": ("ogg", ""),
+    b"caff": ("caf", ""),
+}
+"""How a file begins -> FFmpeg's name of the format, and its name in errors, ""
+where libsndfile reads most of its kind."""
+
+
+class ForeignFile:
+    """A file that libsndfile does not know, decoded by FFmpeg's libraries: by
+    PyAV where it is installed, else by the program ``ffmpeg``.
+
+    The format is fixed by how the file begins, so that no playlist or network
+    protocol is followed. The length is not known before the end.
+    """
+
+    num_samples = None
+
+    def __init__(self, path: str | Path) -> None:
+        with open(path, "rb") as file:
+            head = file.read(64)
+        demuxer, name = _row_of(_DEMUXERS, head) or ("", "")
+        if not demuxer:
+            raise LookupError(f"{path}: of no known format")
+        if find_spec("av") is not None:
+            decode = _decode_by_pyav
+        elif shutil.which("ffmpeg") is not None:
+            decode = _decode_by_program
+        elif not name:
+            raise LookupError(f"{path}: of a format that libsndfile knows")
+        else:
+            raise ValueError(
+                f"{name} needs PyAV (pip install av) or the program ffmpeg, "
+                "neither of which is installed"
+            )
+        self._decoded = decode(path, demuxer)
+        first = next(self._decoded, None)
+        if first is None:
+            raise ValueError("no samples in it can be decoded")
+        self.samplerate = first[0]
+        self._rest = itertools.chain([first], self._decoded)
+
+    def __enter__(self) -> "ForeignFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the decoding."""
+        self._decoded.close()
+
+    def blocks(self, start: int, stop: float) -> Iterator[np.ndarray]:
+        """Yields the samples of a stretch, channels averaged, [N] each."""
+        place = 0
+        for _, block in self._rest:
+            block = block[: int(min(len(block), stop - place))]
+            if start < place + len(block):
+                yield block[max(0, start - place) :]
+            place += len(block)
+            if place >= stop:
+                return
+
+
+def _decode_by_pyav(path, demuxer):
+    """Yields rate and samples [N] of a file's first stream of audio."""
+    import av
+
+    try:
+        with open(path, "rb") as raw, av.open(raw, format=demuxer) as container:
+            if not container.streams.audio:
+                raise ValueError("it has no audio")
+            rate, converter = None, None
+            for frame in container.decode(audio=0):
+                if converter is None:
+                    rate = frame.sample_rate
+                    converter = av.AudioResampler("fltp", rate=rate)
+                for part in converter.resample(frame):
+                    yield rate, part.to_ndarray().mean(0)
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"truncated or damaged: {error.strerror or error}"
+        ) from error
+
+
+def _decode_by_program(path, demuxer):
+    """The same by ``ffmpeg``, which writes an AU stream into a pipe."""
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-f", demuxer]
+    command += ["-protocol_whitelist", "file,pipe", "-i"]
+    command += [b"file:" + os.fsencode(path), "-map", "0:a:0"]
+    command += ["-c:a", "pcm_f32be", "-f", "au", "-"]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as run,
+    ):
+        try:
+            head = run.stdout.read(24)
+            if len(head) == 24:
+                start, _, _, rate, channels = struct.unpack(">4x5I", head)
+                run.stdout.read(start - 24)
+                step = 4 * channels
+                while block := run.stdout.read(step * 2**16):
+                    block = block[: len(block) // step * step]
+                    values = np.frombuffer(block, ">f4").reshape(-1, channels)
+                    yield rate, values.mean(1, dtype=np.float32)
+            run.wait()
+        finally:
+            run.kill()
+        log.seek(0)
+        said = log.read(2000).decode("utf-8", "replace").strip().split("\n")
+        if run.returncode or said[-1]:
+            raise ValueError(f"truncated or damaged: {said[-1]}")
