@@ -7,10 +7,8 @@ libsndfile cannot seek.
 """
 
 import functools
-import io
 import math
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,12 @@ import numpy as np
 import soundfile
 import torch
 
-from unispeech_sb.dataio.containers import ForeignFile, missing
+from unispeech_sb.dataio.containers import (
+    ENDLESS,
+    ForeignFile,
+    missing,
+    without_length,
+)
 
 __all__ = ["AudioError", "read_audio", "read_header"]
 
@@ -39,10 +42,8 @@ overflows, too little memory, the system's errors, those of libsndfile and torch
 RATES = 1_000, 384_000
 """Least and greatest sampling rate in Hz that is read."""
 
-# What libsndfile answers for a stream that does not state its length.
-_UNKNOWN_FRAMES = 2**63 - 1
 _BLOCK_VALUES = 2**20
-"""Samples of all channels together that are decoded at a time: 4 MB."""
+"""Most samples of all channels that are decoded at a time: 4 MB."""
 _TABLE = 2**19
 """Largest table of filters for resampling; others are computed in parts."""
 
@@ -222,16 +223,19 @@ def bounds_of(record):
 
 
 def decode(
-    path: str | Path, start: int | None = None, stop: int | None = None
+    path: str | Path,
+    start: int | None = None,
+    stop: int | None = None,
+    block_s: float = 30.0,
 ) -> tuple[int, Iterator[torch.Tensor]]:
-    """Opens a stretch of a recording: its rate, and its samples in blocks,
-    channels averaged, float32, [N] each; they raise an ``AudioError`` where
-    the file ends before it should."""
-    blocks = _stretch(path, start or 0, stop)
+    """Opens a stretch of a recording: its rate, and its samples in blocks of
+    up to ``block_s`` seconds, channels averaged, float32, [N] each; they raise
+    an ``AudioError`` where the file ends before it should."""
+    blocks = _stretch(path, start or 0, stop, block_s)
     return next(blocks), blocks
 
 
-def _stretch(path, start, stop):
+def _stretch(path, start, stop, block_s):
     """Yields the rate, then the blocks of a stretch."""
     with naming(path), _open(path) as file:
         count = file.num_samples
@@ -241,8 +245,8 @@ def _stretch(path, start, stop):
         if not 0 <= start < end <= (math.inf if count is None else count):
             raise _no_such_stretch(path, count, start, stop)
         yield file.samplerate
-        place = start
-        for block in file.blocks(start, end):
+        place, size = start, math.ceil(block_s * file.samplerate)
+        for block in file.blocks(start, end, size):
             place += len(block)
             yield torch.from_numpy(np.ascontiguousarray(block))
         if count is not None and place < end:
@@ -328,7 +332,7 @@ class _SoundFile(soundfile.SoundFile):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._stream = _Endless(path) if _is_bare_mpeg(path) else None
+        self._stream = without_length(path)
         super().__init__(self._stream or os.fsencode(path))
 
     def close(self) -> None:
@@ -344,11 +348,14 @@ class _SoundFile(soundfile.SoundFile):
     @property
     def num_samples(self) -> int | None:
         """Samples of each channel; None where that is not stated."""
-        return None if self.frames >= _Endless.SIZE else self.frames
+        return None if self.frames >= ENDLESS else self.frames
 
-    def blocks(self, start: int, stop: float) -> Iterator[np.ndarray]:
-        """Yields the samples of a stretch, channels averaged, [N] each."""
-        size, place = max(1, _BLOCK_VALUES // self.channels), 0
+    def blocks(
+        self, start: int, stop: float, size: int
+    ) -> Iterator[np.ndarray]:
+        """Yields the samples of a stretch, channels averaged, up to ``size`` at
+        a time, [N] each."""
+        place, size = 0, min(size, max(1, _BLOCK_VALUES // self.channels))
         try:
             if start:
                 place = self._sought(start)
@@ -369,38 +376,6 @@ class _SoundFile(soundfile.SoundFile):
             return self.seek(start)
         except soundfile.LibsndfileError:
             return 0
-
-
-class _Endless(io.FileIO):
-    """A file whose size libsndfile cannot find out: it would guess from it how
-    long an MP3 without a Xing header is, and read no further."""
-
-    SIZE = 2**40
-    _at_end = False
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place; the end is far away."""
-        self._at_end = whence == os.SEEK_END
-        return self.SIZE if self._at_end else super().seek(offset, whence)
-
-    def tell(self) -> int:
-        """The place."""
-        return self.SIZE if self._at_end else super().tell()
-
-
-def _is_bare_mpeg(path):
-    """Whether a file is an MP3 that does not say how long it is."""
-    with open(path, "rb") as file:
-        head = file.read(10)
-        if head[:3] == b"ID3":
-            size = sum((b & 127) << 7 * n for n, b in enumerate(head[:5:-1]))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
-        frame = file.read(256)
-    if not re.match(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", frame):
-        return False
-    return not re.search(b"Xing|Info|VBRI", frame)
 
 
 def _check_samples(path, blocks, rate, min_samples, sample_rate, silence):

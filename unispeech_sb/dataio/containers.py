@@ -8,6 +8,7 @@ length and puts zero or a very high number there, which counts as unknown.
 """
 
 import functools
+import io
 import itertools
 import os
 import re
@@ -18,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -30,23 +31,99 @@ _UNKNOWN_64 = 2**62
 _MOST_CHUNKS = 10_000
 _PAGE_BYTES = 65307
 """Most bytes of a page of Ogg."""
+ENDLESS = 2**40
+"""Bytes, or samples, of a file whose end is not known."""
 
 
 def missing(path: str | Path) -> str | None:
     """Says what a file lacks of what its header states; None if nothing."""
-    size = os.path.getsize(path)
+    size, end = os.path.getsize(path), _end(path)
+    if isinstance(end, str):
+        return end
+    if not isinstance(end, int) or end <= size:
+        return None
+    return f"{end - size} bytes less than its header says"
+
+
+class _Unstated(NamedTuple):
+    """A length that a header leaves open: its place, its form as of ``struct``,
+    and the place where the samples begin."""
+
+    place: int
+    form: str
+    start: int
+
+
+class _Filled(io.FileIO):
+    """A file that reads as if its header stated its length."""
+
+    def __init__(self, path: str | Path, unstated: _Unstated) -> None:
+        super().__init__(path)
+        self._place = unstated.place
+        length = os.path.getsize(path) - unstated.start
+        self._new = struct.pack(unstated.form, length)
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads into a buffer; gives the number of bytes."""
+        first = self.tell()
+        count = super().readinto(buffer) or 0
+        for place, byte in enumerate(self._new, self._place - first):
+            if 0 <= place < count:
+                buffer[place : place + 1] = bytes([byte])
+        return count
+
+
+class _Endless(io.FileIO):
+    """A file whose size libsndfile cannot find out: it would guess from it how
+    long an MP3 without a Xing header is, and read no further."""
+
+    _at_end = False
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a place; the end is far away."""
+        self._at_end = whence == os.SEEK_END
+        return ENDLESS if self._at_end else super().seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place."""
+        return ENDLESS if self._at_end else super().tell()
+
+
+def without_length(path: str | Path) -> io.FileIO | None:
+    """A file as libsndfile has to see it to read all of it, where the file does
+    not say how long it is; None where libsndfile can have the file itself."""
+    if _is_bare_mpeg(path):
+        return _Endless(path)
+    end = _end(path)
+    fits = isinstance(end, _Unstated) and os.path.getsize(path) < 2**32 - 1
+    return _Filled(path, end) if fits else None
+
+
+def _is_bare_mpeg(path):
+    """Whether a file is an MP3 that does not say how long it is."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+        size = -10
+        if head[:3] == b"ID3":
+            size = sum((b & 127) << 7 * n for n, b in enumerate(head[:5:-1]))
+        file.seek(10 + size)
+        frame = file.read(256)
+    if not re.match(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", frame):
+        return False
+    return not re.search(b"Xing|Info|VBRI", frame)
+
+
+def _end(path):
+    """Where a file should end, what it lacks, or the length it leaves open."""
     with open(path, "rb") as file:
         head = file.read(1024)
         if head[:4] == b"OggS":
-            return _missing_pages(file, size)
+            return _missing_pages(file, os.path.getsize(path))
         find_end = _row_of(_ENDS, head)
         try:
-            end = None if find_end is None else find_end(file, head)
+            return None if find_end is None else find_end(file, head)
         except (struct.error, IndexError, ValueError):
             return None  # the header itself is cut: libsndfile refuses it
-    if end is None or end <= size:
-        return None
-    return f"{end - size} bytes less than its header says"
 
 
 def _row_of(table, head):
@@ -83,6 +160,8 @@ def _chunks(file, start, form, align=1, counts_itself=False):
         if not 0 <= inside < _UNKNOWN_64:
             return
         start = begin + inside + -(begin + inside - start) % align
+        if start >= _UNKNOWN_64:
+            return
 
 
 def _known(length, least_unknown=_UNKNOWN_32):
@@ -92,16 +171,34 @@ def _known(length, least_unknown=_UNKNOWN_32):
 
 def _riff(file, head, form="<4sI"):
     """End of the samples of a WAV file; RF64 has the length in ``ds64``."""
-    long = None
+    long, place = None, 0
     for name, begin, length in _chunks(file, 12, form, align=2):
         if name == b"ds64":
-            file.seek(begin + 8)
+            place = begin + 8
+            file.seek(place)
             (long,) = struct.unpack("<Q", file.read(8))
+        elif name == b"data" and long is not None and length == 2**32 - 1:
+            known = _known(long, _UNKNOWN_64)
+            return begin + long if known else _Unstated(place, "<Q", begin)
+        elif name == b"data" and not length and _is_chunk(file, begin, form):
+            return begin
         elif name == b"data":
-            if long is not None and length == 2**32 - 1:
-                return begin + long if _known(long, _UNKNOWN_64) else None
-            return begin + length if _known(length) else None
+            field = _Unstated(begin - 4, form[0] + "I", begin)
+            return begin + length if _known(length) else field
     return None
+
+
+def _is_chunk(file, start, form):
+    """Whether what stands at a place is the rest of a file in chunks."""
+    for name, begin, length in _chunks(file, start, form, align=2):
+        if not re.fullmatch(rb"[\w ]{4}", name) or begin + length > _size(file):
+            return False
+    return True
+
+
+def _size(file):
+    """Bytes of an open file."""
+    return os.fstat(file.fileno()).st_size
 
 
 def _form(file, head):
@@ -123,18 +220,19 @@ def _wave64(file, head):
 def _core_audio(file, head):
     """End of the last chunk of Apple's CAF: the table of packets, without
     which nothing can be decoded, may follow the samples."""
-    ends = [
-        begin + length
-        for _, begin, length in _chunks(file, 8, ">4sQ")
-        if _known(length, _UNKNOWN_64)
-    ]
-    return max(ends, default=None)
+    end = None
+    for name, begin, length in _chunks(file, 8, ">4sQ"):
+        if name == b"data" and length == 2**64 - 1:
+            return _Unstated(begin - 8, ">Q", begin)
+        end = begin + length
+    return end
 
 
 def _sun(file, head, order=">"):
     """End of the samples of Sun's AU."""
     start, length = struct.unpack(f"{order}II", head[4:12])
-    return start + length if _known(length) else None
+    field = _Unstated(8, f"{order}I", start)
+    return start + length if _known(length) else field
 
 
 def _sphere(file, head):
@@ -167,7 +265,8 @@ def _psion(file, head):
 
 def _instrument(file, head):
     """End of the samples of FastTracker's XI."""
-    return 338 + struct.unpack("<I", head[298:302])[0]
+    (length,) = struct.unpack("<I", head[298:302])
+    return 338 + length if _known(length) else None
 
 
 def _audio_visual_research(file, head):
@@ -204,10 +303,10 @@ def _matlab4(file, head):
 
 
 def _matlab5(file, head):
-    """End of the last element of a level 5 MAT file."""
+    """End of the matrix ``wavedata`` of a level 5 MAT file."""
     order = "<" if head[126:128] == b"IM" else ">"
-    ends = [b + n for _, b, n in _chunks(file, 128, f"{order}4sI", 8)]
-    return max(ends, default=None)
+    start = head.index(b"wavedata") + 16
+    return start + struct.unpack(f"{order}I", head[start - 4 : start])[0]
 
 
 def _atoms(file, head):
@@ -244,7 +343,7 @@ def _matroska(file, head):
     return end
 
 
-_ENDS: dict[bytes, Callable[[IO[bytes], bytes], int | None]] = {
+_ENDS: dict[bytes, Callable[[IO[bytes], bytes], int | _Unstated | None]] = {
     b"RIFF|RF64": _riff,
     b"RIFX": functools.partial(_riff, form=">4sI"),
     b"FORM": _form,
@@ -324,8 +423,11 @@ class ForeignFile:
         """Ends the decoding."""
         self._decoded.close()
 
-    def blocks(self, start: int, stop: float) -> Iterator[np.ndarray]:
-        """Yields the samples of a stretch, channels averaged, [N] each."""
+    def blocks(
+        self, start: int, stop: float, size: int
+    ) -> Iterator[np.ndarray]:
+        """Yields the samples of a stretch, channels averaged, as many at a time
+        as the format has in a packet, [N] each."""
         place = 0
         for _, block in self._rest:
             block = block[: int(min(len(block), stop - place))]

@@ -65,13 +65,12 @@ def read_blocks(
 
 def _converted(path, sample_rate, block_s):
     """Blocks of a file at another rate; the last one ends the conversion."""
-    rate, blocks = decode(path)
+    rate, blocks = decode(path, block_s=block_s)
     resampler, last = Resampler(rate, sample_rate), None
     for block in blocks:
-        for part in block.split(math.ceil(block_s * rate)):
-            if last is not None:
-                yield resampler.push(last)
-            last = part
+        if last is not None:
+            yield resampler.push(last)
+        last = block
     yield resampler.finish(last)
 
 
