@@ -259,6 +259,9 @@ def test_an_mp3_without_its_length_is_read_to_its_end(tmp_path, write_noise):
     assert len(read_audio(path)) == num_samples
     with soundfile.SoundFile(path) as file:
         assert file.frames != num_samples  # what libsndfile guesses
+    tag = b"ID3\4\0\0\0\0\1\2" + bytes(130)
+    path.write_bytes(tag + tag + path.read_bytes() + b"TAG" + bytes(125))
+    assert read_header(path) == (num_samples, rate)
 
 
 def test_memory_that_fails_is_an_error_of_the_file(

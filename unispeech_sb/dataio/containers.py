@@ -102,11 +102,12 @@ def without_length(path: str | Path) -> io.FileIO | None:
 def _is_bare_mpeg(path):
     """Whether a file is an MP3 that does not say how long it is."""
     with open(path, "rb") as file:
-        head = file.read(10)
-        size = -10
-        if head[:3] == b"ID3":
+        start = 0
+        while (head := file.read(10))[:3] == b"ID3" and len(head) == 10:
             size = sum((b & 127) << 7 * n for n, b in enumerate(head[:5:-1]))
-        file.seek(10 + size)
+            start += 10 + size
+            file.seek(start)
+        file.seek(start)
         frame = file.read(256)
     if not re.match(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", frame):
         return False
