@@ -10,7 +10,9 @@ first convolution's outputs. As that convolution is linear, its mean is
 patches it sees, 10 x 10 for the published models.
 """
 
+import ctypes
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,7 +157,23 @@ def run_files(
             yield path, result
         if on_progress is not None:
             on_progress(sum(map(_seconds, batch)))
-    yield from run_long([path for _, path in lengths[len(short) :]])
+        return_memory()
+    for found in run_long([path for _, path in lengths[len(short) :]]):
+        yield found
+        return_memory()
+
+
+def return_memory() -> None:
+    """Gives freed memory back to the system, where the C library is glibc.
+
+    It keeps what was freed between blocks that are still in use, and oneDNN
+    keeps a convolution for each length that it has met: without this, resident
+    memory grows with the variety of lengths (``benchmarks/soak.py``).
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def run_apart(

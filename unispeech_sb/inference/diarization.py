@@ -26,6 +26,7 @@ from unispeech_sb.inference.audio_blocks import (
     duration_s,
     padded_batches,
     read_blocks,
+    return_memory,
     source_name,
 )
 from unispeech_sb.inference.clustering import (
@@ -267,6 +268,7 @@ class SpeakerDiarization(Pretrained):
         for path in paths:
             options = path, *numbers, on_progress
             yield path, attempt(path, self.diarize_file, *options)
+            return_memory()
 
     def diarize_batch(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
