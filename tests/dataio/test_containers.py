@@ -149,6 +149,7 @@ def test_lengths_that_make_no_sense_are_passed_over(tmp_path):
         "voc": b"Creative Voice File\x1a\x1a\x00" + b"\x05\0\0\0" * 20_000,
         "mkv": b"\x1a\x45\xdf\xa3\0" + bytes(50),
         "au": b".snd",
+        "au behind": b".snd" + struct.pack(">5I", 2**31, 0, 3, 8000, 1),
         "sph": b"NIST_1A\n",
     }
     for name, head in heads.items():

@@ -95,7 +95,9 @@ def without_length(path: str | Path) -> io.FileIO | None:
     if _is_bare_mpeg(path):
         return _Endless(path)
     end = _end(path)
-    fits = isinstance(end, _Unstated) and os.path.getsize(path) < 2**32 - 1
+    if not isinstance(end, _Unstated):
+        return None
+    fits = end.start < os.path.getsize(path) < 2**32 - 1
     return _Filled(path, end) if fits else None
 
 
