@@ -327,7 +327,9 @@ def test_listers_take_recordings(name):
     assert is_recording(name)
 
 
-@pytest.mark.parametrize("name", ["._a.wav", ".DS_Store", "b/.wav", "a.txt"])
+@pytest.mark.parametrize(
+    "name", ["._a.wav", ".DS_Store", "b/.wav", ".trash/a.wav", "a.txt"]
+)
 def test_listers_pass_over_hidden_files_and_others(name):
     assert not is_recording(name)
 

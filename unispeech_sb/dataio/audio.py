@@ -29,9 +29,7 @@ __all__ = ["AudioError", "read_audio", "read_header"]
 
 _Result = TypeVar("_Result")
 
-SUFFIXES = frozenset(
-    {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".aif", ".sph"}
-)
+SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".wav")
 """Endings of names, in small letters, by which folders are searched."""
 
 FILE_ERRORS = (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError)
@@ -99,9 +97,11 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
 
 
 def is_recording(path: str | Path) -> bool:
-    """Whether a lister of a folder takes a name: not hidden, and of audio."""
-    folder, name = os.path.split(path)
-    return name[:1] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
+    """Whether a lister takes a path below its folder: of audio by its suffix,
+    and not hidden, as the ``._name`` that macOS leaves beside each file."""
+    parts = Path(path).parts
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and Path(path).suffix.lower() in SUFFIXES
 
 
 def read_audio(
