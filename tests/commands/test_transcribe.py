@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -10,6 +11,7 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 
 from benchmarks.ngrams import write_arpa
+from tests.inference.hostile import check_report, hostile_files
 from tests.inference.models import (
     TOKENS,
     characters,
@@ -20,7 +22,7 @@ from tests.inference.models import (
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.commands.transcribe import transcribe, tune_lm
 from unispeech_sb.convert import convert_checkpoint
-from unispeech_sb.inference.asr import LongFormASR
+from unispeech_sb.inference.asr import LongFormASR, WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 
@@ -114,6 +116,70 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
     assert first == "transcribe: 2 of 4 files failed:"
     assert second == f"  {bad[0]}: there is no such file"
     assert third.startswith(f"  {bad[1]}: not readable as audio: ")
+
+
+@pytest.mark.parametrize("form", ["text", "json", "ctm"])
+def test_no_file_ends_a_batch(form, folder, tmp_path, capsys):
+    files = hostile_files(tmp_path)
+    out = tmp_path / "out"
+    for options in ([], ["--output-dir", str(out)]):
+        with pytest.raises(SystemExit) as caught:
+            transcribe([str(folder), *files, "--format", form, *options])
+        assert caught.value.code == 1
+        captured = capsys.readouterr()
+        check_report(files, captured.err, "transcribe")
+        if not options:
+            names = {line.split("\t")[0] for line in captured.out.splitlines()}
+    stems = sorted(path.stem for path in out.iterdir())
+    assert stems == sorted(
+        Path(f).stem for f, said in files.items() if not said
+    )
+    if form == "text":
+        shown = f"{tmp_path}/caf\\xe9.wav"
+        assert shown in names and len(names) == len(stems)
+
+
+def test_a_transcript_that_cannot_be_written_is_its_own_error(
+    folder, files, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    (out / "a.txt").mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        transcribe([str(folder), *files, "--output-dir", str(out)])
+    assert f"  {files[1]}: " in capsys.readouterr().err
+    assert (out / "b.txt").read_text()
+
+
+def test_a_batch_that_the_model_fails_on_is_tried_file_by_file(
+    folder, files, tmp_path, monkeypatch, capsys
+):
+    """Short files and windows of long ones alike."""
+    paths = [*files, str(tmp_path / "long.wav"), str(tmp_path / "other.wav")]
+    for path, seconds in zip(paths[2:], (33.0, 34.0)):
+        soundfile.write(path, uneven_speech(seconds).numpy(), 16000)
+    encode = WindowEncoder.encode_whole
+
+    def failing(self, wavs):
+        if len(wavs) > 1 or len(wavs[0]) in (32000, 272000):
+            raise RuntimeError("out of memory\nframe #0")
+        return encode(self, wavs)
+
+    monkeypatch.setattr(WindowEncoder, "encode_whole", failing)
+    starts = []
+    cut = WindowEncoder.cut
+
+    def watched(self, source):
+        for chunk in cut(self, source):
+            starts.append((source, len(chunk.wav)))
+            yield chunk
+
+    monkeypatch.setattr(WindowEncoder, "cut", watched)
+    with pytest.raises(SystemExit):
+        transcribe([str(folder), *paths])
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == f"  {files[0]}: out of memory"
+    shown = [line.split("\t")[0] for line in captured.out.splitlines()]
+    assert shown == paths[1:]
 
 
 @pytest.mark.parametrize(
