@@ -28,7 +28,7 @@ _UNKNOWN_32 = 0x7F000000
 0x7F000000 (AIFF) and 0x7FFFF000 (WAV), FFmpeg 0xFFFFFFFF."""
 _UNKNOWN_64 = 2**62
 """The same in 64 bits: 2**63 - 1 (W64 of FFmpeg), or a negative number."""
-_MOST_CHUNKS = 10_000
+_MOST_CHUNKS, _MOST_TAGS = 10_000, 100
 _PAGE_BYTES = 65307
 """Most bytes of a page of Ogg."""
 ENDLESS = 2**40
@@ -97,7 +97,8 @@ def without_length(path: str | Path) -> io.FileIO | None:
     end = _end(path)
     if not isinstance(end, _Unstated):
         return None
-    fits = end.start < os.path.getsize(path) < 2**32 - 1
+    most = 2**32 - 1 if end.form[1] == "I" else _UNKNOWN_64
+    fits = end.start < os.path.getsize(path) < most
     return _Filled(path, end) if fits else None
 
 
@@ -105,10 +106,13 @@ def _is_bare_mpeg(path):
     """Whether a file is an MP3 that does not say how long it is."""
     with open(path, "rb") as file:
         start = 0
-        while (head := file.read(10))[:3] == b"ID3" and len(head) == 10:
+        for _ in range(_MOST_TAGS):
+            file.seek(start)
+            head = file.read(10)
+            if head[:3] != b"ID3" or len(head) < 10:
+                break
             size = sum((b & 127) << 7 * n for n, b in enumerate(head[:5:-1]))
             start += 10 + size
-            file.seek(start)
         file.seek(start)
         frame = file.read(256)
     if not re.match(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", frame):
