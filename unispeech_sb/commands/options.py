@@ -10,7 +10,10 @@ import sys
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
 
-RECORDING = "recording in a format that soundfile reads: WAV, FLAC, MP3, ..."
+RECORDING = (
+    "recording in a format that soundfile reads: WAV, FLAC, MP3, ...; m4a, "
+    "webm, ... where PyAV or ffmpeg is installed"
+)
 
 
 def new_parser(command, description):
