@@ -333,7 +333,9 @@ class _SoundFile(soundfile.SoundFile):
 
     def __init__(self, path: str | Path) -> None:
         self._stream = without_length(path)
-        super().__init__(self._stream or os.fsencode(path))
+        # Bytes, as soundfile takes names in Unicode only; on Windows all are
+        name = os.fspath(path) if os.name == "nt" else os.fsencode(path)
+        super().__init__(self._stream or name)
 
     def close(self) -> None:
         """Closes the file."""

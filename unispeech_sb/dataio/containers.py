@@ -8,6 +8,7 @@ length and puts zero or a very high number there, which counts as unknown.
 """
 
 import functools
+import importlib
 import io
 import itertools
 import os
@@ -17,7 +18,6 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -231,6 +231,8 @@ def _core_audio(file, head):
     for name, begin, length in _chunks(file, 8, ">4sQ"):
         if name == b"data" and length == 2**64 - 1:
             return _Unstated(begin - 8, ">Q", begin)
+        if not re.fullmatch(rb"[\w ]{4}", name):
+            return end  # something was appended
         end = begin + length
     return end
 
@@ -316,14 +318,17 @@ def _matlab5(file, head):
     return start + struct.unpack(f"{order}I", head[start - 4 : start])[0]
 
 
+_ATOMS = b"ftyp|styp|moov|moof|mdat|mfra|free|skip|wide|udta|uuid|meta|sidx"
+
+
 def _atoms(file, head):
     """End of the last atom of MPEG-4; 64 bits follow a length of 1."""
     start = 0
     for _ in range(_MOST_CHUNKS):
         file.seek(start)
         content = file.read(16)
-        if len(content) < 8:
-            return start
+        if not re.match(_ATOMS, content[4:8]):
+            return start  # the end, or something was appended
         (length,) = struct.unpack(">I", content[:4])
         if length == 1:
             (length,) = struct.unpack(">Q", content[8:16])
@@ -402,13 +407,10 @@ class ForeignFile:
         demuxer, name = _row_of(_DEMUXERS, head) or ("", "")
         if not demuxer:
             raise LookupError(f"{path}: of no known format")
-        if find_spec("av") is not None:
-            decode = _decode_by_pyav
-        elif shutil.which("ffmpeg") is not None:
-            decode = _decode_by_program
-        elif not name:
+        decode = _decoder()
+        if decode is None and not name:
             raise LookupError(f"{path}: of a format that libsndfile knows")
-        else:
+        if decode is None:
             raise ValueError(
                 f"{name} needs PyAV (pip install av) or the program ffmpeg, "
                 "neither of which is installed"
@@ -443,6 +445,16 @@ class ForeignFile:
             place += len(block)
             if place >= stop:
                 return
+
+
+def _decoder():
+    """What decodes with FFmpeg's libraries here; None where nothing does."""
+    try:
+        importlib.import_module("av")
+    except ImportError:
+        found = shutil.which("ffmpeg") is not None
+        return _decode_by_program if found else None
+    return _decode_by_pyav
 
 
 def _decode_by_pyav(path, demuxer):
