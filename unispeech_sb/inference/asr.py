@@ -683,7 +683,7 @@ def language_tokenizer(
         )
     files = {
         path.name: path.read_text(encoding="utf-8")
-        for path in texts.glob("*.json")
+        for path in texts.glob("[!.]*.json")
     }
     return CTCTokenizer.from_huggingface(files, tokens, index)
 
