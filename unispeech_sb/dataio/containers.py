@@ -465,17 +465,23 @@ def _decode_by_pyav(path, demuxer):
         with open(path, "rb") as raw, av.open(raw, format=demuxer) as container:
             if not container.streams.audio:
                 raise ValueError("it has no audio")
-            rate, converter = None, None
-            for frame in container.decode(audio=0):
-                if converter is None:
-                    rate = frame.sample_rate
-                    converter = av.AudioResampler("fltp", rate=rate)
-                for part in converter.resample(frame):
-                    yield rate, part.to_ndarray().mean(0)
+            yield from _pyav_blocks(container)
     except av.FFmpegError as error:
         raise ValueError(
             f"truncated or damaged: {error.strerror or error}"
         ) from error
+
+
+def _pyav_blocks(container):
+    """Rate and samples [N] of each frame; the rate is that of the first."""
+    import av
+
+    converter = None
+    for frame in container.decode(audio=0):
+        if converter is None:
+            converter = av.AudioResampler("fltp", rate=frame.sample_rate)
+        for part in converter.resample(frame):
+            yield part.sample_rate, part.to_ndarray().mean(0)
 
 
 def _decode_by_program(path, demuxer):
@@ -489,15 +495,7 @@ def _decode_by_program(path, demuxer):
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as run,
     ):
         try:
-            head = run.stdout.read(24)
-            if len(head) == 24:
-                start, _, _, rate, channels = struct.unpack(">4x5I", head)
-                run.stdout.read(start - 24)
-                step = 4 * channels
-                while block := run.stdout.read(step * 2**16):
-                    block = block[: len(block) // step * step]
-                    values = np.frombuffer(block, ">f4").reshape(-1, channels)
-                    yield rate, values.mean(1, dtype=np.float32)
+            yield from _au_blocks(run.stdout)
             run.wait()
         finally:
             run.kill()
@@ -505,3 +503,17 @@ def _decode_by_program(path, demuxer):
         said = log.read(2000).decode("utf-8", "replace").strip().split("\n")
         if run.returncode or said[-1]:
             raise ValueError(f"truncated or damaged: {said[-1]}")
+
+
+def _au_blocks(stream):
+    """Rate and samples [N] of an AU stream of 32 bits."""
+    head = stream.read(24)
+    if len(head) < 24:
+        return
+    start, _, _, rate, channels = struct.unpack(">4x5I", head)
+    stream.read(start - 24)
+    step = 4 * channels
+    while block := stream.read(step * 2**16):
+        block = block[: len(block) // step * step]
+        values = np.frombuffer(block, ">f4").reshape(-1, channels)
+        yield rate, values.mean(1, dtype=np.float32)
