@@ -61,6 +61,15 @@ def test_usual_rates_convert_to_the_bit_as_speechbrain_does(rate, sample_rate):
         assert torch.equal(found, expected), num_samples
 
 
+def test_lengths_are_rounded_as_torchaudio_does():
+    """In float32, so that a last sample may be missing."""
+    num_samples = 441 * 300 + pow(160, -1, 441)  # 1/441 of a sample too long
+    wav = torch.randn(num_samples)
+    found = Resampler(44100, 16000).finish(wav)
+    assert len(found) == 160 * num_samples // 441
+    assert torch.equal(found, AudioNormalizer(16000)(wav, 44100))
+
+
 @pytest.mark.parametrize("rate", [4001, 5512, 12345, 44101])
 def test_other_rates_convert_by_the_same_filters(rate, monkeypatch):
     """Where torchaudio's table is affordable: in bands of 2000 Hz."""
