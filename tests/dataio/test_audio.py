@@ -63,7 +63,7 @@ def test_usual_rates_convert_to_the_bit_as_speechbrain_does(rate, sample_rate):
 
 def test_lengths_are_rounded_as_torchaudio_does():
     """In float32, so that a last sample may be missing."""
-    num_samples = 441 * 300 + pow(160, -1, 441)  # 1/441 of a sample too long
+    num_samples = 441 * 600 + pow(160, -1, 441)  # 1/441 of a sample too long
     wav = torch.randn(num_samples)
     found = Resampler(44100, 16000).finish(wav)
     assert len(found) == 160 * num_samples // 441
