@@ -5,6 +5,7 @@ a command imports what does its work when its arguments are checked.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["convert", "no/such/folder", "copy"])
     1
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A letter that the terminal's encoding lacks ends no batch
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)

@@ -13,6 +13,7 @@ from unispeech_sb.commands.options import (
     add_device,
     add_files,
     add_folder,
+    advance,
     at_least,
     check_file,
     check_files,
@@ -61,7 +62,7 @@ def transcribe(argv: Sequence[str]) -> None:
 
     with progress_bar(files, "transcribe") as bar:
         results = asr.transcribe_files(
-            files, arguments.batch_seconds, bar.update
+            files, arguments.batch_seconds, advance(bar)
         )
         print_results("transcribe", files, results, write, bar)
 
