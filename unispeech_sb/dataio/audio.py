@@ -158,8 +158,8 @@ def read_audio(
     torch.Size([4000])
     """
     with naming(path):
-        rate, blocks = decode(path, start, stop)
-        blocks = list(blocks)
+        rate, decoded = decode(path, start, stop)
+        blocks = list(decoded)
         limits = min_samples, sample_rate, allow_silence
         _check_samples(path, blocks, rate, *limits)
         return Resampler(rate, sample_rate).finish(torch.cat(blocks))

@@ -459,8 +459,7 @@ def _decoder():
 
 def _decode_by_pyav(path, demuxer):
     """Yields rate and samples [N] of a file's first stream of audio."""
-    import av
-
+    av = importlib.import_module("av")
     try:
         with open(path, "rb") as raw, av.open(raw, format=demuxer) as container:
             if not container.streams.audio:
@@ -474,9 +473,7 @@ def _decode_by_pyav(path, demuxer):
 
 def _pyav_blocks(container):
     """Rate and samples [N] of each frame; the rate is that of the first."""
-    import av
-
-    converter = None
+    converter, av = None, importlib.import_module("av")
     for frame in container.decode(audio=0):
         if converter is None:
             converter = av.AudioResampler("fltp", rate=frame.sample_rate)
