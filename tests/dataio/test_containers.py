@@ -13,7 +13,6 @@ import torch
 from unispeech_sb.dataio import containers
 from unispeech_sb.dataio.audio import (
     AudioError,
-    attempt,
     read_audio,
     read_header,
 )
@@ -29,7 +28,6 @@ FORMATS = [
 ]  # fmt: skip
 """What libsndfile writes; of the others it only reads."""
 
-NUMBERS = (b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff" * 8)
 SILENT = {"IRCAM", "PAF", "PVF", "SD2", "XI"}
 """Formats in which libsndfile does not write how long the recording is."""
 
@@ -85,32 +83,6 @@ def test_what_has_lost_its_end_is_refused(form, subtype, tmp_path):
         assert "\n" not in said
         if share > 0.2 and form != "HTK":
             assert "truncated" in said, (share, said)
-
-
-@pytest.mark.parametrize("form", sorted({form for form, _ in FORMATS}))
-def test_damaged_files_are_read_or_refused_by_name(form, tmp_path):
-    """And no damage makes a recording long."""
-    subtype = soundfile.default_subtype(form)
-    path = written(tmp_path / f"a.{form.lower()}", form, subtype, 0.2)
-    content, draw = path.read_bytes(), np.random.default_rng(2)
-    refused = 0
-    for _ in range(40):
-        damaged = bytearray(content)
-        for _ in range(draw.integers(1, 4)):
-            place = draw.integers(min(len(content), draw.choice([64, 9999])))
-            value = NUMBERS[draw.integers(len(NUMBERS))]
-            if draw.random() < 0.5:
-                value = draw.bytes(1)
-            damaged[place : place + len(value)] = value
-        path.write_bytes(damaged)
-        found = attempt(path, read_audio, path)
-        if isinstance(found, AudioError):
-            refused += 1
-            assert str(found).startswith(f"{path}: ")
-            assert "\n" not in str(found) and len(str(found)) < 500
-        else:
-            assert len(found) < 2**22
-    assert refused or form == "SD2"  # its header is in another file
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])

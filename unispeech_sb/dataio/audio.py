@@ -248,7 +248,7 @@ def _stretch(path, start, stop, block_s):
         place, size = start, math.ceil(block_s * file.samplerate)
         for block in file.blocks(start, end, size):
             place += len(block)
-            yield torch.from_numpy(np.ascontiguousarray(block))
+            yield torch.from_numpy(np.ascontiguousarray(block)).mean(1)
         if count is not None and place < end:
             raise AudioError(
                 f"{path}: truncated, its header says {stop - start} samples "
@@ -355,8 +355,7 @@ class _SoundFile(soundfile.SoundFile):
     def blocks(
         self, start: int, stop: float, size: int
     ) -> Iterator[np.ndarray]:
-        """Yields the samples of a stretch, channels averaged, up to ``size`` at
-        a time, [N] each."""
+        """Yields the samples of a stretch, up to ``size`` at a time, [N, C]."""
         place, size = 0, min(size, max(1, _BLOCK_VALUES // self.channels))
         try:
             if start:
@@ -366,7 +365,7 @@ class _SoundFile(soundfile.SoundFile):
                 block = self.read(wanted, dtype="float32", always_2d=True)
                 if not len(block):
                     return
-                yield block[max(0, start - place) :].mean(1)
+                yield block[max(0, start - place) :]
                 place += len(block)
         except soundfile.LibsndfileError as error:
             reason = error.error_string.rstrip(".")

@@ -435,8 +435,8 @@ class ForeignFile:
     def blocks(
         self, start: int, stop: float, size: int
     ) -> Iterator[np.ndarray]:
-        """Yields the samples of a stretch, channels averaged, as many at a time
-        as the format has in a packet, [N] each."""
+        """Yields the samples of a stretch, as many at a time as the format has
+        in a packet, [N, C]."""
         place = 0
         for _, block in self._rest:
             block = block[: int(min(len(block), stop - place))]
@@ -458,7 +458,7 @@ def _decoder():
 
 
 def _decode_by_pyav(path, demuxer):
-    """Yields rate and samples [N] of a file's first stream of audio."""
+    """Yields rate and samples [N, C] of a file's first stream of audio."""
     av = importlib.import_module("av")
     try:
         with open(path, "rb") as raw, av.open(raw, format=demuxer) as container:
@@ -472,13 +472,13 @@ def _decode_by_pyav(path, demuxer):
 
 
 def _pyav_blocks(container):
-    """Rate and samples [N] of each frame; the rate is that of the first."""
+    """Rate and samples [N, C] of each frame; the rate is the first one's."""
     converter, av = None, importlib.import_module("av")
     for frame in container.decode(audio=0):
         if converter is None:
             converter = av.AudioResampler("fltp", rate=frame.sample_rate)
         for part in converter.resample(frame):
-            yield part.sample_rate, part.to_ndarray().mean(0)
+            yield part.sample_rate, part.to_ndarray().T
 
 
 def _decode_by_program(path, demuxer):
@@ -503,7 +503,7 @@ def _decode_by_program(path, demuxer):
 
 
 def _au_blocks(stream):
-    """Rate and samples [N] of an AU stream of 32 bits."""
+    """Rate and samples [N, C] of an AU stream of 32 bits."""
     head = stream.read(24)
     if len(head) < 24:
         return
@@ -512,5 +512,5 @@ def _au_blocks(stream):
     step = 4 * channels
     while block := stream.read(step * 2**16):
         block = block[: len(block) // step * step]
-        values = np.frombuffer(block, ">f4").reshape(-1, channels)
-        yield rate, values.mean(1, dtype=np.float32)
+        values = np.frombuffer(block, ">f4").astype("float32")
+        yield rate, values.reshape(-1, channels)
