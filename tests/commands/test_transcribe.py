@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -142,12 +143,19 @@ def test_no_file_ends_a_batch(form, folder, tmp_path, capsys):
 def test_a_transcript_that_cannot_be_written_is_its_own_error(
     folder, files, tmp_path, capsys
 ):
-    out = tmp_path / "out"
-    (out / "a.txt").mkdir(parents=True)
+    out, long = tmp_path / "out", str(tmp_path / ("n" * 251 + ".wav"))
+    os.link(files[0], long)  # its name has room for no longer suffix
+    (out / "a.json").mkdir(parents=True)
     with pytest.raises(SystemExit):
-        transcribe([str(folder), *files, "--output-dir", str(out)])
-    assert f"  {files[1]}: " in capsys.readouterr().err
-    assert (out / "b.txt").read_text()
+        transcribe(
+            [str(folder), *files, long, "--output-dir", str(out)]
+            + ["--format", "json"]
+        )
+    *_, first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"  {files[1]}: ")
+    assert second.startswith(f"  {long}: ")
+    assert second.endswith(": File name too long")
+    assert (out / "b.json").read_text()
 
 
 def test_a_batch_that_the_model_fails_on_is_tried_file_by_file(

@@ -120,9 +120,10 @@ def check_files(command, files):
         errors = {file: f"{file}: there is no such file" for file in files}
         report_failures(command, files, errors)
         raise SystemExit(1)
-    sys.stderr.write(
+    print_escaped(
         f"{command}: {len(missing)} of {len(files)} files do not exist, the "
-        f"others are processed; missing: {', '.join(missing)}\n"
+        f"others are processed; missing: {', '.join(missing)}",
+        sys.stderr,
     )
 
 

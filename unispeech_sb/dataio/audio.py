@@ -86,7 +86,10 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
 
     A new one, as the frames of a traceback keep waveforms in memory.
     """
-    said = str(getattr(error, "strerror", None) or error).strip()
+    said = str(error).strip()
+    if isinstance(error, OSError) and error.strerror:
+        other = error.filename not in (None, path, str(path))
+        said = f"{error.filename}: " * other + error.strerror
     if not isinstance(error, AudioError):
         said = " ".join(said.split("\n", 1)[0].split())[:300]
     if isinstance(error, MemoryError):
