@@ -89,7 +89,7 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
     said = str(error).strip()
     if isinstance(error, OSError) and error.strerror:
         other = error.filename not in (None, path, str(path))
-        said = f"{error.filename}: " * other + error.strerror
+        said = error.strerror + f": {error.filename}" * other
     if not isinstance(error, AudioError):
         said = " ".join(said.split("\n", 1)[0].split())[:300]
     if isinstance(error, MemoryError):
