@@ -43,6 +43,7 @@ from unispeech_sb.inference.audio_blocks import (
     GlobalStatistics,
     Source,
     global_norm,
+    load_audio,
     padded_batches,
     read_blocks,
     run_apart,
@@ -125,6 +126,7 @@ class LongFormASR(EncoderASR):
     """
 
     tokenizer: CTCTokenizer
+    load_audio = load_audio
 
     def __init__(
         self,

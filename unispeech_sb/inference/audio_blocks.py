@@ -12,6 +12,7 @@ patches it sees, 10 x 10 for the published models.
 
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
+from speechbrain.inference.interfaces import Pretrained
 from torch import nn
 
 from unispeech_sb.dataio.audio import (
@@ -74,6 +76,19 @@ def _converted(path, sample_rate, block_s):
             yield resampler.push(last)
         last = block
     yield resampler.finish(last)
+
+
+def load_audio(
+    self: Pretrained, path: str | Path, savedir: str | Path | None = None
+) -> torch.Tensor:
+    """Reads a recording, [N], for the methods that are SpeechBrain's: a file of
+    this machine as by ``read_blocks``, what has to be fetched as they do."""
+    fetched = savedir is not None or not os.path.isfile(path)
+    if fetched or self.audio_normalizer.mix != "avg-to-mono":
+        return Pretrained.load_audio(self, path, savedir)
+    return torch.cat([*read_blocks(path, self.audio_normalizer)]).to(
+        self.device
+    )
 
 
 def check_blocks(

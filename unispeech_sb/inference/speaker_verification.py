@@ -19,6 +19,7 @@ from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
     duration_s,
+    load_audio,
     padded_batches,
     read_blocks,
     run_files,
@@ -126,6 +127,8 @@ class SpeakerVerification(SpeakerRecognition):
     >>> verification.verify(wav, wav)
     Decision(score=1.0, llr=5.0, same=True, threshold=0.5)
     """
+
+    load_audio = load_audio
 
     def __init__(
         self,
