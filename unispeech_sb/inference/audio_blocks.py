@@ -38,7 +38,7 @@ from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
 
 Source = str | Path | torch.Tensor
-"""A file that soundfile reads, or a waveform at the model's rate, [N]."""
+"""A file that ``read_audio`` reads, or a waveform at the model's rate, [N]."""
 
 _Item = TypeVar("_Item")
 

@@ -171,7 +171,7 @@ class SpeakerDiarization(Pretrained):
         Arguments
         ---------
         source : str or path-like or torch.Tensor
-            A file that soundfile reads, or a waveform at the model's rate,
+            A file that ``read_audio`` reads, or a waveform at the model's rate,
             [N].
         num_speakers : int, optional
             Number of speakers; estimated when omitted.
@@ -240,7 +240,7 @@ class SpeakerDiarization(Pretrained):
         Arguments
         ---------
         paths : iterable of str or path-like
-            Files that soundfile reads.
+            Files that ``read_audio`` reads.
         num_speakers : int, optional
             Number of speakers in each file; estimated when omitted.
         min_speakers : int

@@ -156,7 +156,7 @@ class SpeakerVerification(SpeakerRecognition):
         Arguments
         ---------
         source : str or path-like or torch.Tensor
-            A file that soundfile reads, or a waveform at the model's rate,
+            A file that ``read_audio`` reads, or a waveform at the model's rate,
             [N].
         batch_seconds : float
             Most seconds of windows that go through the model together, one
@@ -203,7 +203,7 @@ class SpeakerVerification(SpeakerRecognition):
         Arguments
         ---------
         paths : iterable of str or path-like
-            Files that soundfile reads.
+            Files that ``read_audio`` reads.
         batch_seconds : float
             Most seconds of audio in a batch, padding included, one file or
             window at least.
