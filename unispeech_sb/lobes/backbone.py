@@ -201,8 +201,10 @@ class Backbone(Lobe):
         features (authors, s3prl, transformers 4), or ``raw``, the same before
         the final LayerNorm (transformers 5). Features are always normed.
     mask_rule : str
-        Valid frames of a padded batch: ``hf``, those that see no padding, or
-        ``fairseq``, mostly one or two more: see ``chunk_lengths``.
+        Padding of a batch: under ``hf`` frames that see it are not valid;
+        ``fairseq`` is as in the authors' code, where mostly one or two more
+        are (see ``chunk_lengths``) and the group norm of Base models counts
+        all padded frames.
 
     Example
     -------
@@ -572,13 +574,13 @@ class Backbone(Lobe):
         lengths = sample_lengths(wav, wav_lens, least)
         if self.normalize_wav:
             wav = normalize_wavs(wav, lengths, self.normalize_eps)
-        # fairseq's valid frames reach into the padding, zeros there. Its group
-        # norm also counts them, which would change all frames: ours does not.
-        reaches = self.mask_rule == "fairseq" and lengths is not None
-        if reaches:
-            mask = length_mask(lengths, wav.shape[1])
-            wav = wav.masked_fill(~mask, 0.0)
-        feats = extractor(wav, lengths, self._recomputes(), reaches)
+        counted = lengths
+        if self.mask_rule == "fairseq" and lengths is not None:
+            # Its convolutions and its group norm take the padding, which is
+            # zeros, for speech: some of its valid frames reach into it.
+            wav = wav.masked_fill(~length_mask(lengths, wav.shape[1]), 0.0)
+            counted = None
+        feats = extractor(wav, counted, self._recomputes())
         if lengths is not None:
             lengths = self._valid_frames(lengths, wav.shape[1])
         feats, normed = self.feature_projection(feats)
