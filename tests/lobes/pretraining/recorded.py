@@ -66,7 +66,6 @@ class Run(NamedTuple):
         wrapped = any(key.startswith("w2v_encoder.") for key in state)
         return "unispeech" if wrapped else "wav2vec2"
 
-
     @property
     def training(self):
         """Whether the model was in training mode: only then codes are drawn,
