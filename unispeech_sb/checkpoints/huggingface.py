@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
+from unispeech_sb.checkpoints.file_types import check_file, what_folder
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
@@ -414,6 +415,7 @@ def _read_weights(folder):
         if not path.is_file():
             continue
         if path.suffix != ".json":
+            check_file(path)
             return read_tensors(path)
         weight_map = read_json(path).get("weight_map")
         if not isinstance(weight_map, dict):
@@ -422,8 +424,10 @@ def _read_weights(folder):
                 f"got {shown(weight_map)}"
             )
         return _read_shards(folder, weight_map.values(), path)
+    what = what_folder(folder)
     raise ValueError(
         f"{folder}: expected one of {', '.join(WEIGHT_FILES)}; there is none"
+        + (f", it {what}" if what else "")
     )
 
 
@@ -437,5 +441,7 @@ def _read_shards(folder, shards, path):
             )
     tensors = {}
     for shard in sorted(set(shards)):
+        if (folder / shard).is_file():
+            check_file(folder / shard)
         tensors.update(read_tensors(folder / shard))
     return tensors

@@ -16,6 +16,11 @@ from unispeech_sb.checkpoints.authors import (
 )
 from unispeech_sb.checkpoints.checkpoint import Checkpoint
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
+from unispeech_sb.checkpoints.file_types import (
+    check_file,
+    what_folder,
+    what_objects,
+)
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
     WEIGHT_FILES,
@@ -106,9 +111,10 @@ def read_checkpoint(
             raise ValueError(
                 f"{path}: expected a checkpoint, with {BACKBONE_FILE} (a "
                 "pretrained folder) or config.json (a Hugging Face folder); "
-                f"it {_contents(path)}"
+                f"it {what_folder(path) or _contents(path)}"
             )
         return read_huggingface(path, overrides)
+    check_file(path)
     if is_lobe_file(path):
         raise ValueError(
             f"{path}: expected a checkpoint of another framework; it is a "
@@ -118,10 +124,11 @@ def read_checkpoint(
     for recognises, read in READERS:
         if recognises(objects):
             return read(objects, path, overrides)
+    what = what_objects(objects)
     raise ValueError(
         f"{path}: expected a checkpoint of fairseq, of the authors' speaker "
-        "verification or diarization, or of s3prl; it holds "
-        f"{_names(objects)}"
+        "verification or diarization, or of s3prl; it "
+        + (f"is {what}" if what else f"holds {_names(objects)}")
     )
 
 
@@ -143,6 +150,8 @@ def read_backbone(
     if (path / BACKBONE_FILE).is_file():
         path /= BACKBONE_FILE
     _refuse_ours(path, "a model, as a folder or a file")
+    if path.is_file():
+        check_file(path)
     if is_lobe_file(path):
         lobe = read_lobe(path)
         if path.name != BACKBONE_FILE and lobe.name != "Backbone":
