@@ -135,11 +135,8 @@ def what_folder(folder: str | Path) -> str | None:
         re.fullmatch(r"checkpoint-\d+", name) for name in names
     ):
         return "is a training folder of transformers; give a checkpoint in it"
-    for name in names:
-        what = what_name(name)
-        if what is not None:
-            return f"has {name}, {what}"
-    return None
+    known = ((name, what_name(name)) for name in names)
+    return next((f"has {name}, {what}" for name, what in known if what), None)
 
 
 def what_objects(objects: Any) -> str | None:

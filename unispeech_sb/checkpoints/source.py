@@ -113,7 +113,7 @@ def read_checkpoint(
                 "pretrained folder) or config.json (a Hugging Face folder); "
                 f"it {what_folder(path) or _contents(path)}"
             )
-        return read_huggingface(path, overrides)
+        return _checked(read_huggingface(path, overrides), path, overrides)
     check_file(path)
     if is_lobe_file(path):
         raise ValueError(
@@ -123,13 +123,23 @@ def read_checkpoint(
     objects = _read_file(path)
     for recognises, read in READERS:
         if recognises(objects):
-            return read(objects, path, overrides)
+            return _checked(read(objects, path, overrides), path, overrides)
     what = what_objects(objects)
     raise ValueError(
         f"{path}: expected a checkpoint of fairseq, of the authors' speaker "
         "verification or diarization, or of s3prl; it "
         + (f"is {what}" if what else f"holds {_names(objects)}")
     )
+
+
+def _checked(found, path, overrides):
+    """The checkpoint; refuses a blank for a model without one."""
+    if overrides.get("blank") is not None and found.blank_index is None:
+        raise ValueError(
+            f"{path}: expected a CTC model, whose tokens are known, for "
+            f"blank; got {found.task}"
+        )
+    return found
 
 
 def _read_file(path):

@@ -18,6 +18,7 @@ from unispeech_sb.checkpoints.source import (
     read_backbone,
     read_checkpoint,
 )
+from unispeech_sb.checkpoints.special_tokens import WARNING
 from unispeech_sb.checkpoints.texts import read_tokens
 from unispeech_sb.convert.lobes import build_lobes, kind_of
 from unispeech_sb.convert.tokenizers import tokenizer_files
@@ -92,7 +93,10 @@ class ConversionReport(NamedTuple):
         lines += [f"used    {k}: {n} tensors" for k, n in self.used.items()]
         lines += [f"dropped {k}: {why}" for k, why in self.dropped.items()]
         lines += [] if self.dropped else ["dropped nothing"]
-        lines += [f"note    {note}" for note in self.notes]
+        lines += [
+            note if note.startswith(WARNING) else f"note    {note}"
+            for note in self.notes
+        ]
         return "\n".join(lines)
 
 
