@@ -272,6 +272,8 @@ def _facts(written, overrides):
             source = "default of transformers"
             if name in switches:
                 source = "as the publisher's code does"
+            if name == "normalize_eps":
+                source = "feature extractor of transformers"
             facts[name] = Fact(default, source)
     facts["sampling_rate"] = Fact(16000, "both families")
     for name, value in overrides.items():
@@ -349,7 +351,7 @@ def _add_texts(checkpoint, folder, written):
     facts, config = checkpoint.facts, checkpoint.config
     if checkpoint.task == "ForCTC":
         lang = config.get("target_lang", written.get("target_lang"))
-        settle_tokens(checkpoint, folder, lang)
+        settle_tokens(checkpoint, folder, written, lang)
     elif checkpoint.task not in ("Model", "ForPreTraining"):
         checkpoint.labels = _labels(written, folder / "config.json")
         facts["num_labels"] = Fact(

@@ -169,7 +169,7 @@ OURS = {
     "pos_conv_weight_norm": Option(FLAG, True),
     "apply_spec_augment": Option(FLAG, False),
     "normalize_wav": Option(FLAG, False, shown=True),
-    "normalize_eps": Option(SHARE, 1e-5, shown=True),
+    "normalize_eps": Option(_real(1e-12, 1), 1e-5, shown=True),
     "output_norm": Option(FLAG, False, only_here=True),
     "freeze": Option(FLAG, False),
     "freeze_feature_extractor": Option(FLAG, False),

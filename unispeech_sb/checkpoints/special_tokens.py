@@ -2,7 +2,7 @@
 a model's configuration and its tokenizer disagree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ MOST_BEYOND = 1000
 
 
 def settle_tokens(
-    checkpoint: Checkpoint, folder: Path, lang: str | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    written: Mapping[str, Any],
+    lang: str | None = None,
 ) -> None:
     """Reads the tokens of a CTC model, of a language where there are several;
-    settles its blank, and notes where configuration and tokenizer disagree."""
+    settles its blank, and notes where its tokenizer disagrees with what is
+    written in its configuration."""
     size = checkpoint.config["vocab_size"]
     tokens = checkpoint.tokens = read_tokens(folder, size, lang)
     specials = special_tokens(folder, tokens) if tokens else {}
@@ -50,14 +54,14 @@ def settle_tokens(
     facts["blank_index"], checkpoint.blank_index = blank, blank.value
     checkpoint.notes += [warning] if warning else []
     for name in ("bos", "eos", "unk"):
-        said, theirs = facts.get(f"{name}_token_id"), specials.get(name)
-        if said is None or theirs is None or theirs.value is None:
+        key, theirs = f"{name}_token_id", specials.get(name)
+        chosen = key in facts and facts[key].source == "given"
+        if chosen or theirs is None or theirs.value is None:
             continue
-        written = said.value is not None and said.source.startswith(path.name)
-        if written and said.value != theirs.value:
-            facts[f"{name}_token_id"] = theirs
-            name = f"{name}_token_id"
-            checkpoint.notes.append(_disagreement(name, said, theirs, tokens))
+        said = Fact(written.get(key), f"{path.name}: {key}")
+        if type(said.value) is int and said.value != theirs.value:
+            facts[key] = theirs
+            checkpoint.notes.append(_disagreement(key, said, theirs, tokens))
 
 
 def special_tokens(
@@ -113,7 +117,7 @@ def _disagreement(name, said, theirs, tokens):
     """Says which of two files says what, and that the second was taken."""
     ours, other = (
         f"{fact.value} {shown(tokens[fact.value])}"
-        if tokens and fact.value < len(tokens) else str(fact.value)
+        if tokens and 0 <= fact.value < len(tokens) else str(fact.value)
         for fact in (said, theirs)
     )  # fmt: skip
     return (

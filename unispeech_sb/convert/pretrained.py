@@ -48,6 +48,8 @@ after the final LayerNorm (`normed`) or before it (`raw`). `mask_rule`: valid
 frames of a padded row by the convolutions' formula (`hf`) or by fairseq's
 chunks (`fairseq`, where padding changes results). `tdnn_lengths`: valid
 frames after dilated layers (`exact`) or as transformers counts them (`hf`).
+`normalize_eps`: added to the variance of a waveform that is normalised, 1e-7
+by transformers' feature extractor, 1e-5 by the authors, s3prl and SpeechBrain.
 
 ## Report
 
@@ -288,7 +290,7 @@ def _files(found, path):
 def _readme(found, lobes, src, report):
     """The folder's README."""
     rows = []
-    for name in SWITCHES:
+    for name in (*SWITCHES, "normalize_eps"):
         for lobe in lobes.values():
             if name in lobe.config:
                 why = found.facts[name].source

@@ -185,7 +185,8 @@ class Backbone(Lobe):
     normalize_wav : bool
         Give each waveform zero mean and unit variance first.
     normalize_eps : float
-        Added to that variance.
+        Added to that variance: 1e-5 in the authors' code and SpeechBrain, 1e-7
+        in transformers' feature extractor. A checkpoint brings its own.
     output_norm : bool
         Normalise the output of each utterance over time and channels.
     freeze : bool
