@@ -16,7 +16,11 @@ from torch import nn
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.options import OPTIONS
 from unispeech_sb.checkpoints.source import read_backbone
-from unispeech_sb.lobes.lobe import Lobe, without_weights
+from unispeech_sb.lobes.lobe import (
+    Lobe,
+    constructor_arguments,
+    without_weights,
+)
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
     FeatureProjection,
@@ -261,11 +265,10 @@ class Backbone(Lobe):
         last_state: str = "normed",
         mask_rule: str = "hf",
     ) -> None:
-        arguments = dict(locals())
-        names = _options(Backbone)
-        super().__init__({name: arguments[name] for name in names})
+        super().__init__(constructor_arguments(locals()))
+        names = list(self.config)
         for name in names[names.index("apply_spec_augment") :]:
-            setattr(self, name, arguments[name])  # those that steer a pass
+            setattr(self, name, self.config[name])  # those that steer a pass
         _check_choice("last_state", last_state)
         _check_choice("mask_rule", mask_rule)
         self.dim, self.num_states = hidden_size, num_hidden_layers + 1
