@@ -1,5 +1,6 @@
 """Exported speaker models load with SpeechBrain's classes and with ours."""
 
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -119,7 +120,10 @@ def test_the_readme_tells_what_was_done(hparams, tmp_path):
     readme = (export(hparams, tmp_path) / "README.md").read_text()
     assert readme.startswith("# run\n")
     assert "trained on 3 speakers" in readme
-    for row in ("| EER | 3.5 |", "| fact | told |", "| lr | 0.25 |"):
+    rows = [
+        f"| {name} | {version(name)} |" for name in ("torch", "speechbrain")
+    ]
+    for row in (*rows, "| EER | 3.5 |", "| fact | told |", "| lr | 0.25 |"):
         assert row in readme
     assert str(tmp_path) not in readme
 

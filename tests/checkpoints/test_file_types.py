@@ -77,6 +77,14 @@ def test_a_name_tells_where_bytes_do_not(name, expected, tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_bytes_that_nothing_is_known_of_are_left_to_the_readers(tmp_path):
+    for content in (b"\x08\x80\x12\x07", b"\x08\x07\x99\x07", b"\xff\xfe"):
+        (tmp_path / "x").write_bytes(content * 200)
+        assert what_file(tmp_path / "x") is None
+    (tmp_path / "x").write_bytes("ä".encode() * 256 + b"\xc3")
+    assert what_file(tmp_path / "x") == "a text"
+
+
 def test_archives_say_what_they_hold(tmp_path):
     path = tmp_path / "m.pt"
     np.savez(tmp_path / "m.npz", weight=np.ones(3))

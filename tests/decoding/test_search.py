@@ -25,6 +25,7 @@ from unispeech_sb.decoding import (
     PrefixBeamSearch,
     greedy_transcript,
 )
+from unispeech_sb.decoding.beams import Beams
 from unispeech_sb.decoding.search import align
 
 PHONES = CTCTokenizer.from_tokens(["-", "h", "aɪ", "|"], 0, separator=" ")
@@ -135,6 +136,84 @@ def test_pruning_finds_what_trying_everything_finds():
         same += ours.text == max(expected, key=expected.get)
         assert ours.score > max(expected.values()) - 0.3
     assert same >= 19
+
+
+def beams_by_hand(log_probs, beam_size, bonus=lambda text: 0.0):
+    """The texts that a beam search keeps -> their scores, best first: every
+    token after every prefix, then the best of them all."""
+    plain = "-|abc"
+    beams = {"": (1.0, 0.0)}  # prefix -> mass that ends in blank, in its last
+
+    def rank(prefix):
+        mass = sum(beams[prefix])
+        return math.log(mass) + bonus(prefix) if mass else -math.inf
+
+    for row in log_probs.exp().double().tolist():
+        new = {}
+        shares = dict(zip(plain, row))
+        blank = shares.pop("-")
+        for prefix, (ended, said) in beams.items():
+            last = prefix[-1:] or "|"
+            ways = {prefix: [(ended + said) * blank, said * shares[last]]}
+            if last == "|":  # two delimiters mean the same as one
+                ways[prefix][1] = (ended + said) * shares["|"]
+            for token, share in shares.items():
+                if token != last:
+                    ways[prefix + token] = [0.0, (ended + said) * share]
+                elif token != "|":
+                    ways[prefix + token] = [0.0, ended * share]
+            for text, masses in ways.items():
+                old = new.get(text, (0.0, 0.0))
+                new[text] = tuple(map(sum, zip(old, masses)))
+        beams = new
+        kept = sorted(beams, key=rank, reverse=True)[:beam_size]
+        beams = {prefix: beams[prefix] for prefix in kept}
+    return {prefix: rank(prefix) for prefix in beams}
+
+
+@pytest.mark.parametrize("hot", [None, "ab", "ba"])
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 7])
+def test_few_beams_are_mostly_those_that_trying_every_token_keeps(
+    beam_size, hot
+):
+    # Mostly: a prefix with its own last token again counts as a better one
+    tokenizer, hot_words = letters(["-", "|", "a", "b", "c"]), None
+    if hot:
+        hot_words = HotWords([hot], 1.5)
+
+    def bonus(text):
+        if hot_words is None:
+            return 0.0
+        state = hot_words.start()
+        for letter in text:
+            step = hot_words.end_word if letter == "|" else hot_words.add
+            state = step(state, *letter.strip("|"))
+        return hot_words.score(state)
+
+    settings = OPEN | {"beam_size": beam_size}
+    search = PrefixBeamSearch(tokenizer, hot_words=hot_words, **settings)
+    kept = wanted = 0
+    for seed in range(20):
+        log_probs = noise(9, 5, seed, sharpness=1.5)
+        beams = Beams(search)
+        beams.push(log_probs.double().numpy())
+        expected = beams_by_hand(log_probs, beam_size, bonus)
+        wanted += len(expected)
+        for node in beams.alive:
+            names = [tokenizer.ind2lab[token] for token in node.tokens()]
+            score = expected.get("".join(names), math.inf)
+            kept += abs(beams.score(node) + node.bonus - score) < 0.01
+    # ... and a hot word may lift what its rank had ruled out
+    assert kept >= (0.65 if hot else 0.95) * wanted
+
+
+def test_history_that_is_dropped_is_older_than_a_whole_word():
+    log_probs = saying("ab|c|", sharpness=9.0, gap=1)
+    close = torch.tensor([0.01, 0.01, 0.5, 0.01, 0.46, 0.01]).log()
+    log_probs[0] = close
+    search = PrefixBeamSearch(letters())
+    texts = [made.text for made in search.decode(log_probs, num_best=2)]
+    assert texts == ["ab c", "cb c"]
 
 
 def test_hot_words_change_a_close_call_and_nothing_else():
