@@ -207,13 +207,21 @@ def test_few_beams_are_mostly_those_that_trying_every_token_keeps(
     assert kept >= (0.65 if hot else 0.95) * wanted
 
 
-def test_history_that_is_dropped_is_older_than_a_whole_word():
-    log_probs = saying("ab|c|", sharpness=9.0, gap=1)
-    close = torch.tensor([0.01, 0.01, 0.5, 0.01, 0.46, 0.01]).log()
-    log_probs[0] = close
-    search = PrefixBeamSearch(letters())
-    texts = [made.text for made in search.decode(log_probs, num_best=2)]
-    assert texts == ["ab c", "cb c"]
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("ab|c|", {"ab|c|", "cb|c|"}), ("ab|c|a|", {"ab|c|a|"})],
+)
+def test_history_that_is_dropped_is_older_than_a_whole_word(text, kept):
+    log_probs = saying(text, sharpness=12.0, gap=1)
+    log_probs[0] = torch.tensor([0.01, 0.01, 0.5, 0.01, 0.46, 0.01]).log()
+    beams = Beams(PrefixBeamSearch(letters(), beam_threshold=3.0))
+    beams.push(log_probs.double().numpy())
+    found = []
+    for step in (lambda: None, beams.prune_history):
+        step()
+        tokens = [node.tokens() for node in beams.alive]
+        found.append({"".join(LETTERS[t] for t in each) for each in tokens})
+    assert found == [{text, text.replace("a", "c", 1)}, kept]
 
 
 def test_hot_words_change_a_close_call_and_nothing_else():
