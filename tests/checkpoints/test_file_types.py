@@ -15,10 +15,12 @@ import soundfile
 import torch
 import transformers
 from safetensors.torch import save_file
+from speechbrain.inference.speaker import SpeakerRecognition
 
 from tests.huggingface import save_folder, tiny_model
 from unispeech_sb.checkpoints.file_types import what_file, what_folder
 from unispeech_sb.checkpoints.source import read_backbone, read_checkpoint
+from unispeech_sb.convert import convert_checkpoint, describe
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
@@ -143,6 +145,33 @@ def test_weights_inside_a_folder_are_looked_at_too(tmp_path):
     )
     with pytest.raises(ValueError, match=f"{shard.name}: .*cut short"):
         read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["backbone.ckpt", "head.ckpt"])
+def test_modules_of_our_folders_are_looked_at_too(name, tmp_path):
+    save_folder(tiny_model("unispeech-sat", "ForXVector"), tmp_path / "hf")
+    convert_checkpoint(tmp_path / "hf", tmp_path / "sb")
+    path = tmp_path / "sb" / name
+    whole = path.read_bytes()
+    for content, expected in (
+        (POINTER.encode(), "it is a pointer of Git LFS"),
+        (whole[: len(whole) // 2], f"cut short, at .* of {len(whole)} bytes"),
+    ):
+        path.write_bytes(content)
+        for read in (describe, to_model, describe_file(name)):
+            with pytest.raises(ValueError, match=expected) as caught:
+                read(tmp_path / "sb")
+            assert str(path) in str(caught.value)
+
+
+def to_model(folder):
+    """Loads a folder as SpeechBrain does."""
+    SpeakerRecognition.from_hparams(source=str(folder))
+
+
+def describe_file(name):
+    """Describes one file of a folder."""
+    return lambda folder: describe(folder / name)
 
 
 SMALL = {
