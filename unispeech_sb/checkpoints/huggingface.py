@@ -8,6 +8,7 @@ literal and invertible.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -384,7 +385,7 @@ def _language_model(folder):
     for path in files:
         dropped[f"{LM_FOLDER}/{path.name}"] = (
             f"a language model stays where it is: unispeech-sb transcribe "
-            f"FOLDER FILES --lm {path}{given}"
+            f"FOLDER FILES --lm {quote(str(path))}{given}"
             if path in weights
             else "belongs to the language model"
         )
