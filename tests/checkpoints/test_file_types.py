@@ -16,6 +16,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.epoch_loop import EpochCounter
 
 from tests.huggingface import save_folder, tiny_model
 from unispeech_sb.checkpoints.file_types import what_file, what_folder
@@ -123,6 +125,18 @@ def test_a_safetensors_file_cut_short_is_told_with_both_sizes(cut, tmp_path):
     header = size < 8 + struct.unpack("<Q", whole[:8])[0]
     where = f"{size} bytes in its header" if header else f"of {len(whole)} byt"
     with pytest.raises(ValueError, match=f"cut short, at .*{where}"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "offsets", ["[0, 1e999]", "[0]", "7", '[0, "x"]', "[0, [1]]", "[0, NaN]"]
+)
+def test_a_header_without_sense_is_left_to_safetensors(offsets, tmp_path):
+    header = f'{{"a": {{"dtype": "F32", "data_offsets": {offsets}}}}}'.encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert what_file(path) is None
+    with pytest.raises(ValueError, match="damaged or something else"):
         read_checkpoint(path)
 
 
@@ -242,6 +256,27 @@ def test_what_a_training_leaves_beside_its_model_is_named(tmp_path):
         torch.save(content, path)
         with pytest.raises(ValueError, match=expected):
             read_checkpoint(path)
+
+
+def test_what_speechbrain_saves_of_a_training_is_named(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    adam = torch.optim.Adam(model.parameters())
+    parts = {"model": model, "optimizer": adam, "counter": EpochCounter(3)}
+    checkpointer = Checkpointer(tmp_path / "run" / "save", parts)
+    saved = checkpointer.save_checkpoint(meta={"loss": 1.0}).path
+    (tmp_path / "run" / "hyperparams.yaml").write_text("lr: 0.1\n")
+    for path, expected in {
+        saved: "it is a training checkpoint",
+        saved.parent: "it is a training checkpoint",
+        tmp_path / "run": "SpeechBrain's folder of a training",
+        saved / "model.ckpt": "it holds weight, bias",
+        saved / "optimizer.ckpt": "the state of an optimizer alone",
+        saved / "counter.ckpt": "it is a text",
+    }.items():
+        for read in (read_checkpoint, read_backbone):
+            with pytest.raises(ValueError, match=expected) as caught:
+                read(path)
+            assert str(path) in str(caught.value)
 
 
 def test_folders_of_trainings_are_named(tmp_path):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unispeech_sb.checkpoints.safety.pickles import ZIP_FAULTS
+
 FAILED = "as a failed download leaves it"
 UNPACK = "unpack it first"
 STARTS = (
@@ -81,7 +83,16 @@ TENSORS = (
 )
 """Pattern of a tensor's name -> the model that has it."""
 
-MOST_HEADER = 100 * 2**20
+MOST_HEADER = 8 * 2**20
+"""Bytes of a safetensors header that is read: real ones have a few percent."""
+HEADER_FAULTS = (
+    ValueError,
+    RecursionError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
 FIRST = 512
 
 
@@ -194,7 +205,7 @@ def _cut_safetensors(path, start, size):
             for name, entry in entries.items()
             if name != "__metadata__"
         ]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except HEADER_FAULTS:
         return None  # damaged in another way: safetensors says how
     whole = 8 + length + max(ends, default=0)
     if whole <= size:
@@ -207,7 +218,7 @@ def _other_zip(path):
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except ZIP_FAULTS:
         return None  # damaged: safety.pickles says how
     for pattern, what in ZIPS:
         if any(re.fullmatch(pattern, name) for name in names):

@@ -138,13 +138,13 @@ def _size_warnings(tokens, beyond):
     found = []
     if beyond:
         found.append(
-            f"{start} has {shown(', '.join(beyond))} beyond; left out, as the "
-            "model has no output for it"
+            f"{start} has {shown(', '.join(beyond[:9]))} beyond; left out, as "
+            "the model has no output for it"
         )
     if missing:
         found.append(
             f"{start} has no token for {len(missing)} of the outputs, "
-            f"{shown(', '.join(missing))}; took the model's size"
+            f"{shown(', '.join(missing[:9]))}; took the model's size"
         )
     return found
 
