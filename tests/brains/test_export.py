@@ -128,6 +128,17 @@ def test_the_readme_tells_what_was_done(hparams, tmp_path):
     assert str(tmp_path) not in readme
 
 
+@pytest.mark.parametrize("eps", [1e-7, 1e-5])
+def test_the_epsilon_of_waveforms_is_what_the_model_came_with(
+    eps, hparams, tmp_path
+):
+    hparams.backbone = Backbone.from_preset("tiny", normalize_eps=eps)
+    path = export(hparams, tmp_path)
+    assert Backbone.from_pretrained(path).normalize_eps == eps
+    model = SpeakerVerification.from_hparams(str(path))
+    assert model.mods.embedding_model.backbone.normalize_eps == eps
+
+
 def test_an_export_takes_the_place_of_an_older_one(hparams, tmp_path):
     export(hparams, tmp_path)
     path = export(hparams, tmp_path, None)

@@ -89,6 +89,16 @@ def test_bytes_that_nothing_is_known_of_are_left_to_the_readers(tmp_path):
     assert what_file(tmp_path / "x") == "a text"
 
 
+def test_weights_of_a_variant_are_named(tmp_path):
+    model = tiny_model("unispeech")
+    model.save_pretrained(tmp_path, variant="fp16")
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="it has model.fp16.safetensors, wei"):
+        read_backbone(tmp_path)
+    (tmp_path / "model.fp16.safetensors").rename(tmp_path / "model.safetensors")
+    assert read_backbone(tmp_path)[2] == tmp_path
+
+
 def test_archives_say_what_they_hold(tmp_path):
     path = tmp_path / "m.pt"
     np.savez(tmp_path / "m.npz", weight=np.ones(3))

@@ -1,6 +1,7 @@
 """The search is exact where nothing is pruned, and the same however it runs;
 alignments are the best of all there are."""
 
+import gc
 import math
 from itertools import groupby, product
 
@@ -317,6 +318,18 @@ def test_long_recordings_keep_their_scores():
     assert made.text == " ".join(["ab"] + ["cab"] * 499 + ["c"])
     greedy = log_probs.max(-1).values.double().sum()
     assert greedy < made.score < greedy + 50
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_as_before_afterwards(enabled):
+    assert gc.isenabled()
+    try:
+        if not enabled:
+            gc.disable()
+        PrefixBeamSearch(letters()).decode(saying("ab"))
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 def test_no_frames_give_no_text():

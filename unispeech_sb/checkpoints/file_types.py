@@ -58,6 +58,10 @@ NAMES = (
     (r".*\.nemo", "a model of NeMo"),
     (r".*\.mlmodel|.*\.mlpackage", "a model of Core ML"),
     (r"rust_model\.ot", "weights of rust-bert"),
+    (
+        r"(pytorch_)?model\.\w+\.(safetensors|bin)(\.index\.json)?",
+        "weights of a variant, which are read under their name without it",
+    ),
     (r"adapter_model\.(safetensors|bin)", "adapters of PEFT, not a model"),
 )
 """Pattern of a file's name -> what it is, where its bytes do not tell."""
