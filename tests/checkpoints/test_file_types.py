@@ -5,6 +5,7 @@ Where the peer that writes such a file is installed, it writes it here."""
 import gzip
 import io
 import json
+import os
 import struct
 import tarfile
 import zipfile
@@ -97,6 +98,14 @@ def test_weights_of_a_variant_are_named(tmp_path):
         read_backbone(tmp_path)
     (tmp_path / "model.fp16.safetensors").rename(tmp_path / "model.safetensors")
     assert read_backbone(tmp_path)[2] == tmp_path
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    path = tmp_path / "pipe.pt"
+    os.mkfifo(path)  # opening it would wait for a writer
+    for read in (read_checkpoint, read_backbone):
+        with pytest.raises((ValueError, OSError), match=r"pipe\.pt"):
+            read(path)
 
 
 def test_archives_say_what_they_hold(tmp_path):

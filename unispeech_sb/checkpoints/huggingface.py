@@ -459,7 +459,6 @@ def _read_shards(folder, shards, path):
             )
     tensors = {}
     for shard in sorted(set(shards)):
-        if (folder / shard).is_file():
-            check_file(folder / shard)
+        check_file(folder / shard)
         tensors.update(read_tensors(folder / shard))
     return tensors

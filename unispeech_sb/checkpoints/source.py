@@ -160,8 +160,7 @@ def read_backbone(
     if (path / BACKBONE_FILE).is_file():
         path /= BACKBONE_FILE
     _refuse_ours(path, "a model, as a folder or a file")
-    if path.is_file():
-        check_file(path)
+    check_file(path)
     if is_lobe_file(path):
         lobe = read_lobe(path)
         if path.name != BACKBONE_FILE and lobe.name != "Backbone":
