@@ -184,6 +184,9 @@ def test_a_language_model_is_named_with_what_takes_it(tmp_path):
     listed = str(describe(hf))
     assert "would not convert: language_model/words.arpa" in listed
     assert "would not convert: nothing" not in listed
+    path.unlink()  # as after a download, which takes the small files alone
+    dropped = convert_checkpoint(hf, tmp_path / "small").dropped
+    assert "which is not here" in dropped["language_model/attrs.json"]
     (hf / "language_model" / "attrs.json").write_text("{")
     with pytest.raises(ValueError, match=r"attrs\.json: expected JSON"):
         convert_checkpoint(hf, tmp_path / "other")

@@ -388,6 +388,7 @@ def _language_model(folder):
             f"FOLDER FILES --lm {quote(str(path))}{given}"
             if path in weights
             else "belongs to the language model"
+            + ("" if weights else ", which is not here: get it for --lm")
         )
     if Path(folder, ALPHABET_FILE).is_file():
         dropped[ALPHABET_FILE] = (
