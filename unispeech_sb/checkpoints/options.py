@@ -112,6 +112,10 @@ SIZE, COUNT, KERNEL = (
     _number(1, 1024),
 )
 TOKEN, LAYERS = _number(0, 1_000_000), _number(1, 256)
+BLANK = Rule(
+    "a token, or its index from 0 to 1000000",
+    lambda value: isinstance(value, str) or TOKEN.holds(value),
+)
 SPAN, SPANS = _number(1, 100_000), _number(0, 100_000)
 ACTIVATION = _choice("gelu", "gelu_new", "relu", "selu")
 
@@ -165,7 +169,7 @@ OURS = {
     "pos_conv_weight_norm": Option(FLAG, True),
     "apply_spec_augment": Option(FLAG, False),
     "normalize_wav": Option(FLAG, False, shown=True),
-    "normalize_eps": Option(SHARE, 1e-5, shown=True),
+    "normalize_eps": Option(_real(1e-12, 1), 1e-5, shown=True),
     "output_norm": Option(FLAG, False, only_here=True),
     "freeze": Option(FLAG, False),
     "freeze_feature_extractor": Option(FLAG, False),
@@ -217,6 +221,7 @@ MORE = {
     "num_heads": Option(KERNEL),
     "relu": Option(FLAG),
     "dictionary": Option(TEXT),
+    "blank": Option(BLANK),
     "target_lang": Option(TEXT, may_be_none=True),
 }
 """What else a checkpoint, or who converts it, may say."""

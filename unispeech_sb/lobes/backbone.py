@@ -16,7 +16,11 @@ from torch import nn
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.options import OPTIONS
 from unispeech_sb.checkpoints.source import read_backbone
-from unispeech_sb.lobes.lobe import Lobe, without_weights
+from unispeech_sb.lobes.lobe import (
+    Lobe,
+    constructor_arguments,
+    without_weights,
+)
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
     FeatureProjection,
@@ -185,7 +189,8 @@ class Backbone(Lobe):
     normalize_wav : bool
         Give each waveform zero mean and unit variance first.
     normalize_eps : float
-        Added to that variance.
+        Added to that variance: 1e-5 in the authors' code and SpeechBrain, 1e-7
+        in transformers' feature extractor. A checkpoint brings its own.
     output_norm : bool
         Normalise the output of each utterance over time and channels.
     freeze : bool
@@ -201,8 +206,10 @@ class Backbone(Lobe):
         features (authors, s3prl, transformers 4), or ``raw``, the same before
         the final LayerNorm (transformers 5). Features are always normed.
     mask_rule : str
-        Valid frames of a padded batch: ``hf``, those that see no padding, or
-        ``fairseq``, mostly one or two more: see ``chunk_lengths``.
+        Padding of a batch: under ``hf`` frames that see it are not valid;
+        ``fairseq`` is as in the authors' code, where mostly one or two more
+        are (see ``chunk_lengths``) and the group norm of Base models counts
+        all padded frames.
 
     Example
     -------
@@ -258,11 +265,10 @@ class Backbone(Lobe):
         last_state: str = "normed",
         mask_rule: str = "hf",
     ) -> None:
-        arguments = dict(locals())
-        names = _options(Backbone)
-        super().__init__({name: arguments[name] for name in names})
+        super().__init__(constructor_arguments(locals()))
+        names = list(self.config)
         for name in names[names.index("apply_spec_augment") :]:
-            setattr(self, name, arguments[name])  # those that steer a pass
+            setattr(self, name, self.config[name])  # those that steer a pass
         _check_choice("last_state", last_state)
         _check_choice("mask_rule", mask_rule)
         self.dim, self.num_states = hidden_size, num_hidden_layers + 1
@@ -572,13 +578,13 @@ class Backbone(Lobe):
         lengths = sample_lengths(wav, wav_lens, least)
         if self.normalize_wav:
             wav = normalize_wavs(wav, lengths, self.normalize_eps)
-        # fairseq's valid frames reach into the padding, zeros there. Its group
-        # norm also counts them, which would change all frames: ours does not.
-        reaches = self.mask_rule == "fairseq" and lengths is not None
-        if reaches:
-            mask = length_mask(lengths, wav.shape[1])
-            wav = wav.masked_fill(~mask, 0.0)
-        feats = extractor(wav, lengths, self._recomputes(), reaches)
+        counted = lengths
+        if self.mask_rule == "fairseq" and lengths is not None:
+            # Its convolutions and its group norm take the padding, which is
+            # zeros, for speech: some of its valid frames reach into it.
+            wav = wav.masked_fill(~length_mask(lengths, wav.shape[1]), 0.0)
+            counted = None
+        feats = extractor(wav, counted, self._recomputes())
         if lengths is not None:
             lengths = self._valid_frames(lengths, wav.shape[1])
         feats, normed = self.feature_projection(feats)

@@ -56,6 +56,18 @@ def without_weights(source: str | Path) -> Iterator[None]:
         raise ValueError(f"{source}: {error}") from error
 
 
+def constructor_arguments(
+    given: dict[str, Any], *left_out: str
+) -> dict[str, Any]:
+    """What ``Lobe`` keeps of a constructor: its arguments, but for those left
+    out, by its ``locals()`` in the first line. Sequences become lists."""
+    return {
+        name: [*value] if isinstance(value, (list, tuple)) else value
+        for name, value in given.items()
+        if name not in ("self", "__class__", *left_out)
+    }
+
+
 @register_checkpoint_hooks
 class Lobe(nn.Module):
     """A module that knows how it was built and loads strictly.
