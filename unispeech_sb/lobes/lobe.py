@@ -68,6 +68,24 @@ def constructor_arguments(
     }
 
 
+class LobeConfig(dict[str, Any]):
+    """A lobe's constructor arguments, also as attributes: ``config.name``.
+
+    Example
+    -------
+    >>> LobeConfig(hidden_size=768).hidden_size
+    768
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"config: expected one of {', '.join(self)}; got {name!r}"
+            ) from None
+
+
 @register_checkpoint_hooks
 class Lobe(nn.Module):
     """A module that knows how it was built and loads strictly.
@@ -88,7 +106,7 @@ class Lobe(nn.Module):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        self.config = config
+        self.config = LobeConfig(config)
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:

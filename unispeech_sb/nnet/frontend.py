@@ -297,6 +297,10 @@ class FeatureExtractor(nn.Module):
             for shape, layer_norm in zip(shapes, norms)
         )
 
+    def _freeze_parameters(self):
+        """Stops training them, as transformers' module of that name does."""
+        self.requires_grad_(False)
+
     def forward(
         self,
         wavs: torch.Tensor,
