@@ -111,6 +111,16 @@ def test_settings_are_resolved_and_numbers_are_numbers():
     assert "__set_seed" not in found
 
 
+def test_what_follows_from_a_difference_is_left_out_in_any_order():
+    # the yaml may have the nested key before the one that it refers to
+    nested = {"optimizer.lr": 0.1, "lr": 0.1, "a.b.lr": 0.1}
+    one = {"settings": nested}
+    two = {"settings": dict.fromkeys(nested, 0.2)}
+    assert differences(one, two) == ["lr: 0.1 before, 0.2 now"]
+    del two["settings"]["lr"], one["settings"]["lr"]
+    assert differences(one, two) == ["optimizer.lr: 0.1 before, 0.2 now"]
+
+
 def test_a_difference_is_told_once_with_old_and_new_value():
     one = record(TEXT)
     told = differences(one, record(TEXT, lr=0.01, words=["go"]))

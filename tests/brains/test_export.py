@@ -1,5 +1,6 @@
 """Exported speaker models load with SpeechBrain's classes and with ours."""
 
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -119,9 +120,23 @@ def test_the_readme_tells_what_was_done(hparams, tmp_path):
     readme = (export(hparams, tmp_path) / "README.md").read_text()
     assert readme.startswith("# run\n")
     assert "trained on 3 speakers" in readme
-    for row in ("| EER | 3.5 |", "| fact | told |", "| lr | 0.25 |"):
+    rows = [
+        f"| {name} | {version(name)} |" for name in ("torch", "speechbrain")
+    ]
+    for row in (*rows, "| EER | 3.5 |", "| fact | told |", "| lr | 0.25 |"):
         assert row in readme
     assert str(tmp_path) not in readme
+
+
+@pytest.mark.parametrize("eps", [1e-7, 1e-5])
+def test_the_epsilon_of_waveforms_is_what_the_model_came_with(
+    eps, hparams, tmp_path
+):
+    hparams.backbone = Backbone.from_preset("tiny", normalize_eps=eps)
+    path = export(hparams, tmp_path)
+    assert Backbone.from_pretrained(path).normalize_eps == eps
+    model = SpeakerVerification.from_hparams(str(path))
+    assert model.mods.embedding_model.backbone.normalize_eps == eps
 
 
 def test_an_export_takes_the_place_of_an_older_one(hparams, tmp_path):

@@ -193,3 +193,28 @@ def test_a_run_that_goes_on_does_not_take_the_old_head_again(tmp_path):
     hparams["checkpointer"].save_checkpoint()
     build_objective(dict(hparams), {})
     assert taken == ["first"]
+
+
+@pytest.mark.parametrize("given", [{}, {"head_from": "first"}])
+def test_an_export_says_what_it_was_trained_on(given, monkeypatch, tmp_path):
+    exported = []
+    monkeypatch.setattr(
+        "unispeech_sb.brains.pretraining.export_pretraining",
+        lambda *arguments: exported.append(arguments),
+    )
+    brain = make_brain()
+    fit(brain)
+    said = {"units_folder": "units", "languages": ["sv"], "head_from": None}
+    vars(brain.hparams).update(said | given)
+    brain.hparams.epoch_counter = SimpleNamespace(current=4)
+    brain.export(tmp_path, {"loss": 2.0}, "valid")
+    ((folder, hparams, scores, scored_on, facts),) = exported
+    assert (folder, hparams) == (tmp_path, brain.hparams)
+    assert (scores, scored_on) == ({"loss": 2.0}, "valid")
+    assert facts == {
+        "best epoch": 4,
+        "optimizer updates": len(BATCHES),
+        "units_folder": "units",
+        "languages": ["sv"],
+        **given,
+    }

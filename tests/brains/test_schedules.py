@@ -14,6 +14,12 @@ def test_three_stages_follow_fairseq():
     assert factors[35:] == pytest.approx([0.05] * 15)
 
 
+def test_the_ends_are_fairseqs_unless_given():
+    factors = [tri_stage(u, warmup=10, decay=10) for u in (0, 20)]
+    assert factors == pytest.approx([0.01, 0.05])
+    assert [polynomial(u, total=10) for u in (0, 5, 10)] == [1.0, 0.5, 0.0]
+
+
 def test_no_stage_is_a_constant_rate():
     assert [tri_stage(u) for u in (0, 1, 1000)] == [1.0, 1.0, 1.0]
 

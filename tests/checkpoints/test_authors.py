@@ -132,6 +132,7 @@ def test_sizes_and_facts_are_read_off_the_tensors(name, authors_folder):
     assert values["num_hidden_layers"] == values["num_states"] - 1 == 3
     assert values["last_state"] == "normed" and values["mask_rule"] == "hf"
     assert values["normalize_wav"] is True
+    assert found.config["normalize_eps"] == 1e-5
     assert values["sampling_rate"] == (8000 if cls is EENDVCHead else 16000)
     assert all(found.config[key] == values[key] for key in found.config)
     assert set(inspect.signature(cls).parameters) <= found.config.keys()

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from tests.huggingface import tiny_config, tiny_model
+from tests.huggingface import save_folder, tiny_config, tiny_model
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.huggingface import split_heads
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
+from unispeech_sb.convert import convert_checkpoint
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead, SpeakerHead, UtteranceHead
 
 D, LAYERS = 16, 3
@@ -194,6 +196,24 @@ def test_transformers_takes_every_tensor_and_scores_the_same(task, path):
     head = lobe(found, MAKERS[task](found.config, len(found.labels)))
     ours = head(torch.stack(theirs.hidden_states))
     torch.testing.assert_close(ours, theirs.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "eps"),
+    [("unispeech_sat_large", 1e-5), ("hf_wav2vec2_custom", 1e-7)],
+)
+def test_waveforms_are_normalised_as_in_the_heads_training(
+    upstream, eps, tmp_path
+):
+    path = tmp_path / "head.ckpt"
+    objects = saved(utterance_head(), path, {"upstream": upstream})
+    assert read_s3prl(objects, path, {}).config["normalize_eps"] == eps
+    # the backbone's own epsilon is transformers'
+    hf = save_folder(tiny_model("unispeech-sat"), tmp_path / "hf")
+    convert_checkpoint(path, tmp_path / "sb", backbone=hf)
+    found = Backbone.from_pretrained(tmp_path / "sb")
+    assert found.normalize_eps == eps
+    assert Backbone.from_pretrained(hf).normalize_eps == 1e-7
 
 
 @torch.no_grad()

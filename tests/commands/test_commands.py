@@ -1,5 +1,6 @@
 """The command line: which function runs, what users see, what it imports."""
 
+import io
 import json
 import os
 import subprocess
@@ -220,3 +221,16 @@ def test_a_closed_pipe_ends_it_quietly(root):
     )
     assert done.stdout.startswith("usage: unispeech-sb recipe asr")
     assert done.stderr == ""
+
+
+def test_what_an_encoding_lacks_is_escaped(monkeypatch):
+    stream = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream, "ascii"))
+    monkeypatch.setitem(COMMANDS, "say", ("recipe:say", ""))
+    monkeypatch.setattr(
+        "unispeech_sb.commands.recipe.say",
+        lambda argv: print("caf\xe9 \udce9"),
+        raising=False,
+    )
+    assert main(["say"]) == 0
+    assert stream.getvalue() == b"caf\\xe9 \\udce9\n"

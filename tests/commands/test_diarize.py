@@ -1,11 +1,13 @@
 """The command, on a folder as convert writes it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.inference.diarization_models import babble, save_model
+from tests.inference.hostile import check_report, hostile_files
 from tests.inference.speaker_models import save_model as save_voices
 from tests.inference.speaker_models import write
 from unispeech_sb.commands.diarize import diarize
@@ -104,6 +106,24 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
     assert third.startswith(f"  {bad[1]}: not readable as audio")
     assert sorted(p.name for p in target.iterdir()) == ["b.rttm", "silent.rttm"]
     assert (target / "silent.rttm").read_text() == ""
+
+
+@pytest.mark.parametrize("form", ["text", "json", "rttm"])
+def test_no_file_ends_a_batch(form, folder, tmp_path, capsys):
+    files = hostile_files(tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as caught:
+        diarize([folder, *files, "--rttm-dir", str(out), "--format", form])
+    assert caught.value.code == 1
+    captured = capsys.readouterr()
+    check_report(files, captured.err, "diarize")
+    good = [Path(name).stem for name, said in files.items() if not said]
+    written = {path.name for path in out.iterdir()}
+    stems = {stem.replace("\udce9", "\\xe9") for stem in good}
+    assert written == {f"{stem}.rttm" for stem in stems}
+    assert read_rttm(out / "good.rttm")
+    shown = captured.out.replace("\\\\", "\\")  # as JSON escapes it
+    assert all(stem in shown for stem in stems)
 
 
 def test_what_makes_no_sense_is_refused(folder, files, tmp_path, capsys):

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.inference.hostile import check_report, hostile_files
 from tests.inference.speaker_models import (
     CALIBRATION,
     load_model,
@@ -102,6 +104,20 @@ def test_bad_files_are_named_at_the_end(folder, recordings, tmp_path, capsys):
     assert second == f"  {bad[0]}: there is no such file"
     assert third.startswith(f"  {bad[1]}: not readable as audio")
     assert EmbeddingStore.load(out).names == recordings[:2]
+
+
+def test_no_file_ends_a_batch(folder, tmp_path, capsys):
+    files = hostile_files(tmp_path)
+    silent = str(tmp_path / "silent.wav")
+    write(Path(silent), torch.zeros(16000))
+    files[silent] = "all silent"
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(SystemExit) as caught:
+        embed([folder, *files, "-o", str(out)])
+    assert caught.value.code == 1
+    check_report(files, capsys.readouterr().err, "embed")
+    good = [name for name, said in files.items() if not said]
+    assert EmbeddingStore.load(out).names == good
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ import torch
 from speechbrain.inference.ASR import EncoderASR
 
 from benchmarks.ngrams import write_arpa
+from tests.inference.hostile import check_report, hostile_files
 from tests.inference.models import (
     TOKENS,
     characters,
@@ -20,7 +23,7 @@ from tests.inference.models import (
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.commands.transcribe import transcribe, tune_lm
 from unispeech_sb.convert import convert_checkpoint
-from unispeech_sb.inference.asr import LongFormASR
+from unispeech_sb.inference.asr import LongFormASR, WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 
@@ -114,6 +117,70 @@ def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
     assert first == "transcribe: 2 of 4 files failed:"
     assert second == f"  {bad[0]}: there is no such file"
     assert third.startswith(f"  {bad[1]}: not readable as audio: ")
+
+
+@pytest.mark.parametrize("form", ["text", "json", "ctm"])
+def test_no_file_ends_a_batch(form, folder, tmp_path, capsys):
+    files = hostile_files(tmp_path)
+    out = tmp_path / "out"
+    for options in ([], ["--output-dir", str(out)]):
+        with pytest.raises(SystemExit) as caught:
+            transcribe([str(folder), *files, "--format", form, *options])
+        assert caught.value.code == 1
+        captured = capsys.readouterr()
+        check_report(files, captured.err, "transcribe")
+        if not options:
+            names = {line.split("\t")[0] for line in captured.out.splitlines()}
+    stems = sorted(path.stem for path in out.iterdir())
+    assert stems == sorted(
+        Path(f).stem for f, said in files.items() if not said
+    )
+    if form == "text":
+        shown = f"{tmp_path}/caf\\xe9.wav"
+        assert shown in names and len(names) == len(stems)
+
+
+def test_a_transcript_that_cannot_be_written_is_its_own_error(
+    folder, files, tmp_path, capsys
+):
+    out, long = tmp_path / "out", str(tmp_path / ("n" * 251 + ".wav"))
+    os.link(files[0], long)  # its name has room for no longer suffix
+    (out / "a.json").mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        transcribe(
+            [str(folder), *files, long, "--output-dir", str(out)]
+            + ["--format", "json"]
+        )
+    *_, first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"  {files[1]}: ")
+    assert second.startswith(f"  {long}: File name too long: {out}")
+    assert (out / "b.json").read_text()
+
+
+def test_a_batch_that_the_model_fails_on_is_tried_file_by_file(
+    folder, files, tmp_path, monkeypatch, capsys
+):
+    """Short files and windows of long ones alike."""
+    paths = [*files, str(tmp_path / "long.wav"), str(tmp_path / "other.wav")]
+    for path, seconds in zip(paths[2:], (33.0, 34.0)):
+        soundfile.write(path, uneven_speech(seconds).numpy(), 16000)
+    encode = WindowEncoder.encode_whole
+
+    def failing(self, wavs):
+        sizes.append(len(wavs))
+        if len(wavs) > 1 or len(wavs[0]) == 32000:
+            raise RuntimeError("out of memory\nframe #0")
+        return encode(self, wavs)
+
+    sizes: list[int] = []
+    monkeypatch.setattr(WindowEncoder, "encode_whole", failing)
+    with pytest.raises(SystemExit):
+        transcribe([str(folder), *paths, "--batch-seconds", "60"])
+    assert sizes[:4] == [2, 1, 1, 3] and set(sizes[4:]) == {1}
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == f"  {files[0]}: out of memory"
+    shown = [line.split("\t")[0] for line in captured.out.splitlines()]
+    assert shown == paths[1:]
 
 
 @pytest.mark.parametrize(

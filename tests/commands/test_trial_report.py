@@ -110,6 +110,8 @@ def test_the_summary_holds_the_metrics(store, trials):
         low, high = found[name]["interval"]
         assert low < value < high
     assert summarize(scores, p_target=0.05, draws=200) == found
+    usual = summarize(scores, p_target=0.05)
+    assert usual == summarize(scores, p_target=0.05, draws=1000) != found
     bare = summarize(scores, draws=0)
     assert "interval" not in bare["eer"]
     assert "cllr" not in bare

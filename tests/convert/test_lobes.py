@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from tests.convert.exports import DIM
+from tests.huggingface import save_folder, tiny_model
+from unispeech_sb.checkpoints.huggingface import read_huggingface
 from unispeech_sb.checkpoints.options import OURS
 from unispeech_sb.checkpoints.pretrained_folder import (
     LobeFile,
     write_pretrained,
 )
 from unispeech_sb.convert import describe, to_huggingface
-from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
+from unispeech_sb.convert.lobes import (
+    KINDS,
+    build_lobes,
+    check_lobe,
+    kinds_of,
+)
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes import heads
 from unispeech_sb.lobes.backbone import Backbone
@@ -123,3 +130,13 @@ def test_what_not_even_the_backbone_allows_is_told_of_all(name, tmp_path):
         ValueError, match=f"expected {name} {OURS[name].default}"
     ):
         to_huggingface(folder, tmp_path / "hf", backbone_only=True)
+
+
+def test_an_objective_without_phones_has_no_scores_of_them(tmp_path):
+    folder = save_folder(tiny_model("unispeech", "ForPreTraining"), tmp_path)
+    found = read_huggingface(folder)
+    assert build_lobes(found, folder)["head"].ctc_proj is not None
+    for name in ("ctc_proj.weight", "ctc_proj.bias"):
+        del found.top[name]  # as in the authors' second stage
+    head = build_lobes(found, folder)["head"]
+    assert head.ctc_proj is None and head.config["num_ctc_classes"] == 0

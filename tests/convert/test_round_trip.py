@@ -356,6 +356,23 @@ def test_settings_inside_a_processor_go_first(tmp_path):
         Backbone.from_pretrained(hf)
 
 
+@pytest.mark.parametrize("state", ["normed", "raw"])
+@pytest.mark.parametrize("style", ["layer", "group"])
+def test_where_transformers_does_otherwise_is_said(style, state, tmp_path):
+    _, hf = make(
+        "UniSpeechSatForSequenceClassification", style, tmp_path / "hf",
+        use_weighted_layer_sum=True,
+    )  # fmt: skip
+    convert_checkpoint(hf, tmp_path / "sb", last_state=state)
+    report = to_huggingface(tmp_path / "sb", tmp_path / "back")
+    differs = "transformers 5 the one before it" in report
+    assert differs == (style == "layer" and state == "normed")
+    assert ("depend on the padding" in report) == (style == "group")
+    alone = tmp_path / "alone"
+    report = to_huggingface(tmp_path / "sb", alone, backbone_only=True)
+    assert "UniSpeechSatModel" in report
+
+
 def test_an_adapted_config_says_what_is_true_here(tmp_path):
     _, hf = make("UniSpeechSatForSequenceClassification", "layer",
                  tmp_path / "hf")  # fmt: skip

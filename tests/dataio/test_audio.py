@@ -1,5 +1,6 @@
 """Tests of ``unispeech_sb.dataio.audio``."""
 
+import os
 import struct
 
 import numpy as np
@@ -7,10 +8,15 @@ import pytest
 import soundfile
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
+from torchaudio.transforms import Resample
 
+from unispeech_sb.dataio import audio
 from unispeech_sb.dataio.audio import (
     AudioError,
+    Resampler,
+    attempt,
     check_audio,
+    is_recording,
     read_audio,
     read_header,
 )
@@ -42,7 +48,72 @@ def test_channels_and_rates_convert_as_speechbrain_does(tmp_path, write_noise):
     expected = AudioNormalizer(16000)(torch.from_numpy(samples), rate)
     wav = read_audio(path)
     assert wav.shape == (16000,)
-    assert torch.equal(wav, expected)
+    torch.testing.assert_close(wav, expected, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 24000, 32000, 44100])
+@pytest.mark.parametrize("sample_rate", [8000, 16000])
+def test_usual_rates_convert_to_the_bit_as_speechbrain_does(rate, sample_rate):
+    for num_samples in (1, 7, rate // 3, rate + 1):
+        wav = torch.randn(num_samples)
+        expected = AudioNormalizer(sample_rate)(wav, rate)
+        found = Resampler(rate, sample_rate).finish(wav)
+        assert torch.equal(found, expected), num_samples
+
+
+def test_lengths_are_rounded_as_torchaudio_does():
+    """In float32, so that a last sample may be missing."""
+    num_samples = 441 * 600 + pow(160, -1, 441)  # 1/441 of a sample too long
+    wav = torch.randn(num_samples)
+    found = Resampler(44100, 16000).finish(wav)
+    assert len(found) == 160 * num_samples // 441
+    assert torch.equal(found, AudioNormalizer(16000)(wav, 44100))
+
+
+@pytest.mark.parametrize("rate", [4001, 5512, 12345, 44101])
+def test_other_rates_convert_by_the_same_filters(rate, monkeypatch):
+    """Where torchaudio's table is affordable: in bands of 2000 Hz."""
+    sample_rate = 16000 if rate < 44101 else 10
+    wav = torch.randn(rate // 2)
+    expected = Resample(rate, sample_rate)(wav)
+    monkeypatch.setattr(audio, "_TABLE", 0)
+    found = Resampler(rate, sample_rate).finish(wav)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [1000, 8000, 16000, 22050, 44101, 383999])
+@pytest.mark.parametrize("num_blocks", [2, 9, 40])
+def test_blocks_convert_to_what_the_whole_does(rate, num_blocks):
+    wav = torch.randn(rate // 2)
+    whole = Resampler(rate, 16000).finish(wav)
+    resampler = Resampler(rate, 16000)
+    size = -(-len(wav) // num_blocks)
+    parts = [resampler.push(block) for block in wav.split(size)]
+    found = torch.cat([*parts, resampler.finish()])
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
+    assert len(resampler._buffer) <= rate + 2 * resampler._reach + 2
+
+
+def test_no_rate_makes_a_table(monkeypatch):
+    """The largest tensor is of the order of the samples, at any rate."""
+    sizes, arange = [], torch.arange
+    monkeypatch.setattr(
+        torch, "arange", lambda *a: (sizes.append(a[-1]), arange(*a))[1]
+    )
+    for rate in (11027, 44101, 191999, 383999):
+        Resampler(rate, 16000).finish(torch.randn(rate // 10))
+    assert max(sizes) <= 16000 * 2
+
+
+@pytest.mark.parametrize("rate", [1, 999, 384001, 2**31 - 1])
+def test_rates_that_are_none_are_refused(tmp_path, rate):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(100), 8000)
+    content = bytearray(path.read_bytes())
+    content[24:28] = struct.pack("<I", rate)
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=f"from 1000 to 384000 Hz, got {rate}"):
+        read_header(path)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
@@ -142,15 +213,134 @@ def test_chunks_after_the_samples_do_not_matter(tmp_path, write_noise):
     assert torch.equal(read_audio(path), whole)
 
 
-def test_a_flac_of_unknown_length_is_an_error(tmp_path, write_noise):
+def with_length(path, count):
+    """Puts a number of samples into a FLAC's STREAMINFO: 36 bits."""
+    content = bytearray(path.read_bytes())
+    content[21] = content[21] & 0xF0 | count >> 32
+    content[22:26] = struct.pack(">I", count & (2**32 - 1))
+    path.write_bytes(content)
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path, write_noise):
+    path = tmp_path / "a.flac"
+    whole = read_audio(write_noise(path))
+    with_length(path, 0)
+    assert torch.equal(read_audio(path), whole)
+    assert torch.equal(read_audio(path, 100, 900), whole[100:900])
+    assert read_header(path) == (16000, 16000)
+    with pytest.raises(
+        AudioError, match="its 16000 samples, got start 5, stop"
+    ):
+        read_audio(path, 5, 16001)
+    with pytest.raises(AudioError, match="truncated"):
+        read_audio(cut(path, 0.6))
+
+
+def test_a_length_in_a_header_allocates_nothing(tmp_path, write_noise):
     path = tmp_path / "a.flac"
     write_noise(path)
-    content = bytearray(path.read_bytes())
-    content[21] &= 0xF0  # upper four of the 36 bits of STREAMINFO's length
-    content[22:26] = bytes(4)
-    path.write_bytes(content)
-    with pytest.raises(AudioError, match="does not say how long"):
-        read_audio(path)
+    with_length(path, 2**36 - 1)
+    for read in (read_audio, check_audio):
+        with pytest.raises(AudioError, match="only 16000 can be decoded"):
+            read(path)
+
+
+def bare_mpeg(path, write_noise, num_samples=48000):
+    """An MP3 without the frame that says how long it is, as FFmpeg writes it
+    into a pipe: its bit rate changes, so that its size says nothing."""
+    draw = np.random.default_rng(0)
+    loudness = np.repeat(draw.choice([0, 1e-3, 0.3], 12), num_samples // 12)
+    wav = draw.normal(size=num_samples) * loudness
+    soundfile.write(path, wav, 16000)
+    content = path.read_bytes()
+    frame = content.index(b"Info") if b"Info" in content else 0
+    frame = frame or content.index(b"Xing")
+    start = content.index(b"\xff\xf3", frame)
+    path.write_bytes(content[start:])
+
+
+def test_an_mp3_without_its_length_is_read_to_its_end(tmp_path, write_noise):
+    path = tmp_path / "a.mp3"
+    bare_mpeg(path, write_noise)
+    num_samples, rate = read_header(path)
+    assert rate == 16000
+    assert 48000 <= num_samples <= 48000 + 3 * 1152
+    assert len(read_audio(path)) == num_samples
+    with soundfile.SoundFile(path) as file:
+        assert file.frames != num_samples  # what libsndfile guesses
+    tag = b"ID3\4\0\0\0\0\1\2" + bytes(130)
+    path.write_bytes(tag + tag + path.read_bytes() + b"TAG" + bytes(125))
+    assert read_header(path) == (num_samples, rate)
+
+
+def test_memory_that_fails_is_an_error_of_the_file(
+    tmp_path, write_noise, monkeypatch
+):
+    path = write_noise(tmp_path / "a.wav")
+    for fault, said in (
+        (MemoryError("Unable to allocate 256 GiB"), "256 GiB"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("alloc_cpu.cpp:124\nframe #0"), "cpp:124$"),
+        (OSError(5, "Input/output error"), "a.wav: Input/output error$"),
+    ):
+
+        def read(*arguments, fault=fault, **options):
+            raise fault
+
+        monkeypatch.setattr(soundfile.SoundFile, "read", read)
+        with pytest.raises(AudioError, match=said):
+            read_audio(path)
+
+
+def test_names_that_are_not_unicode_are_read(tmp_path, write_noise):
+    name = os.fsdecode(b"caf\xe9.wav")
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    write_noise(tmp_path / "a.wav")
+    os.replace(tmp_path / "a.wav", tmp_path / name)
+    assert len(read_audio(tmp_path / name)) == 16000
+
+
+def test_names_that_are_too_long_are_those_of_no_file(tmp_path):
+    with pytest.raises(AudioError, match="there is no such file"):
+        read_audio(tmp_path / ("a" * 300 + ".wav"))
+
+
+def test_samples_without_a_header_are_refused(tmp_path, write_noise):
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    with pytest.raises(AudioError, match="samples without a header"):
+        read_audio(tmp_path / "a.raw")
+
+
+def test_one_bad_file_is_its_own_error():
+    def work(name):
+        if name == "bad":
+            raise OSError(36, "File name too long")
+        return name.upper()
+
+    assert attempt("good", work, "good") == "GOOD"
+    found = attempt("bad", work, "bad")
+    assert isinstance(found, AudioError)
+    assert (str(found), found.__traceback__) == (
+        "bad: File name too long",
+        None,
+    )
+    with pytest.raises(KeyError):
+        attempt("a", {}.__getitem__, "a")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "b/A.WAV", "x.Flac", "y.opus"])
+def test_listers_take_recordings(name):
+    assert is_recording(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["._a.wav", ".DS_Store", "b/.wav", ".trash/a.wav", "a.txt"]
+)
+def test_listers_pass_over_hidden_files_and_others(name):
+    assert not is_recording(name)
 
 
 @pytest.mark.parametrize("read", READERS)

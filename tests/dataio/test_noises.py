@@ -13,8 +13,12 @@ def test_noise_of_any_form_is_added(tmp_path, write_noise):
     paths = [
         write_noise(folder / "a.1.wav", 20000, channels=2),
         write_noise(folder / "deep" / "b.flac", 16000, rate=8000),
-        write_noise(folder / "deep" / "short.wav", 4000),
+        write_noise(folder / "deep" / "short.WAV", 4000),
     ]
+    for name in ("._a.1.wav", ".DS_Store", "deep/._b.flac", ".trash/a.wav"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    (folder / "folder.wav").mkdir()
     before = [open(path, "rb").read() for path in paths]
     path = prepare_noises(folder, tmp_path / "copies", piece_s=1.0)
     assert [open(path, "rb").read() for path in paths] == before

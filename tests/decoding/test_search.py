@@ -1,6 +1,7 @@
 """The search is exact where nothing is pruned, and the same however it runs;
 alignments are the best of all there are."""
 
+import gc
 import math
 from itertools import groupby, product
 
@@ -25,6 +26,7 @@ from unispeech_sb.decoding import (
     PrefixBeamSearch,
     greedy_transcript,
 )
+from unispeech_sb.decoding.beams import Beams
 from unispeech_sb.decoding.search import align
 
 PHONES = CTCTokenizer.from_tokens(["-", "h", "aɪ", "|"], 0, separator=" ")
@@ -137,6 +139,92 @@ def test_pruning_finds_what_trying_everything_finds():
     assert same >= 19
 
 
+def beams_by_hand(log_probs, beam_size, bonus=lambda text: 0.0):
+    """The texts that a beam search keeps -> their scores, best first: every
+    token after every prefix, then the best of them all."""
+    plain = "-|abc"
+    beams = {"": (1.0, 0.0)}  # prefix -> mass that ends in blank, in its last
+
+    def rank(prefix):
+        mass = sum(beams[prefix])
+        return math.log(mass) + bonus(prefix) if mass else -math.inf
+
+    for row in log_probs.exp().double().tolist():
+        new = {}
+        shares = dict(zip(plain, row))
+        blank = shares.pop("-")
+        for prefix, (ended, said) in beams.items():
+            last = prefix[-1:] or "|"
+            ways = {prefix: [(ended + said) * blank, said * shares[last]]}
+            if last == "|":  # two delimiters mean the same as one
+                ways[prefix][1] = (ended + said) * shares["|"]
+            for token, share in shares.items():
+                if token != last:
+                    ways[prefix + token] = [0.0, (ended + said) * share]
+                elif token != "|":
+                    ways[prefix + token] = [0.0, ended * share]
+            for text, masses in ways.items():
+                old = new.get(text, (0.0, 0.0))
+                new[text] = tuple(map(sum, zip(old, masses)))
+        beams = new
+        kept = sorted(beams, key=rank, reverse=True)[:beam_size]
+        beams = {prefix: beams[prefix] for prefix in kept}
+    return {prefix: rank(prefix) for prefix in beams}
+
+
+@pytest.mark.parametrize("hot", [None, "ab", "ba"])
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 7])
+def test_few_beams_are_mostly_those_that_trying_every_token_keeps(
+    beam_size, hot
+):
+    # Mostly: a prefix with its own last token again counts as a better one
+    tokenizer, hot_words = letters(["-", "|", "a", "b", "c"]), None
+    if hot:
+        hot_words = HotWords([hot], 1.5)
+
+    def bonus(text):
+        if hot_words is None:
+            return 0.0
+        state = hot_words.start()
+        for letter in text:
+            step = hot_words.end_word if letter == "|" else hot_words.add
+            state = step(state, *letter.strip("|"))
+        return hot_words.score(state)
+
+    settings = OPEN | {"beam_size": beam_size}
+    search = PrefixBeamSearch(tokenizer, hot_words=hot_words, **settings)
+    kept = wanted = 0
+    for seed in range(20):
+        log_probs = noise(9, 5, seed, sharpness=1.5)
+        beams = Beams(search)
+        beams.push(log_probs.double().numpy())
+        expected = beams_by_hand(log_probs, beam_size, bonus)
+        wanted += len(expected)
+        for node in beams.alive:
+            names = [tokenizer.ind2lab[token] for token in node.tokens()]
+            score = expected.get("".join(names), math.inf)
+            kept += abs(beams.score(node) + node.bonus - score) < 0.01
+    # ... and a hot word may lift what its rank had ruled out
+    assert kept >= (0.65 if hot else 0.95) * wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("ab|c|", {"ab|c|", "cb|c|"}), ("ab|c|a|", {"ab|c|a|"})],
+)
+def test_history_that_is_dropped_is_older_than_a_whole_word(text, kept):
+    log_probs = saying(text, sharpness=12.0, gap=1)
+    log_probs[0] = torch.tensor([0.01, 0.01, 0.5, 0.01, 0.46, 0.01]).log()
+    beams = Beams(PrefixBeamSearch(letters(), beam_threshold=3.0))
+    beams.push(log_probs.double().numpy())
+    found = []
+    for step in (lambda: None, beams.prune_history):
+        step()
+        tokens = [node.tokens() for node in beams.alive]
+        found.append({"".join(LETTERS[t] for t in each) for each in tokens})
+    assert found == [{text, text.replace("a", "c", 1)}, kept]
+
+
 def test_hot_words_change_a_close_call_and_nothing_else():
     log_probs = saying("ab|cab|b", sharpness=6.0, gap=1)
     log_probs[2] = torch.tensor([0.02, 0.02, 0.02, 0.5, 0.42, 0.02]).log()
@@ -230,6 +318,18 @@ def test_long_recordings_keep_their_scores():
     assert made.text == " ".join(["ab"] + ["cab"] * 499 + ["c"])
     greedy = log_probs.max(-1).values.double().sum()
     assert greedy < made.score < greedy + 50
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_as_before_afterwards(enabled):
+    assert gc.isenabled()
+    try:
+        if not enabled:
+            gc.disable()
+        PrefixBeamSearch(letters()).decode(saying("ab"))
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 def test_no_frames_give_no_text():

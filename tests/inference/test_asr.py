@@ -700,3 +700,17 @@ def test_a_language_model_does_not_go_along(asr, tmp_path):
     asr.use_language_model(None)
     asr.set_language("fra")
     assert asr.tokenizer.decode([2]) == "é"
+
+
+def test_methods_of_speechbrain_read_as_ours_do(tmp_path):
+    asr = recognizer()
+    for rate, subtype in ((44101, "PCM_16"), (8000, "GSM610")):
+        path = str(tmp_path / f"{rate}.wav")
+        wav = uneven_speech(1.0).numpy()
+        soundfile.write(path, wav, rate, subtype)
+        text = " ".join(asr.transcribe_file(path).split())
+        assert text == asr.transcribe_long(path).text
+    with open(path, "rb+") as file:
+        file.truncate(400)
+    with pytest.raises(AudioError, match="truncated"):
+        asr.transcribe_file(path)

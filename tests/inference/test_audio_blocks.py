@@ -10,6 +10,7 @@ import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
 from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.inference import audio_blocks
 from unispeech_sb.inference.audio_blocks import (
     check_blocks,
     duration_s,
@@ -81,16 +82,6 @@ def cut_short(suffix, share, folder):
     return path
 
 
-def without_length(folder):
-    """A FLAC stream, as encoders write it into a pipe."""
-    path = write(folder / "stream.flac", 2, 16000)
-    content = bytearray(path.read_bytes())
-    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples
-    content[22:26] = bytes(4)
-    path.write_bytes(content)
-    return path
-
-
 def not_audio(folder):
     """A text."""
     (folder / "a.wav").write_text("hello")
@@ -123,7 +114,6 @@ def absent(folder):
         (partial(cut_short, "mp3", 0.5), "truncated"),
         (partial(cut_short, "wav", 0.5), "truncated"),
         (partial(cut_short, "wav", 0.9999), "truncated"),
-        (without_length, "does not say how long"),
         (not_audio, "not readable as audio"),
         (empty, "the file is empty"),
         (not_finite, "NaN or infinite"),
@@ -167,6 +157,57 @@ def test_a_full_batch_does_not_wait_for_the_next_item():
     items = (read.append(n) or n for n in range(7))
     for batch in padded_batches(items, lambda item: 2, 6):
         assert read[-1] == batch[-1]
+
+
+def test_freed_memory_goes_back_after_each_batch(tmp_path, monkeypatch):
+    """Or resident memory grows with the variety of lengths."""
+    paths = [write(tmp_path / f"{n}.wav", n, 8000) for n in (1, 2, 9)]
+    events = []
+    monkeypatch.setattr(
+        audio_blocks, "return_memory", lambda: events.append("trim")
+    )
+    found = run_files(
+        paths,
+        lambda path: path.name,
+        lambda pairs: pairs,
+        lambda longer: ((path, "long") for path in longer),
+        3.0,
+        2.0,
+    )
+    events += [path.name for path, _ in found]
+    assert events.count("trim") == 3
+    monkeypatch.undo()
+    audio_blocks.return_memory()  # runs wherever the tests do
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [RuntimeError("CUDA out of memory"), MemoryError(), OSError(5, "x")],
+)
+def test_a_batch_that_fails_fails_for_its_bad_file_only(fault, tmp_path):
+    paths = [write(tmp_path / f"{n}.wav", 1.0, 8000) for n in range(4)]
+    sizes = []
+
+    def run_batch(pairs):
+        sizes.append(len(pairs))
+        if paths[2] in [path for path, _ in pairs]:
+            raise fault
+        return [path.name for path, _ in pairs]
+
+    found = dict(run_files(paths, lambda path: 0, run_batch, list, 3.0, 60.0))
+    assert sizes == [4, 1, 1, 1, 1]
+    error = found.pop(paths[2])
+    assert isinstance(error, AudioError)
+    assert str(error).startswith(f"{paths[2]}: ")
+    assert error.__traceback__ is None
+    assert found == {path: path.name for path in found}
+    assert len(found) == 3
+
+
+def test_faults_of_the_program_are_not_faults_of_a_file(tmp_path):
+    path = write(tmp_path / "a.wav", 1.0, 8000)
+    with pytest.raises(KeyError):
+        list(run_files([path], {}.__getitem__, list, list, 3.0, 60.0))
 
 
 def test_files_go_through_once_by_their_lengths(tmp_path):

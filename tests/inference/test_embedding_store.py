@@ -336,6 +336,7 @@ def test_parts_of_several_runs_add_up(tmp_path):
         extractor = ResumableExtractor(path, "m")
         extractor.add(name, one)
         extractor.flush()
+    (extractor.folder / "._000000.safetensors").write_bytes(b"of macOS")
     assert ResumableExtractor(path, "m").store.names == ["A", "B", "C"]
 
 
@@ -399,6 +400,7 @@ def test_a_model_is_what_its_embeddings_depend_on(tmp_path):
     path = save_model(tmp_path / "m")
     known = model_id(path, 30.0)
     (path / "README.md").write_text("Another text.")
+    (path / "._head.ckpt").write_bytes(b"of macOS")
     (path / "calibration.ckpt").unlink()
     assert model_id(path, 30.0) == known
     assert model_id(path.rename(tmp_path / "moved"), 30.0) == known

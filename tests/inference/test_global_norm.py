@@ -70,3 +70,14 @@ def test_the_backbone_is_as_before_afterwards():
     assert backbone.normalize_wav
     assert list(backbone.state_dict()) == keys
     assert torch.equal(backbone(wav), before)
+
+
+def test_the_variance_of_a_constant_is_not_below_zero():
+    below = 0
+    for constant in torch.rand(100):
+        statistics = statistics_of(constant.expand(4801), 4801)
+        squares = statistics._squares / statistics.num_samples
+        below += squares < statistics.mean**2  # by rounding
+        assert statistics.variance >= 0
+        assert statistics.variance == pytest.approx(0, abs=1e-6)
+    assert below

@@ -81,3 +81,15 @@ def test_time_norm_is_group_norm_over_the_valid_frames(offset):
     normed = norm(feats, torch.tensor([50, 20]))
     torch.testing.assert_close(normed[:1], reference(feats[:1]))
     torch.testing.assert_close(normed[1:, :, :20], reference(feats[1:, :, :20]))
+
+
+def test_nothing_is_recomputed_unless_asked_for(monkeypatch):
+    extractor = FeatureExtractor([8, 6], [10, 3], [5, 2])
+    asked = []
+    monkeypatch.setattr(
+        frontend, "checkpoint", lambda layer, *args, **kw: asked.append(layer)
+    )
+    assert extractor(torch.randn(1, 400)).shape[-1] == 6 and not asked
+    with pytest.raises(AttributeError):
+        extractor(torch.randn(1, 400), checkpointing=True)
+    assert asked

@@ -142,7 +142,8 @@ class PretrainBrain(SSLBrain):
     * ``compute_cost``: ``lobes.pretraining.weighted_loss`` with its weights.
     * ``mixing`` (optional): waveforms and lengths -> mixed waveforms, in
       training.
-    * ``seed``: of the masks of validations, which are the same each time.
+    * ``seed``: of what validations draw (masks, candidates, replaced context
+      vectors), which is the same each time.
 
     The log has, for training and validation, the loss, all its parts before
     they are weighed, accuracies, perplexities and the temperature: losses per

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unispeech_sb.atomic import atomic
+from unispeech_sb.checkpoints.file_types import what_file
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file, read_objects
 
 LONGEST = 120
@@ -152,10 +153,10 @@ def _opened(path):
 
 def _damaged(path, error):
     """The error for a file that is no safetensors."""
-    return ValueError(
-        f"{path}: expected a safetensors file; it is damaged or "
-        f"something else ({_first_line(error)})"
+    what = what_file(path) or (
+        f"damaged or something else ({_first_line(error)})"
     )
+    return ValueError(f"{path}: expected a safetensors file; it is {what}")
 
 
 def _first_line(error):

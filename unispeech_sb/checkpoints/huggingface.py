@@ -8,11 +8,13 @@ literal and invertible.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
+from unispeech_sb.checkpoints.file_types import check_file, what_folder
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
@@ -23,7 +25,8 @@ from unispeech_sb.checkpoints.options import (
     check_config,
     shown,
 )
-from unispeech_sb.checkpoints.texts import read_json, read_tokens
+from unispeech_sb.checkpoints.special_tokens import settle_tokens
+from unispeech_sb.checkpoints.texts import read_json
 
 FAMILIES = {"unispeech": "unispeech.", "unispeech-sat": "unispeech_sat."}
 """Model type of ``config.json`` -> prefix of the backbone's tensors."""
@@ -120,6 +123,10 @@ KEPT_FILES = (
     "added_tokens.json",
 )
 """Texts that go along, for the way back."""
+
+LM_FOLDER = "language_model"
+ALPHABET_FILE = "alphabet.json"
+"""What a processor with a language model saves, by pyctcdecode."""
 
 LONGEST_NAME = 200
 """Characters of a shard's name; file systems end at 255 bytes."""
@@ -266,6 +273,8 @@ def _facts(written, overrides):
             source = "default of transformers"
             if name in switches:
                 source = "as the publisher's code does"
+            if name == "normalize_eps":
+                source = "feature extractor of transformers"
             facts[name] = Fact(default, source)
     facts["sampling_rate"] = Fact(16000, "both families")
     for name, value in overrides.items():
@@ -343,9 +352,7 @@ def _add_texts(checkpoint, folder, written):
     facts, config = checkpoint.facts, checkpoint.config
     if checkpoint.task == "ForCTC":
         lang = config.get("target_lang", written.get("target_lang"))
-        checkpoint.tokens = read_tokens(folder, config["vocab_size"], lang)
-        facts["blank_index"] = _blank(checkpoint, folder)
-        checkpoint.blank_index = facts["blank_index"].value
+        settle_tokens(checkpoint, folder, written, lang)
     elif checkpoint.task not in ("Model", "ForPreTraining"):
         checkpoint.labels = _labels(written, folder / "config.json")
         facts["num_labels"] = Fact(
@@ -359,23 +366,36 @@ def _add_texts(checkpoint, folder, written):
     if path.name == PROCESSOR_FILE:
         text = json.dumps(settings, indent=2)
         checkpoint.files[EXTRACTOR_FILE] = f"{text}\n"
+    checkpoint.dropped |= _language_model(folder)
 
 
-def _blank(checkpoint, folder):
-    """Index of CTC's blank: where the model names none, its tokenizer does."""
-    fact = checkpoint.facts["pad_token_id"]
-    if fact.value is not None:
-        return fact
-    path = folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
-    name = settings.get("pad_token", "<pad>")
-    name = name.get("content") if isinstance(name, dict) else name
-    if not checkpoint.tokens or name not in checkpoint.tokens:
-        raise ValueError(
-            f"{folder / 'config.json'}: expected pad_token_id, the index of "
-            f"CTC's blank; got None, and no token {shown(name)} is known"
+def _language_model(folder):
+    """What a processor with a language model has besides: name -> why it is
+    left out, and how it is used."""
+    found, dropped = Path(folder, LM_FOLDER), {}
+    files = sorted(found.iterdir()) if found.is_dir() else []
+    weights = [p for p in files if p.suffix in (".arpa", ".bin", ".gz")]
+    attributes = found / "attrs.json"
+    options = read_json(attributes) if attributes.is_file() else {}
+    given = "".join(
+        f" --{name} {options[name]}"
+        for name in ("alpha", "beta")
+        if type(options.get(name)) in (int, float)
+    )
+    for path in files:
+        dropped[f"{LM_FOLDER}/{path.name}"] = (
+            f"a language model stays where it is: unispeech-sb transcribe "
+            f"FOLDER FILES --lm {quote(str(path))}{given}"
+            if path in weights
+            else "belongs to the language model"
+            + ("" if weights else ", which is not here: get it for --lm")
         )
-    return Fact(checkpoint.tokens.index(name), f"{path.name}: pad_token")
+    if Path(folder, ALPHABET_FILE).is_file():
+        dropped[ALPHABET_FILE] = (
+            "of pyctcdecode's decoder with a language model; the tokens are "
+            "those of the tokenizer"
+        )
+    return dropped
 
 
 def _labels(written, path):
@@ -414,6 +434,7 @@ def _read_weights(folder):
         if not path.is_file():
             continue
         if path.suffix != ".json":
+            check_file(path)
             return read_tensors(path)
         weight_map = read_json(path).get("weight_map")
         if not isinstance(weight_map, dict):
@@ -422,8 +443,10 @@ def _read_weights(folder):
                 f"got {shown(weight_map)}"
             )
         return _read_shards(folder, weight_map.values(), path)
+    what = what_folder(folder)
     raise ValueError(
         f"{folder}: expected one of {', '.join(WEIGHT_FILES)}; there is none"
+        + (f", it {what}" if what else "")
     )
 
 
@@ -437,5 +460,6 @@ def _read_shards(folder, shards, path):
             )
     tensors = {}
     for shard in sorted(set(shards)):
+        check_file(folder / shard)
         tensors.update(read_tensors(folder / shard))
     return tensors

@@ -5,7 +5,7 @@ option. A configuration decides what is allocated: so each number has a range,
 many times wider than that of the published models, and each text a choice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -112,6 +112,10 @@ SIZE, COUNT, KERNEL = (
     _number(1, 1024),
 )
 TOKEN, LAYERS = _number(0, 1_000_000), _number(1, 256)
+BLANK = Rule(
+    "a token, or its index from 0 to 1000000",
+    lambda value: isinstance(value, str) or TOKEN.holds(value),
+)
 SPAN, SPANS = _number(1, 100_000), _number(0, 100_000)
 ACTIVATION = _choice("gelu", "gelu_new", "relu", "selu")
 
@@ -165,7 +169,7 @@ OURS = {
     "pos_conv_weight_norm": Option(FLAG, True),
     "apply_spec_augment": Option(FLAG, False),
     "normalize_wav": Option(FLAG, False, shown=True),
-    "normalize_eps": Option(SHARE, 1e-5, shown=True),
+    "normalize_eps": Option(_real(1e-12, 1), 1e-5, shown=True),
     "output_norm": Option(FLAG, False, only_here=True),
     "freeze": Option(FLAG, False),
     "freeze_feature_extractor": Option(FLAG, False),
@@ -217,6 +221,7 @@ MORE = {
     "num_heads": Option(KERNEL),
     "relu": Option(FLAG),
     "dictionary": Option(TEXT),
+    "blank": Option(BLANK),
     "target_lang": Option(TEXT, may_be_none=True),
 }
 """What else a checkpoint, or who converts it, may say."""
@@ -288,6 +293,36 @@ def check_config(config: Mapping[str, Any], path: str | Path) -> None:
         )
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(("cache_dir", "local_dir"), "save_path"),
+    **dict.fromkeys(
+        ("dtype", "torch_dtype"), "run_opts' precision, or .to(dtype) after it"
+    ),
+    **dict.fromkeys(
+        ("device", "device_map"), "run_opts' device, or .to(device) after it"
+    ),
+    "pretrained_path": "source",
+    "input_norm": "normalize_wav",
+    "dropout": "hidden_dropout",
+    "attention_dropout_prob": "attention_dropout",
+    "pretrain": "Backbone.from_preset, for random weights",
+    "output_hidden_states": "output_all_hiddens",
+    "quantizer": "the recipe make_units, for units of frames",
+    **dict.fromkeys(
+        ("quantization_config", "load_in_8bit"), "none; weights are as saved"
+    ),
+}
+"""Keyword of transformers or of SpeechBrain's lobes -> what does it here."""
+
+_WITHOUT_EFFECT = {
+    "attn_implementation": ("sdpa", "eager", None),
+    "trust_remote_code": (True, False, None),
+    "use_safetensors": (True, False, None),
+    "low_cpu_mem_usage": (True, False, None),
+}
+"""Keyword of transformers -> values that change no result here."""
+
+
 def check_overrides(overrides: Mapping[str, Any]) -> None:
     """Checks the options that a user gives by hand: they have to exist."""
     known = [name for name, option in OPTIONS.items() if option.rule]
@@ -300,6 +335,30 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
                 f"got {shown(name)}{hint}"
             )
     check_config(overrides, "--set")
+
+
+def options_of(
+    given: Mapping[str, Any], known: Sequence[str]
+) -> dict[str, Any]:
+    """The options among keywords of a user. Those that change no result are
+    left out; others that the backbone does not have are an error, which names
+    what does the same here, if anything does."""
+    kept = {}
+    for name, value in given.items():
+        if name in known:
+            kept[name] = value
+        elif name in _ELSEWHERE:
+            raise ValueError(
+                f"Backbone: expected an option of its own; got {name!r}, for "
+                f"which it has {_ELSEWHERE[name]}"
+            )
+        elif value not in _WITHOUT_EFFECT.get(name, ()):
+            close = get_close_matches(name, known, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(
+                f"Backbone: expected an option of its own; got {name!r}{hint}"
+            )
+    return kept
 
 
 def shown(value: object) -> str:

@@ -20,7 +20,11 @@ from unispeech_sb.checkpoints.checkpoint import (
 from unispeech_sb.checkpoints.fairseq.tensors import read_upstream
 from unispeech_sb.checkpoints.huggingface import rename
 from unispeech_sb.checkpoints.options import HEADS as DEFAULTS
-from unispeech_sb.checkpoints.options import check_config, shown
+from unispeech_sb.checkpoints.options import (
+    WAV_NORM_EPS,
+    check_config,
+    shown,
+)
 from unispeech_sb.checkpoints.safety.stubs import plain
 
 PREFIX = "model."
@@ -93,6 +97,8 @@ def read_s3prl(
     check_agreement(sizes, upstream.facts, path)
     facts = _facts(task, args) | upstream.facts | sizes
     facts["use_weighted_layer_sum"] = Fact(mixing is not None, "Featurizer")
+    if str(args.get("upstream")).startswith("hf_"):
+        facts["normalize_eps"] = Fact(WAV_NORM_EPS, "Args: an upstream of HF")
     classes = facts.pop("num_labels").value
     facts = settle(facts, overrides, path)
     if task == "ForXVector" and "relu" not in overrides:

@@ -16,6 +16,11 @@ from unispeech_sb.checkpoints.authors import (
 )
 from unispeech_sb.checkpoints.checkpoint import Checkpoint
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
+from unispeech_sb.checkpoints.file_types import (
+    check_file,
+    what_folder,
+    what_objects,
+)
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.huggingface import (
     WEIGHT_FILES,
@@ -106,9 +111,10 @@ def read_checkpoint(
             raise ValueError(
                 f"{path}: expected a checkpoint, with {BACKBONE_FILE} (a "
                 "pretrained folder) or config.json (a Hugging Face folder); "
-                f"it {_contents(path)}"
+                f"it {what_folder(path) or _contents(path)}"
             )
-        return read_huggingface(path, overrides)
+        return _checked(read_huggingface(path, overrides), path, overrides)
+    check_file(path)
     if is_lobe_file(path):
         raise ValueError(
             f"{path}: expected a checkpoint of another framework; it is a "
@@ -117,12 +123,23 @@ def read_checkpoint(
     objects = _read_file(path)
     for recognises, read in READERS:
         if recognises(objects):
-            return read(objects, path, overrides)
+            return _checked(read(objects, path, overrides), path, overrides)
+    what = what_objects(objects)
     raise ValueError(
         f"{path}: expected a checkpoint of fairseq, of the authors' speaker "
-        "verification or diarization, or of s3prl; it holds "
-        f"{_names(objects)}"
+        "verification or diarization, or of s3prl; it "
+        + (f"is {what}" if what else f"holds {_names(objects)}")
     )
+
+
+def _checked(found, path, overrides):
+    """The checkpoint; refuses a blank for a model without one."""
+    if overrides.get("blank") is not None and found.blank_index is None:
+        raise ValueError(
+            f"{path}: expected a CTC model, whose tokens are known, for "
+            f"blank; got {found.task}"
+        )
+    return found
 
 
 def _read_file(path):
@@ -143,6 +160,7 @@ def read_backbone(
     if (path / BACKBONE_FILE).is_file():
         path /= BACKBONE_FILE
     _refuse_ours(path, "a model, as a folder or a file")
+    check_file(path)
     if is_lobe_file(path):
         lobe = read_lobe(path)
         if path.name != BACKBONE_FILE and lobe.name != "Backbone":

@@ -1,7 +1,6 @@
 """Speaker diarization: ``unispeech-sb diarize``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from unispeech_sb.commands.options import (
     check_names,
     load_folder,
     new_parser,
+    print_results,
     progress_bar,
-    report_failures,
 )
 from unispeech_sb.inference.formats import (
     DIARIZATION_FORMATS,
@@ -43,34 +42,28 @@ def diarize(argv: Sequence[str]) -> None:
     reference = _reference(arguments.reference, files)
     check_files("diarize", files)
 
-    from unispeech_sb.dataio.audio import AudioError
-
     diarization = _load(arguments)
     form = DIARIZATION_FORMATS[arguments.format]
     target = arguments.rttm_dir or Path()
     target.mkdir(parents=True, exist_ok=True)
-    errors = {}
+
+    def write(path, found):
+        if arguments.rttm_dir:
+            found.to_rttm(target / f"{found.name}.rttm")
+        if arguments.plot:
+            own = reference.get(found.name)
+            found.plot(target / f"{found.name}.png", own)
+        return form.on_stream(found, path, len(files) > 1)
+
     with progress_bar(files, "diarize") as bar:
-        for path, found in diarization.diarize_files(
+        results = diarization.diarize_files(
             files,
             arguments.num_speakers,
             arguments.min_speakers,
             arguments.max_speakers,
             advance(bar),
-        ):
-            if isinstance(found, AudioError):
-                errors[path] = found
-                continue
-            if arguments.rttm_dir:
-                found.to_rttm(target / f"{found.name}.rttm")
-            if arguments.plot:
-                own = reference.get(found.name)
-                found.plot(target / f"{found.name}.png", own)
-            with bar.external_write_mode(sys.stdout):
-                sys.stdout.write(form.on_stream(found, path, len(files) > 1))
-    report_failures("diarize", files, errors)
-    if errors:
-        raise SystemExit(1)
+        )
+        print_results("diarize", files, results, write, bar)
 
 
 def _parse(argv):

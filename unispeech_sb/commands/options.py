@@ -5,13 +5,16 @@ that help and errors of a command line come at once.
 """
 
 import argparse
+import os
 import sys
-from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
-from unispeech_sb.errors import check_device
+from unispeech_sb.errors import check_device, print_escaped
 
-RECORDING = "recording in a format that soundfile reads: WAV, FLAC, MP3, ..."
+RECORDING = (
+    "recording in a format that soundfile reads: WAV, FLAC, MP3, ...; m4a, "
+    "webm, ... where PyAV or ffmpeg is installed"
+)
 
 
 def new_parser(command, description):
@@ -105,22 +108,23 @@ def add_batch_seconds(parser, default):
 
 def check_file(path, kind):
     """Refuses a path, None excepted, where there is no file of that kind."""
-    if path is not None and not Path(path).is_file():
+    if path is not None and not os.path.isfile(path):
         raise ValueError(f"{path}: there is no such {kind}")
 
 
 def check_files(command, files):
     """Stops where there is none of the files; names those that are missing."""
-    missing = [file for file in files if not Path(file).is_file()]
+    missing = [file for file in files if not os.path.isfile(file)]
     if not missing:
         return
     if len(missing) == len(files):
         errors = {file: f"{file}: there is no such file" for file in files}
         report_failures(command, files, errors)
         raise SystemExit(1)
-    sys.stderr.write(
+    print_escaped(
         f"{command}: {len(missing)} of {len(files)} files do not exist, the "
-        f"others are processed; missing: {', '.join(missing)}\n"
+        f"others are processed; missing: {', '.join(missing)}",
+        sys.stderr,
     )
 
 
@@ -176,13 +180,36 @@ def advance(bar):
     return lambda seconds: bar.update(min(seconds, bar.total - bar.n))
 
 
+def print_results(command, files, results, write, bar):
+    """Prints what ``write`` (path, result) gives for each result, in the order
+    of the files; exits with 1, the others named, where files failed.
+
+    A result may be an ``AudioError``; what ``write`` raises is one, too.
+    """
+    from unispeech_sb.dataio.audio import AudioError, attempt
+
+    errors, texts, waiting = {}, {}, list(files)
+    for path, result in results:
+        if not isinstance(result, AudioError):
+            result = attempt(path, write, path, result)
+        if isinstance(result, AudioError):
+            errors[path], result = result, ""
+        texts[path] = result
+        while waiting and waiting[0] in texts:
+            with bar.external_write_mode(sys.stdout):
+                sys.stdout.write(texts.pop(waiting.pop(0)))
+    bar.close()
+    report_failures(command, files, errors)
+    if errors:
+        raise SystemExit(1)
+
+
 def report_failures(command, files, errors):
     """Names the files that could not be used, on the standard error."""
     if not errors:
         return
-    sys.stderr.write(
-        f"{command}: {len(errors)} of {len(files)} files failed:\n"
-    )
+    counts = f"{len(errors)} of {len(files)} files failed:"
+    sys.stderr.write(f"{command}: {counts}\n")
     for name in files:
         if name in errors:
-            sys.stderr.write(f"  {errors[name]}\n")
+            print_escaped(f"  {errors[name]}", sys.stderr)

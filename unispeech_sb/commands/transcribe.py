@@ -13,6 +13,7 @@ from unispeech_sb.commands.options import (
     add_device,
     add_files,
     add_folder,
+    advance,
     at_least,
     check_file,
     check_files,
@@ -20,8 +21,8 @@ from unispeech_sb.commands.options import (
     finite,
     load_folder,
     new_parser,
+    print_results,
     progress_bar,
-    report_failures,
 )
 from unispeech_sb.environment import require_extra
 from unispeech_sb.inference.formats import (
@@ -46,29 +47,24 @@ def transcribe(argv: Sequence[str]) -> None:
     if arguments.lm:
         require_extra("kenlm", "lm", "--lm")
 
-    from unispeech_sb.dataio.audio import AudioError
     from unispeech_sb.inference.asr import LongFormASR
 
     form = TRANSCRIPT_FORMATS[arguments.format]
     targets = _targets(files, form, arguments.output_dir)
     asr = _configured(load_folder(LongFormASR, arguments), arguments)
-    errors, ready = {}, _Ordered(files)
+
+    def write(path, result):
+        if not targets:
+            return form.on_stream(result, path, len(files) > 1)
+        with atomic(targets[path]) as file:
+            file.write(form.write(result, path))
+        return ""
+
     with progress_bar(files, "transcribe") as bar:
-        for path, result in asr.transcribe_files(
-            files, arguments.batch_seconds, bar.update
-        ):
-            if isinstance(result, AudioError):
-                errors[path] = result
-                text = ""
-            elif targets:
-                text = _write(form.write(result, path), targets[path])
-            else:
-                text = form.on_stream(result, path, len(files) > 1)
-            with bar.external_write_mode(sys.stdout):
-                sys.stdout.write(ready.take(path, text))
-    report_failures("transcribe", files, errors)
-    if errors:
-        raise SystemExit(1)
+        results = asr.transcribe_files(
+            files, arguments.batch_seconds, advance(bar)
+        )
+        print_results("transcribe", files, results, write, bar)
 
 
 def _parse_transcribe(argv):
@@ -196,27 +192,6 @@ def _targets(files, form, folder):
         return {}
     folder.mkdir(parents=True, exist_ok=True)
     return {file: folder / f"{Path(file).stem}.{form.suffix}" for file in files}
-
-
-def _write(text, path):
-    """Writes a transcript's file; nothing is left to print."""
-    with atomic(path) as file:
-        file.write(text)
-    return ""
-
-
-class _Ordered:
-    """Gives results back in the order of the command line."""
-
-    def __init__(self, files):
-        self.waiting, self.texts = list(files), {}
-
-    def take(self, path, text):
-        """Takes one result; returns those that are next in line."""
-        self.texts[path], ready = text, ""
-        while self.waiting and self.waiting[0] in self.texts:
-            ready += self.texts.pop(self.waiting.pop(0))
-        return ready
 
 
 def tune_lm(argv: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from unispeech_sb.checkpoints.source import (
     read_backbone,
     read_checkpoint,
 )
+from unispeech_sb.checkpoints.special_tokens import WARNING
 from unispeech_sb.checkpoints.texts import read_tokens
 from unispeech_sb.convert.lobes import build_lobes, kind_of
 from unispeech_sb.convert.tokenizers import tokenizer_files
@@ -47,6 +48,8 @@ after the final LayerNorm (`normed`) or before it (`raw`). `mask_rule`: valid
 frames of a padded row by the convolutions' formula (`hf`) or by fairseq's
 chunks (`fairseq`, where padding changes results). `tdnn_lengths`: valid
 frames after dilated layers (`exact`) or as transformers counts them (`hf`).
+`normalize_eps`: added to the variance of a waveform that is normalised, 1e-7
+by transformers' feature extractor, 1e-5 by the authors, s3prl and SpeechBrain.
 
 ## Report
 
@@ -92,7 +95,10 @@ class ConversionReport(NamedTuple):
         lines += [f"used    {k}: {n} tensors" for k, n in self.used.items()]
         lines += [f"dropped {k}: {why}" for k, why in self.dropped.items()]
         lines += [] if self.dropped else ["dropped nothing"]
-        lines += [f"note    {note}" for note in self.notes]
+        lines += [
+            note if note.startswith(WARNING) else f"note    {note}"
+            for note in self.notes
+        ]
         return "\n".join(lines)
 
 
@@ -284,7 +290,7 @@ def _files(found, path):
 def _readme(found, lobes, src, report):
     """The folder's README."""
     rows = []
-    for name in SWITCHES:
+    for name in (*SWITCHES, "normalize_eps"):
         for lobe in lobes.values():
             if name in lobe.config:
                 why = found.facts[name].source

@@ -258,6 +258,10 @@ def _config(found, family, name):
     config |= {"model_type": family, "architectures": [name]}
     config |= {key: backbone[key] for key in SWITCHES if key in backbone}
     config["normalize_eps"] = backbone["normalize_eps"]
+    facts = found.origin.get("facts", {})
+    for token in ("bos_token_id", "eos_token_id", "unk_token_id"):
+        if config.get(token) is not None and token in facts:
+            config[token] = facts[token]["value"]
     config["num_feat_extract_layers"] = len(backbone["conv_dim"])
     precision = found.lobes["backbone"].tensors[MASK].dtype
     key = "torch_dtype" if "torch_dtype" in config else "dtype"

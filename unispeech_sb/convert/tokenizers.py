@@ -6,9 +6,17 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from speechbrain.utils.logger import get_logger
+
+from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.fairseq.options import read_vocabulary
 from unispeech_sb.checkpoints.options import shown
 from unispeech_sb.checkpoints.pretrained_folder import TOKENIZER_FILE
+from unispeech_sb.checkpoints.special_tokens import (
+    SETTINGS_FILES,
+    find_blank,
+    special_tokens,
+)
 from unispeech_sb.checkpoints.texts import (
     order_tokens,
     read_json,
@@ -20,7 +28,8 @@ PADS = ("<pad>", "[PAD]")
 """Usual names of CTC's blank in transformers' vocabularies."""
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+
+logger = get_logger(__name__)
 
 
 def make_tokenizer(
@@ -128,7 +137,7 @@ def read_tokenizer(source: str | Path, separator: str = "") -> CTCTokenizer:
 
 def _is_huggingface(path):
     """Whether special tokens are there: the authors' vocabularies lack them."""
-    beside = any((path.parent / name).is_file() for name in SETTINGS)
+    beside = any((path.parent / name).is_file() for name in SETTINGS_FILES)
     return beside or any(pad in read_json(path) for pad in PADS)
 
 
@@ -142,7 +151,7 @@ def _read_huggingface(path):
         )
     files = {
         name: (folder / name).read_text(encoding="utf-8")
-        for name in SETTINGS
+        for name in SETTINGS_FILES
         if (folder / name).is_file()
     }
     config = folder / "config.json"
@@ -152,14 +161,19 @@ def _read_huggingface(path):
         tokens = read_tokens(folder, size)
     else:
         tokens = order_tokens(vocabulary, size, path)
+    said = Fact(config.get("pad_token_id"), "config.json: pad_token_id")
+    theirs = special_tokens(folder, tokens)["pad"]
+    blank, warning = find_blank(said, theirs, tokens)
+    if warning:
+        logger.warning(f"{folder}: {warning}")
     found = [tokens.index(pad) for pad in PADS if pad in tokens]
-    blank_index = config.get("pad_token_id", found[0] if found else None)
-    if blank_index is None:
+    if blank is None and not found:
         raise ValueError(
             f"{path}: expected CTC's blank, as {' or '.join(PADS)} or as "
             "pad_token_id of a config.json beside it"
         )
-    return CTCTokenizer.from_huggingface(files, tokens, blank_index)
+    index = found[0] if blank is None else blank.value
+    return CTCTokenizer.from_huggingface(files, tokens, index)
 
 
 def tokenizer_files(tokens: Sequence[str], blank_index: int) -> dict[str, str]:

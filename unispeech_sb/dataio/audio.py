@@ -1,24 +1,49 @@
 """Reading recordings: one function that reads, one that only checks, and one
 sentence that names the file when something is wrong with it.
+
+Recordings are decoded from their first sample on, in blocks, so that no number
+in a file decides how much memory is asked for, and formats can be read in which
+libsndfile cannot seek.
 """
 
 import functools
+import math
 import os
-import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
 import torch
-from speechbrain.dataio.preprocess import AudioNormalizer
+
+from unispeech_sb.dataio.containers import (
+    ENDLESS,
+    ForeignFile,
+    missing,
+    without_length,
+)
 
 __all__ = ["AudioError", "read_audio", "read_header"]
 
-# Programs that write WAV into a pipe cannot know the length and put a
-# placeholder there: 0xFFFFFFFF (FFmpeg) or 0x7FFFF000 (SoX).
-_UNKNOWN_WAV_BYTES = 0x7FFFF000
-# What libsndfile answers for a FLAC stream that does not state its length.
-_UNKNOWN_FRAMES = 2**63 - 1
+_Result = TypeVar("_Result")
+
+SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".wav")
+"""Endings of names, in small letters, by which folders are searched."""
+
+FILE_ERRORS = (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError)
+"""What reading a file, or running a model on it, may raise because of the file:
+overflows, too little memory, the system's errors, those of libsndfile and torch
+(RuntimeError), and values that are refused. Others are faults of a program."""
+
+RATES = 1_000, 384_000
+"""Least and greatest sampling rate in Hz that is read."""
+
+_BLOCK_VALUES = 2**20
+"""Most samples of all channels that are decoded at a time: 4 MB."""
+_TABLE = 2**19
+"""Largest table of filters for resampling; others are computed in parts."""
 
 
 class AudioError(ValueError):
@@ -34,6 +59,54 @@ class AudioError(ValueError):
     """
 
 
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Turns what ``FILE_ERRORS`` lists into an ``AudioError`` of the file."""
+    try:
+        yield
+    except AudioError:
+        raise
+    except FILE_ERRORS as error:
+        raise error_of(path, error) from error
+
+
+def attempt(
+    path: str | Path, function: Callable[..., _Result], *arguments: object
+) -> "_Result | AudioError":
+    """What a function gives for a file, or the file's error, so that one bad
+    file does not end the work on the others."""
+    try:
+        return function(*arguments)
+    except FILE_ERRORS as error:
+        return error_of(path, error)
+
+
+def error_of(path: str | Path, error: BaseException) -> AudioError:
+    """The ``AudioError`` of a file, in one line, for what it has raised.
+
+    A new one, as the frames of a traceback keep waveforms in memory.
+    """
+    said = str(error).strip()
+    if isinstance(error, OSError) and error.strerror:
+        other = error.filename not in (None, path, str(path))
+        said = error.strerror + f": {error.filename}" * other
+    if not isinstance(error, AudioError):
+        said = " ".join(said.split("\n", 1)[0].split())[:300]
+    if isinstance(error, MemoryError):
+        said = said or "not enough memory"
+    said = said or type(error).__name__
+    named = isinstance(error, AudioError) or said.startswith(f"{path}: ")
+    return AudioError(said if named else f"{path}: {said}")
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether a lister takes a path below its folder: of audio by its suffix,
+    and not hidden, as the ``._name`` that macOS leaves beside each file."""
+    parts = Path(path).parts
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and Path(path).suffix.lower() in SUFFIXES
+
+
 def read_audio(
     path: str | Path,
     start: int | None = None,
@@ -44,14 +117,17 @@ def read_audio(
 ) -> torch.Tensor:
     """Reads a recording, or a stretch of it, as one channel at one rate.
 
-    Several channels are averaged and other rates resampled by SpeechBrain's
-    ``AudioNormalizer``. Of a stretch only that stretch is decoded. Truncation
-    is recognised where the file says how long it should be: WAV, FLAC, MP3.
+    Several channels are averaged and other rates resampled as by SpeechBrain's
+    ``AudioNormalizer``: see ``Resampler``. Of a stretch only that stretch is
+    decoded, in formats where that can be. Truncation is recognised wherever the
+    file says how long it should be: ``containers.py`` lists the formats; MP3
+    with a Xing header; FLAC.
 
     Arguments
     ---------
     path : str or path-like
-        Any format that soundfile reads.
+        Any format that soundfile reads; with PyAV (``pip install av``) or the
+        program ``ffmpeg`` also m4a, mp4, aac, webm, and others.
     start : int, optional
         First sample of the stretch, at the file's own rate.
     stop : int, optional
@@ -72,7 +148,8 @@ def read_audio(
     ------
     AudioError
         When the file is missing, unreadable, truncated, empty, too short, not
-        finite, all silent, or does not hold the stretch.
+        finite, all silent, at a rate outside 1 to 384 kHz, or does not hold
+        the stretch.
 
     Example
     -------
@@ -83,10 +160,12 @@ def read_audio(
     >>> read_audio(path, start=4000, stop=6000).shape
     torch.Size([4000])
     """
-    samples, rate = _decode(path, start, stop)
-    _check_samples(path, samples, allow_silence)
-    _check_length(path, len(samples), rate, min_samples, sample_rate)
-    return _normalizer(sample_rate)(torch.from_numpy(samples), rate)
+    with naming(path):
+        rate, decoded = decode(path, start, stop)
+        blocks = list(decoded)
+        limits = min_samples, sample_rate, allow_silence
+        _check_samples(path, blocks, rate, *limits)
+        return Resampler(rate, sample_rate).finish(torch.cat(blocks))
 
 
 def check_audio(
@@ -98,19 +177,19 @@ def check_audio(
     allow_silence: bool = False,
 ) -> float:
     """Checks a recording as ``read_audio`` does; gives its seconds."""
-    samples, rate = _decode(path, start, stop)
-    _check_samples(path, samples, allow_silence)
-    _check_length(path, len(samples), rate, min_samples, sample_rate)
-    return len(samples) / rate
+    with naming(path):
+        rate, blocks = decode(path, start, stop)
+        limits = min_samples, sample_rate, allow_silence
+        return _check_samples(path, blocks, rate, *limits) / rate
 
 
 def read_header(path: str | Path) -> tuple[int, int]:
-    """Reads how long a recording is, without decoding it.
+    """Reads how long a recording is, without decoding it where it says so.
 
     Arguments
     ---------
     path : str or path-like
-        Any format that soundfile reads.
+        As for ``read_audio``.
 
     Returns
     -------
@@ -122,8 +201,8 @@ def read_header(path: str | Path) -> tuple[int, int]:
     Raises
     ------
     AudioError
-        When the file is missing, empty, not audio, or shorter than its header
-        says.
+        When the file is missing, empty, not audio, at a rate outside 1 to
+        384 kHz, or shorter than its header says.
 
     Example
     -------
@@ -132,8 +211,11 @@ def read_header(path: str | Path) -> tuple[int, int]:
     >>> read_header(path)
     (800, 8000)
     """
-    with _open(path) as file:
-        return file.frames, file.samplerate
+    with naming(path), _open(path) as file:
+        count, rate = file.num_samples, file.samplerate
+        if count is None:
+            count = _count(path, os.stat(path).st_mtime_ns)
+        return count, rate
 
 
 def bounds_of(record):
@@ -143,17 +225,68 @@ def bounds_of(record):
     return start or 0, num_samples if stop is None else stop, rate
 
 
+def decode(
+    path: str | Path,
+    start: int | None = None,
+    stop: int | None = None,
+    block_s: float = 30.0,
+) -> tuple[int, Iterator[torch.Tensor]]:
+    """Opens a stretch of a recording: its rate, and its samples in blocks of
+    up to ``block_s`` seconds, channels averaged, float32, [N] each; they raise
+    an ``AudioError`` where the file ends before it should."""
+    blocks = _stretch(path, start or 0, stop, block_s)
+    return next(blocks), blocks
+
+
+def _stretch(path, start, stop, block_s):
+    """Yields the rate, then the blocks of a stretch."""
+    with naming(path), _open(path) as file:
+        count = file.num_samples
+        if stop is None and count is not None:
+            stop = count
+        end = math.inf if stop is None else stop
+        if not 0 <= start < end <= (math.inf if count is None else count):
+            raise _no_such_stretch(path, count, start, stop)
+        yield file.samplerate
+        place, size = start, math.ceil(block_s * file.samplerate)
+        for block in file.blocks(start, end, size):
+            place += len(block)
+            yield torch.from_numpy(np.ascontiguousarray(block)).mean(1)
+        if count is not None and place < end:
+            raise AudioError(
+                f"{path}: truncated, its header says {stop - start} samples "
+                f"but only {place - start} can be decoded"
+            )
+        if stop is not None and place < end:
+            raise _no_such_stretch(path, place, start, stop)
+        if place == start:
+            raise AudioError(f"{path}: the recording is empty")
+
+
+def _no_such_stretch(path, count, start, stop):
+    """The error of a stretch that a file does not hold."""
+    return AudioError(
+        f"{path}: expected a stretch of its {count} samples, "
+        f"got start {start}, stop {stop}"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _count(path, changed):
+    """Samples of a file that does not state them: all of it is decoded."""
+    return sum(map(len, decode(path)[1]))
+
+
 def _open(path):
     """Opens a recording whose header is sound."""
     if not os.path.isfile(path):
         raise AudioError(f"{path}: there is no such file")
     if os.path.getsize(path) == 0:
         raise AudioError(f"{path}: the file is empty")
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise AudioError(f"{path}: not readable as audio: {reason}") from error
+    lacks = missing(path)
+    if lacks:
+        raise AudioError(f"{path}: truncated, {lacks}")
+    file = _open_any(path)
     try:
         _check_header(path, file)
     except AudioError:
@@ -162,82 +295,220 @@ def _open(path):
     return file
 
 
-def _check_header(path, file):
-    """Raises when an open file holds nothing, or less than it says."""
-    if file.frames == _UNKNOWN_FRAMES:
+def _open_any(path):
+    """Opens a file by libsndfile, or by FFmpeg where that does not know it."""
+    try:
+        return _SoundFile(path)
+    except TypeError as error:  # soundfile asks for the rate of *.raw
         raise AudioError(
-            f"{path}: the header does not say how long it is, write it anew"
-        )
-    missing = _missing_wav_bytes(path) if file.format.startswith("WAV") else 0
-    if missing:
-        raise AudioError(
-            f"{path}: truncated, {missing} bytes less than its header says"
-        )
-    if file.frames == 0:
-        raise AudioError(f"{path}: the recording is empty")
-
-
-def _missing_wav_bytes(path):
-    """Counts the bytes a WAV lacks; libsndfile repairs its length silently."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        if file.read(12)[:4] != b"RIFF":  # RF64 keeps its lengths elsewhere
-            return 0
-        while len(head := file.read(8)) == 8:
-            chunk, length = struct.unpack("<4sI", head)
-            if chunk == b"data":
-                known = length < _UNKNOWN_WAV_BYTES
-                return max(0, file.tell() + length - size) if known else 0
-            file.seek(length + length % 2, os.SEEK_CUR)
-    return 0
-
-
-def _decode(path, start, stop):
-    """Decodes a stretch: samples [N, channels] and their rate."""
-    with _open(path) as file:
-        start = 0 if start is None else start
-        stop = file.frames if stop is None else stop
-        if not 0 <= start < stop <= file.frames:
-            raise AudioError(
-                f"{path}: expected a stretch of its {file.frames} samples, "
-                f"got start {start}, stop {stop}"
-            )
+            f"{path}: samples without a header, whose rate nobody knows"
+        ) from error
+    except soundfile.LibsndfileError as error:
+        reason: object = error.error_string.rstrip(".")
         try:
-            file.seek(start)
-            samples = file.read(stop - start, dtype="float32", always_2d=True)
+            return ForeignFile(path)
+        except (LookupError, ValueError) as foreign:
+            if isinstance(foreign, ValueError):
+                reason = foreign
+            raise AudioError(
+                f"{path}: not readable as audio: {reason}"
+            ) from error
+
+
+def _check_header(path, file):
+    """Raises when an open file holds nothing, or has no usable rate."""
+    if file.num_samples == 0:
+        raise AudioError(f"{path}: the recording is empty")
+    least, most = RATES
+    if not least <= file.samplerate <= most:
+        raise AudioError(
+            f"{path}: expected a sampling rate from {least} to {most} Hz, got "
+            f"{file.samplerate}"
+        )
+
+
+class _SoundFile(soundfile.SoundFile):
+    """A file that is read front to back, by libsndfile.
+
+    After each block soundfile seeks, unless a file cannot be sought in, which
+    some formats (GSM 6.10, G.721, DWVW, XI) answer with an error.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._stream = without_length(path)
+        # Bytes, as soundfile takes names in Unicode only; on Windows all are
+        name = os.fspath(path) if os.name == "nt" else os.fsencode(path)
+        super().__init__(self._stream or name)
+
+    def close(self) -> None:
+        """Closes the file."""
+        super().close()
+        if self._stream is not None:
+            self._stream.close()
+
+    def seekable(self) -> bool:
+        """Whether soundfile may seek by itself."""
+        return False
+
+    @property
+    def num_samples(self) -> int | None:
+        """Samples of each channel; None where that is not stated."""
+        return None if self.frames >= ENDLESS else self.frames
+
+    def blocks(
+        self, start: int, stop: float, size: int
+    ) -> Iterator[np.ndarray]:
+        """Yields the samples of a stretch, up to ``size`` at a time, [N, C]."""
+        place, size = 0, min(size, max(1, _BLOCK_VALUES // self.channels))
+        try:
+            if start:
+                place = self._sought(start)
+            while place < stop:
+                wanted = int(min(size, stop - place))
+                block = self.read(wanted, dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                yield block[max(0, start - place) :]
+                place += len(block)
         except soundfile.LibsndfileError as error:
             reason = error.error_string.rstrip(".")
-            raise AudioError(
-                f"{path}: truncated or damaged: {reason}"
-            ) from error
-        rate = file.samplerate
-    if len(samples) < stop - start:
-        raise AudioError(
-            f"{path}: truncated, its header says {stop - start} samples but "
-            f"only {len(samples)} can be decoded"
-        )
-    return samples, rate
+            raise ValueError(f"truncated or damaged: {reason}") from error
+
+    def _sought(self, start):
+        """Seeks; gives the place, which is the first where that cannot be."""
+        try:
+            return self.seek(start)
+        except soundfile.LibsndfileError:
+            return 0
 
 
-def _check_samples(path, samples, allow_silence):
-    """Raises when samples [N, channels] are not finite, or all the same."""
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: some samples are NaN or infinite")
-    mono = samples.mean(axis=1)
-    if not allow_silence and mono.min() == mono.max():
-        raise AudioError(f"{path}: all silent, every sample is {mono[0]:g}")
-
-
-def _check_length(path, num_samples, rate, min_samples, sample_rate):
-    """Raises when a recording is too short once it is resampled."""
-    if num_samples * sample_rate < min_samples * rate:
+def _check_samples(path, blocks, rate, min_samples, sample_rate, silence):
+    """Counts samples; raises where they are not finite, all the same (unless
+    ``silence``), or fewer than ``min_samples`` once they are resampled."""
+    count, least, most = 0, math.inf, -math.inf
+    for block in blocks:
+        if not block.isfinite().all():
+            raise AudioError(f"{path}: some samples are NaN or infinite")
+        count += len(block)
+        least = min(least, block.min().item())
+        most = max(most, block.max().item())
+    if not silence and least == most:
+        raise AudioError(f"{path}: all silent, every sample is {least:g}")
+    if count * sample_rate < min_samples * rate:
         raise AudioError(
             f"{path}: too short, expected at least {min_samples} samples at "
-            f"{sample_rate} Hz, got {num_samples} at {rate} Hz"
+            f"{sample_rate} Hz, got {count} at {rate} Hz"
         )
+    return count
 
 
-@functools.lru_cache
-def _normalizer(sample_rate):
-    """Keeps one normalizer per rate: it caches its resampling filters."""
-    return AudioNormalizer(sample_rate=sample_rate)
+class Resampler:
+    """Converts a waveform, block by block, from one sampling rate to another.
+
+    The numbers are those of ``torchaudio.functional.resample`` as SpeechBrain
+    calls it: sample j of the result is the sum over samples i of
+
+        x[i] s k(b (i / old - j / new)),   k(t) = sinc(t) cos(pi t / 12)^2
+
+    for t between -6 and 6, where ``old`` and ``new`` are the rates without
+    their common divisor, b = 0.99 min(old, new), and s = b / old. torchaudio
+    tabulates k for all ``new`` phases over ``old`` samples: 2.8 GB from 44,101
+    to 16,000 Hz. No table of that size is made here: the filters are computed
+    as they are needed, so that memory grows with the samples only.
+
+    Arguments
+    ---------
+    rate : int
+        Sampling rate of the input in Hz.
+    sample_rate : int
+        Sampling rate of the result in Hz.
+
+    Example
+    -------
+    >>> resampler = Resampler(44101, 16000)
+    >>> parts = [resampler.push(torch.randn(44101)) for _ in range(2)]
+    >>> len(torch.cat([*parts, resampler.finish()]))
+    32000
+    """
+
+    def __init__(self, rate: int, sample_rate: int) -> None:
+        divisor = math.gcd(rate, sample_rate)
+        self.old, self.new = rate // divisor, sample_rate // divisor
+        self._reach = math.ceil(6 * self.old / (0.99 * min(self.old, self.new)))
+        self._buffer = torch.zeros(self._reach)
+        self._taken = self._given = 0
+
+    def push(self, block: torch.Tensor) -> torch.Tensor:
+        """Takes samples, [N]; gives those of the result that are certain."""
+        if self.old == self.new:
+            return block
+        self._taken += len(block)
+        self._buffer = torch.cat([self._buffer, block])
+        periods = (len(self._buffer) - 2 * self._reach - 1) // self.old
+        if periods < 1:
+            return self._buffer[:0]
+        size = self.new * (self.old + 2 * self._reach)
+        convert = self._by_table if size <= _TABLE else self._by_parts
+        found = convert(periods)
+        self._buffer = self._buffer[periods * self.old :].clone()
+        self._given += len(found)
+        return found
+
+    def finish(self, block: torch.Tensor | None = None) -> torch.Tensor:
+        """Takes the last samples, [N], if any; gives the rest of the result."""
+        block = torch.zeros(0) if block is None else block
+        if self.old == self.new:
+            return block
+        given, taken = self._given, self._taken + len(block)
+        rest = self.push(
+            torch.cat([block, torch.zeros(self._reach + self.old + 1)])
+        )
+        return rest[: self._length(taken) - given]
+
+    def _length(self, taken):
+        """Samples of the result: torchaudio rounds before it rounds up."""
+        exact = self.new * taken / self.old
+        return math.ceil(np.float32(exact) if exact < 2**23 else exact)
+
+    def _by_table(self, periods):
+        """Converts whole periods by one convolution."""
+        table = _filters(self.old, self.new, self._reach)
+        used = self._buffer[: periods * self.old + 2 * self._reach]
+        found = torch.nn.functional.conv1d(
+            used[None, None], table, stride=self.old
+        )
+        return found[0].T.reshape(-1)
+
+    def _by_parts(self, periods):
+        """Converts whole periods sample by sample, as many as fit at once."""
+        taps = 2 * self._reach + 2
+        windows, found = self._buffer.unfold(0, taps, 1), []
+        for numbers in torch.arange(periods * self.new).split(2**18 // taps):
+            phases = numbers % self.new
+            centers = phases * self.old // self.new
+            places = centers[:, None] + torch.arange(taps) - self._reach
+            weights = _weights(places, phases[:, None], self.old, self.new)
+            used = windows[numbers // self.new * self.old + centers]
+            found.append((used * weights).sum(1))
+        return torch.cat(found)
+
+
+def _weights(places, phases, old, new):
+    """The filter's values at samples of the input, for phases of the result.
+
+    torchaudio's order and precision: the phase is rounded to float32.
+    """
+    base = 0.99 * min(old, new)
+    times = (-phases / new + places.double() / old) * base
+    times = times.clamp(-6, 6)
+    window = torch.cos(times * math.pi / 6 / 2) ** 2
+    times = times * math.pi
+    sinc = torch.where(times == 0, 1.0, times.sin() / times)
+    return (sinc * (window * (base / old))).float()
+
+
+@functools.lru_cache(maxsize=16)
+def _filters(old, new, reach):
+    """The filters of all phases, [new, 1, old + 2 reach]."""
+    places = torch.arange(-reach, reach + old)
+    return _weights(places, torch.arange(new)[:, None], old, new)[:, None]

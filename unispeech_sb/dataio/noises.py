@@ -10,13 +10,12 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from unispeech_sb.atomic import atomic
-from unispeech_sb.dataio.audio import read_audio
+from unispeech_sb.dataio.audio import SUFFIXES, is_recording, read_audio
 
 __all__ = ["prepare_noises"]
 
 logger = get_logger(__name__)
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 _SAMPLE_RATE = 16000
 
 
@@ -24,12 +23,12 @@ def find_recordings(folder):
     """Lists the recordings in a folder, at any depth; there has to be one."""
     files = sorted(
         file
-        for file in Path(folder).rglob("[!.]*")
-        if file.suffix.lower() in SUFFIXES
+        for file in Path(folder).rglob("*")
+        if is_recording(file.relative_to(folder)) and file.is_file()
     )
     if not files:
         raise ValueError(
-            f"{folder}: expected recordings ({', '.join(sorted(SUFFIXES))}) "
+            f"{folder}: expected recordings ({', '.join(SUFFIXES)}) "
             "in it; there are none"
         )
     return files

@@ -22,7 +22,13 @@ from torch.nn.utils.rnn import pad_sequence
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.pretrained_folder import TEXTS_FOLDER
 from unispeech_sb.checkpoints.texts import read_json, read_tokens
-from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.audio import (
+    FILE_ERRORS,
+    AudioError,
+    attempt,
+    error_of,
+    naming,
+)
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.decoding import (
     BeamWordDecoder,
@@ -37,9 +43,12 @@ from unispeech_sb.inference.audio_blocks import (
     GlobalStatistics,
     Source,
     global_norm,
+    load_audio,
     padded_batches,
     read_blocks,
+    run_apart,
     run_files,
+    source_name,
 )
 from unispeech_sb.inference.sliding_window import (
     Window,
@@ -117,6 +126,7 @@ class LongFormASR(EncoderASR):
     """
 
     tokenizer: CTCTokenizer
+    load_audio = load_audio
 
     def __init__(
         self,
@@ -190,7 +200,7 @@ class LongFormASR(EncoderASR):
         Arguments
         ---------
         source : str or path-like or torch.Tensor
-            A file that soundfile reads, or a waveform at the model's rate,
+            A file that ``read_audio`` reads, or a waveform at the model's rate,
             [N].
         batch_seconds : float
             Most seconds of windows that go through the model together, one
@@ -208,9 +218,10 @@ class LongFormASR(EncoderASR):
         AudioError
             When the recording cannot be used.
         """
-        chunks = self._windows.cut(source)
-        rows = self._windows.encode_all(chunks, batch_seconds)
-        return self._transcript(rows, on_progress)
+        with naming(source_name(source)):
+            chunks = self._windows.cut(source)
+            rows = self._windows.encode_all(chunks, batch_seconds)
+            return self._transcript(rows, on_progress)
 
     def transcribe_stream(
         self, source: Source, on_partial: Callable[[str], object] | None = None
@@ -277,6 +288,8 @@ class LongFormASR(EncoderASR):
         """
         chunks = self._windows.cut(source)
         for _, log_probs in self._windows.encode_all(chunks, batch_seconds):
+            if isinstance(log_probs, AudioError):
+                raise log_probs
             yield log_probs
 
     def transcribe_files(
@@ -295,7 +308,7 @@ class LongFormASR(EncoderASR):
         Arguments
         ---------
         paths : iterable of str or path-like
-            Files that soundfile reads.
+            Files that ``read_audio`` reads.
         batch_seconds : float
             Most seconds of audio in a batch, padding included, or one
             window.
@@ -432,28 +445,30 @@ class LongFormASR(EncoderASR):
 
     def _transcribe_long(self, paths, batch_seconds, on_progress):
         """Transcripts or errors of files whose windows go through together."""
-        errors = []
+        errors = {}
 
         def chunks():
             for path in paths:
                 try:
                     yield from self._windows.cut(path)
-                except AudioError as error:
-                    errors.append((path, error))
+                except FILE_ERRORS as error:
+                    errors[path] = error_of(path, error)
 
         rows = self._windows.encode_all(chunks(), batch_seconds)
-        for _, own in itertools.groupby(rows, lambda row: row[0].statistics):
-            first = next(own)
-            own = itertools.chain([first], own)
-            result = self._transcript(own, on_progress)
-            if result is not None:
-                yield first[0].source, result
-        yield from errors
+        for (_, path), own in itertools.groupby(rows, _recording):
+            result = attempt(path, self._transcript, own, on_progress)
+            if isinstance(result, AudioError):
+                errors[path] = result
+            elif result is not None:
+                yield path, result
+        yield from errors.items()
 
     def _transcript(self, rows, on_progress):
         """Transcript of chunks; None where the last ones are missing."""
         words, decoder = [], self._decoder()
         for chunk, log_probs in rows:
+            if isinstance(log_probs, AudioError):
+                raise log_probs
             words += decoder.push(log_probs)
             last = chunk
             if on_progress is not None:
@@ -575,24 +590,29 @@ class WindowEncoder:
 
     def encode_all(
         self, chunks: Iterable[Chunk], batch_seconds: float
-    ) -> Iterator[tuple[Chunk, torch.Tensor]]:
+    ) -> Iterator[tuple[Chunk, torch.Tensor | AudioError]]:
         """Yields chunks, in batches of up to ``batch_seconds``, with the
-        log-posteriors of the frames that each gives, [T, V], on the CPU."""
+        log-posteriors of the frames that each gives, [T, V], on the CPU, or
+        why there are none."""
 
         def length(chunk):  # a recording without cuts goes alone
             return math.inf if chunk.is_whole else len(chunk.wav)
 
         most = batch_seconds * self.sample_rate
         for batch in padded_batches(chunks, length, most):
-            wavs = [chunk.wav for chunk in batch]
-            if batch[0].is_whole:
-                rows = self.encode_whole(wavs)
-            else:
-                statistics = [chunk.statistics for chunk in batch]
-                with global_norm(self.backbone, statistics) as prepare:
-                    rows = self.encode_whole(prepare(wavs))
-            for chunk, row in zip(batch, rows, strict=True):
-                yield chunk, row[chunk.window.kept]
+            rows = run_apart(self._encode_chunks, batch, _source)
+            yield from zip(batch, rows, strict=True)
+
+    def _encode_chunks(self, batch):
+        """Log-posteriors of chunks, [T, V] each."""
+        wavs = [chunk.wav for chunk in batch]
+        if batch[0].is_whole:
+            rows = self.encode_whole(wavs)
+        else:
+            statistics = [chunk.statistics for chunk in batch]
+            with global_norm(self.backbone, statistics) as prepare:
+                rows = self.encode_whole(prepare(wavs))
+        return [row[chunk.window.kept] for chunk, row in zip(batch, rows)]
 
     def encode_whole(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Log-posteriors of waveforms, [N] each, in one batch: [T, V] each."""
@@ -613,11 +633,21 @@ class WindowEncoder:
     def _check_length(self, source, num_samples):
         """Raises when a recording has no frame."""
         if num_samples < self._field:
-            name = "waveform" if isinstance(source, torch.Tensor) else source
             raise AudioError(
-                f"{name}: too short, expected at least {self._field} samples "
-                f"at {self.sample_rate} Hz, got {num_samples}"
+                f"{source_name(source)}: too short, expected at least "
+                f"{self._field} samples at {self.sample_rate} Hz, got "
+                f"{num_samples}"
             )
+
+
+def _source(chunk):
+    """The recording of a chunk."""
+    return chunk.source
+
+
+def _recording(row):
+    """The statistics of the recording of a row's chunk, and its name."""
+    return row[0].statistics, row[0].source
 
 
 def folder_languages(folder: str | Path) -> list[str]:
@@ -655,7 +685,7 @@ def language_tokenizer(
         )
     files = {
         path.name: path.read_text(encoding="utf-8")
-        for path in texts.glob("*.json")
+        for path in texts.glob("[!.]*.json")
     }
     return CTCTokenizer.from_huggingface(files, tokens, index)
 

@@ -10,32 +10,40 @@ first convolution's outputs. As that convolution is linear, its mean is
 patches it sees, 10 x 10 for the published models.
 """
 
+import ctypes
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import soundfile
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
+from speechbrain.inference.interfaces import Pretrained
 from torch import nn
 
-from unispeech_sb.dataio.audio import AudioError, read_header
+from unispeech_sb.dataio.audio import (
+    FILE_ERRORS,
+    AudioError,
+    Resampler,
+    attempt,
+    decode,
+    error_of,
+    naming,
+    read_header,
+)
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
 
 Source = str | Path | torch.Tensor
-"""A file that soundfile reads, or a waveform at the model's rate, [N]."""
+"""A file that ``read_audio`` reads, or a waveform at the model's rate, [N]."""
 
 _Item = TypeVar("_Item")
 
 _BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
-
-_FILTER_REACH = 64
-"""Samples of the lower rate that a block shares with its neighbours when it
-is resampled: ten times the reach of torchaudio's filter."""
 
 
 def read_blocks(
@@ -44,8 +52,7 @@ def read_blocks(
     """Yields a file, or a waveform at the model's rate, in blocks, [N] each.
 
     As if it were read at once: channels are averaged and rates converted as
-    SpeechBrain's interfaces do; neighbouring blocks share what the resampling
-    filter reaches over.
+    SpeechBrain's interfaces do.
     """
     if isinstance(source, torch.Tensor):
         if source.dim() != 1:
@@ -55,10 +62,33 @@ def read_blocks(
         size = math.ceil(block_s * normalizer.sample_rate)
         yield from source.float().cpu().split(size)
         return
-    read_header(source)
-    with soundfile.SoundFile(source) as file:
-        blocks = _converted(source, file, normalizer, block_s)
+    with naming(source):
+        blocks = _converted(source, normalizer.sample_rate, block_s)
         yield from check_blocks(blocks, source)
+
+
+def _converted(path, sample_rate, block_s):
+    """Blocks of a file at another rate; the last one ends the conversion."""
+    rate, blocks = decode(path, block_s=block_s)
+    resampler, last = Resampler(rate, sample_rate), None
+    for block in blocks:
+        if last is not None:
+            yield resampler.push(last)
+        last = block
+    yield resampler.finish(last)
+
+
+def load_audio(
+    self: Pretrained, path: str | Path, savedir: str | Path | None = None
+) -> torch.Tensor:
+    """Reads a recording, [N], for the methods that are SpeechBrain's: a file of
+    this machine as by ``read_blocks``, what has to be fetched as they do."""
+    fetched = savedir is not None or not os.path.isfile(path)
+    if fetched or self.audio_normalizer.mix != "avg-to-mono":
+        return Pretrained.load_audio(self, path, savedir)
+    return torch.cat([*read_blocks(path, self.audio_normalizer)]).to(
+        self.device
+    )
 
 
 def check_blocks(
@@ -117,80 +147,80 @@ def run_files(
 
     ``run_batch`` takes (path, waveform) pairs of up to ``batch_seconds``,
     padding included, the shortest first; ``run_long`` takes the paths of files
-    above ``whole_s`` seconds and yields (path, result).
+    above ``whole_s`` seconds and yields (path, result). What a file raises
+    (``FILE_ERRORS``) becomes its error, and no other file's.
     """
     lengths = []
     for path in paths:
-        try:
-            lengths.append((duration_s(path), path))
-        except AudioError as error:
-            yield path, error
+        seconds = attempt(path, duration_s, path)
+        if isinstance(seconds, AudioError):
+            yield path, seconds
+        else:
+            lengths.append((seconds, path))
     lengths.sort(key=_seconds)
     short = [pair for pair in lengths if pair[0] <= whole_s]
     for batch in padded_batches(short, _seconds, batch_seconds):
         pairs = []
         for _, path in batch:
-            try:
-                pairs.append((path, read(path)))
-            except AudioError as error:
-                yield path, error
-        results = run_batch(pairs) if pairs else []
+            wav = attempt(path, read, path)
+            if isinstance(wav, AudioError):
+                yield path, wav
+            else:
+                pairs.append((path, wav))
+        results = run_apart(run_batch, pairs, _path)
         for (path, _), result in zip(pairs, results, strict=True):
             yield path, result
         if on_progress is not None:
             on_progress(sum(map(_seconds, batch)))
-    yield from run_long([path for _, path in lengths[len(short) :]])
+        return_memory()
+    for found in run_long([path for _, path in lengths[len(short) :]]):
+        yield found
+        return_memory()
+
+
+def return_memory() -> None:
+    """Gives freed memory back to the system, where the C library is glibc.
+
+    It keeps what was freed between blocks that are still in use, and oneDNN
+    keeps a convolution for each length that it has met: without this, resident
+    memory grows with the variety of lengths (``benchmarks/soak.py``).
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def run_apart(
+    run: Callable[[list[_Item]], Iterable[Any]],
+    batch: list[_Item],
+    source_of: Callable[[_Item], Source],
+) -> list[Any]:
+    """Results of a batch, an item each; where it fails, of each item by itself,
+    an ``AudioError`` for those that fail alone."""
+    if not batch:
+        return []
+    try:
+        return list(run(batch))
+    except FILE_ERRORS as error:
+        if len(batch) > 1:
+            return [run_apart(run, [one], source_of)[0] for one in batch]
+        return [error_of(source_name(source_of(batch[0])), error)]
+
+
+def source_name(source: Source) -> str | Path:
+    """What an error calls a recording."""
+    return "waveform" if isinstance(source, torch.Tensor) else source
+
+
+def _path(pair):
+    """The path of a pair of path and waveform."""
+    return pair[0]
 
 
 def _seconds(pair):
     """Length of a pair of length and path."""
     return pair[0]
-
-
-def _converted(path, file, normalizer, block_s):
-    """Blocks of an open file at the normalizer's rate.
-
-    Blocks and overlaps hold whole periods of both rates, so that the filter's
-    phases are those of the whole.
-    """
-    divisor = math.gcd(file.samplerate, normalizer.sample_rate)
-    period, new_period = (
-        rate // divisor for rate in (file.samplerate, normalizer.sample_rate)
-    )
-    reach = _FILTER_REACH * max(1, period / new_period)
-    shared = period * math.ceil(reach / period) if period != new_period else 0
-    size = period * math.ceil(block_s * file.samplerate / period)
-    size = max(size, shared)
-    buffer, before, more = torch.zeros(0), 0, True
-    while more:
-        block = _decoded(path, file, size)
-        more = len(block) == size
-        buffer = torch.cat([buffer, block]) if len(buffer) else block
-        if len(buffer) <= before:
-            return
-        converted = normalizer(buffer, file.samplerate)
-        end = len(buffer) - shared if more else len(buffer)
-        skipped = before // period * new_period
-        stop = end // period * new_period if more else len(converted)
-        yield converted[skipped:stop]
-        kept_from = max(end - shared, 0)
-        buffer, before = buffer[kept_from:], end - kept_from
-
-
-def _decoded(path, file, size):
-    """The next samples of an open file, channels averaged, [N]."""
-    declared = min(size, file.frames - file.tell())
-    try:
-        samples = file.read(size, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise AudioError(f"{path}: truncated or damaged: {reason}") from error
-    if len(samples) < declared:
-        raise AudioError(
-            f"{path}: truncated, its header says {declared - len(samples)} "
-            "more samples than can be decoded"
-        )
-    return torch.from_numpy(samples).mean(1)
 
 
 class GlobalStatistics:

@@ -19,13 +19,15 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
-from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
     check_blocks,
     duration_s,
     padded_batches,
     read_blocks,
+    return_memory,
+    source_name,
 )
 from unispeech_sb.inference.clustering import (
     OverlapStitcher,
@@ -169,7 +171,7 @@ class SpeakerDiarization(Pretrained):
         Arguments
         ---------
         source : str or path-like or torch.Tensor
-            A file that soundfile reads, or a waveform at the model's rate,
+            A file that ``read_audio`` reads, or a waveform at the model's rate,
             [N].
         num_speakers : int, optional
             Number of speakers; estimated when omitted.
@@ -195,6 +197,11 @@ class SpeakerDiarization(Pretrained):
             outputs and there are no embeddings.
         """
         limits = self._limits(num_speakers, min_speakers, max_speakers)
+        with naming(source_name(source)):
+            return self._diarized(source, limits, on_progress)
+
+    def _diarized(self, source, limits, on_progress):
+        """Who speaks when in a recording."""
         rate = self.audio_normalizer.sample_rate
         if isinstance(source, torch.Tensor):
             name, seconds = "waveform", len(source) / rate
@@ -233,7 +240,7 @@ class SpeakerDiarization(Pretrained):
         Arguments
         ---------
         paths : iterable of str or path-like
-            Files that soundfile reads.
+            Files that ``read_audio`` reads.
         num_speakers : int, optional
             Number of speakers in each file; estimated when omitted.
         min_speakers : int
@@ -259,10 +266,9 @@ class SpeakerDiarization(Pretrained):
         numbers = num_speakers, min_speakers, max_speakers
         self._limits(*numbers)
         for path in paths:
-            try:
-                yield path, self.diarize_file(path, *numbers, on_progress)
-            except AudioError as error:
-                yield path, error
+            options = path, *numbers, on_progress
+            yield path, attempt(path, self.diarize_file, *options)
+            return_memory()
 
     def diarize_batch(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None

@@ -236,7 +236,7 @@ class ResumableExtractor:
         self.folder = self.path.with_name(f"{self.path.name}.parts")
         self.store, self._part = EmbeddingStore(model), EmbeddingStore(model)
         self._flushed = time.monotonic()
-        files = sorted(self.folder.glob("*.safetensors"))
+        files = sorted(self.folder.glob("[!.]*.safetensors"))
         for file in [*([self.path] if self.path.is_file() else []), *files]:
             self._take(file)
         self._next = int(files[-1].stem) + 1 if files else 0
@@ -316,7 +316,9 @@ def model_id(folder: str | Path, window_s: float) -> str:
     """Digest of what embeddings depend on: yaml, weights, longest window."""
     folder, digest = Path(folder), hashlib.sha256()
     plain = ("calibration", "label_encoder")
-    weights = sorted(p for p in folder.glob("*.ckpt") if p.stem not in plain)
+    weights = sorted(
+        p for p in folder.glob("[!.]*.ckpt") if p.stem not in plain
+    )
     for path in (folder / "hyperparams.yaml", *weights):
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
         with open(path, "rb") as file:

@@ -6,6 +6,7 @@ so that a new one needs nothing else. Nothing here imports torch.
 
 import html
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,15 +38,20 @@ class _Format(NamedTuple):
 
     def on_stream(self, result: Any, path: str | Path, several: bool) -> str:
         """What is printed of a recording, alone or as one of several."""
-        text = self.write(result, path)
+        text, name = self.write(result, path), unicode_name(path)
         if not (several and self.is_bare):
             return text
-        return "".join(f"{path}\t{line}\n" for line in text.split("\n")[:-1])
+        return "".join(f"{name}\t{line}\n" for line in text.split("\n")[:-1])
+
+
+def unicode_name(path: str | Path) -> str:
+    """A path as a text: bytes of it that are no UTF-8 become ``\\xHH``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def recording_name(path: str | Path) -> str:
     """What outputs call a recording: its stem, with ``_`` for white space."""
-    return re.sub(r"\s", "_", Path(path).stem)
+    return re.sub(r"\s", "_", unicode_name(Path(path).stem))
 
 
 def describe(formats: Mapping[str, _Format]) -> str:
@@ -61,7 +67,7 @@ def _to_text(transcript, path):
 def _to_json(transcript, path):
     """One JSON object on one line; times in seconds."""
     content = {
-        "name": path,
+        "name": unicode_name(path),
         "duration": round(transcript.duration_s, 6),
         "text": transcript.text,
         "words": [

@@ -15,13 +15,15 @@ import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 from torch.nn.utils.rnn import pad_sequence
 
-from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
     duration_s,
+    load_audio,
     padded_batches,
     read_blocks,
     run_files,
+    source_name,
 )
 from unispeech_sb.inference.sliding_window import SlidingWindow
 from unispeech_sb.metrics.calibration import Calibration, quality_measures
@@ -126,6 +128,8 @@ class SpeakerVerification(SpeakerRecognition):
     Decision(score=1.0, llr=5.0, same=True, threshold=0.5)
     """
 
+    load_audio = load_audio
+
     def __init__(
         self,
         *args: Any,
@@ -152,7 +156,7 @@ class SpeakerVerification(SpeakerRecognition):
         Arguments
         ---------
         source : str or path-like or torch.Tensor
-            A file that soundfile reads, or a waveform at the model's rate,
+            A file that ``read_audio`` reads, or a waveform at the model's rate,
             [N].
         batch_seconds : float
             Most seconds of windows that go through the model together, one
@@ -171,16 +175,18 @@ class SpeakerVerification(SpeakerRecognition):
             When the recording cannot be used: see ``read_blocks``; or when it
             is silent, or too short for the model.
         """
-        seconds = self._seconds(source)
-        if seconds <= self.window_s:
-            wav = self._read(source)
-            (result,) = self._embed_batch([(source, wav)])
+        with naming(source_name(source)):
+            seconds = self._seconds(source)
+            if seconds > self.window_s:
+                return self._embed_windows(
+                    source, seconds, batch_seconds, on_progress
+                )
+            (result,) = self._embed_batch([(source, self._read(source))])
             if isinstance(result, AudioError):
                 raise result
             if on_progress is not None:
                 on_progress(seconds)
             return result
-        return self._embed_windows(source, seconds, batch_seconds, on_progress)
 
     def embed_files(
         self,
@@ -197,7 +203,7 @@ class SpeakerVerification(SpeakerRecognition):
         Arguments
         ---------
         paths : iterable of str or path-like
-            Files that soundfile reads.
+            Files that ``read_audio`` reads.
         batch_seconds : float
             Most seconds of audio in a batch, padding included, one file or
             window at least.
@@ -357,35 +363,25 @@ class SpeakerVerification(SpeakerRecognition):
         """A whole recording, [N]."""
         wav = torch.cat(list(read_blocks(source, self.audio_normalizer)))
         if _is_silent(wav):
-            raise AudioError(f"{_name(source)}: all silent")
+            raise AudioError(f"{source_name(source)}: all silent")
         return wav
 
     def _embed_batch(self, pairs):
-        """Embeddings of whole recordings, or what the model finds wrong."""
+        """Embeddings of whole recordings, or why they have no direction."""
         rate = self.audio_normalizer.sample_rate
-        try:
-            vectors = self._vectors([wav for _, wav in pairs])
-        except ValueError as error:
-            if len(pairs) == 1:
-                return [AudioError(f"{_name(pairs[0][0])}: {error}")]
-            # One of them spoils the batch: each by itself shows which
-            return [self._embed_batch([pair])[0] for pair in pairs]
+        vectors = self._vectors([wav for _, wav in pairs])
         results = []
         for (source, wav), vector in zip(pairs, vectors, strict=True):
             found = SpeakerEmbedding(vector, len(wav) / rate)
-            try:
-                results.append(validate_embedding(found, _name(source)))
-            except AudioError as error:
-                results.append(error)
+            name = source_name(source)
+            results.append(attempt(name, validate_embedding, found, name))
         return results
 
     def _embed_long(self, paths, batch_seconds, on_progress):
         """Embeddings or errors of files that are cut into windows."""
         for path in paths:
-            try:
-                yield path, self.embed(path, batch_seconds, on_progress)
-            except AudioError as error:
-                yield path, error
+            options = path, batch_seconds, on_progress
+            yield path, attempt(path, self.embed, *options)
 
     def _embed_windows(self, source, seconds, batch_seconds, on_progress):
         """The embedding of a recording by windows of one length."""
@@ -407,8 +403,8 @@ class SpeakerVerification(SpeakerRecognition):
             if on_progress is not None:
                 on_progress(sum(map(len, batch)) / rate)
         if not averager.weight:
-            raise AudioError(f"{_name(source)}: all silent")
-        return averager.mean(_name(source))
+            raise AudioError(f"{source_name(source)}: all silent")
+        return averager.mean(source_name(source))
 
     def _vectors(self, wavs):
         """Embeddings of a batch, float32, on the CPU, [B, D]."""
@@ -419,11 +415,6 @@ class SpeakerVerification(SpeakerRecognition):
         with torch.no_grad(), self.inference_ctx:
             found = self.encode_batch(padded, counts / padded.shape[1])
         return found[:, 0].float().cpu()
-
-
-def _name(source):
-    """What an error calls a recording."""
-    return "waveform" if isinstance(source, torch.Tensor) else source
 
 
 def _scaled(wav, rms):

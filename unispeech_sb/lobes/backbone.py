@@ -4,7 +4,6 @@ One class for both families and all sizes (Wang et al. 2021, section 3; Chen
 et al. 2021, section 3): convolutional features, span masks, transformer.
 """
 
-import difflib
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +13,13 @@ import torch
 from torch import nn
 
 from unispeech_sb.checkpoints.files import load_strict
-from unispeech_sb.checkpoints.options import OPTIONS
+from unispeech_sb.checkpoints.options import OPTIONS, options_of
 from unispeech_sb.checkpoints.source import read_backbone
-from unispeech_sb.lobes.lobe import Lobe, without_weights
+from unispeech_sb.lobes.lobe import (
+    Lobe,
+    constructor_arguments,
+    without_weights,
+)
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
     FeatureProjection,
@@ -185,7 +188,8 @@ class Backbone(Lobe):
     normalize_wav : bool
         Give each waveform zero mean and unit variance first.
     normalize_eps : float
-        Added to that variance.
+        Added to that variance: 1e-5 in the authors' code and SpeechBrain, 1e-7
+        in transformers' feature extractor. A checkpoint brings its own.
     output_norm : bool
         Normalise the output of each utterance over time and channels.
     freeze : bool
@@ -201,8 +205,10 @@ class Backbone(Lobe):
         features (authors, s3prl, transformers 4), or ``raw``, the same before
         the final LayerNorm (transformers 5). Features are always normed.
     mask_rule : str
-        Valid frames of a padded batch: ``hf``, those that see no padding, or
-        ``fairseq``, mostly one or two more: see ``chunk_lengths``.
+        Padding of a batch: under ``hf`` frames that see it are not valid;
+        ``fairseq`` is as in the authors' code, where mostly one or two more
+        are (see ``chunk_lengths``) and the group norm of Base models counts
+        all padded frames.
 
     Example
     -------
@@ -258,11 +264,10 @@ class Backbone(Lobe):
         last_state: str = "normed",
         mask_rule: str = "hf",
     ) -> None:
-        arguments = dict(locals())
-        names = _options(Backbone)
-        super().__init__({name: arguments[name] for name in names})
+        super().__init__(constructor_arguments(locals()))
+        names = list(self.config)
         for name in names[names.index("apply_spec_augment") :]:
-            setattr(self, name, arguments[name])  # those that steer a pass
+            setattr(self, name, self.config[name])  # those that steer a pass
         _check_choice("last_state", last_state)
         _check_choice("mask_rule", mask_rule)
         self.dim, self.num_states = hidden_size, num_hidden_layers + 1
@@ -272,8 +277,7 @@ class Backbone(Lobe):
         )
         self.masked_spec_embed = nn.Parameter(torch.rand(hidden_size))
         self.encoder = _build_encoder(self.config)
-        frozen = self if freeze else self.feature_extractor
-        frozen.requires_grad_(not (freeze or freeze_feature_extractor))
+        self.freeze = freeze  # now that there are parameters
         self.train()
 
     @classmethod
@@ -304,7 +308,7 @@ class Backbone(Lobe):
         2
         """
         if name in PRESETS:
-            _check_options(cls, overrides)
+            overrides = options_of(overrides, _options(cls))
             return cls(**{**PRESETS[name], **overrides})
         if "/" not in str(name) and not Path(name).exists():
             raise ValueError(
@@ -366,7 +370,7 @@ class Backbone(Lobe):
         >>> Backbone.from_pretrained(folder, freeze=True).training
         False
         """
-        _check_options(cls, overrides)
+        overrides = options_of(overrides, _options(cls))
         found, tensors, path = read_backbone(source, save_path)
         options = {name: found[name] for name in _options(cls) if name in found}
         options.update(
@@ -381,6 +385,59 @@ class Backbone(Lobe):
             backbone = cls(**options)
         load_strict(backbone, tensors, path, assign=True)
         return backbone
+
+    @property
+    def freeze(self) -> bool:
+        """Whether nothing trains. Setting it freezes, or lets train all but
+        feature extractors that ``freeze_feature_extractor`` freezes; the mode
+        changes with the next ``train()``."""
+        return self._freeze
+
+    @freeze.setter
+    def freeze(self, value: bool) -> None:
+        """Freezes, or ends it."""
+        self._freeze = value
+        if "encoder" not in self._modules:
+            return  # the constructor sets it again when all is there
+        self.requires_grad_(not value)
+        if self.freeze_feature_extractor:
+            self.feature_extractor.requires_grad_(False)
+        if value:
+            self.eval()
+
+    @property
+    def model(self) -> "Backbone":
+        """Itself: what SpeechBrain's lobes call their transformers model."""
+        return self
+
+    def freeze_model(self, model: nn.Module) -> None:
+        """Freezes a module, as SpeechBrain's lobes do.
+
+        Arguments
+        ---------
+        model : torch.nn.Module
+            ``self.model`` or a part of it.
+        """
+        model.eval().requires_grad_(False)
+
+    def extract_features(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As ``forward``: SpeechBrain's lobes have both.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Features, as ``forward`` gives them.
+        """
+        return self(wav, wav_lens)
 
     def forward(
         self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
@@ -572,13 +629,13 @@ class Backbone(Lobe):
         lengths = sample_lengths(wav, wav_lens, least)
         if self.normalize_wav:
             wav = normalize_wavs(wav, lengths, self.normalize_eps)
-        # fairseq's valid frames reach into the padding, zeros there. Its group
-        # norm also counts them, which would change all frames: ours does not.
-        reaches = self.mask_rule == "fairseq" and lengths is not None
-        if reaches:
-            mask = length_mask(lengths, wav.shape[1])
-            wav = wav.masked_fill(~mask, 0.0)
-        feats = extractor(wav, lengths, self._recomputes(), reaches)
+        counted = lengths
+        if self.mask_rule == "fairseq" and lengths is not None:
+            # Its convolutions and its group norm take the padding, which is
+            # zeros, for speech: some of its valid frames reach into it.
+            wav = wav.masked_fill(~length_mask(lengths, wav.shape[1]), 0.0)
+            counted = None
+        feats = extractor(wav, counted, self._recomputes())
         if lengths is not None:
             lengths = self._valid_frames(lengths, wav.shape[1])
         feats, normed = self.feature_projection(feats)
@@ -695,15 +752,3 @@ def _check_choice(name, value):
 def _options(cls):
     """Names of the options of a backbone class."""
     return list(inspect.signature(cls).parameters)
-
-
-def _check_options(cls, overrides):
-    """Refuses an option that the backbone does not have."""
-    known = _options(cls)
-    for name in overrides:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(
-                f"Backbone: expected an option of its own; got {name!r}{hint}"
-            )

@@ -56,6 +56,36 @@ def without_weights(source: str | Path) -> Iterator[None]:
         raise ValueError(f"{source}: {error}") from error
 
 
+def constructor_arguments(
+    given: dict[str, Any], *left_out: str
+) -> dict[str, Any]:
+    """What ``Lobe`` keeps of a constructor: its arguments, but for those left
+    out, by its ``locals()`` in the first line. Sequences become lists."""
+    return {
+        name: [*value] if isinstance(value, (list, tuple)) else value
+        for name, value in given.items()
+        if name not in ("self", "__class__", *left_out)
+    }
+
+
+class LobeConfig(dict[str, Any]):
+    """A lobe's constructor arguments, also as attributes: ``config.name``.
+
+    Example
+    -------
+    >>> LobeConfig(hidden_size=768).hidden_size
+    768
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"config: expected one of {', '.join(self)}; got {name!r}"
+            ) from None
+
+
 @register_checkpoint_hooks
 class Lobe(nn.Module):
     """A module that knows how it was built and loads strictly.
@@ -76,7 +106,7 @@ class Lobe(nn.Module):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        self.config = config
+        self.config = LobeConfig(config)
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:

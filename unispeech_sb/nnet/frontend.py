@@ -297,12 +297,15 @@ class FeatureExtractor(nn.Module):
             for shape, layer_norm in zip(shapes, norms)
         )
 
+    def _freeze_parameters(self):
+        """Stops training them, as transformers' module of that name does."""
+        self.requires_grad_(False)
+
     def forward(
         self,
         wavs: torch.Tensor,
         lengths: torch.Tensor | None = None,
         checkpointing: bool = False,
-        into_padding: bool = False,
     ) -> torch.Tensor:
         """Turns waveforms into frames.
 
@@ -314,19 +317,18 @@ class FeatureExtractor(nn.Module):
         wavs : torch.Tensor
             Waveforms, [B, N].
         lengths : torch.Tensor, optional
-            Number of valid samples of each, [B]. All when omitted.
+            Number of valid samples of each, [B]. All when omitted: then
+            frames and norms take padding for speech.
         checkpointing : bool
             Recompute activations in the backward pass to save memory.
-        into_padding : bool
-            Compute the frames that contain padding too, which costs more.
 
         Returns
         -------
         torch.Tensor
             Frames, [B, T, C].
         """
-        if lengths is None or into_padding:
-            return self._frames(wavs, lengths, checkpointing)
+        if lengths is None:
+            return self._frames(wavs, None, checkpointing)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         feats = wavs.new_zeros(len(wavs), total, self.channels)
         counts = lengths.tolist()

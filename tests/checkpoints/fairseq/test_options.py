@@ -9,9 +9,11 @@ from unispeech_sb.checkpoints.fairseq.options import (
     LAST,
     SPECIALS,
     known_sizes,
+    known_training,
     literal,
     read_dictionary,
     read_layers,
+    read_options,
     read_vocabulary,
 )
 from unispeech_sb.checkpoints.safety.stubs import STUBS
@@ -122,3 +124,24 @@ def test_only_options_with_a_name_there_are_read():
         "conv_kernel": [10, 3, 3],
         "conv_stride": [5, 2, 2],
     }
+
+
+@pytest.mark.parametrize("infinity", [None, False, True])
+def test_options_of_training_are_those_of_fine_tuning_first(infinity):
+    objects = {
+        "cfg": {
+            "model": {
+                "_name": "wav2vec_ctc",
+                "mask_prob": 0.75,
+                "w2v_args": {"model": {"mask_prob": 0.5, "dropout": 0.25}},
+            },
+            "criterion": {"zero_infinity": infinity},
+        }
+    }
+    facts = known_training(read_options(objects, "x.pt"))
+    place = "cfg.model.w2v_args.dropout"
+    assert facts["hidden_dropout"] == (0.25, place)
+    assert facts["mask_time_prob"] == (0.75, "cfg.model.mask_prob")
+    found = facts.get("ctc_zero_infinity")
+    where = "cfg.criterion.zero_infinity"
+    assert found == (None if infinity is None else (infinity, where))

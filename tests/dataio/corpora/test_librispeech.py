@@ -34,6 +34,14 @@ def test_every_utterance_has_its_text_reader_and_split(tree):
     }
 
 
+def test_hidden_files_are_passed_over(tree):
+    chapter = tree / "dev-clean" / "26" / "1"
+    (chapter / "._26-1.trans.txt").write_bytes(b"\0\5\x16\7")
+    (chapter / "26-1-0000.flac").rename(chapter / "26-1-0000.FLAC")
+    (record,) = librispeech(tree, ["dev-clean"])
+    assert record["wav"] == str(chapter / "26-1-0000.FLAC")
+
+
 def test_only_the_chosen_subsets_are_read(tree):
     records = list(librispeech(tree, ["train-mini"]))
     assert [record["split"] for record in records] == ["train", "train"]

@@ -66,6 +66,13 @@ class Run(NamedTuple):
         wrapped = any(key.startswith("w2v_encoder.") for key in state)
         return "unispeech" if wrapped else "wav2vec2"
 
+    @property
+    def training(self):
+        """Whether the model was in training mode: only then codes are drawn,
+        in a model that has them."""
+        coded = any("quantizer." in key for key in self.part("state"))
+        return bool(self.drawn("gumbel.onehot")) or not coded
+
 
 def find_runs(folder):
     """All pairs of files in a folder that are runs of pre-training."""
@@ -117,7 +124,7 @@ def build(run):
         "cfg": {"model": options, "task": {"normalize": False}},
     }
     lobes = build_lobes(read_fairseq(content, run.path), run.path)
-    parts = lobes["backbone"].train(), lobes["head"].train()
+    parts = lobes["backbone"], lobes["head"]
     cfg, temperature = run.cfg, run.log.get("temp", 2.0)
     common = {
         "latent_temp": (temperature, temperature, 1.0),
@@ -135,14 +142,15 @@ def build(run):
             instances=instances,
             label_rate=cfg["label_rate"],
             **common,
-        )
+        ).train(run.training)
     negatives = Negatives(
         cfg["num_negatives"],
         cfg["cross_sample_negatives"],
         cfg["negatives_from_everywhere"],
         cfg["logit_temp"],
     )
-    return UniSpeech(*parts, negatives=negatives, **common)
+    objective = UniSpeech(*parts, negatives=negatives, **common)
+    return objective.train(run.training)
 
 
 def replay(run, objective, noise):
@@ -161,25 +169,29 @@ def replay(run, objective, noise):
 def sat_draws(run, objective, noise):
     """Decisions of a run of UniSpeech-SAT."""
     (mask,) = run.drawn("mask")
-    if not noise:
+    if objective.head.quantizer is None:
         return UniSpeechSATDraws(mask)
     return UniSpeechSATDraws(
         mask,
-        by_codebook(noise[0], objective),
+        by_codebook(noise[0], objective) if noise else None,
         candidates(run, mask, objective.sampler),
     )
 
 
 def unispeech_draws(run, objective, noise):
-    """Decisions of a run of UniSpeech."""
-    (mask,) = run.drawn("mask")
-    masked, every = (by_codebook(each, objective) for each in noise)
+    """Decisions of a run of UniSpeech, which evaluates without a mask."""
+    samples = run.tensors["sample/source"].shape[1]
+    frames = objective.backbone.output_lengths(samples)
+    every = torch.ones(len(run.tensors["sample/source"]), frames).bool()
+    mask, *_ = [*run.drawn("mask"), None]
+    targets = every if mask is None else mask
+    masked, whole = [by_codebook(n, objective) for n in noise] or (None, None)
     replaced = run.drawn("bernoulli.out")
     return UniSpeechDraws(
         mask,
         masked,
-        every.unflatten(0, mask.shape),
-        candidates(run, mask, objective.sampler),
+        None if whole is None else whole.unflatten(0, every.shape),
+        candidates(run, targets, objective.sampler),
         replaced[0].T.bool() if replaced else None,
     )
 

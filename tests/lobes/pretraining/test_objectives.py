@@ -326,3 +326,30 @@ def test_the_blank_is_where_the_authors_have_it_unless_told():
     assert unispeech().blank_index == 5
     assert unispeech(blank_index=0).blank_index == 0
     assert unispeech(0).blank_index is None
+
+
+def test_candidates_are_as_many_as_the_authors_draw_and_from_where():
+    mask = torch.ones(2, 24, dtype=torch.bool)
+    rows = torch.arange(48)[:, None] // 24
+    plain = sat(instances=Instances(layer=1))
+    across = plain.sampler(mask, mask.sum(1))
+    assert across.shape == (48, 100)
+    assert len((across // 24 - rows).unique()) == 3  # from the whole batch
+    within = unispeech(negatives=Negatives()).sampler(mask, mask.sum(1))
+    assert within.shape == (48, 100)
+    assert (within // 24 == rows).all()
+
+
+def test_layers_and_masks_are_the_authors_unless_given():
+    assert Instances().layer == 6 and UniSpeechSATDraws() == (None,) * 3
+    assert UniSpeechDraws() == (None,) * 5
+    backbone = Backbone.from_preset("tiny", **PRE_NORM)
+    head = UniSpeechHead(16, 8, [2, 4, 6], 12, 9)
+    objective = UniSpeech(backbone, head)
+    assert objective.masks == (0.5, 10, 2, True)
+    assert [objective.temperature(n) for n in (0, 10**9)] == [2.0, 0.1]
+    head = UniSpeechSATHead(16, 9, 12, [2, 4, 6])
+    objective = UniSpeechSAT(backbone, head, instances=Instances(1))
+    assert objective.masks == (0.8, 10, 2, True)
+    assert [objective.temperature(n) for n in (0, 10**9)] == [2.0, 0.5]
+    assert objective.labels_per_frame == 1.0

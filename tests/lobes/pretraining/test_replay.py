@@ -59,8 +59,7 @@ def logged_losses(run, size):
             values["ctc"] = out["ctc"].item()
     values["feature_penalty"] = size * out["features_pen"].item()
     if "prob_perplexity" in log:
-        bins = run.drawn("gumbel.onehot")[0].shape[-1]
-        entries = bins * run.cfg["latent_groups"]
+        entries = run.cfg["latent_vars"] * run.cfg["latent_groups"]
         unused = 1 - log["prob_perplexity"] / entries
         values["diversity"] = size * unused
     return values, shares

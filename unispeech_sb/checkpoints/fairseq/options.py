@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unispeech_sb.checkpoints.checkpoint import Fact
+from unispeech_sb.checkpoints.file_types import what_objects
 from unispeech_sb.checkpoints.options import OPTIONS, shown
 from unispeech_sb.checkpoints.safety.stubs import Stub, plain
 from unispeech_sb.checkpoints.texts import order_tokens, read_json
@@ -137,9 +138,10 @@ def read_options(objects, path):
     name = model.get("_name") or model.get("arch")
     if not isinstance(name, str) or name not in KINDS:
         *names, last = KINDS
+        what = what_objects(objects)
         raise ValueError(
             f"{path}: expected a model named {', '.join(names)} or {last}; "
-            f"got {shown(name)}"
+            f"got {shown(name)}" + (f"; it is {what}" if what else "")
         )
     options = Options(name, model, task, _upstream(model), place, criterion)
     return _check_upstream(options, path)

@@ -40,10 +40,13 @@ from unispeech_sb.checkpoints.options import (
     check_config,
     shown,
 )
+from unispeech_sb.checkpoints.special_tokens import token_index
 
 RATE = 16000
 NO_OPTIONS = {"family", "task", "vocabulary", "blank_index", "sampling_rate"}
 """Facts that are no part of a configuration."""
+GIVEN = {"dictionary", "blank"}
+"""What a user gives that is no option of a configuration either."""
 FILLED_LATER = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
 """Options that the vocabulary decides."""
 
@@ -257,6 +260,11 @@ def _add_vocabulary(checkpoint, facts, objects, overrides, path):
         facts["blank_index"] = Fact(
             vocabulary.blank_index, f"<s> of {source} ({vocabulary.layout})"
         )
+        if overrides.get("blank") is not None:
+            size = len(vocabulary.tokens)
+            index = token_index(overrides["blank"], vocabulary.tokens, size)
+            facts["blank_index"] = Fact(index, "given")
+            checkpoint.blank_index = index
     elif "label_embeddings_concat" in top:
         rows = len(top["label_embeddings_concat"])
         _check_size(vocabulary, rows, source, path)
@@ -295,7 +303,7 @@ def _settled(facts, options, overrides, path):
         if name not in FILLED_LATER
     }
     settled |= known_training(options) | facts
-    given = {k: v for k, v in overrides.items() if k != "dictionary"}
+    given = {k: v for k, v in overrides.items() if k not in GIVEN}
     return settle(settled, given, path)
 
 

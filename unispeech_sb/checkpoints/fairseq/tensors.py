@@ -76,6 +76,9 @@ OBJECTIVE = "part of the pre-training objective, which this model does not use"
 HOOKED = {
     "last_state": Fact("normed", f"{AUTHORS}: it hooks the output"),
     "mask_rule": Fact("hf", f"{AUTHORS}: it never pads"),
+    "normalize_eps": Fact(
+        CONSTANTS["normalize_eps"], f"{AUTHORS}: layer_norm of the waveform"
+    ),
 }
 """What the code of downstream models does."""
 NORMALIZED = (

@@ -10,12 +10,12 @@ __all__ = ["librispeech"]
 
 # How a folder of the corpus begins -> the split it belongs to.
 _PREFIXES = {"train": "train", "dev": "valid", "test": "test"}
-_SUFFIXES = (".flac", ".wav")
+_SUFFIXES = (".flac", ".wav", ".FLAC", ".WAV")
 
 
 def is_librispeech(folder):
     """Whether a folder has transcripts where LibriSpeech has them."""
-    return next(Path(folder).glob("*/*/*/*.trans.txt"), None) is not None
+    return next(Path(folder).glob("*/*/*/[!.]*.trans.txt"), None) is not None
 
 
 def librispeech(
@@ -54,7 +54,7 @@ def librispeech(
     """
     folder = Path(folder).absolute()
     if subsets is None:
-        found = folder.glob("*/*/*/*.trans.txt")
+        found = folder.glob("*/*/*/[!.]*.trans.txt")
         subsets = sorted({path.parents[2].name for path in found})
     for subset in subsets:
         split = _PREFIXES.get(subset.partition("-")[0])
@@ -63,7 +63,7 @@ def librispeech(
                 f"{folder / subset}: expected a folder named train-..., "
                 "dev-... or test-..."
             )
-        files = sorted((folder / subset).glob("*/*/*.trans.txt"))
+        files = sorted((folder / subset).glob("*/*/[!.]*.trans.txt"))
         if not files:
             raise ValueError(
                 f"{folder / subset}: expected <reader>/<chapter>/*.trans.txt, "

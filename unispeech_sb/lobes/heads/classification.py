@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.lobes.lobe import Lobe, constructor_arguments
 from unispeech_sb.nnet.lengths import absolute_lengths
 from unispeech_sb.nnet.pooling import (
     LayerMix,
@@ -52,15 +52,7 @@ class UtteranceHead(Lobe):
         use_weighted_layer_sum: bool = False,
         num_states: int | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_classes": num_classes,
-                "proj_size": proj_size,
-                "use_weighted_layer_sum": use_weighted_layer_sum,
-                "num_states": num_states,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.layer_mix = None
         if use_weighted_layer_sum:
             if num_states is None:
@@ -149,14 +141,7 @@ class FrameHead(Lobe):
         dropout: float = 0.0,
         num_states: int | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_classes": num_classes,
-                "dropout": dropout,
-                "num_states": num_states,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.layer_mix = None if num_states is None else LayerMix(num_states)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(input_size, num_classes)
@@ -230,17 +215,7 @@ class RecurrentHead(Lobe):
         num_states: int | None = None,
         spec_augment: SpecAugment | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_classes": num_classes,
-                "proj_size": proj_size,
-                "hidden_size": hidden_size,
-                "num_layers": num_layers,
-                "dropout": dropout,
-                "num_states": num_states,
-            }
-        )
+        super().__init__(constructor_arguments(locals(), "spec_augment"))
         self.layer_mix = None if num_states is None else LayerMix(num_states)
         self.spec_augment = spec_augment
         self.projector = nn.Linear(input_size, proj_size)
@@ -316,14 +291,7 @@ class ProjectedFrameHead(Lobe):
         proj_size: int = 256,
         num_states: int | None = None,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_classes": num_classes,
-                "proj_size": proj_size,
-                "num_states": num_states,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.layer_mix = None if num_states is None else LayerMix(num_states)
         self.projector = nn.Linear(input_size, proj_size)
         self.classifier = nn.Linear(proj_size, num_classes)

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.lobes.lobe import Lobe, constructor_arguments
 from unispeech_sb.nnet.eend import (
     EENDLayer,
     interpolate_frames,
@@ -78,18 +78,7 @@ class DiarizationHead(Lobe):
         num_states: int | None = None,
         context: int = 0,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_speakers": num_speakers,
-                "hidden_size": hidden_size,
-                "num_layers": num_layers,
-                "bidirectional": bidirectional,
-                "dropout": dropout,
-                "num_states": num_states,
-                "context": context,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         if num_speakers < 1:
             raise ValueError(
                 "num_speakers: expected one speaker or more; got "
@@ -214,18 +203,7 @@ class EENDVCHead(Lobe):
         num_heads: int = 8,
         speaker_size: int = 256,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_states": num_states,
-                "num_speakers": num_speakers,
-                "num_known_speakers": num_known_speakers,
-                "model_size": model_size,
-                "num_layers": num_layers,
-                "num_heads": num_heads,
-                "speaker_size": speaker_size,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.layer_mix = LayerMix(num_states)
         self.projection = nn.Linear(input_size, model_size)
         self.layers = nn.ModuleList(

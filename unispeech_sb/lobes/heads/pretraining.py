@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.lobes.lobe import Lobe, constructor_arguments
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.quantizer import GumbelQuantizer, Quantized
 
@@ -102,18 +102,7 @@ class UniSpeechHead(Lobe):
         dropouts: Sequence[float] = (0.0, 0.1),
         project_up: bool = True,
     ) -> None:
-        super().__init__(
-            {
-                "hidden_size": hidden_size,
-                "conv_size": conv_size,
-                "codevectors": list(codevectors),
-                "proj_codevector_dim": proj_codevector_dim,
-                "num_ctc_classes": num_ctc_classes,
-                "replace_prob": replace_prob,
-                "dropouts": list(dropouts),
-                "project_up": project_up,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         if num_ctc_classes and not project_up:
             raise ValueError(
                 "UniSpeechHead: expected project_up where there are phones; "
@@ -296,18 +285,7 @@ class UniSpeechSATHead(Lobe):
         extract_norm: str | None = None,
         layer_norm_eps: float = 1e-5,
     ) -> None:
-        super().__init__(
-            {
-                "hidden_size": hidden_size,
-                "num_clusters": num_clusters,
-                "proj_codevector_dim": proj_codevector_dim,
-                "codevectors": None if codevectors is None else [*codevectors],
-                "label_dim": label_dim,
-                "logit_temp": logit_temp,
-                "extract_norm": extract_norm,
-                "layer_norm_eps": layer_norm_eps,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         if extract_norm not in _EXTRACT_NORMS:
             raise ValueError(
                 "extract_norm: expected None, apply or keep; "

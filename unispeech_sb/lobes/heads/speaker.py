@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.lobes.lobe import Lobe, constructor_arguments
 from unispeech_sb.nnet.ecapa import (
     AttentiveStatistics,
     ConvReluNorm,
@@ -87,18 +87,7 @@ class SpeakerHead(Lobe):
         tdnn_lengths: str = _LENGTH_RULES[0],
         relu: bool = False,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "tdnn_dim": list(tdnn_dim),
-                "tdnn_kernel": list(tdnn_kernel),
-                "tdnn_dilation": list(tdnn_dilation),
-                "xvector_output_dim": xvector_output_dim,
-                "num_states": num_states,
-                "tdnn_lengths": tdnn_lengths,
-                "relu": relu,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         if tdnn_lengths not in _LENGTH_RULES:
             raise ValueError(
                 f"tdnn_lengths: expected one of {', '.join(_LENGTH_RULES)}; "
@@ -279,18 +268,7 @@ class ECAPAHead(Lobe):
         se_channels: int = 128,
         attention_channels: int = 128,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_states": num_states,
-                "channels": channels,
-                "embedding_size": embedding_size,
-                "pooled_channels": pooled_channels,
-                "scale": scale,
-                "se_channels": se_channels,
-                "attention_channels": attention_channels,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.layer_mix = LayerMix(num_states)
         self.layer1 = ConvReluNorm(input_size, channels, kernel=5)
         self.layer2, self.layer3, self.layer4 = (
@@ -410,15 +388,7 @@ class StatisticsHead(Lobe):
         proj_size: int = 384,
         embedding_size: int = 192,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_states": num_states,
-                "num_classes": num_classes,
-                "proj_size": proj_size,
-                "embedding_size": embedding_size,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.layer_mix = LayerMix(num_states)
         self.projector = nn.Linear(input_size, proj_size)
         self.norm = nn.BatchNorm1d(2 * proj_size)
@@ -524,14 +494,7 @@ class AMSoftmax(Lobe):
         scale: float = 30.0,
         margin: float = 0.4,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_classes": num_classes,
-                "scale": scale,
-                "margin": margin,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         self.scale = scale
         self.margin = margin
         self.margin_share = 1.0
@@ -622,17 +585,7 @@ class AAMSoftmax(Lobe):
         top_k: int = 5,
         top_k_margin: float = 0.1,
     ) -> None:
-        super().__init__(
-            {
-                "input_size": input_size,
-                "num_classes": num_classes,
-                "scale": scale,
-                "margin": margin,
-                "sub_centers": sub_centers,
-                "top_k": top_k,
-                "top_k_margin": top_k_margin,
-            }
-        )
+        super().__init__(constructor_arguments(locals()))
         if sub_centers < 1 or top_k < 0:
             raise ValueError(
                 "AAMSoftmax: expected sub_centers of at least 1 and top_k of "

@@ -34,8 +34,8 @@ class PretrainingOutput(NamedTuple):
         for ``ctc``. What is a mean by nature (diversity, feature penalty,
         the utterance-wise loss) is multiplied by ``sample_size``.
     sample_size : int
-        Number of masked frames: what the authors' trainer divides the
-        gradients of all losses by, ``ctc`` too.
+        Number of target frames, the masked ones: what the authors' trainer
+        divides the gradients of all losses by, ``ctc`` too.
     diagnostics : dict
         Name -> scalar without a gradient: accuracies, perplexities and the
         temperature.
@@ -96,8 +96,9 @@ def weighted_loss(
 
 class MaskedFrames(NamedTuple):
     """A masked batch after the backbone: its output, the convolutional
-    features before LayerNorm [B, T, C], the frames of each row that may be
-    masked [B], and the masked ones, bool, [B, T]."""
+    features before LayerNorm [B, T, C], the valid frames of each row [B], and
+    the target frames, bool, [B, T]: the masked ones, or all of a batch that is
+    evaluated without a mask."""
 
     output: BackboneOutput
     conv_features: torch.Tensor
@@ -108,9 +109,12 @@ class MaskedFrames(NamedTuple):
 class Objective(nn.Module):
     """A backbone and a head that are pre-trained together.
 
-    Masks are drawn in evaluation too, so that validation losses measure the
-    same task. Arguments are those of ``UniSpeech`` and ``UniSpeechSAT``.
+    Masks are drawn in evaluation too, as in the authors' wav2vec 2.0 and
+    UniSpeech-SAT, but for a model with ``masks_evaluation`` False. Arguments
+    are those of ``UniSpeech`` and ``UniSpeechSAT``.
     """
+
+    masks_evaluation = True
 
     def __init__(
         self,
@@ -172,7 +176,7 @@ class Objective(nn.Module):
         Returns
         -------
         MaskedFrames
-            Features, and which of them are masked.
+            Features, and which of them are targets.
 
         Raises
         ------
@@ -187,8 +191,14 @@ class Objective(nn.Module):
         if labelled is not None:
             counts = counts.minimum(labelled.to(wavs.device))
             frames = min(frames, int(labelled.max()))
-        if mask is None:
-            mask = self.masks(counts, frames, generator)
+        hidden = mask
+        if mask is None and (self.training or self.masks_evaluation):
+            hidden = mask = self.masks(counts, frames, generator)
+        elif mask is None:  # padded frames too, in the authors' code
+            every = torch.full_like(counts, frames)
+            mask = length_mask(
+                every if self.paper_code_compat else counts, frames
+            )
         if not mask.any():
             raise ValueError(
                 "pre-training: expected at least one masked frame; got none "
@@ -197,7 +207,7 @@ class Objective(nn.Module):
         extractor = self.backbone.feature_extractor
         with _tapped(extractor, frames, self.feature_grad_mult) as kept:
             output = self.backbone.encode(
-                wavs, wav_lens, mask, output_hidden_states=True
+                wavs, wav_lens, hidden, output_hidden_states=True
             )
         return MaskedFrames(output, kept[0], counts, mask)
 

@@ -70,7 +70,7 @@ class UniSpeechDraws(NamedTuple):
     Arguments
     ---------
     mask : torch.Tensor or None
-        True at the S masked frames, bool, [B, T].
+        True at the S masked frames, bool, [B, T], in any mode.
     masked_noise : torch.Tensor or None
         Gumbel noise of the masked frames as positives, [S, G, V].
     noise : torch.Tensor or None
@@ -101,6 +101,10 @@ class UniSpeech(Objective):
     phones it is the second: pass ``SpanMasks(0.65)`` and
     ``Negatives(from_everywhere=False)``.
 
+    In evaluation the first stage masks nothing, as in the authors' code: all
+    valid frames are targets, and codes are the likeliest ones. Context vectors
+    are replaced as in training. The second stage masks as in training.
+
     Arguments
     ---------
     backbone : Backbone
@@ -122,7 +126,8 @@ class UniSpeech(Objective):
         authors' vocabularies.
     paper_code_compat : bool
         Keep the bugs of the authors' code: candidates may be padded frames
-        or the anchor's own, and the feature penalty counts padded frames.
+        or the anchor's own, the feature penalty counts padded frames, and in
+        evaluation they are targets too.
 
     Example
     -------
@@ -163,6 +168,7 @@ class UniSpeech(Objective):
             self.negatives.from_everywhere,
             paper_code_compat,
         )
+        self.masks_evaluation = head.ctc_proj is None
         self.blank_index = blank_index
         if blank_index is None and head.ctc_proj is not None:
             self.blank_index = head.ctc_proj.out_features - SPECIALS
