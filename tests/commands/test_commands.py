@@ -30,7 +30,7 @@ ANSWERED = [
     ("recipe asr no.yaml", 1, "no yaml file is named 'no.yaml'"),
     ("recipe asr --data_foldr=a", 1, "mean 'data_folder'? It has: seed, data"),
     ("recipe asr", 1, "needs a value of data_folder: give --data_folder=..."),
-    ("recipe asr --data_folder=none", 1, "none: expected LibriSpeech, a lan"),
+    ("recipe asr --data_folder=none", 1, "none: expected a LibriSpeech fold"),
     ("recipe asr --lr=fast", 1, "lr: expected a number"),
     ("recipe asr --precision=fp8", 2, "argument --precision: invalid choice"),
     ("transcribe model", 2, "required: FILE"),
