@@ -174,6 +174,21 @@ def compare_names(
     ``of`` and ``to`` are what messages call the lists. Some are a warning.
     """
     missing = [name for name in wanted if name not in known]
+    report_missing(missing, wanted, known, of, to)
+    return missing
+
+
+def report_missing(
+    missing: Collection[str],
+    wanted: Collection[str],
+    known: Collection[str],
+    of: str,
+    to: str,
+) -> None:
+    """Raises where all names that are wanted are missing, warns of some.
+
+    The other arguments are as for ``compare_names``; ``known`` are examples.
+    """
     if missing and len(missing) == len(wanted):
         raise ValueError(
             f"{of} and {to} have no name in common: {named(missing)} there, "
@@ -184,7 +199,6 @@ def compare_names(
             f"{len(missing)} of {len(wanted)} names of {of} are not in {to}: "
             f"{named(missing)}"
         )
-    return missing
 
 
 def lower(text: str, language: str | None = None) -> str:

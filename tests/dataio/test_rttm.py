@@ -4,7 +4,7 @@ import pytest
 
 from unispeech_sb.dataio.rttm import (
     Segment,
-    find_name,
+    match_names,
     normalized,
     read_audacity,
     read_kaldi_segments,
@@ -169,7 +169,13 @@ def test_braces_in_names_are_no_placeholders(tmp_path):
 def test_names_meet_in_spite_of_suffix_case_and_blanks(
     names, recording, wav, expected
 ):
-    assert find_name(names, recording, wav) == expected
+    assert match_names({recording: wav}, names).get(recording) == expected
+
+
+def test_a_name_means_one_recording():
+    both = {"Talk": "/x/Talk.wav", "TALK": "/x/TALK.wav"}
+    assert match_names(both, ["talk"]) == {}
+    assert match_names({**both, "talk": "/y.wav"}, ["talk"]) == {"talk": "talk"}
 
 
 def test_of_a_repeated_segment_the_last_line_is_taken(tmp_path, caplog):

@@ -375,20 +375,31 @@ def read_annotations(
     return {name: normalized(segments) for name, segments in found.items()}
 
 
-def find_name(
-    names: Collection[str], recording: str, wav: str | Path = ""
-) -> str | None:
-    """The one of some names that means a recording, None without one.
+def match_names(
+    recordings: Mapping[str, str | Path], names: Collection[str]
+) -> dict[str, str]:
+    """Recording -> the one of some names that means it, where there is one.
 
     It is the recording's own, else the only one that differs from it, or from
-    its file ``wav``, in the folder, the suffix, the case, or in ``_`` for
-    blanks.
+    its file, ``recordings``' value, in folder, suffix, case, or ``_`` for
+    blanks; that of no other recording.
     """
-    if recording in names:
-        return recording
-    keys = {_name_key(recording), _name_key(wav)} - {""}
-    alike = [name for name in names if _name_key(name) in keys]
-    return alike[0] if len(alike) == 1 else None
+    found = {name: name for name in recordings if name in names}
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        if name not in found:
+            alike.setdefault(_name_key(name), []).append(name)
+    meant: dict[str, list[str]] = {}
+    for recording, wav in recordings.items():
+        if recording in found:
+            continue
+        keys = {_name_key(recording), _name_key(wav)} - {""}
+        others = [name for key in keys for name in alike.get(key, [])]
+        if len(others) == 1:
+            meant.setdefault(others[0], []).append(recording)
+    return found | {
+        those[0]: name for name, those in meant.items() if len(those) == 1
+    }
 
 
 def _name_key(name):

@@ -117,7 +117,7 @@ CORPORA = {
     "kaldi": Corpus(
         "a Kaldi folder or a folder of some",
         is_kaldi,
-        {"speaker_diarization": _by(kaldi_folders)},
+        {"speaker_diarization": _by(kaldi_folders, "merge_segments")},
     ),
     "recordings": Corpus(
         "a folder of recordings",
@@ -137,13 +137,13 @@ CORPORA = {
             ),
             "keyword_spotting": _by(csv_table, "label_column"),
             "single_speaker": _by(single_speakers),
-            "speaker_diarization": _by(rttm_table),
+            "speaker_diarization": _by(rttm_table, "merge_segments"),
         },
     ),
     "rttm": Corpus(
         "a folder of recordings with RTTM files beside them",
         lambda path: path.is_dir(),
-        {"speaker_diarization": _by(rttm_beside)},
+        {"speaker_diarization": _by(rttm_beside, "merge_segments")},
     ),
 }
 """Name of a corpus -> how it is known and read. ``corpus: auto`` takes the
