@@ -134,7 +134,10 @@ def test_any_column_can_be_the_label(corpus):
         ("path,split,label\nb.wav,train,y\n", "line 2: no such file, .*b.wav"),
         ("path,split,label\n,train,y\n", "line 2: no such file"),
         ("path,split,label\na.wav,train\n", "line 2: expected one value"),
-        ("path,split,label\na.wav,train,y,z\n", "line 2: expected one value"),
+        (
+            "path,split,label\na.wav,train,y,z\n",
+            "line 2: expected 3 values, got",
+        ),
         (
             "path,split,label,duration\na.wav,train,y,long\n",
             "line 2: expected seconds in 'duration', got 'long'",
