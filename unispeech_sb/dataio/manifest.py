@@ -116,15 +116,18 @@ def _warn_of_shared(by_split):
                 continue
             start, stop = record.get("start"), record.get("stop")
             span = start or 0, math.inf if stop is None else stop
-            earlier = seen.setdefault(_file_id(record["wav"]), [])
+            file = _file_id(record["wav"])
+            earlier = seen.setdefault(file, [])
             for other, (first, last) in earlier:
                 if other != split and span[0] < last and first < span[1]:
-                    shared[f"{record['wav']} ({other}, {split})"] = None
+                    where = f"{record['wav']} ({other}, {split})"
+                    shared.setdefault(file, where)
             if (split, span) not in earlier:
                 earlier.append((split, span))
     if shared:
         logger.warning(
-            f"{len(shared)} recordings are in two splits: {named(shared)}"
+            f"{len(shared)} recordings are in two splits: "
+            f"{named(shared.values())}"
         )
 
 
@@ -273,7 +276,8 @@ def read_rows(path, check_header, **form):
     except (csv.Error, ValueError) as error:
         if str(error).startswith(f"{path}, line "):
             raise
-        raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
+        number = rows.reader.line_num
+        raise ValueError(f"{path}, line {number}: {error}") from error
 
 
 def has_columns(*needed):
