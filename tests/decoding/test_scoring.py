@@ -208,7 +208,7 @@ def test_words_that_cannot_be_spelt_are_counted_or_refused(tmp_path, caplog):
     assert "can spell 3 of 4 words, not c" in caplog.text
     model.check_words(letters("ab"))
     assert len(caplog.records) == 1
-    message = "expected words that .* got ab, b, ba and 1 more, but the tokens are x, y"
+    message = "got ab, b, ba and 1 more, but the tokens are x, y"
     with pytest.raises(ValueError, match=message):
         PrefixBeamSearch(letters("xyz").tokenizer, LanguageModel(model.path))
 

@@ -19,7 +19,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from unispeech_sb.atomic import atomic
-from unispeech_sb.dataio.audio import AudioError, check_audio
+from unispeech_sb.dataio.audio import AudioError, check_audio, read_header
 from unispeech_sb.text import lines_of, named, read_number
 
 __all__ = [
@@ -39,6 +39,7 @@ SILENCE = "_silence_"
 _FIRST_COLUMNS = ("ID", "duration", "wav", "start", "stop")
 _NUM_NAMED = 10  # bad files that an error names before it only counts
 _OFF_S, _OFF_SHARE = 0.1, 0.01  # by which a stated duration may be wrong
+_ROUNDING_S = 0.001  # by which a stop may lie behind the last sample
 _MOST_DIGITS = 15  # of the number of a sample
 
 
@@ -110,20 +111,24 @@ def write_manifests(
 def _warn_of_shared(by_split):
     """Logs which recordings are in two splits, as a link or in part, too."""
     seen, shared = {}, {}
-    for split, records in by_split.items():
-        for record in records:
-            if record.get("label") == SILENCE:
-                continue
-            start, stop = record.get("start"), record.get("stop")
-            span = start or 0, math.inf if stop is None else stop
-            file = _file_id(record["wav"])
-            earlier = seen.setdefault(file, [])
-            for other, (first, last) in earlier:
-                if other != split and span[0] < last and first < span[1]:
-                    where = f"{record['wav']} ({other}, {split})"
-                    shared.setdefault(file, where)
-            if (split, span) not in earlier:
-                earlier.append((split, span))
+    rows = [row for rows in by_split.values() for row in rows]
+    for record in rows:
+        if record.get("label") == SILENCE:
+            continue
+        start, stop = record.get("start"), record.get("stop")
+        span = start or 0, math.inf if stop is None else stop
+        split, file = record["split"], _file_id(record["wav"])
+        earlier = seen.setdefault(file, [])
+        others = [
+            other
+            for other, (first, last) in earlier
+            if other != split and span[0] < last and first < span[1]
+        ]
+        if others:
+            both = f"{record['wav']} ({others[0]}, {split})"
+            shared.setdefault(file, both)
+        if (split, span) not in earlier:
+            earlier.append((split, span))
     if shared:
         logger.warning(
             f"{len(shared)} recordings are in two splits: "
@@ -278,6 +283,28 @@ def read_rows(path, check_header, **form):
             raise
         number = rows.reader.line_num
         raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def stretch(
+    wav: str | Path, start_s: float | None, stop_s: float | None
+) -> dict[str, Any]:
+    """What a record says of a stretch in seconds, which has to be in its file.
+
+    None means the beginning or the end. A stop may lie behind the last sample
+    by rounding, a millisecond.
+    """
+    num_samples, rate = read_header(wav)
+    start = round((start_s or 0.0) * rate)
+    stop = num_samples if stop_s is None else round(stop_s * rate)
+    if num_samples < stop <= num_samples + _ROUNDING_S * rate:
+        stop = num_samples
+    if not start < stop <= num_samples:
+        raise ValueError(
+            "expected start and stop, in seconds, within the "
+            f"{num_samples / rate:g} s of {wav}, "
+            f"got {start / rate:g} and {stop / rate:g}"
+        )
+    return {"duration": (stop - start) / rate, "start": start, "stop": stop}
 
 
 def has_columns(*needed):

@@ -98,7 +98,7 @@ def test_a_lexicon_that_is_none_is_named(files, tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.txt"):
         read_lexicons([*files, tmp_path / "absent.txt"])
     files[0].write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=f"{files[0]}: expected text in UTF-8"):
+    with pytest.raises(ValueError, match=f"{files[0]}, line 1: .* UTF-16"):
         read_lexicons(files)
 
 
@@ -138,7 +138,7 @@ def test_a_table_gives_phones_where_no_word_lacks_them(tmp_path):
     path.write_text("id,phones,oov\na,S OW,\nb,IH,IT\nc,,\n")
     records = [{"ID": name} for name in "abcd"]
     assert table_phones(records, path) == [{"ID": "a", "phones": "S OW"}]
-    with pytest.raises(ValueError, match="expected phones for 1 recordings"):
+    with pytest.raises(ValueError, match="no name in common: b there, a here"):
         table_phones(records[1:2], path)
     path.write_text("id,phonemes\na,S\n")
     with pytest.raises(ValueError, match="expected a column 'phones'"):

@@ -14,7 +14,6 @@ from unispeech_sb.dataio.corpora.common_voice import (
     is_common_voice,
 )
 from unispeech_sb.dataio.corpora.conversations import (
-    is_kaldi,
     kaldi_folders,
     rttm_beside,
     rttm_table,
@@ -26,8 +25,10 @@ from unispeech_sb.dataio.corpora.csv_table import (
 )
 from unispeech_sb.dataio.corpora.fairseq import (
     fairseq_manifests,
+    fairseq_texts,
     is_fairseq_manifests,
 )
+from unispeech_sb.dataio.corpora.kaldi import is_kaldi, kaldi_texts
 from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
 from unispeech_sb.dataio.corpora.recordings import is_recordings, recordings
 from unispeech_sb.dataio.corpora.speech_commands import (
@@ -78,7 +79,12 @@ CORPORA = {
     "fairseq": Corpus(
         "a folder of fairseq's manifests",
         is_fairseq_manifests,
-        {"phoneme": _by(fairseq_manifests, "wav_root", "labels", "vocabulary")},
+        {
+            "asr": _by(fairseq_texts, "wav_root", "subsets"),
+            "phoneme": _by(
+                fairseq_manifests, "wav_root", "labels", "vocabulary"
+            ),
+        },
     ),
     "librispeech": Corpus(
         "a LibriSpeech folder",
@@ -117,7 +123,10 @@ CORPORA = {
     "kaldi": Corpus(
         "a Kaldi folder or a folder of some",
         is_kaldi,
-        {"speaker_diarization": _by(kaldi_folders, "merge_segments")},
+        {
+            **dict.fromkeys(("asr", "phoneme"), _by(kaldi_texts)),
+            "speaker_diarization": _by(kaldi_folders, "merge_segments"),
+        },
     ),
     "recordings": Corpus(
         "a folder of recordings",

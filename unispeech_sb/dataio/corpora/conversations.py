@@ -3,17 +3,20 @@ SUPERB makes it), CSVs of recordings with RTTM files, folders of both.
 """
 
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.corpora.csv_table import find_file, find_table
+from unispeech_sb.dataio.corpora.kaldi import (
+    kaldi_recordings,
+    split_folders,
+    split_of,
+)
 from unispeech_sb.dataio.manifest import has_columns, read_rows
 from unispeech_sb.dataio.noises import SUFFIXES
 from unispeech_sb.dataio.rttm import (
-    kaldi_table,
     match_names,
     read_annotations,
     read_uem,
@@ -22,19 +25,7 @@ from unispeech_sb.text import fields_of, named, read_number, report_missing
 
 _logger = logging.getLogger(__name__)
 
-_SPLITS = {
-    **dict.fromkeys(("train", "tr"), "train"),
-    **dict.fromkeys(("dev", "valid", "validation", "val", "cv"), "valid"),
-    **dict.fromkeys(("test", "tt", "eval"), "test"),
-}
 _ROUNDING_S = 0.02  # that a segment may reach past the end of its recording
-
-
-def is_kaldi(path):
-    """Whether a path is a folder with ``wav.scp``, or of such folders."""
-    path = Path(path)
-    parts = (path / "wav.scp", *path.glob("[!.]*/wav.scp"))
-    return any(part.is_file() for part in parts)
 
 
 def kaldi_folders(
@@ -55,14 +46,6 @@ def kaldi_folders(
     """
     for folder in split_folders(path):
         yield from _checked(_kaldi(folder), merge)
-
-
-def split_folders(path: str | Path) -> list[Path]:
-    """A Kaldi folder, or those in a folder of some, which are splits."""
-    path = Path(path).absolute()
-    if (path / "wav.scp").is_file():
-        return [path]
-    return [part.parent for part in sorted(path.glob("[!.]*/wav.scp"))]
 
 
 def rttm_table(
@@ -154,22 +137,6 @@ def _kaldi(folder):
         yield _record(name, wav, split, rttm, uem)
 
 
-def kaldi_recordings(folder: Path) -> dict[str, Path]:
-    """Recording -> its file, of the ``wav.scp`` of a folder."""
-    found = {}
-    for name, (where, words) in kaldi_table(folder / "wav.scp").items():
-        file = " ".join(words)
-        if file.endswith("|") or file in ("", "-"):
-            raise ValueError(
-                f"{where}: expected the path of a recording, got {file!r}; "
-                "commands are not run: write what they give to files"
-            )
-        if not (folder / file).is_file():
-            raise ValueError(f"{where}: no such file: {folder / file}")
-        found[name] = folder / file
-    return found
-
-
 def _listed(path):
     """Records of a CSV."""
     for where, row in read_rows(path, has_columns("path", "rttm")):
@@ -208,17 +175,6 @@ def _pairs(folder):
                 f"{named(there)}"
             )
         yield _record(wav.stem, wav, split, rttm, uem)
-
-
-def split_of(name, where):
-    """The split that a name stands for, or begins with."""
-    split = _SPLITS.get(re.split("[-_.]", name)[0])
-    if split is None:
-        raise ValueError(
-            f"{where}: expected the name of a split such as "
-            f"{', '.join(_SPLITS)}; got {name!r}"
-        )
-    return split
 
 
 def _record(name, wav, split, rttm, uem):
