@@ -101,7 +101,7 @@ def fairseq_texts(
                 f"{unknown[0]!r}"
             )
         tables = {stems[name]: tables[stems[name]] for name in subsets}
-    letters = set()
+    letters, owners = set(), {}
     for table, split in tables.items():
         places = [table.with_suffix(kind) for kind in (".wrd", ".ltr")]
         label_file = _first_file(places, "texts")
@@ -110,8 +110,11 @@ def fairseq_texts(
             if label_file.suffix == ".ltr":
                 text = " ".join("".join(line.split()).replace("|", " ").split())
             letters.update(text)
+            name = _name_of(row[0])
+            if owners.setdefault(name, table) != table:  # of another root
+                name = f"{table.stem}_{name}"
             yield {
-                "ID": _name_of(row[0]),
+                "ID": name,
                 "wav": str(wav),
                 "split": split,
                 "wrd": text,
