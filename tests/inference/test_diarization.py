@@ -148,12 +148,12 @@ def test_who_is_never_certain_takes_no_place_among_those_asked_for():
 def test_fewer_speakers_than_asked_for_are_logged(tmp_path, caplog):
     path = write(tmp_path / "talk.wav", talk([(0.2, 0.8, 0)], 0.9))
     assert oracle(True).diarize_file(path, 3).speakers == ["speaker1"]
-    message = f"{path}: found 1 of 3 speakers: its windows have 1 active"
+    message = f"{path}: found 1 of 3 speakers: its windows have 1 of"
     assert message in caplog.text
     caplog.clear()
     wav = talk([(0.5, 3.0, 0)], 4.0)
     oracle(False, 3).diarize_file(wav, min_speakers=2)
-    assert "found 1 of 2 speakers: the others are nowhere" in caplog.text
+    assert "found 1 of 2 speakers: " in caplog.text
     assert len(caplog.records) == 1
     caplog.clear()
     oracle(True).diarize_file(wav)

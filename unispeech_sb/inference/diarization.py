@@ -371,7 +371,10 @@ class SpeakerDiarization(Pretrained):
                 size, overlapping=not self.model.has_embeddings
             )
             found = list(self._segmented(source, sliding, limit, on_progress))
-            count = sum(len(local.active) for _, local in found)
+            count = sum(
+                (local.activities > self.smoothing.threshold).any(0).sum()
+                for _, local in found
+            )
             if self.model.has_embeddings:
                 activities = self._clustered(found, limits)
             else:
@@ -473,9 +476,9 @@ def _warn_of_fewer(source, asked, heard, count, threshold):
     """Logs why fewer speakers were found than were asked for."""
     if not 0 < heard < asked:
         return
-    why = f"the others are nowhere above the threshold of {threshold:g}"
+    why = f"others are nowhere active, above {threshold:g}, for long enough"
     if count < asked:
-        why = f"its windows have {count} active speakers in all"
+        why = f"its windows have {count} of them in all"
     name = "waveform" if isinstance(source, torch.Tensor) else source
     _logger.warning(f"{name}: found {heard} of {asked} speakers: {why}")
 
