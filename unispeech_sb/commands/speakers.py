@@ -1,6 +1,5 @@
 """Speakers: ``unispeech-sb embed``, ``verify`` and ``score``."""
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import write_json
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     RECORDING,
@@ -460,8 +459,7 @@ def write_results(folder, scores, summary, title):
         for name, title in (("eer", "EER"), ("min_dcf", "minDCF"))
     }
     write_histogram(folder / "scores.png", *sides, thresholds)
-    with atomic(folder / "results.json") as file:
-        file.write(json.dumps(summary, indent=1) + "\n")
+    write_json(folder / "results.json", summary, indent=1)
 
 
 def _interval(metric, scores, draws):

@@ -1,12 +1,11 @@
 """Speech recognition: ``unispeech-sb transcribe`` and ``tune-lm``."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, write_json
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_batch_seconds,
@@ -219,8 +218,7 @@ def tune_lm(argv: Sequence[str]) -> None:
     results = _tuned(rows, texts, tokenizer, model, arguments)
     print(_shown(results["word_error_rates"], model))
     if arguments.json is not None:
-        with atomic(arguments.json) as file:
-            file.write(json.dumps(results, indent=2) + "\n")
+        write_json(arguments.json, results)
     if arguments.to is not None:
         weights: dict[str, float | str]
         weights = {"alpha": model.alpha, "beta": model.beta}
