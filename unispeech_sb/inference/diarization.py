@@ -6,7 +6,6 @@ windows are grouped by their embeddings (Kinoshita et al. 2021, section 3.3),
 or, for models that give none, followed through the time that windows share.
 """
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,6 +35,7 @@ from unispeech_sb.inference.clustering import (
     SpeakerTracker,
     cluster_speakers,
     spread,
+    warn_of_fewer,
 )
 from unispeech_sb.inference.formats import recording_name
 from unispeech_sb.inference.segments import (
@@ -55,8 +55,6 @@ from unispeech_sb.nnet.lengths import (
     receptive_field,
 )
 from unispeech_sb.nnet.pooling import States
-
-_logger = logging.getLogger(__name__)
 
 _CONTEXT_S = 1.0
 """Seconds of a stream behind a frame before it is decided, where the delay
@@ -388,8 +386,10 @@ class SpeakerDiarization(Pretrained):
             enough = heard >= asked or not self.model.has_embeddings
             if enough or size * self.model.frame_s < _MIN_WINDOW_S:
                 break
-        _warn_of_fewer(source, asked, *best[::2], self.smoothing.threshold)
-        return best[1]
+        heard, turns, count = best
+        name = "waveform" if isinstance(source, torch.Tensor) else source
+        warn_of_fewer(name, asked, heard, count)
+        return turns
 
     def _segmented(self, source, sliding, limit=0, on_progress=None):
         """Yields windows, batches of up to ``limit`` samples, and their
@@ -470,17 +470,6 @@ class SpeakerDiarization(Pretrained):
         model = self.model
         outputs = None if model.has_embeddings else model.num_outputs
         return SpeakerLimits(*numbers).checked(outputs)
-
-
-def _warn_of_fewer(source, asked, heard, count, threshold):
-    """Logs why fewer speakers were found than were asked for."""
-    if not 0 < heard < asked:
-        return
-    why = f"others are nowhere active, above {threshold:g}, for long enough"
-    if count < asked:
-        why = f"its windows have {count} of them in all"
-    name = "waveform" if isinstance(source, torch.Tensor) else source
-    _logger.warning(f"{name}: found {heard} of {asked} speakers: {why}")
 
 
 class LocalSegmentation(NamedTuple):
