@@ -20,6 +20,8 @@ from unispeech_sb.commands.options import (
     at_least,
     check_file,
     check_files,
+    check_output,
+    check_output_folder,
     finite,
     load_folder,
     new_parser,
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
     from unispeech_sb.dataio.trials import Trials
 
+_LEAST_DRAWS = 100
+"""Bootstrap draws that a confidence interval needs."""
+
+_SCORES = "scores.csv"
 _EMBEDDINGS = "embeddings.safetensors"
 """Name of the file of speaker embeddings in the folder of results."""
 
@@ -50,6 +56,7 @@ def embed(argv: Sequence[str]) -> None:
     if len(set(files)) < len(files):
         raise ValueError("files: expected each of them once")
     expect_folder(arguments.folder, "SpeakerRecognition")
+    check_output(arguments.output, files, makes_folder=True)
     check_files("embed", files)
     verification = _load_model(arguments)
     extractor = _open_extractor(arguments.output, _model_id(arguments))
@@ -98,11 +105,14 @@ def verify(argv: Sequence[str]) -> None:
     for path in (arguments.left, arguments.right):
         check_file(path, "file")
     check_file(arguments.calibration, "calibration")
-    verification = _load_model(arguments)
+    calibration = None
     if arguments.calibration:
         from unispeech_sb.metrics.calibration import Calibration
 
-        verification.calibration = Calibration.read(arguments.calibration)
+        calibration = Calibration.read(arguments.calibration)
+    verification = _load_model(arguments)
+    if calibration is not None:
+        verification.calibration = calibration
     if arguments.threshold is None and verification.calibration is None:
         raise ValueError(
             f"{arguments.folder}: expected calibration.ckpt, or --calibration "
@@ -167,16 +177,20 @@ def score(argv: Sequence[str]) -> None:
     expect_folder(arguments.folder, "SpeakerRecognition")
     check_file(arguments.trials, "trial list")
     check_file(arguments.cohort, "file of embeddings")
+    check_output_folder(given)
+    inputs = arguments.trials, arguments.cohort
+    check_output(arguments.calibrate, inputs)
     if not Path(root).is_dir():
         raise ValueError(f"{root}: there is no such folder")
 
     from unispeech_sb.dataio.trials import read_trials
 
-    trials = read_trials(arguments.trials, root=root)
+    trials = read_trials(arguments.trials, root=root, labelled=False)
+    _check_trials(trials, arguments)
     files = {name: os.path.join(root, name) for name in trials.names}
-    verification = _load_model(arguments)
     model = _model_id(arguments)
-    cohort = _cohort(arguments.cohort, model, files)
+    cohort = _cohort(arguments, model, files)
+    verification = _load_model(arguments)
     with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
         Path(path).mkdir(parents=True, exist_ok=True)
         extractor = _open_extractor(Path(path) / _EMBEDDINGS, model)
@@ -186,6 +200,13 @@ def score(argv: Sequence[str]) -> None:
             raise SystemExit(1)
         store = extractor.finish(trials.names)
     scores = score_trials(store, trials, cohort, arguments.top_n)
+    if trials.targets is None:
+        write_scores(Path(given), scores)
+        print(
+            f"Wrote {Path(given) / _SCORES}: {len(scores.values)} scores; the "
+            "list does not say which are target trials, so there is no error"
+        )
+        return
     # Made for cosines: normalised scores are something else
     calibration = verification.calibration if cohort is None else None
     summary = summarize(
@@ -197,6 +218,30 @@ def score(argv: Sequence[str]) -> None:
     print(summary_table(summary))
     if arguments.calibrate:
         fit_calibration(scores).save(arguments.calibrate)
+
+
+def _check_trials(trials, arguments):
+    """Refuses trials that what is asked for cannot be made of."""
+    if trials.targets is None:
+        if arguments.calibrate or not arguments.output:
+            raise ValueError(
+                f"{arguments.trials}: expected which trials are target trials; "
+                "without that there are scores only: give -o, no --calibrate"
+            )
+        return
+    if not arguments.draws:
+        return
+
+    from unispeech_sb.dataio.trials import speakers_of
+    from unispeech_sb.metrics.verification import check_speakers
+
+    try:
+        check_speakers(speakers_of(trials))
+    except ValueError as error:
+        raise ValueError(
+            f"{arguments.trials}: {error}; --draws 0 leaves the confidence "
+            "intervals out"
+        ) from error
 
 
 def _parse_score(argv):
@@ -211,8 +256,8 @@ def _parse_score(argv):
         "--trials",
         required=True,
         metavar="FILE",
-        help='trial list: lines "1 a b" or "a b target", or a CSV with the '
-        "columns left, right and target",
+        help='trial list: lines "1 a b", "a b 1", "a b target", or "a b" for '
+        "scores only, or a CSV with the columns left, right and target",
     )
     parser.add_argument(
         "--audio-root",
@@ -253,6 +298,12 @@ def _parse_score(argv):
         parser.error("--top-n counts speakers of a cohort: give --cohort")
     if arguments.calibrate and arguments.cohort:
         parser.error("--calibrate is for cosines: give no --cohort")
+    if 0 < arguments.draws < _LEAST_DRAWS:
+        parser.error(
+            f"--draws: expected 0, or {_LEAST_DRAWS} or more for intervals"
+        )
+    if arguments.top_n == 1:
+        parser.error("--top-n: expected 2 or more speakers to normalize by")
     return arguments
 
 
@@ -328,8 +379,9 @@ def _extract_with_progress(verification, files, extractor, seconds, title):
     return errors
 
 
-def _cohort(path, model, files):
+def _cohort(arguments, model, files):
     """Embeddings of speakers that are in no trial; None without a file."""
+    path, top_n = arguments.cohort, arguments.top_n
     if path is None:
         return None
 
@@ -341,8 +393,17 @@ def _cohort(path, model, files):
             f"{path}: expected embeddings of this model and --window-s "
             f"({model}); got {cohort.model}"
         )
-    names = {*files, *files.values()}
-    both = [name for name in cohort.names if name in names]
+    if top_n and top_n > len(cohort):
+        raise ValueError(
+            f"--top-n: expected {len(cohort)} at most, as many as {path} has; "
+            f"got {top_n}"
+        )
+    names = {*files, *map(os.path.realpath, files.values())}
+    both = [
+        name
+        for name in cohort.names
+        if name in names or os.path.realpath(name) in names
+    ]
     if both:
         raise ValueError(
             f"{path}: expected embeddings that are in no trial; got {both[0]}"
@@ -444,14 +505,19 @@ def summary_table(summary):
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
 
 
+def write_scores(folder, scores):
+    """Writes ``scores.csv``."""
+    from unispeech_sb.dataio.trials import write_trials
+
+    path = folder / _SCORES
+    write_trials(path, scores.trials, form="csv", scores=scores.values)
+
+
 def write_results(folder, scores, summary, title):
     """Writes ``results.json``, ``scores.csv``, ``det.png``, ``scores.png``."""
-    from unispeech_sb.dataio.trials import write_trials
     from unispeech_sb.metrics.det import write_det, write_histogram
 
-    write_trials(
-        folder / "scores.csv", scores.trials, form="csv", scores=scores.values
-    )
+    write_scores(folder, scores)
     sides = scores.sides
     write_det(folder / "det.png", {title: sides}, summary["p_target"])
     thresholds = {

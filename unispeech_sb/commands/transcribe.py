@@ -17,6 +17,8 @@ from unispeech_sb.commands.options import (
     check_file,
     check_files,
     check_names,
+    check_output,
+    check_output_folder,
     finite,
     load_folder,
     new_parser,
@@ -50,7 +52,10 @@ def transcribe(argv: Sequence[str]) -> None:
 
     form = TRANSCRIPT_FORMATS[arguments.format]
     targets = _targets(files, form, arguments.output_dir)
-    asr = _configured(load_folder(LongFormASR, arguments), arguments)
+    model = _language_model(arguments)
+    asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
+    if arguments.output_dir is not None:
+        arguments.output_dir.mkdir(parents=True, exist_ok=True)
 
     def write(path, result):
         if not targets:
@@ -142,20 +147,31 @@ def _add_decoding(parser):
     )
 
 
-def _configured(asr, arguments):
+def _language_model(arguments):
+    """Reads the language model, which is faster than a recognizer is; None
+    without one."""
+    if arguments.lm is None:
+        return None
+
+    from unispeech_sb.decoding import LanguageModel
+
+    weights = {"alpha": arguments.alpha, "beta": arguments.beta}
+    given = {k: v for k, v in weights.items() if v is not None}
+    return LanguageModel(arguments.lm, **given)
+
+
+def _configured(asr, arguments, model):
     """Sets language and decoding by the command line."""
     if arguments.language:
-        if arguments.lm:
+        if model is not None:
             asr.use_language_model(None)  # that of the language before
         asr.set_language(arguments.language)
     if arguments.beam_size:
         asr.use_beam_search(beam_size=arguments.beam_size)
     if arguments.hot_words:
         asr.use_hot_words(arguments.hot_words)
-    if arguments.lm:
-        weights = {"alpha": arguments.alpha, "beta": arguments.beta}
-        given = {k: v for k, v in weights.items() if v is not None}
-        asr.use_language_model(arguments.lm, **given)
+    if model is not None:
+        asr.use_beam_search(language_model=model)
     return asr
 
 
@@ -180,16 +196,19 @@ def _check_outputs(files, format_name, folder):
             f"output, got {len(files)}; give --output-dir"
         )
     if form.by_stem:
-        check_names([recording_name(file) for file in files])
+        check_names(files, recording_name)
     elif folder is not None:
-        check_names([Path(file).stem for file in files])
+        check_names(files, lambda file: Path(file).stem)
+    check_output_folder(folder)
+    if folder is not None:
+        for path in _targets(files, form, folder).values():
+            check_output(path, files, makes_folder=True)
 
 
 def _targets(files, form, folder):
     """File -> where its transcript goes; empty for the standard output."""
     if folder is None:
         return {}
-    folder.mkdir(parents=True, exist_ok=True)
     return {file: folder / f"{Path(file).stem}.{form.suffix}" for file in files}
 
 
@@ -202,6 +221,8 @@ def tune_lm(argv: Sequence[str]) -> None:
     arguments = _parse_tune_lm(argv)
     if arguments.to is not None and Path(arguments.to).exists():
         raise ValueError(f"{arguments.to}: expected a new folder; it exists")
+    check_output_folder(arguments.to)
+    check_output(arguments.json, [arguments.csv, arguments.lm])
     expect_folder(arguments.folder, "EncoderASR")
     if not Path(arguments.csv).exists():
         raise ValueError(f"{arguments.csv}: there is no such table")

@@ -278,13 +278,19 @@ class LanguageModel:
 
 def _read_words(path):
     """The words of an ARPA file in order; none of a binary."""
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            if file.read(len(_BINARY)) == _BINARY:
-                return []
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: there is no such file")
+    with open(path, "rb") as file:
+        if file.read(len(_BINARY)) == _BINARY:
+            return []
     lines = ((n, line.strip()) for n, line in lines_of(path))
     lines = (pair for pair in lines if pair[1])
-    if next(lines, (0, ""))[1] != "\\data\\":
+    try:
+        _, first = next(lines, (0, ""))
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}, ")
+        raise _no_model(path, reason) from error
+    if first != "\\data\\":
         raise _no_model(path, r"it does not begin with \data\ ")
     counts = _read_counts(path, lines)
     words = {}
