@@ -97,7 +97,9 @@ CORPORA = {
     "common_voice": Corpus(
         "a language of Common Voice",
         is_common_voice,
-        dict.fromkeys(("asr", "phoneme"), _by(common_voice, "subsets")),
+        dict.fromkeys(
+            ("asr", "phoneme"), _by(common_voice, "subsets", "language")
+        ),
     ),
     "voxceleb": Corpus(
         "a VoxCeleb folder",

@@ -105,6 +105,7 @@ def _of_languages(hparams):
     """Yields the records of each language."""
     for language, values in hparams["languages"].items():
         own = {**hparams, "languages": None, "vocabulary": None}
+        own["language"] = language
         own["data_folder"] = Path(hparams["data_folder"], language)
         tag = "" if hparams["shared_phones"] else f"({language})"
         for record in _of_folder({**own, **(values or {})}):
