@@ -66,3 +66,12 @@ def test_case_follows_the_language(prepared):
 def test_a_text_without_letters_is_none(prepared, text):
     with pytest.raises(ValueError, match="expected a text in the column 'wrd'"):
         prepared("so", text)
+
+
+def test_texts_without_a_symbol_of_the_tokenizer_are_refused(prepared):
+    capitals = CTCTokenizer.from_texts(["SO IT"])
+    make = {"make_tokenizer": lambda texts: capitals}
+    message = "no symbol in common: i, o, s, t there, I, O, S, T, | here"
+    with pytest.raises(ValueError, match=message.replace("|", ".")):
+        prepared("so it", **make)
+    assert prepared("so it", text_case="upper", **make) == ["SO IT"]

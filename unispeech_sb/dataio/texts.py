@@ -20,7 +20,7 @@ from unispeech_sb.dataio.manifest import (
 )
 from unispeech_sb.dataio.samplers import dynamic_batches
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
-from unispeech_sb.text import composed, lower, upper
+from unispeech_sb.text import composed, lower, named, upper
 
 __all__ = [
     "add_batches",
@@ -157,17 +157,26 @@ def _check_no_tokens(hparams):
 
 
 def _log_unknown(texts, tokenizer):
-    """Logs the symbols that the tokenizer has no token for."""
+    """Logs the symbols that the tokenizer has no token for; raises where it has
+    one for none."""
     separator = tokenizer.separator
     symbols = set()
     for text in texts:
         symbols.update(text.split(separator) if separator else text)
+    symbols -= {"", " ", tokenizer.word_delimiter}
     unknown = tokenizer.lab2ind.get(getattr(tokenizer, "unk_label", None))
-    named = sorted(s for s in symbols if unknown in tokenizer.encode(s))
-    if named:
+    names = sorted(s for s in symbols if unknown in tokenizer.encode(s))
+    if names and len(names) == len(symbols):
+        known = sorted(set(tokenizer.lab2ind) - set(tokenizer.specials))
+        raise ValueError(
+            "the texts and the tokenizer have no symbol in common: "
+            f"{named(names, _NUM_NAMED)} there, {named(known, _NUM_NAMED)} "
+            "here; text_case changes the texts"
+        )
+    if names:
         logger.warning(
-            f"{len(named)} symbols of the texts have no token and count as "
-            f"{tokenizer.unk_label}: {' '.join(named)[:200]}"
+            f"{len(names)} symbols of the texts have no token and count as "
+            f"{tokenizer.unk_label}: {' '.join(names)[:200]}"
         )
 
 
