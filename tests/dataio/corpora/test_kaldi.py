@@ -95,6 +95,7 @@ def test_names_without_a_counterpart_are_counted(folder, caplog):
         ("segments", "a-1 a 0 nan\n", "segments, line 1: expected seconds"),
         ("segments", "a-1 a 0 2\n", "segments, line 1: .* the 1 s of .*a.wav"),
         ("segments", "a-1 a 0\n", "segments, line 1: expected 4 fields"),
+        ("wav.scp", f"a {'a' * 300}.wav\n", "wav.scp, line 1: no such file"),
         ("wav.scp", "a cat a.wav |\n", "wav.scp, line 1: .*not run"),
     ],
 )

@@ -3,6 +3,7 @@ dev.tsv, test.tsv and clips/ (Ardila et al. 2020).
 """
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _record(row, clips, where):
     wav = clips / row["path"]
     if not wav.suffix:  # the first editions leave it out
         wav = wav.with_suffix(".mp3")
-    if not wav.is_file():
+    if not os.path.isfile(wav):
         raise ValueError(f"{where}: no such file: {wav}")
     return {
         "ID": wav.stem,

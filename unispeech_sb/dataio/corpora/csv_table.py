@@ -123,7 +123,7 @@ def find_file(name, folder):
     """The path of a file, from a list's folder on, else from a parent of it."""
     folder = Path(folder).absolute()
     for place in (folder, *folder.parents):
-        if name and (place / name).is_file():
+        if name and os.path.isfile(place / name):
             return Path(os.path.normpath(place / name))
     raise ValueError(
         f"no such file, from {folder} or a folder above it: {name!r}"

@@ -291,12 +291,12 @@ def _find_wav(root, name, where):
         raise ValueError(
             f"{where}: expected a file, got the slice {name!r} of an archive"
         )
-    wav = Path(os.path.abspath(root), name)
-    places = [wav, *(wav.with_suffix(suffix) for suffix in _SUFFIXES)]
-    path = next((path for path in places if path.is_file()), None)
+    wav = os.path.join(os.path.abspath(root), name)
+    places = [wav, *(os.path.splitext(wav)[0] + kind for kind in _SUFFIXES)]
+    path = next((path for path in places if os.path.isfile(path)), None)
     if path is None:
         raise ValueError(f"{where}: no such file: {wav}")
-    return path
+    return Path(path)
 
 
 def _lines(path):

@@ -5,6 +5,7 @@ A folder is a split, and its name begins with it: train, dev_clean, test-other,
 refused. Of a name that occurs several times the last line counts.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ def kaldi_recordings(folder: Path) -> dict[str, Path]:
                 f"{where}: expected the path of a recording, got {file!r}; "
                 "commands are not run: write what they give to files"
             )
-        if not (folder / file).is_file():
+        if not os.path.isfile(folder / file):
             raise ValueError(f"{where}: no such file: {folder / file}")
         found[name] = folder / file
     return found

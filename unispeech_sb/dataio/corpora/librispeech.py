@@ -3,6 +3,7 @@ recordings and one ``.trans.txt`` (Panayotov et al. 2015, section 4).
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,8 @@ def _chapter(file, split):
     """Yields the records of one transcript file."""
     for number, line in lines_of(file):
         name, _, text = line.strip().partition(" ")
-        paths = [file.with_name(name + suffix) for suffix in _SUFFIXES]
-        wav = next((path for path in paths if path.is_file()), None)
+        paths = [file.parent / f"{name}{suffix}" for suffix in _SUFFIXES]
+        wav = next((path for path in paths if os.path.isfile(path)), None)
         if wav is None or not text.strip():
             raise ValueError(
                 f"{file}, line {number}: expected the name of a recording "
