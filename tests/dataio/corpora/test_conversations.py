@@ -228,6 +228,29 @@ def test_recordings_without_segments_beside_others_are_counted(kaldi, caplog):
     assert not any("rttm_name" in r for r in conversations(kaldi(rttm=lines)))
 
 
+def test_a_duration_that_a_recording_does_not_have_is_logged(kaldi, caplog):
+    folder = kaldi()
+    (folder / "reco2dur").write_text("a 400.0\nb 2.0\n")
+    assert [r["duration"] for r in conversations(folder)] == [4.0, 2.0]
+    assert "1 of 2 recordings do not last" in caplog.text
+    assert "a.wav (400 s)" in caplog.text
+
+
+def test_a_table_pairs_recordings_with_names_of_another_kind(tmp_path, caplog):
+    record_talk(tmp_path / "a.wav")
+    lines = LINE.format("session_7", 0.5, 1.0, "anna")
+    (tmp_path / "one.rttm").write_text(lines)
+    (tmp_path / "two.rttm").write_text(lines + lines.replace("n_7", "n_8"))
+    table = tmp_path / "manifest.csv"
+    table.write_text("path,rttm,split\na.wav,one.rttm,dev\n")
+    (record,) = conversations(tmp_path)
+    assert record["rttm_name"] == "session_7"
+    assert "session_7 for " in caplog.text
+    table.write_text("path,rttm,split\na.wav,two.rttm,dev\n")
+    with pytest.raises(ValueError, match="a there, session_7, session_8 here"):
+        list(conversations(tmp_path))
+
+
 def test_empty_rttm_files_are_counted(kaldi, caplog):
     assert len(list(conversations(kaldi(rttm="")))) == 2
     assert "1 rttm files are empty" in caplog.text

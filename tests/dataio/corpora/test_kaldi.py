@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from unispeech_sb.dataio.corpora import find_corpus, read_corpus
+from unispeech_sb.dataio.manifest import check_records
 
 
 @pytest.fixture
@@ -109,6 +110,20 @@ def test_of_repeated_names_the_last_line_counts(folder, caplog):
     write(folder, "text", "a-1 so\na-1 it\na-2 is\nb-1 no\n")
     assert read(folder)["a-1"]["wrd"] == "it"
     assert "text: 1 names occur several times" in caplog.text
+
+
+def test_a_stated_duration_is_taken_along_to_be_compared(folder, caplog):
+    (folder / "segments").unlink()
+    (folder / "utt2spk").unlink()
+    write(folder, "text", "a so\nb it\n")
+    write(folder, "utt2dur", "a 5.0\nb 1.0\n")
+    found = list(read(folder).values())
+    assert [r["duration"] for r in found] == [5.0, 1.0]
+    assert check_records(found)[0]["duration"] == 1.0
+    assert "1 of 2 recordings do not last as many" in caplog.text
+    write(folder, "utt2dur", "a 1e12\n")
+    with pytest.raises(ValueError, match="utt2dur, line 1: expected seconds"):
+        read(folder)
 
 
 def test_another_encoding_is_named_with_its_line(folder):

@@ -13,6 +13,7 @@ from unispeech_sb.dataio.corpora.kaldi import (
     kaldi_recordings,
     split_folders,
     split_of,
+    stated_durations,
 )
 from unispeech_sb.dataio.manifest import has_columns, read_rows
 from unispeech_sb.dataio.noises import SUFFIXES
@@ -25,6 +26,7 @@ from unispeech_sb.text import fields_of, named, read_number, report_missing
 
 _logger = logging.getLogger(__name__)
 
+_OFF_S = 0.1  # by which a stated duration may be wrong
 _ROUNDING_S = 0.02  # that a segment may reach past the end of its recording
 
 
@@ -84,15 +86,24 @@ def _checked(records, merge):
         for file in dict.fromkeys(record["uem"] for record in records)
         if file
     }
+    wrong = []
     _find_names(records, "rttm", annotations)
     _find_names(records, "uem", stretches)
     for record in records:
         num_samples, rate = read_header(record["wav"])
+        stated = record.get("duration", num_samples / rate)
         record["duration"] = num_samples / rate
+        if abs(stated - record["duration"]) > _OFF_S:
+            wrong.append(f"{record['wav']} ({stated:g} s)")
         name = record.get("rttm_name", record["ID"])
         _check_scored(record, stretches)
         _check_end(record, name, annotations[record["rttm"]].get(name, []))
         yield record
+    if wrong:
+        _logger.warning(
+            f"{len(wrong)} of {len(records)} recordings do not last as long as "
+            f"stated: {named(wrong)}"
+        )
 
 
 def _find_names(records, kind, files):
@@ -133,8 +144,10 @@ def _kaldi(folder):
     if not rttm.is_file():
         rttm = folder / "segments"
     uem = folder / "uem"
+    seconds = stated_durations(folder)
     for name, wav in kaldi_recordings(folder).items():
-        yield _record(name, wav, split, rttm, uem)
+        stated = {"duration": seconds[name]} if name in seconds else {}
+        yield {**_record(name, wav, split, rttm, uem), **stated}
 
 
 def _listed(path):

@@ -65,6 +65,17 @@ def split_of(name, where):
     return split
 
 
+def stated_durations(folder: Path) -> dict[str, float]:
+    """Seconds of recordings or utterances, where the folder states them."""
+    found = {}
+    for name in ("reco2dur", "utt2dur"):
+        if (folder / name).is_file():
+            table = kaldi_table(folder / name, 1)
+            for recording, (where, fields) in table.items():
+                found[recording] = read_number(fields[0], where)
+    return found
+
+
 def kaldi_texts(path: str | Path) -> Iterator[dict[str, Any]]:
     """Reads the records of a folder, or of a folder of several, with texts.
 
@@ -82,7 +93,11 @@ def _utterances(folder):
     list_file, text_file = folder / "wav.scp", folder / "text"
     recordings = kaldi_recordings(folder)
     texts = {n: " ".join(w) for n, (_, w) in kaldi_table(text_file).items()}
-    stretches = {name: (name, {}) for name in recordings}
+    seconds = stated_durations(folder)
+    stretches = {
+        name: (name, {"duration": seconds[name]} if name in seconds else {})
+        for name in recordings
+    }
     if (folder / "segments").is_file():
         list_file = folder / "segments"
         stretches = _segments(list_file, recordings)
