@@ -48,6 +48,7 @@ check: lint
 fuzz: $(FOR_TEST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzzing
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.audio
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.texts
 
 lint: $(FOR_TEST)
 	@$(BIN)/ruff check .

@@ -125,6 +125,9 @@ def test_lists_that_meet_in_part_are_a_warning(caplog):
         caplog.text
     )
     assert named([]) == "none"
+    assert named(["\x1b[31m", "é", 900 * "a"]) == (
+        f"\\x1b[31m, é, {100 * 'a'}...{100 * 'a'}"
+    )
 
 
 @pytest.mark.parametrize("language", ["tr", "az", "tr-TR", "az_AZ", "crh"])

@@ -43,6 +43,9 @@ MOST_S = 1e7
 _NUM_NAMED = 3
 """Names that a message gives as examples."""
 
+_MOST_SHOWN = 200
+"""Characters of a name that a message gives."""
+
 _DOTTED = ("tr", "az", "crh", "gag")
 """Languages that write i with and without a dot, as two letters."""
 _COMPATIBLE = ("compat", "wide", "narrow", "isolated", "initial", "medial",
@@ -161,9 +164,19 @@ def read_number(
 
 def named(names: Iterable[str], most: int = _NUM_NAMED) -> str:
     """The first names of some, for a message, and how many more there are."""
-    names = [str(name) for name in names]
+    names = [_shown(str(name)) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
+
+
+def _shown(name):
+    """A name as a terminal may print it, the middle of a long one left out."""
+    if not name.isprintable():
+        name = name.encode("unicode_escape", "surrogatepass").decode()
+    if len(name) > _MOST_SHOWN:
+        half = _MOST_SHOWN // 2
+        name = f"{name[:half]}...{name[-half:]}"
+    return name
 
 
 def compare_names(
