@@ -49,7 +49,6 @@ checkpoints.keys:HEADS checkpoints.huggingface:HEAD_TENSORS
 checkpoints.pretrained checkpoints.pretrained_folder
 checkpoints.safety.archives checkpoints.safety.pickles
 checkpoints.safety.limits checkpoints.options
-commands.trial_report commands.speakers
 convert.vocabulary convert.tokenizers
 dataio.alignments dataio.units
 dataio.annotation_files dataio.rttm
