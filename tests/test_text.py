@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import time
 import tracemalloc
 
 import pytest
@@ -40,6 +41,31 @@ def test_every_way_to_write_a_text_gives_the_same_lines(tmp_path, content):
     path.write_bytes(content)
     assert list(lines_of(path)) == list(enumerate(TEXT.split("\n"), 1))
     assert read_text(path) == TEXT
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_are_whole_and_counted_however_long_the_file(tmp_path, end):
+    path = tmp_path / "list"
+    wanted = [f"ü{number} {'x' * (number % 97)}" for number in range(60000)]
+    path.write_bytes(end.join(wanted).encode())
+    assert list(lines_of(path)) == list(enumerate(wanted, 1))
+    wanted[54321] = "\0"
+    path.write_bytes(end.join(wanted).encode() + b"\xe9")
+    with pytest.raises(ValueError, match="line 54322: .*NUL"):
+        list(lines_of(path))
+    wanted[54321] = "é"
+    path.write_bytes(end.join(wanted).encode("latin-1", "replace"))
+    with pytest.raises(ValueError, match="line 1: .*0xfc at byte 1"):
+        list(lines_of(path))
+
+
+def test_lines_before_a_fault_are_given(tmp_path):
+    path = tmp_path / "list"
+    path.write_bytes(b"one\ntwo\nth\xe9\n")
+    lines = lines_of(path)
+    assert [next(lines), next(lines)] == [(1, "one"), (2, "two")]
+    with pytest.raises(ValueError, match="line 3: .* 0xe9 at byte 3"):
+        next(lines)
 
 
 def test_only_line_ends_end_lines(tmp_path):
@@ -91,6 +117,18 @@ def test_a_packed_file_that_unpacks_to_a_giant_line_is_refused(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
+
+
+def test_a_packed_file_of_nothing_but_line_ends_is_refused(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\n" * 2**25))
+    began = time.process_time()
+    message = "line .*: .* got a packed file of more than"
+    with pytest.raises(ValueError, match=message):
+        read_text(path)
+    assert time.process_time() - began < 20
+    path.write_bytes(gzip.compress(b"1 a b\n" * 10**5))
+    assert sum(1 for _ in lines_of(path)) == 10**5
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

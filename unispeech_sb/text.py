@@ -34,8 +34,11 @@ _WIDE = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+_BLOCK = 2**20
 _LONGEST = 2**24
 """Bytes of a line: no table has more, and what is no text may have any."""
+_MOST_TIMES = 200
+"""How many times its packed size a text may have."""
 
 MOST_S = 1e7
 """Seconds, 115 days: no recording is longer, so a greater time is a mistake."""
@@ -67,20 +70,80 @@ _DOTS = re.compile("(?<=l)[·•‧∙⋅](?=l)|(?<=[ns])[·•‧∙⋅](?=h)")
 def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields number and text of each line of a file, without its end."""
     number = 0
+    for block in _whole_lines(path):
+        if number == 0:
+            _check_encoding(block, path)
+            block = block.removeprefix(_MARK)
+        try:
+            text, fault = block.decode(), None
+        except UnicodeDecodeError as error:
+            begin = block.rfind(b"\n", 0, error.start) + 1
+            text, fault = (
+                block[:begin].decode(),
+                (
+                    f"got the byte 0x{block[error.start]:02x} at byte "
+                    f"{error.start - begin + 1}, as of Latin-1 or another encoding"
+                ),
+            )
+        if "\0" in text:
+            text = text[: text.rfind("\n", 0, text.index("\0")) + 1]
+            fault = "got a NUL byte, as of a binary or UTF-16"
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        lines = text.removesuffix("\n").split("\n") if text else []
+        yield from enumerate(lines, number + 1)
+        number += len(lines)
+        if fault is not None:
+            raise _no_text(path, number + 1, fault)
+
+
+def _whole_lines(path):
+    """Yields blocks of a file, unpacked, that end where a line does."""
+    begun, number, num_bytes, most = b"", 1, 0, _most_bytes(path)
     with _opened(path) as file:
         while True:
             try:
-                raw = file.readline(_LONGEST + 1)
+                block = file.read(_BLOCK)
             except _DAMAGED as error:
                 raise ValueError(
-                    f"{path}, line {number + 1}: the packed file is cut or "
+                    f"{path}, line {number}: the packed file is cut or "
                     f"damaged ({error})"
                 ) from error
-            if not raw:
-                return
-            for line in _decoded(raw, path, number + 1).split("\r"):
-                number += 1
-                yield number, line
+            if not block:
+                break
+            num_bytes += len(block)
+            if num_bytes > most:
+                raise _no_text(
+                    path,
+                    number,
+                    f"got a packed file of more than {_MOST_TIMES} times its "
+                    "size",
+                )
+            end = block.rfind(b"\n") + 1
+            if end:
+                yield begun + block[:end]
+                number += block.count(b"\n")
+                begun = b""
+            begun += block[end:]
+            if len(begun) > _LONGEST:
+                reason = f"got a line of more than {_LONGEST} bytes"
+                raise _no_text(path, number, reason)
+    if begun:
+        yield begun
+
+
+def _no_text(path, number, reason):
+    """The error for a line that is no text."""
+    return ValueError(
+        f"{path}, line {number}: expected text in UTF-8, {reason}"
+    )
+
+
+def _check_encoding(block, path):
+    """Raises where a file says that it is in another encoding."""
+    for mark, name in _WIDE.items():
+        if block.startswith(mark):
+            raise _no_text(path, 1, f"got {name}")
 
 
 def read_text(path: str | Path) -> str:
@@ -101,6 +164,14 @@ def fields_of(
             yield f"{path}, line {number}", line.split(separator)
 
 
+def _most_bytes(path):
+    """Bytes that a file may have when it is unpacked: no text packs as well as
+    zeros do."""
+    if not os.path.isfile(path):
+        return 0
+    return max(_LONGEST + 1, _MOST_TIMES * os.path.getsize(path))
+
+
 @contextlib.contextmanager
 def _opened(path):
     """A file as bytes, unpacked if it is packed."""
@@ -115,28 +186,6 @@ def _opened(path):
             if start.startswith(magic):
                 file = stack.enter_context(unpack(file))
         yield file
-
-
-def _decoded(raw, path, number):
-    """The text of a line, which has to be UTF-8, without its end."""
-    where = f"{path}, line {number}: expected text in UTF-8"
-    if number == 1:
-        for mark, name in _WIDE.items():
-            if raw.startswith(mark):
-                raise ValueError(f"{where}, got {name}")
-        raw = raw.removeprefix(_MARK)
-    if len(raw) > _LONGEST:
-        raise ValueError(f"{where}, got a line of more than {_LONGEST} bytes")
-    if b"\0" in raw:
-        raise ValueError(f"{where}, got a NUL byte, as of a binary or UTF-16")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}, got the byte 0x{raw[error.start]:02x} at byte "
-            f"{error.start + 1}, as of Latin-1 or another encoding"
-        ) from error
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def read_number(

@@ -1,5 +1,6 @@
 """Phones of one language and of several: of the corpus, or spelt."""
 
+import gzip
 import json
 
 import pytest
@@ -92,6 +93,20 @@ def test_a_line_without_phones_is_named(files, line):
     files[0].write_text(f"A AH0\n{line}\n")
     with pytest.raises(ValueError, match=f"{files[0]}, line 2: expected a wo"):
         read_lexicons(files)
+
+
+def test_a_lexicon_may_have_comments_and_be_packed(tmp_path):
+    path = tmp_path / "cmudict.gz"
+    path.write_bytes(gzip.compress(b";;; # CMU\r\nSO  S OW1\r\n"))
+    assert read_lexicons(path) == {"SO": "S OW1"}
+
+
+def test_words_without_any_in_the_lexicon_are_refused_with_both_sides():
+    records = [{"wav": "a.wav", "wrd": "so it"}]
+    message = "no name in common: so, it there, SO here"
+    for skip in (False, True):
+        with pytest.raises(ValueError, match=message):
+            lexicon_phones(records, {"SO": "S OW"}, skip)
 
 
 def test_a_lexicon_that_is_none_is_named(files, tmp_path):

@@ -149,6 +149,8 @@ def read_lexicons(files):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such lexicon")
         for number, line in lines_of(path):
+            if line.startswith(";;;"):  # a comment of CMU's dictionary
+                continue
             word, *phones = line.split() or [""]
             if not phones:
                 raise ValueError(
