@@ -211,11 +211,11 @@ def read_number(
     return number
 
 
-def named(names: Iterable[str], most: int = _NUM_NAMED) -> str:
+def named(names: Iterable[object], most: int = _NUM_NAMED) -> str:
     """The first names of some, for a message, and how many more there are."""
-    names = [_shown(str(name)) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
+    shown = [_shown(str(name)) for name in names]
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return (", ".join(shown[:most]) or "none") + more
 
 
 def _shown(name):

@@ -138,10 +138,10 @@ def read_rttm(
             raise ValueError(
                 f"{where}: expected nine or ten fields, got {len(fields)}"
             )
-        _, recording, channel, start, duration, _, _, speaker, *_ = fields
+        _, recording, channel, begins, lasts, _, _, speaker, *_ = fields
         _check_channel(recording, channel, channels, where)
-        start = read_number(start, where)
-        end = round(start + read_number(duration, where), _DIGITS)
+        start = read_number(begins, where)
+        end = round(start + read_number(lasts, where), _DIGITS)
         segment = _checked_segment(start, end, speaker, where, merge)
         lines.setdefault(recording, []).append((segment, where))
     return _gathered(lines, path, merge)
@@ -218,9 +218,9 @@ def read_uem(path: str | Path) -> dict[str, list[tuple[float, float]]]:
             raise ValueError(
                 f"{where}: expected four fields, got {len(fields)}"
             )
-        recording, channel, start, end = fields
+        recording, channel, *times = fields
         _check_channel(recording, channel, channels, where)
-        start, end = (read_number(field, where) for field in (start, end))
+        start, end = (read_number(field, where) for field in times)
         stretch = _checked_segment(start, end, "stretch", where)
         stretches.setdefault(recording, []).append(stretch)
     return {
@@ -314,12 +314,12 @@ def read_kaldi_segments(
     }
     path, lines = Path(folder) / "segments", dict[str, list[Any]]()
     for utterance, (where, fields) in kaldi_table(path, 3).items():
-        recording, start, end = fields
+        recording, *times = fields
         if utterance not in speakers:
             raise ValueError(
                 f"{where}: {utterance} has no speaker in {speakers_file}"
             )
-        start, end = (read_number(field, where) for field in (start, end))
+        start, end = (read_number(field, where) for field in times)
         speaker = speakers[utterance]
         segment = _checked_segment(start, end, speaker, where, merge)
         lines.setdefault(recording, []).append((segment, where))

@@ -104,7 +104,8 @@ class LanguageModel:
         self.path: Path | None = None
         self._model: Any = None
         self._words = None if words is None else sorted(words)
-        self._fold, self._spelt_by = folds(False)[case], None
+        self._fold = folds(False)[case]
+        self._spelt_by: list[str] | None = None
         if path is not None:
             self.load(path)
 

@@ -101,7 +101,8 @@ def fairseq_texts(
                 f"{unknown[0]!r}"
             )
         tables = {stems[name]: tables[stems[name]] for name in subsets}
-    letters, owners = set(), {}
+    letters: set[str] = set()
+    owners: dict[str, Path] = {}
     for table, split in tables.items():
         places = [table.with_suffix(kind) for kind in (".wrd", ".ltr")]
         label_file = _first_file(places, "texts")
