@@ -74,17 +74,7 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
         if number == 0:
             _check_encoding(block, path)
             block = block.removeprefix(_MARK)
-        try:
-            text, fault = block.decode(), None
-        except UnicodeDecodeError as error:
-            begin = block.rfind(b"\n", 0, error.start) + 1
-            text, fault = (
-                block[:begin].decode(),
-                (
-                    f"got the byte 0x{block[error.start]:02x} at byte "
-                    f"{error.start - begin + 1}, as of Latin-1 or another encoding"
-                ),
-            )
+        text, fault = _decoded(block)
         if "\0" in text:
             text = text[: text.rfind("\n", 0, text.index("\0")) + 1]
             fault = "got a NUL byte, as of a binary or UTF-16"
@@ -95,6 +85,19 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
         number += len(lines)
         if fault is not None:
             raise _no_text(path, number + 1, fault)
+
+
+def _decoded(block):
+    """Text of a block up to a line that is not UTF-8, and what is wrong there."""
+    try:
+        return block.decode(), None
+    except UnicodeDecodeError as error:
+        begin = block.rfind(b"\n", 0, error.start) + 1
+        fault = (
+            f"got the byte 0x{block[error.start]:02x} at byte "
+            f"{error.start - begin + 1}, as of Latin-1 or another encoding"
+        )
+        return block[:begin].decode(), fault
 
 
 def _whole_lines(path):
