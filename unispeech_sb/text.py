@@ -88,7 +88,7 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def _decoded(block):
-    """Text of a block up to a line that is not UTF-8, and what is wrong there."""
+    """Text of a block up to a line that is not UTF-8, and what is wrong."""
     try:
         return block.decode(), None
     except UnicodeDecodeError as error:
