@@ -378,6 +378,19 @@ def test_the_folder_it_writes_decodes_as_it_says(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_texts_of_other_layouts_are_found(files, tmp_path):
+    folder = tmp_path / "kaldi/dev"
+    folder.mkdir(parents=True)
+    (folder / "wav.scp").write_text(f"a {files[0]}\nb {files[1]}\n")
+    (folder / "text").write_text("a so it\nb is\n")
+    found = commands.transcribe._records(tmp_path / "kaldi", "valid", "wrd")
+    assert [record["wrd"] for record in found] == ["so it", "is"]
+    with pytest.raises(ValueError, match="split 'test', got those of valid"):
+        commands.transcribe._records(tmp_path / "kaldi", "test", "wrd")
+    with pytest.raises(ValueError, match="LibriSpeech.*none of them"):
+        commands.transcribe._records(tmp_path, "valid", "wrd")
+
+
 def test_what_it_cannot_use_is_refused_before_any_work(unsure, corpus):
     model = ["--lm", str(corpus / "lm.arpa")]
     with pytest.raises(ValueError, match="expected rows of the split 'test'"):

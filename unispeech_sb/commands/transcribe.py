@@ -266,7 +266,8 @@ def _parse_tune_lm(argv):
         "csv",
         metavar="CSV",
         help="table of recordings and their texts, with the columns path, "
-        "split and wrd; or a folder with manifest.csv",
+        "split and wrd; or a folder with manifest.csv, or of another layout "
+        "that the recipe asr reads",
     )
     parser.add_argument(
         "--lm",
@@ -327,15 +328,16 @@ def _add_search(parser):
 
 def _records(path, split, column):
     """The rows of a split, which need a text."""
-    from unispeech_sb.dataio.corpora.csv_table import csv_table
+    from unispeech_sb.dataio.corpora import read_corpus
 
-    records = [
-        record
-        for record in csv_table(path, label_column=None)
-        if record["split"] == split
-    ]
+    found = list(read_corpus("asr", {}, path))
+    records = [record for record in found if record["split"] == split]
     if not records:
-        raise ValueError(f"{path}: expected rows of the split {split!r}")
+        splits = sorted({record["split"] for record in found})
+        raise ValueError(
+            f"{path}: expected rows of the split {split!r}, got those of "
+            f"{', '.join(splits) or 'none'}"
+        )
     for record in records:
         if not record.get(column, "").strip():
             raise ValueError(
