@@ -214,6 +214,19 @@ def test_words_that_cannot_be_spelt_are_counted_or_refused(tmp_path, caplog):
 
 
 @needs_kenlm
+def test_a_binary_that_knows_no_word_is_logged(tmp_path, caplog):
+    unknown, known = (LanguageModel(arpa(tmp_path)) for _ in range(2))
+    for model in (unknown, known):
+        model._words = []  # as of a binary
+    for _ in range(1000):
+        unknown.score(unknown.start(), "AB")
+        known.score(known.start(), "ab")
+        known.score(known.start(), "AB")
+    assert len(caplog.records) == 1
+    assert "it knows none of the first 500 words, such as AB" in caplog.text
+
+
+@needs_kenlm
 def test_phones_are_words(tmp_path):
     tokenizer = CTCTokenizer.from_tokens(["-", "ab", "c"], 0, separator=" ")
     model = LanguageModel(arpa(tmp_path))

@@ -23,6 +23,7 @@ _logger = logging.getLogger(__name__)
 
 _LN10 = math.log(10.0)
 _BINARY = b"mmap lm "
+_MANY_UNKNOWN = 500  # words in a row that a model should know one of
 _NGRAM_BYTES = 4  # least of a line
 _COPIED = (b"\xef\xbb\xbf", b"BZh", b"\xfd7z")
 """First bytes of a byte order mark, bzip2 and xz."""
@@ -106,6 +107,7 @@ class LanguageModel:
         self._words = None if words is None else sorted(words)
         self._fold = folds(False)[case]
         self._spelt_by: list[str] | None = None
+        self._num_unknown: int | None = 0
         if path is not None:
             self.load(path)
 
@@ -233,9 +235,22 @@ class LanguageModel:
         """
         word, after = self._fold(word), self._state()
         score = self._model.BaseScore(state, word, after)
-        if word not in self._model:
+        known = word in self._model
+        if not known:
             score += self.unk_offset
+        if self._num_unknown is not None and not self._words:
+            self._count(word, known)
         return self.alpha * _LN10 * score + self.beta, after
+
+    def _count(self, word, known):
+        """Warns once where a binary, whose words cannot be listed, knows none."""
+        self._num_unknown = None if known else self._num_unknown + 1
+        if self._num_unknown == _MANY_UNKNOWN:
+            self._num_unknown = None
+            _logger.warning(
+                f"{self.path}: it knows none of the first {_MANY_UNKNOWN} "
+                f"words, such as {named([word])}; is it in another case?"
+            )
 
     def score_beginning(self, text: str) -> float:
         """Scores the beginning of a word.
