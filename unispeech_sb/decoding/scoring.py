@@ -243,7 +243,7 @@ class LanguageModel:
         return self.alpha * _LN10 * score + self.beta, after
 
     def _count(self, word, known):
-        """Warns once where a binary, whose words cannot be listed, knows none."""
+        """Warns once where a model, whose words are not listed, knows none."""
         self._num_unknown = None if known else self._num_unknown + 1
         if self._num_unknown == _MANY_UNKNOWN:
             self._num_unknown = None
