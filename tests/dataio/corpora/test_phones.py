@@ -103,10 +103,17 @@ def test_a_lexicon_may_have_comments_and_be_packed(tmp_path):
 
 def test_words_without_any_in_the_lexicon_are_refused_with_both_sides():
     records = [{"wav": "a.wav", "wrd": "so it"}]
-    message = "no name in common: so, it there, SO here"
+    message = "no name in common: so, it there, NO here"
     for skip in (False, True):
         with pytest.raises(ValueError, match=message):
-            lexicon_phones(records, {"SO": "S OW"}, skip)
+            lexicon_phones(records, {"NO": "N OW"}, skip)
+
+
+def test_words_are_looked_up_in_the_case_of_the_lexicon(caplog):
+    records = [{"wav": "a.wav", "wrd": "so it"}]
+    (found,) = lexicon_phones(records, {"SO": "S OW", "IT": "IH T"})
+    assert found["phones"] == "S OW IH T"
+    assert "in upper case" in caplog.text
 
 
 def test_a_lexicon_that_is_none_is_named(files, tmp_path):

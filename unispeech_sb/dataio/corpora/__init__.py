@@ -77,7 +77,7 @@ CORPORA = {
         "sentences spoken by espeak-ng", lambda path: False, synthetic.READERS
     ),
     "fairseq": Corpus(
-        "a folder of fairseq's manifests",
+        "a folder of fairseq's manifests, train.tsv with labels",
         is_fairseq_manifests,
         {
             "asr": _by(fairseq_texts, "wav_root", "subsets"),
@@ -123,7 +123,7 @@ CORPORA = {
         },
     ),
     "kaldi": Corpus(
-        "a Kaldi folder or a folder of some",
+        "a Kaldi folder with wav.scp, or a folder of some",
         is_kaldi,
         {
             **dict.fromkeys(("asr", "phoneme"), _by(kaldi_texts)),
@@ -217,7 +217,7 @@ def read_corpus(
     >>> read_corpus("asr", {"data_folder": "nowhere"})
     Traceback (most recent call last):
     ...
-    ValueError: nowhere: expected a folder of fairseq's manifests ...
+    ValueError: nowhere: expected a folder of fairseq's manifests, ...
     """
     path = Path(hparams["data_folder"] if folder is None else folder)
     name = find_corpus(task, hparams, path)

@@ -169,10 +169,18 @@ def lexicon_phones(records, lexicon, skip_unknown=False):
     """
     records, known, unknown, num_left_out = list(records), [], {}, 0
     words = dict.fromkeys(w for record in records for w in _words(record))
-    if words and lexicon.keys().isdisjoint(words):
+    meeting = [
+        fold
+        for fold in (str, str.upper, str.lower)
+        if not lexicon.keys().isdisjoint(map(fold, words))
+    ]
+    if not meeting:
         compare_names(words, lexicon, "the texts", "the lexicon")
+    fold = meeting[0] if meeting else str
+    if fold is not str:
+        logger.warning(f"Words are looked up in {fold.__name__} case")
     for record in records:
-        words = _words(record)
+        words = [fold(word) for word in _words(record)]
         missing = [word for word in words if word not in lexicon]
         if missing:
             unknown.update(dict.fromkeys(missing))
