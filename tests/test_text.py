@@ -151,7 +151,7 @@ def test_lists_without_a_common_name_are_refused_with_both_sides():
     with pytest.raises(ValueError) as error:
         compare_names(["a", "b"], {"x": 1, "y": 2}, "wav.scp", "text")
     assert str(error.value) == (
-        "wav.scp and text have no name in common: a, b there, x, y here"
+        "wav.scp and text have no name in common: a, b against x, y"
     )
     assert compare_names([], ["x"], "wav.scp", "text") == []
 

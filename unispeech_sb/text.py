@@ -256,8 +256,8 @@ def report_missing(
     """
     if missing and len(missing) == len(wanted):
         raise ValueError(
-            f"{of} and {to} have no name in common: {named(missing)} there, "
-            f"{named(known)} here"
+            f"{of} and {to} have no name in common: {named(missing)} "
+            f"against {named(known)}"
         )
     if missing:
         _logger.warning(

@@ -54,7 +54,7 @@ ANSWERED = [
     (
         "diarize model a.wav --plot --reference a.rttm",
         1,
-        "no name in common: a there, b here",
+        "no name in common: a against b",
     ),
     ("diarize model a.wav --speaker-model none", 1, "none: expected a folder"),
     ("embed model none.wav -o b", 1, "none.wav: there is no such file"),

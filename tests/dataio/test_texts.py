@@ -71,7 +71,7 @@ def test_a_text_without_letters_is_none(prepared, text):
 def test_texts_without_a_symbol_of_the_tokenizer_are_refused(prepared):
     capitals = CTCTokenizer.from_texts(["SO IT"])
     make = {"make_tokenizer": lambda texts: capitals}
-    message = "no symbol in common: i, o, s, t there, I, O, S, T, | here"
+    message = "no symbol in common: i, o, s, t against I, O, S, T, |"
     with pytest.raises(ValueError, match=message.replace("|", ".")):
         prepared("so it", **make)
     assert prepared("so it", text_case="upper", **make) == ["SO IT"]

@@ -170,8 +170,8 @@ def _log_unknown(texts, tokenizer):
         known = sorted(set(tokenizer.lab2ind) - set(tokenizer.specials))
         raise ValueError(
             "the texts and the tokenizer have no symbol in common: "
-            f"{named(names, _NUM_NAMED)} there, {named(known, _NUM_NAMED)} "
-            "here; text_case changes the texts"
+            f"{named(names, _NUM_NAMED)} against {named(known, _NUM_NAMED)}; "
+            "text_case changes the texts"
         )
     if names:
         logger.warning(

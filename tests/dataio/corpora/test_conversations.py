@@ -210,14 +210,14 @@ def test_segments_of_other_recordings_only_are_refused_with_both_sides(
 ):
     lines = "".join(LINE.format(n, 0.5, 1.0, "anna") for n in ("x", "y"))
     folder = pair(tmp_path / "dev", "a.wav", "a.rttm", lines)
-    with pytest.raises(ValueError, match="no name in common: a there, x, y he"):
+    with pytest.raises(ValueError, match="no name in common: a against x, y"):
         list(conversations(folder))
 
 
 def test_recordings_that_share_an_rttm_file_are_not_taken_for_its_only_name(
     kaldi,
 ):
-    with pytest.raises(ValueError, match="a, b there, c here"):
+    with pytest.raises(ValueError, match="a, b against c"):
         list(conversations(kaldi(rttm=LINE.format("c", 0, 1, "anna"))))
 
 
@@ -247,7 +247,7 @@ def test_a_table_pairs_recordings_with_names_of_another_kind(tmp_path, caplog):
     assert record["rttm_name"] == "session_7"
     assert "session_7 for " in caplog.text
     table.write_text("path,rttm,split\na.wav,two.rttm,dev\n")
-    with pytest.raises(ValueError, match="a there, session_7, session_8 here"):
+    with pytest.raises(ValueError, match="a against session_7, session_8"):
         list(conversations(tmp_path))
 
 
@@ -259,7 +259,9 @@ def test_empty_rttm_files_are_counted(kaldi, caplog):
 def test_a_uem_of_other_recordings_is_refused(kaldi):
     folder = kaldi()
     (folder / "uem").write_text("x 1 0 1\ny 1 0 1\n")
-    with pytest.raises(ValueError, match="uem have no name .*a, b there, x, y"):
+    with pytest.raises(
+        ValueError, match="uem have no name .*a, b against x, y"
+    ):
         list(conversations(folder))
     (folder / "uem").write_text("a 1 4 5\nb 1 0 1\n")
     with pytest.raises(ValueError, match="uem: expected a stretch of .*a.wav"):
