@@ -22,7 +22,8 @@ from tests.inference.speaker_models import (
 )
 from unispeech_sb import commands
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
-from unispeech_sb.commands.speakers import embed, score, verify
+from unispeech_sb.commands.score import score
+from unispeech_sb.commands.speakers import embed, verify
 from unispeech_sb.inference.embedding_store import (
     EmbeddingStore,
     ResumableExtractor,
