@@ -7,6 +7,7 @@ that help and errors of a command line come at once.
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
 
@@ -146,13 +147,14 @@ def check_output(path, inputs=(), makes_folder=False):
     if path is None:
         return
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{path}: expected a file to write; it is a folder")
-    if not makes_folder and not path.parent.exists():
+    if not makes_folder and not os.path.exists(path.parent):
         raise ValueError(f"{path}: there is no folder {path.parent}")
     check_output_folder(path.parent)
     for file in filter(None, inputs):
-        if path.exists() and Path(file).exists() and path.samefile(file):
+        there = os.path.exists(path) and os.path.exists(file)
+        if there and os.path.samefile(path, file):
             raise ValueError(
                 f"{path}: expected another file to write than the input {file}"
             )
@@ -165,7 +167,7 @@ def check_output_folder(path):
     place = Path(path).absolute()
     while not os.path.lexists(place):
         place = place.parent
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise ValueError(f"{path}: expected a folder; {place} is none")
     if not os.access(place, os.W_OK | os.X_OK):
         raise ValueError(f"{path}: expected a folder that may be written to")
