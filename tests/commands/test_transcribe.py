@@ -305,11 +305,9 @@ def test_what_cannot_be_used_is_refused_before_the_model_is_loaded(
     arpa = save_arpa(tmp_path / "lm.arpa", ab=-0.1)
     broken = tmp_path / "cut.arpa.gz"
     broken.write_bytes(gzip.compress(arpa.read_bytes())[:-9])
-    (tmp_path / "out/a.txt").mkdir(parents=True)
     for options, message in (
         (["--lm", broken], "cut.arpa.gz"),
         (["--output-dir", arpa], "lm.arpa: expected a folder"),
-        (["--output-dir", tmp_path / "out"], "a.txt: .* it is a folder"),
     ):
         with pytest.raises(ValueError, match=message):
             transcribe([str(folder), files[1], *map(str, options)])

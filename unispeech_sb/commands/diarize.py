@@ -14,7 +14,7 @@ from unispeech_sb.commands.options import (
     check_file,
     check_files,
     check_names,
-    check_output,
+    check_no_input,
     check_output_folder,
     load_folder,
     new_parser,
@@ -75,7 +75,7 @@ def _check_outputs(arguments):
     if arguments.rttm_dir:
         for file in arguments.files:
             path = arguments.rttm_dir / f"{recording_name(file)}.rttm"
-            check_output(path, [arguments.reference], makes_folder=True)
+            check_no_input(path, [arguments.reference])
     elif arguments.plot:
         check_output_folder(Path())
 

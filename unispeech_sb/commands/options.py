@@ -152,6 +152,11 @@ def check_output(path, inputs=(), makes_folder=False):
     if not makes_folder and not os.path.exists(path.parent):
         raise ValueError(f"{path}: there is no folder {path.parent}")
     check_output_folder(path.parent)
+    check_no_input(path, inputs)
+
+
+def check_no_input(path, inputs):
+    """Refuses a file to write that is one of the inputs, None excepted."""
     for file in filter(None, inputs):
         there = os.path.exists(path) and os.path.exists(file)
         if there and os.path.samefile(path, file):

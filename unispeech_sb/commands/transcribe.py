@@ -17,6 +17,7 @@ from unispeech_sb.commands.options import (
     check_file,
     check_files,
     check_names,
+    check_no_input,
     check_output,
     check_output_folder,
     finite,
@@ -202,7 +203,7 @@ def _check_outputs(files, format_name, folder):
     check_output_folder(folder)
     if folder is not None:
         for path in _targets(files, form, folder).values():
-            check_output(path, files, makes_folder=True)
+            check_no_input(path, files)
 
 
 def _targets(files, form, folder):

@@ -359,11 +359,8 @@ class SpeakerDiarization(Pretrained):
         """Sorted segments of a recording, with as many speakers as are asked
         for, if any windows give so many."""
         asked = limits.number or limits.least
-        best, size, limit = (
-            None,
-            self._size,
-            self.batch_seconds * self.model.rate,
-        )
+        limit = self.batch_seconds * self.model.rate
+        best, size = None, self._size
         while True:
             sliding = SlidingWindow.offline(
                 size, overlapping=not self.model.has_embeddings
