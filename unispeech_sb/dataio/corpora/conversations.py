@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unispeech_sb.dataio.audio import read_header
+from unispeech_sb.dataio.audio import is_recording, read_header
 from unispeech_sb.dataio.corpora.csv_table import find_file, find_table
 from unispeech_sb.dataio.corpora.kaldi import (
     kaldi_recordings,
@@ -16,7 +16,6 @@ from unispeech_sb.dataio.corpora.kaldi import (
     stated_durations,
 )
 from unispeech_sb.dataio.manifest import has_columns, read_rows
-from unispeech_sb.dataio.noises import SUFFIXES
 from unispeech_sb.dataio.rttm import (
     match_names,
     read_annotations,
@@ -168,7 +167,7 @@ def _listed(path):
 def _pairs(folder):
     """Records of a folder of recordings with RTTM files beside them."""
     files = sorted(folder.glob("[!.]*"))
-    found = [file for file in files if file.suffix.lower() in SUFFIXES]
+    found = [file for file in files if is_recording(file.relative_to(folder))]
     if not found:
         raise ValueError(
             f"{folder}: expected recordings with RTTM files beside them; "
