@@ -49,6 +49,7 @@ check: lint
 fuzz: $(FOR_TEST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzzing $(FUZZ)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.audio
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.texts
 
 lint: $(FOR_TEST)
 	@$(BIN)/ruff check .

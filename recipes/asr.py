@@ -4,8 +4,9 @@ LibriSpeech, as the folder that its archives unpack to:
 
     python recipes/asr.py hparams/asr.yaml --data_folder=LibriSpeech
 
-A language of Common Voice, or recordings of your own, listed in a CSV with the
-columns id, path, split, wrd:
+A language of Common Voice, fairseq's train.tsv with train.ltr or train.wrd, a
+folder of Kaldi folders with wav.scp and text, or recordings of your own, listed
+in a CSV with the columns id, path, split, wrd:
 
     python recipes/asr.py hparams/asr.yaml --data_folder=my_speech
 

@@ -21,14 +21,13 @@ phone_spans of a manifest has the times of the phones (as with
 --synthetic=True), purities and PNMI.
 """
 
-import json
 from pathlib import Path
 
 import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import write_json
 from unispeech_sb.dataio.manifest import (
     check_records,
     filter_by_duration,
@@ -131,8 +130,7 @@ def write_scores(scores, hparams):
     for split, found in scores.items():
         named = (f"{name} {value:.4g}" for name, value in found.items())
         logger.info(f"{split}: {', '.join(named)}")
-    with atomic(Path(hparams["output_folder"], "scores.json")) as file:
-        file.write(json.dumps(scores, indent=2) + "\n")
+    write_json(Path(hparams["output_folder"], "scores.json"), scores)
 
 
 def main(argv=None):

@@ -1,11 +1,13 @@
 """A file that is written appears whole or not at all."""
 
+import json
+import math
 import os
 import stat
 
 import pytest
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, write_json
 
 
 def test_a_file_is_there_when_it_is_whole(tmp_path):
@@ -109,3 +111,16 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(IsADirectoryError), atomic(tmp_path) as file:
         file.write("")
     assert tmp_path.is_dir()
+
+
+def test_json_has_no_infinity_and_no_nan(tmp_path, caplog):
+    path = tmp_path / "scores.json"
+    scores = {"DER": math.inf, "of": {"miss": [1.0, math.nan]}, "n": 3}
+    write_json(path, scores)
+    content = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert content == {"DER": None, "of": {"miss": [1.0, None]}, "n": 3}
+    assert "null stands for DER = inf, of miss = nan" in caplog.text
+    caplog.clear()
+    write_json(path, {"DER": 1.5})
+    assert json.loads(path.read_text()) == {"DER": 1.5}
+    assert not caplog.records

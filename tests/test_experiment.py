@@ -93,6 +93,7 @@ def test_a_score_has_its_unit_and_few_digits(name, value, text):
 def test_scores_stand_in_a_line_with_their_intervals():
     scores = {"loss": 12.5, "EER": 41.666, "minDCF": 1.0, "accuracy": 0.25}
     scores |= {"EER low": 33.3, "EER high": 62.5, "false alarm": 2.0}
+    assert format_scores({"DER": None}) == "DER undefined"
     assert format_scores(scores) == (
         "EER 41.7 % (33.3 to 62.5 %), minDCF 1, accuracy 25.0 %, "
         "false alarm 2.0 %, loss 12.5"

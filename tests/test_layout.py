@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ANYWHERE = {"atomic", "environment", "errors"}
+ANYWHERE = {"atomic", "environment", "errors", "text"}
 """Parts that any other may import; they import nothing of ours."""
 
 MAY_IMPORT = {

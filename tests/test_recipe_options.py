@@ -145,6 +145,9 @@ def test_a_file_that_is_no_yaml_of_keys_is_named(toy):
     ):
         with pytest.raises(ValueError, match=r"toy.yaml: expected yaml, got"):
             function()
+    toy.write_bytes("seed: 1\n# für dich\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="toy.yaml, line 2: .* UTF-8"):
+        read_command_line([str(toy)])
 
 
 def check(path, *argv):

@@ -1,11 +1,16 @@
 """Files that appear whole or not at all."""
 
+import json
+import logging
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -72,3 +77,29 @@ def _open(draft, mode, path):
     except OSError as error:
         error.filename = os.fspath(path)
         raise
+
+
+def write_json(path: str | Path, content: Any, indent: int = 2) -> None:
+    """Writes JSON, whole or not at all.
+
+    JSON has no infinity and no NaN: such a number becomes null, and is logged
+    by its name.
+    """
+    lost: list[str] = []
+    plain = _finite(content, "", lost)
+    with atomic(path) as file:
+        file.write(json.dumps(plain, indent=indent, allow_nan=False) + "\n")
+    if lost:
+        _logger.warning(f"{path}: null stands for {', '.join(lost)}")
+
+
+def _finite(value, name, lost):
+    """The value with None for numbers that JSON lacks, noted in ``lost``."""
+    if isinstance(value, dict):
+        return {k: _finite(v, f"{name} {k}", lost) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry, name, lost) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(f"{name.strip()} = {value}")
+        return None
+    return value

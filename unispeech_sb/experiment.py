@@ -623,6 +623,8 @@ def format_scores(scores):
 def _format_score(name, value):
     """Formats a score with its unit; "EER low" and "EER high" are as "EER"."""
     kind = name.removesuffix(" low").removesuffix(" high")
+    if value is None:  # of a file: there was no finite number
+        return "undefined"
     if kind in _SHARES:
         value = 100 * value
     elif kind not in _PERCENTAGES:

@@ -49,7 +49,7 @@ checkpoints.keys:HEADS checkpoints.huggingface:HEAD_TENSORS
 checkpoints.pretrained checkpoints.pretrained_folder
 checkpoints.safety.archives checkpoints.safety.pickles
 checkpoints.safety.limits checkpoints.options
-commands.trial_report commands.speakers
+commands.trial_report commands.score
 convert.vocabulary convert.tokenizers
 dataio.alignments dataio.units
 dataio.annotation_files dataio.rttm
@@ -110,8 +110,8 @@ inference.moving:moves_over inference.sliding_window:SlidingWindow.offline
 inference.moving:moves_within inference.sliding_window:SlidingWindow.online
 inference.moving:checked_blocks inference.audio_blocks:check_blocks
 inference.recordings inference.audio_blocks
-inference.results commands.speakers
-inference.score:main commands.speakers:score
+inference.results commands.score
+inference.score:main commands.score:score
 inference.speakers inference.speaker_verification
 inference.statistics:Moments inference.audio_blocks:GlobalStatistics
 inference.statistics:statistics_of_whole inference.audio_blocks:global_norm

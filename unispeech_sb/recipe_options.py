@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from unispeech_sb.environment import require_extra
+from unispeech_sb.text import read_text
 
 OWN_OPTIONS = {
     "overwrite": (
@@ -285,7 +286,7 @@ def _read_yaml(path):
     """Text of a yaml file, and the nodes of its keys and values."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: there is no such yaml file")
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         document = yaml.compose(text)
     except yaml.YAMLError as error:

@@ -10,6 +10,7 @@ from tests.inference.diarization_models import babble, save_model
 from tests.inference.hostile import check_report, hostile_files
 from tests.inference.speaker_models import save_model as save_voices
 from tests.inference.speaker_models import write
+from unispeech_sb import commands
 from unispeech_sb.commands.diarize import diarize
 from unispeech_sb.dataio.rttm import read_rttm, write_rttm
 from unispeech_sb.inference.diarization import SpeakerDiarization
@@ -79,7 +80,34 @@ def test_a_speaker_model_may_be_given(folder, files, tmp_path, capsys):
         diarize([folder, files[0], "--speaker-model", str(tmp_path / "none")])
 
 
-def test_the_reference_is_drawn(folder, files, tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(
+    folder, files, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(commands.diarize, "load_folder", pytest.fail)
+    (tmp_path / "file").touch()
+    reference = tmp_path / "b.rttm"
+    write_rttm(reference, {"b": [(0.0, 1.0, "anna")]})
+    for options, message in (
+        (["--rttm-dir", str(tmp_path / "file")], "expected a folder; .*file"),
+        (
+            ["--rttm-dir", str(tmp_path), "--plot", "--reference", reference],
+            "b.rttm: expected another file to write than the input",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            diarize([folder, files[1], *map(str, options)])
+    for options in (
+        "--min-speakers 3 --max-speakers 2",
+        "--num-speakers 3 --max-speakers 2",
+        "--num-speakers 1 --min-speakers 2",
+    ):
+        with pytest.raises(SystemExit) as caught:
+            diarize([folder, files[0], *options.split()])
+        assert caught.value.code == 2
+    assert "--min-speakers 2: expected 1 at most" in capsys.readouterr().err
+
+
+def test_the_reference_is_drawn(folder, files, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "truth.rttm"
     write_rttm(path, {"long_one": [(0.0, 1.0, "anna")]})
@@ -87,8 +115,15 @@ def test_the_reference_is_drawn(folder, files, tmp_path, monkeypatch):
     plain = (tmp_path / "long_one.png").read_bytes()
     diarize([folder, files[0], "--plot", "--reference", str(path)])
     assert (tmp_path / "long_one.png").read_bytes() != plain
-    with pytest.raises(ValueError, match="expected segments of b; .* long_one"):
-        diarize([folder, *files, "--plot", "--reference", str(path)])
+    diarize([folder, *files, "--plot", "--reference", str(path)])
+    assert "1 of 2 names of the recordings are not in" in caplog.text
+    write_rttm(path, {"LONG_ONE.wav": [(0.0, 1.0, "anna")]})
+    diarize([folder, files[0], "--plot", "--reference", str(path)])
+    assert (tmp_path / "long_one.png").read_bytes() != plain
+    with pytest.raises(
+        ValueError, match="no name in common: b against LONG_ON"
+    ):
+        diarize([folder, files[1], "--plot", "--reference", str(path)])
 
 
 def test_bad_files_are_named_at_the_end(folder, files, tmp_path, capsys):
@@ -132,10 +167,6 @@ def test_what_makes_no_sense_is_refused(folder, files, tmp_path, capsys):
             diarize([folder, *names])
     with pytest.raises(ValueError, match="folder with hyperparams.yaml"):
         diarize([str(tmp_path / "none"), "a.wav"])
-    with pytest.raises(ValueError, match="max_speakers: expected"):
-        diarize(
-            [folder, files[0], "--min-speakers", "3", "--max-speakers", "2"]
-        )
     for options in (
         ["--reference", "a.rttm"],
         ["b.wav", "--format", "audacity"],

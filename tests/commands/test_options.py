@@ -1,6 +1,7 @@
 """What the commands share: readers of arguments, and checks of files."""
 
 import argparse
+import os
 
 import pytest
 
@@ -43,6 +44,36 @@ def test_missing_files_are_named_before_the_work(tmp_path, capsys):
 
 
 def test_outputs_need_different_names():
-    options.check_names(["talk", "walk"])
-    with pytest.raises(ValueError, match="expected different names"):
-        options.check_names(["talk", "talk"])
+    stem = os.path.basename
+    options.check_names(["a/talk", "a/walk"], stem)
+    for files in (["a/talk", "b/talk"], ["a/talk", "a/talk"]):
+        message = f"different names .* {files[0]} and {files[1]} would both be"
+        with pytest.raises(ValueError, match=message):
+            options.check_names(files, stem)
+
+
+def test_outputs_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    options.check_output(None)
+    options.check_output_folder(None)
+    options.check_output(tmp_path / "new")
+    options.check_output(tmp_path / "file", [tmp_path / "other", None])
+    options.check_output(tmp_path / "a/b/new", makes_folder=True)
+    options.check_output_folder(tmp_path / "a/b")
+    for path, message in (
+        (tmp_path, "expected a file to write; it is a folder"),
+        (tmp_path / "a/new", "there is no folder .*a$"),
+        (tmp_path / "file/new", "expected a folder; .*file is none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            options.check_output(path)
+    for path in (tmp_path / "file", tmp_path / "file/a/b"):
+        with pytest.raises(ValueError, match="expected a folder; .*file is no"):
+            options.check_output_folder(path)
+    with pytest.raises(ValueError, match="than the input .*file"):
+        options.check_output(tmp_path / "link", [tmp_path / "file"])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for check in (options.check_output, options.check_output_folder):
+        with pytest.raises(ValueError, match="that may be written to"):
+            check(tmp_path / "new")

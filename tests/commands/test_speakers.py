@@ -20,8 +20,10 @@ from tests.inference.speaker_models import (
     voice,
     write,
 )
+from unispeech_sb import commands
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
-from unispeech_sb.commands.speakers import embed, score, verify
+from unispeech_sb.commands.score import score
+from unispeech_sb.commands.speakers import embed, verify
 from unispeech_sb.inference.embedding_store import (
     EmbeddingStore,
     ResumableExtractor,
@@ -348,7 +350,7 @@ def test_a_cohort_normalises(ecapa, corpus, tmp_path, capsys):
         found = json.loads((out / "results.json").read_text())
         assert found["normalization"].startswith(said)
         assert "cllr" not in found
-    with pytest.raises(ValueError, match=r"top_n in 2\.\.\.6, .* got 7"):
+    with pytest.raises(ValueError, match="top-n: expected 6 at most"):
         score(command(ecapa, corpus, *options, "--top-n", "7"))
 
 
@@ -359,6 +361,60 @@ def test_a_cohort_of_the_trials_is_refused(ecapa, corpus, tmp_path):
         score(command(ecapa, corpus, "--cohort", cohort))
     EmbeddingStore("another").save(cohort)
     with pytest.raises(ValueError, match="embeddings of this model .* another"):
+        score(command(ecapa, corpus, "--cohort", cohort))
+
+
+def test_pairs_alone_are_scored(ecapa, corpus, tmp_path, capsys):
+    path, out = tmp_path / "pairs", tmp_path / "out"
+    path.write_text("s1/0.wav s1/1.wav\ns1/0.wav s2/1.wav\n")
+    options = command(ecapa, corpus)[3:]
+    pairs = [ecapa, "--trials", str(path), *options]
+    score([*pairs, "-o", str(out)])
+    assert "scores.csv: 2 scores; the list does not" in capsys.readouterr().out
+    header, *rows = (out / "scores.csv").read_text().splitlines()
+    assert header == "left,right,score" and len(rows) == 2
+    for more in ([], ["-o", str(out), "--calibrate", str(tmp_path / "c")]):
+        with pytest.raises(ValueError, match="pairs: expected which trials"):
+            score([*pairs, *more])
+
+
+def test_what_makes_no_result_is_refused_before_the_model_is_loaded(
+    ecapa, corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(commands.speakers, "load_folder", pytest.fail)
+    two, out = tmp_path / "two", tmp_path / "out"
+    two.write_text("1 s1/0.wav s1/1.wav\n0 s1/0.wav s2/0.wav\n")
+    (tmp_path / "file").touch()
+    whole = command(ecapa, corpus, "--draws", "0")
+    few = [ecapa, "--trials", str(two), *whole[3:5]]
+    for options, message in (
+        (few, "two: expected at least 3 speakers, got 2; --draws 0"),
+        ([*whole, "-o", str(tmp_path / "file")], "expected a folder"),
+        ([*whole, "--calibrate", str(tmp_path)], "it is a folder"),
+        ([*whole, "--calibrate", str(out / "c")], "there is no folder"),
+        ([*few, "--calibrate", str(two)], "than the input"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score(options)
+    for options in (["--draws", "99"], ["--cohort", "x", "--top-n", "1"]):
+        with pytest.raises(SystemExit) as caught:
+            score([*whole, *options])
+        assert caught.value.code == 2
+    wav = str(corpus / "s1/0.wav")
+    for path, message in ((tmp_path, "a folder"), (wav, "than the input")):
+        with pytest.raises(ValueError, match=message):
+            embed([ecapa, wav, "-o", str(path)])
+    with pytest.raises(ValueError, match="file: "):
+        verify([ecapa, wav, wav, "--calibration", str(tmp_path / "file")])
+
+
+def test_a_cohort_of_the_trials_under_another_path_is_refused(
+    ecapa, corpus, tmp_path, monkeypatch
+):
+    cohort = str(tmp_path / "cohort.safetensors")
+    monkeypatch.chdir(corpus)
+    embed([ecapa, "./s1/../s1/0.wav", "-o", cohort])
+    with pytest.raises(ValueError, match=r"in no trial; got .*s1/0\.wav"):
         score(command(ecapa, corpus, "--cohort", cohort))
 
 

@@ -1,6 +1,7 @@
 """The commands, on a folder as convert writes it."""
 
 import csv
+import gzip
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from tests.inference.models import (
     save_languages,
     uneven_speech,
 )
+from unispeech_sb import commands
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.commands.transcribe import transcribe, tune_lm
 from unispeech_sb.convert import convert_checkpoint
@@ -277,6 +279,48 @@ def test_a_missing_extra_is_named_before_any_work(
         tune_lm([str(folder), str(tmp_path), *model])
 
 
+def test_a_packed_model_in_capitals_decodes_as_the_plain_one(
+    files, tmp_path, capsys
+):
+    pytest.importorskip("kenlm")
+    folder = save_tiny(tmp_path / "unsure", 3)
+    word = expected(folder, files[0]).split()[0]
+    options = "--alpha 0.7 --beta -30 --beam-size 8".split()
+    texts = set()
+    for name in (word, word.upper()):
+        plain = save_arpa(tmp_path / "one.arpa", **{name: -0.1})
+        packed = tmp_path / "one.arpa.gz"
+        packed.write_bytes(gzip.compress(plain.read_bytes()))
+        for path in (plain, packed):
+            transcribe([str(folder), files[0], "--lm", str(path), *options])
+            texts.add(capsys.readouterr().out)
+    assert len(texts) == 1
+
+
+def test_what_cannot_be_used_is_refused_before_the_model_is_loaded(
+    folder, files, tmp_path, monkeypatch
+):
+    pytest.importorskip("kenlm")
+    monkeypatch.setattr(commands.transcribe, "load_folder", pytest.fail)
+    arpa = save_arpa(tmp_path / "lm.arpa", ab=-0.1)
+    broken = tmp_path / "cut.arpa.gz"
+    broken.write_bytes(gzip.compress(arpa.read_bytes())[:-9])
+    for options, message in (
+        (["--lm", broken], "cut.arpa.gz"),
+        (["--output-dir", arpa], "lm.arpa: expected a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            transcribe([str(folder), files[1], *map(str, options)])
+    table = [str(folder), str(tmp_path), "--lm", str(arpa)]
+    for options, message in (
+        (["--json", tmp_path], "it is a folder"),
+        (["--json", arpa], "than the input"),
+        (["--to", arpa / "new"], "expected a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tune_lm([*table, *map(str, options)])
+
+
 def test_from_hparams_takes_the_windows(folder):
     asr = LongFormASR.from_hparams(str(folder), window_s=3.0, context_s=0.5)
     assert (asr.window_s, asr.context_s) == (3.0, 0.5)
@@ -330,6 +374,19 @@ def test_the_folder_it_writes_decodes_as_it_says(
     assert search.language_model.beta == results["beta"]
     assert search.beam_size == 20
     assert not list(tmp_path.glob(".*"))
+
+
+def test_texts_of_other_layouts_are_found(files, tmp_path):
+    folder = tmp_path / "kaldi/dev"
+    folder.mkdir(parents=True)
+    (folder / "wav.scp").write_text(f"a {files[0]}\nb {files[1]}\n")
+    (folder / "text").write_text("a so it\nb is\n")
+    found = commands.transcribe._records(tmp_path / "kaldi", "valid", "wrd")
+    assert [record["wrd"] for record in found] == ["so it", "is"]
+    with pytest.raises(ValueError, match="split 'test', got those of valid"):
+        commands.transcribe._records(tmp_path / "kaldi", "test", "wrd")
+    with pytest.raises(ValueError, match="LibriSpeech.*none of them"):
+        commands.transcribe._records(tmp_path, "valid", "wrd")
 
 
 def test_what_it_cannot_use_is_refused_before_any_work(unsure, corpus):

@@ -112,6 +112,29 @@ def test_what_is_evaluated_is_whole_with_its_annotation(hparams):
     assert hparams["uems"] == {Stage.VALID: {"b": [(0.5, 4.5)]}}
 
 
+def test_other_names_of_rttm_and_uem_are_followed(hparams):
+    folder = hparams["data_folder"] = hparams["simulated_folder"] / "talks"
+    talks = {f"{name}.wav": found for name, found in TALKS["valid"].items()}
+    write_rttm(folder / "valid/rttm", talks)
+    write_uem(folder / "valid/uem", {"B": [(0.5, 4.5)]})
+    records = check_records(conversations(folder))
+    write_manifests(records, hparams["manifest_folder"])
+    diarization_datasets(hparams)
+    assert hparams["references"] == {Stage.VALID: TALKS["valid"]}
+    assert hparams["uems"] == {Stage.VALID: {"b": [(0.5, 4.5)]}}
+    unseen = mixture_recordings(records, hparams)
+    assert {record["spk_id"] for record in unseen} == {"ann", "bob"}
+
+
+def test_a_split_without_segments_is_refused(hparams):
+    folder = hparams["simulated_folder"] / "talks/valid"
+    (folder / "rttm").write_text("")
+    with pytest.raises(
+        ValueError, match="valid: expected segments .*its 2 rec"
+    ):
+        diarization_datasets(hparams)
+
+
 def test_evaluation_may_be_in_chunks_and_batches(hparams):
     hparams |= {"eval_chunk_s": 2.0, "max_eval_batch_s": 8.5}
     valid = diarization_datasets(hparams)["valid"]

@@ -1,6 +1,7 @@
 """Tests of ``unispeech_sb.dataio.manifest``."""
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -104,16 +105,85 @@ def test_a_failed_write_leaves_the_old_csvs_alone(tmp_path):
     [
         ("ID,wav\na,/a\n", "train.csv, line 1: .* column 'duration'"),
         ("", "train.csv, line 0: expected a column 'ID'"),
-        ("ID,wav,duration\na,/a,1\nb,/b,long\n", "line 3: expected numbers"),
-        ("ID,wav,duration\na,/a\n", "line 2: expected numbers"),
-        ("ID,wav,duration,start\na,/a,1,0.5\n", "line 2: expected numbers"),
+        ("ID,wav,duration\na,/a,1\nb,/b,long\n", "line 3: expected seconds in"),
+        ("ID,wav,duration\na,/a\n", "line 2: expected seconds"),
+        (
+            "ID,wav,duration,start\na,/a,1,0.5\n",
+            "line 2: .* number of a sample",
+        ),
         ("ID,wav,duration\na,/a,1\na,/b,1\n", "line 3: the ID a occurs twice"),
+        (
+            "ID,wav,duration\na,/a,nan\n",
+            "line 2: expected seconds .* got 'nan'",
+        ),
+        ("ID,wav,duration\na,/a,1e300\n", "line 2: expected seconds .*at most"),
+        ("ID,wav,duration\na,/a,-1\n", "line 2: expected seconds .* got '-1'"),
+        ("ID,wav,duration,stop\na,/a,1,-3\n", "line 2: .*sample in 'stop'"),
+        (f"ID,wav,duration,stop\na,/a,1,{'9' * 5000}\n", "line 2: .*'stop'"),
+        ("ID,wav,duration\na,/a,1,2\n", "line 2: expected 3 values, got 4"),
+        ("ID,wav,wav,duration\na,/a,/b,1\n", "each column once, got 'wav'"),
+        ('ID,wav,duration\na,/a,1\n"b,/b,1\n', "line 3: unexpected end"),
     ],
 )
 def test_what_a_bad_csv_lacks_is_said(tmp_path, text, message):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path / "train.csv")
+
+
+def test_a_csv_in_another_encoding_is_named_with_its_line(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_bytes("ID,wav,duration\na,/a,1\nb,/ü,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="csv, line 3: .* UTF-8, got the byte"):
+        read_manifest(path)
+    path.write_bytes(b"\xef\xbb\xbfID,wav,duration\r\na,/a,1\r\n")
+    assert read_manifest(path)[0]["wav"] == "/a"
+
+
+def test_a_recording_in_two_splits_is_logged(tmp_path, write_noise, caplog):
+    wav = write_noise(tmp_path / "a.wav")
+    (tmp_path / "link.wav").symlink_to(wav)
+    os.link(wav, tmp_path / "hard.wav")
+    twice = [
+        record("a", wav=wav),
+        record("b", "valid", wav=str(tmp_path / "link.wav")),
+        record("c", "test", wav=str(tmp_path / "hard.wav")),
+        record("d", "valid", wav="/other.wav"),
+        record("e", wav="/other.wav"),
+    ]
+    write_manifests(twice, tmp_path / "out")
+    assert "2 recordings are in two splits" in caplog.text
+    assert "link.wav (train, valid)" in caplog.text
+
+
+def test_stretches_apart_and_silence_may_be_in_two_splits(tmp_path, caplog):
+    records = [
+        record("a", wav="/a.wav", start=0, stop=100),
+        record("b", "valid", wav="/a.wav", start=100, stop=200),
+        record("c", wav="/noise.wav", label="_silence_"),
+        record("d", "valid", wav="/noise.wav", label="_silence_"),
+    ]
+    write_manifests(records, tmp_path)
+    assert "two splits" not in caplog.text
+    records[1]["start"] = 99
+    write_manifests(records, tmp_path)
+    assert "1 recordings are in two splits: /a.wav" in caplog.text
+
+
+def test_durations_that_are_not_those_of_the_files_are_logged(
+    tmp_path, write_noise, caplog
+):
+    wav = write_noise(tmp_path / "a.wav", 24000)
+    found = check_records(
+        [
+            {"ID": "long", "wav": wav, "duration": 900.0},
+            {"ID": "close", "wav": wav, "duration": 1.55},
+            {"ID": "part", "wav": wav, "duration": 1.5, "stop": 8000},
+        ]
+    )
+    assert [r["duration"] for r in found] == [1.5, 1.55, 0.5]
+    assert "2 of 3 recordings do not last as many" in caplog.text
+    assert f"{wav} (900 for 1.5)" in caplog.text
 
 
 def test_duration_limits_are_included_and_the_rest_is_returned():

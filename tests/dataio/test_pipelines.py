@@ -138,7 +138,7 @@ def test_the_label_encoder_prints_no_warning(caplog):
 
 def test_a_label_that_train_lacks_is_named():
     datasets = {"train": labelled("yes"), "test": labelled("yes", "maybe")}
-    with pytest.raises(ValueError, match="test: .* got 'maybe' too"):
+    with pytest.raises(ValueError, match="test: .* got maybe too"):
         fit_label_encoder(datasets)
 
 

@@ -225,6 +225,11 @@ def test_stretches_follow_the_level_of_the_recording():
     [
         ({"overlap": (0.3, 0.1)}, "expected overlap as two numbers"),
         ({"overlap": (0.0, 1.5)}, "expected overlap as two numbers from 0"),
+        ({"turn_s": (1.0, math.inf)}, "expected turn_s as two numbers from"),
+        ({"rt60_s": (0.1, 1e9)}, "expected rt60_s as two numbers .*to 30"),
+        ({"snr_db": (math.nan, 1.0)}, "expected snr_db as two numbers"),
+        ({"pause_s": "ab"}, "expected pause_s as two numbers"),
+        ({"pause_s": 1.0}, "expected pause_s as two numbers"),
         ({"num_speakers": (0, 2)}, "expected num_speakers as two numbers"),
         ({"level_db": (-10.0,)}, "expected level_db as two numbers"),
         ({"loudness": (1, 2)}, "got loudness too"),

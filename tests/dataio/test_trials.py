@@ -1,5 +1,6 @@
 """Trials: lists there and back, pairs of utterances, what is refused."""
 
+import gzip
 from itertools import combinations
 
 import numpy as np
@@ -23,6 +24,9 @@ TEXTS = {
     "table.csv": "left,right,target\na/1.wav,a/2.wav,1\nb/1.wav,a/1.wav,0\n",
     "other.csv": "label,noise,Test,Enroll\n"
     "target,x,a/2.wav,a/1.wav\nnontarget,y,a/1.wav,b/1.wav\n",
+    "last.txt": "a/1.wav a/2.wav 1\nb/1.wav a/1.wav 0\n",
+    "capital": "a/1.wav a/2.wav TARGET\nb/1.wav a/1.wav Impostor\n",
+    "front": "target a/1.wav a/2.wav\nnontarget b/1.wav a/1.wav\n",
     "quoted.csv": 'utt1, utt2, label\n"a/1.wav", "a/2.wav", 1\n'
     "\nb/1.wav, a/1.wav, 0\n",
     "windows.txt": "\ufeff1 a/1.wav a/2.wav\r\n\r\n0\tb/1.wav  a/1.wav\r\n",
@@ -55,6 +59,54 @@ def test_every_form_is_read(name, tmp_path):
 def test_a_kaldi_list_may_hold_utterances_called_by_numbers(tmp_path):
     path = write(tmp_path, "trials", "1 2 target\n0 2 nontarget\n")
     assert read_trials(path).names == ["1", "2", "0"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1 2 1\n0 7 0\n3 4 1\n5 6 0\n", "2 1 1\n7 0 0\n1 9 1\n"]
+)
+def test_numbers_as_names_are_told_from_the_truth_behind_them(text, tmp_path):
+    trials = read_trials(write(tmp_path, "t", text))
+    first, *_ = text.split("\n")
+    assert trials.names[:2] == first.split()[:2]
+    assert trials.targets.tolist()[:2] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t", "a b\n\na c\n"),
+        ("t.csv", "enroll,test\na,b\na,c\n"),
+        ("t.csv.gz", "enroll,test\na,b\na,c\n"),
+    ],
+)
+def test_pairs_alone_are_read_where_they_will_do(name, text, tmp_path):
+    path = write(tmp_path, name, text)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ValueError, match="three fields|column target or lab"):
+        read_trials(path)
+    trials = read_trials(path, labelled=False)
+    assert trials.targets is None and trials.names == ["a", "b", "c"]
+    write_trials(tmp_path / "out.csv", trials, "csv", [0.5, 0.25])
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        "left,right,score", "a,b,0.5", "a,c,0.25"
+    ]  # fmt: skip
+    again = read_trials(tmp_path / "out.csv", labelled=False)
+    assert again.right.tolist() == trials.right.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected target and non-target trials, got none"),
+        ("a b\na b 1\n", "line 2: expected two fields, got 3"),
+        ("a a\n", "line 1: a is compared with itself"),
+        ("1 a b\n1 a c\n", "2 of one kind"),
+    ],
+)
+def test_what_is_wrong_with_pairs_alone_is_named(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_trials(write(tmp_path, "t", text), labelled=False)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +180,9 @@ def test_a_pair_may_occur_again(tmp_path):
 def test_utterances_that_are_not_known_are_refused(tmp_path):
     text = "1 a b\n0 a c\n" + "".join(f"0 a x{n}\n" for n in range(7))
     path = write(tmp_path, "t", text)
-    message = "line 3: no such utterance: x0, x1, x2, x3, x4 and 2 more"
+    message = (
+        "line 3: no such utterance: x0, x1, x2, x3, x4 and 2 more; there are"
+    )
     with pytest.raises(ValueError, match=message):
         read_trials(path, known={"a", "b", "c"})
     known = {"a", "b", "c", *(f"x{n}" for n in range(7))}
@@ -150,10 +204,10 @@ def test_files_that_are_not_there_are_refused(tmp_path):
 
 
 def test_a_missing_list_and_other_bytes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no such trial list"):
+    with pytest.raises(ValueError, match="none: there is no such file"):
         read_trials(tmp_path / "none")
-    (tmp_path / "t").write_bytes(b"1 a \xff\xfe\n")
-    with pytest.raises(ValueError, match="expected text in UTF-8"):
+    (tmp_path / "t").write_bytes(b"1 a b\n1 a \xff\xfe\n")
+    with pytest.raises(ValueError, match="t, line 2: expected text in UTF-8"):
         read_trials(tmp_path / "t")
 
 

@@ -259,3 +259,11 @@ def test_a_frame_has_the_phone_at_its_centre(rate):
 def test_phones_beyond_the_last_frame_are_cut():
     found = phone_frames([("a", 0.0, 9.0)], 3, 50, 0.025, {"a": 0})
     assert np.array_equal(found, [0, 0, 0])
+
+
+@pytest.mark.parametrize("number", ["0", "1000000000000", "1e3", "true"])
+def test_a_number_of_units_out_of_range_is_refused(tmp_path, number):
+    text = f'{{"label_rate": 50, "num_units": {number}}}'
+    (tmp_path / "units.json").write_text(text)
+    with pytest.raises(ValueError, match="whole numbers from 1 to 1000000"):
+        read_about(tmp_path)

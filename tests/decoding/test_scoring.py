@@ -1,6 +1,8 @@
 """Language models score as KenLM does and know beginnings of words; hot words
 count whole and from their beginnings on."""
 
+import bz2
+import gzip
 import importlib.util
 import math
 import sys
@@ -9,7 +11,9 @@ import pytest
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from tests.decoding.posteriors import arpa
-from unispeech_sb.decoding import HotWords, LanguageModel
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.decoding import HotWords, LanguageModel, PrefixBeamSearch
+from unispeech_sb.decoding.words import TokenToWordMapping
 
 needs_kenlm = pytest.mark.skipif(
     importlib.util.find_spec("kenlm") is None,
@@ -107,8 +111,136 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         other.write_bytes(content)
         with pytest.raises(ValueError, match=f"{other}: expected an ARPA"):
             LanguageModel(other)
-    with pytest.raises(ValueError, match="no.arpa: expected an ARPA"):
+    with pytest.raises(ValueError, match="no.arpa: there is no such file"):
         LanguageModel(tmp_path / "no.arpa")
+
+
+def letters(text, extra=()):
+    """The rules of a recogniser of letters."""
+    tokens = ["-", "|", *dict.fromkeys(text), *extra]
+    return TokenToWordMapping(CTCTokenizer.from_tokens(tokens, 0))
+
+
+@needs_kenlm
+@pytest.mark.parametrize(
+    ("change", "packed"),
+    [
+        (str.encode, False),
+        (lambda text: text.replace("\n", "\r\n").encode(), False),
+        (lambda text: b"\xef\xbb\xbf" + text.encode(), False),
+        (lambda text: gzip.compress(text.encode()), True),
+        (lambda text: bz2.compress(text.encode()), True),
+    ],
+)
+def test_a_file_is_read_however_it_is_written(tmp_path, change, packed):
+    path = arpa(tmp_path)
+    expected = LanguageModel(path)
+    other = tmp_path / ("words.arpa.gz" if packed else "words.arpa")
+    other.write_bytes(change(path.read_text()))
+    model = LanguageModel(other)
+    assert whole_score(model, "ab c") == whole_score(expected, "ab c")
+    assert model.score_beginning("a") == 0.0 > model.score_beginning("x")
+
+
+@needs_kenlm
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\tab\t", "\tür\t", "line 10: expected text in UTF-8, .* 0xfc"),
+        ("ngram 1=", "ngram 1=1000000000000", "it claims 1.* n-grams in"),
+        ("ngram 2=", "ngram 2=9000000000", "it claims 9.* n-grams in"),
+        ("ngram 1=", "ngram 1=-", "line 2 is no count: 'ngram 1=-"),
+        ("ngram 1=", "ngram 1=9", "claims [19]"),
+        ("\\data\\", "<html>", "does not begin"),
+        ("\tab\t", "\ta b c\t", "line 10 is no 1-gram"),
+    ],
+)
+def test_a_damaged_arpa_is_named_with_its_line(tmp_path, old, new, message):
+    path = arpa(tmp_path)
+    text = path.read_text()
+    assert old in text
+    path.write_bytes(text.replace(old, new).encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as error:
+        LanguageModel(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        LanguageModel(path)
+
+
+@needs_kenlm
+def test_a_gz_that_is_cut_is_named(tmp_path):
+    path = arpa(tmp_path)
+    path.write_bytes(gzip.compress(path.read_bytes())[:-12])
+    with pytest.raises(ValueError, match=f"{path}"):
+        LanguageModel(path)
+
+
+@needs_kenlm
+def test_case_is_folded_where_the_tokens_have_the_other(tmp_path, caplog):
+    model, plain = (LanguageModel(arpa(tmp_path)) for _ in range(2))
+    model.check_words(letters("ABC"))
+    assert model.case == "lower"
+    assert whole_score(model, "AB C") == whole_score(plain, "ab c")
+    assert model.score_beginning("A") == 0.0
+    plain.check_words(letters("abc"))
+    assert plain.case is None
+    assert not caplog.records
+
+
+@needs_kenlm
+def test_turkish_case_is_folded_by_its_own_rules(tmp_path):
+    path = arpa(tmp_path)
+    text = path.read_text().replace("ab", "kız").replace("ba", "biri")
+    path.write_text(text, encoding="utf-8")
+    model = LanguageModel(path)
+    model.check_words(letters("KIZBİRC"))
+    assert model.case == "lower"
+    assert model.score_beginning("KI") == model.score_beginning("Bİ") == 0.0
+    assert model.score_beginning("Kİ") < 0.0
+
+
+@needs_kenlm
+def test_words_that_cannot_be_spelt_are_counted_or_refused(tmp_path, caplog):
+    model = LanguageModel(arpa(tmp_path))
+    model.check_words(letters("ab"))
+    assert "can spell 3 of 4 words, not c" in caplog.text
+    model.check_words(letters("ab"))
+    assert len(caplog.records) == 1
+    message = "got ab, b, ba and 1 more, but the tokens are x, y"
+    with pytest.raises(ValueError, match=message):
+        PrefixBeamSearch(letters("xyz").tokenizer, LanguageModel(model.path))
+
+
+@needs_kenlm
+def test_a_binary_that_knows_no_word_is_logged(tmp_path, caplog):
+    unknown, known = (LanguageModel(arpa(tmp_path)) for _ in range(2))
+    for model in (unknown, known):
+        model._words = []  # as of a binary
+    for _ in range(1000):
+        unknown.score(unknown.start(), "AB")
+        known.score(known.start(), "ab")
+        known.score(known.start(), "AB")
+    assert len(caplog.records) == 1
+    assert "it knows none of the first 500 words, such as AB" in caplog.text
+
+
+@needs_kenlm
+def test_phones_are_words(tmp_path):
+    tokenizer = CTCTokenizer.from_tokens(["-", "ab", "c"], 0, separator=" ")
+    model = LanguageModel(arpa(tmp_path))
+    model.check_words(TokenToWordMapping(tokenizer))
+    other = CTCTokenizer.from_tokens(["-", "a", "bab"], 0, separator=" ")
+    with pytest.raises(ValueError, match="expected words that"):
+        model.check_words(TokenToWordMapping(other))
+
+
+def test_hot_words_are_folded_as_the_tokens_are():
+    assert letters("ABC").split_text("ab c") == ["AB", "C"]
+    assert letters("KIİZ").split_text("kız ki") == ["KIZ", "Kİ"]
+    assert letters("abcı").split_text("CAI") == ["caı"]
+    assert letters("abC").split_text("abC") == ["abC"]
 
 
 def test_without_kenlm_the_extra_is_named(tmp_path, monkeypatch):

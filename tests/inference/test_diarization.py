@@ -24,6 +24,7 @@ from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.dataio.rttm import normalized
 from unispeech_sb.inference.diarization import (
+    LocalSegmentation,
     LocalSegmentationModel,
     SpeakerDiarization,
     modules_of,
@@ -97,6 +98,66 @@ def test_the_number_of_speakers_may_be_given_or_bounded():
     ):  # fmt: skip
         found = model.diarize_file(wav, **numbers)
         assert len(found.speakers) == wanted, numbers
+
+
+class Two:
+    """The oracle, of a model that has outputs for two speakers."""
+
+    def __init__(self, model, faint=None):
+        self.model, self.faint = model, faint
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def segment(self, wavs, threshold=0.5):
+        """The two who are active longest; a third one is never certain."""
+        found = []
+        for one in self.model.segment(wavs, threshold):
+            shares = one.activities[:, one.active].mean(0)
+            kept = np.sort(np.argsort(-shares, kind="stable")[:2])
+            embeddings = one.embeddings[kept]
+            activities = one.activities[:, one.active[kept]]
+            if self.faint is not None:
+                embeddings = np.concatenate([embeddings, self.faint[None]])
+                faint = np.full((len(activities), 1), 0.3)
+                activities = np.concatenate([activities, faint], axis=1)
+            places = np.arange(activities.shape[1])
+            found.append(LocalSegmentation(activities, places, embeddings))
+        return found
+
+
+def test_shorter_windows_find_more_speakers_than_a_window_has(caplog):
+    turns = [(0.5, 3.0, 0), (3.5, 6.0, 1), (7.0, 9.0, 2)]
+    wav, model = talk(turns, 10.0), oracle(True)
+    model.model = Two(model.model)
+    seen = []
+    assert len(model.diarize_file(wav).speakers) == 2
+    found = model.diarize_file(wav, 3, on_progress=seen.append)
+    expect(found.segments, turns)
+    assert sum(seen) == pytest.approx(10.0)
+    assert not caplog.records
+
+
+def test_who_is_never_certain_takes_no_place_among_those_asked_for():
+    turns = conversation(3, 60.0, seed=1)
+    model = oracle(True, 3)
+    model.model = Two(model.model, faint=model.model.speakers[9])
+    assert len(model.diarize_file(talk(turns, 60.0), 3).speakers) == 3
+
+
+def test_fewer_speakers_than_asked_for_are_logged(tmp_path, caplog):
+    path = write(tmp_path / "talk.wav", talk([(0.2, 0.8, 0)], 0.9))
+    assert oracle(True).diarize_file(path, 3).speakers == ["speaker1"]
+    message = f"{path}: found 1 of 3 speakers: its windows have 1 of"
+    assert message in caplog.text
+    caplog.clear()
+    wav = talk([(0.5, 3.0, 0)], 4.0)
+    oracle(False, 3).diarize_file(wav, min_speakers=2)
+    assert "found 1 of 2 speakers: " in caplog.text
+    assert len(caplog.records) == 1
+    caplog.clear()
+    oracle(True).diarize_file(wav)
+    assert not caplog.records
 
 
 def test_without_embeddings_those_who_say_least_are_left_out():

@@ -149,6 +149,49 @@ def test_the_authors_masks_and_layerdrop_train(root, corpus, tmp_path):
     assert scores["WER"] > 0.0
 
 
+def write_fairseq(corpus, folder):
+    """Tables of the corpus, with letters."""
+    letters = [" ".join(text.replace(" ", "|")) + " |" for text in TEXTS]
+    rows = [str(corpus)]
+    for number, _ in enumerate(TEXTS):
+        frames = soundfile.info(corpus / f"{number}.wav").frames
+        rows.append(f"{number}.wav\t{frames}")
+    for split in ("train", "valid"):
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+        (folder / f"{split}.ltr").write_text("\n".join(letters) + "\n")
+    (folder / "dict.ltr.txt").write_text("".join(f"{c} 1\n" for c in "|yesno"))
+
+
+def write_kaldi(corpus, folder):
+    """Kaldi folders of the corpus."""
+    for split in ("train", "dev"):
+        (folder / split).mkdir()
+        names = [f"{split}-{number}" for number, _ in enumerate(TEXTS)]
+        lists = {
+            "wav.scp": [f"{corpus}/{number}.wav" for number in range(5)],
+            "text": TEXTS,
+            "utt2spk": ["ann"] * 5,
+        }
+        for name, values in lists.items():
+            lines = [f"{n} {value}\n" for n, value in zip(names, values)]
+            (folder / split / name).write_text("".join(lines))
+
+
+@pytest.mark.parametrize("write", [write_fairseq, write_kaldi])
+def test_lists_of_other_toolkits_train(write, root, corpus, tmp_path, capsys):
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    write(corpus, folder)
+    output = tmp_path / "out"
+    scores = asr.main(arguments(root, folder, output, "--number_of_epochs=1"))
+    assert set(scores) == {"loss", "WER", "CER", "blanks"}
+    assert (output / "wer.txt").read_text().count(", %WER ") == 5
+    log = (output / "log.txt").read_text() + capsys.readouterr().err
+    assert "5 recordings are in two splits" in log
+    missing = "letters of the texts are not in" in log
+    assert missing == (write is write_fairseq)
+
+
 def test_phones_are_scored_by_their_error_rate(root, corpus, tmp_path):
     scores = asr.main(
         arguments(
@@ -170,7 +213,7 @@ def test_a_mistake_is_one_line(root, corpus, tmp_path, capsys):
     empty.write_text(header + "\n".join(rows).replace("stop no", ""))
     long.write_text(header + "\n".join(rows).replace("stop no", 40 * "stop "))
     mistakes = {
-        "--data_folder=nowhere": "nowhere: expected a LibriSpeech folder",
+        "--data_folder=nowhere": "nowhere: expected LibriSpeech, a language",
         "--text_column=text": f"{corpus}: expected a text in the column 'text'",
         f"--data_folder={empty}": f"of {corpus / '3.wav'}, got none",
         f"--data_folder={long}": "2 recordings are too short for their texts: "

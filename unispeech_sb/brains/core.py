@@ -6,7 +6,6 @@ utterance, and checkpoints from which a killed run continues to the same
 weights.
 """
 
-import json
 import logging
 import math
 import os
@@ -35,7 +34,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 from torch.utils.data import DataLoader, Dataset
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import write_json
 
 logger = get_logger(__name__)
 
@@ -431,8 +430,7 @@ class SSLBrain(Brain):
         folder : pathlib.Path
             The experiment's folder.
         """
-        with atomic(folder / "scores.json") as file:
-            file.write(json.dumps(self.scores, indent=2) + "\n")
+        write_json(folder / "scores.json", self.scores)
 
     def _learning_rates(self):
         """What the log shows: ``lr``, and ``lr_backbone`` if it has its own."""

@@ -55,7 +55,7 @@ COMMANDS = {
         "speaker verification: the same speaker in two recordings?",
     ),
     "score": (
-        "speakers:score",
+        "score:score",
         "score a trial list: EER, minDCF, calibration",
     ),
 }

@@ -14,6 +14,8 @@ from unispeech_sb.commands.options import (
     check_file,
     check_files,
     check_names,
+    check_no_input,
+    check_output_folder,
     load_folder,
     new_parser,
     print_results,
@@ -37,8 +39,9 @@ def diarize(argv: Sequence[str]) -> None:
     expect_folder(arguments.folder, "SpeakerDiarization")
     if arguments.speaker_model is not None:
         expect_folder(arguments.speaker_model, "SpeakerRecognition")
-    check_names([recording_name(file) for file in files])
+    check_names(files, recording_name)
     check_file(arguments.reference, "RTTM file")
+    _check_outputs(arguments)
     reference = _reference(arguments.reference, files)
     check_files("diarize", files)
 
@@ -64,6 +67,17 @@ def diarize(argv: Sequence[str]) -> None:
             advance(bar),
         )
         print_results("diarize", files, results, write, bar)
+
+
+def _check_outputs(arguments):
+    """Refuses outputs that cannot be written, or that are the reference."""
+    check_output_folder(arguments.rttm_dir)
+    if arguments.rttm_dir:
+        for file in arguments.files:
+            path = arguments.rttm_dir / f"{recording_name(file)}.rttm"
+            check_no_input(path, [arguments.reference])
+    elif arguments.plot:
+        check_output_folder(Path())
 
 
 def _parse(argv):
@@ -109,6 +123,14 @@ def _parse(argv):
         parser.error(
             f"--format {arguments.format}: labels of one recording; got several"
         )
+    number, most = arguments.num_speakers, arguments.max_speakers
+    least = arguments.min_speakers
+    if most is not None and (number or least) > most:
+        parser.error(
+            f"--max-speakers {most}: expected {number or least} at least"
+        )
+    if number is not None and number < least:
+        parser.error(f"--min-speakers {least}: expected {number} at most")
     return arguments
 
 
@@ -158,14 +180,12 @@ def _reference(path, files):
     if path is None:
         return {}
 
-    from unispeech_sb.dataio.rttm import read_rttm
+    from unispeech_sb.dataio.rttm import match_names, read_rttm
+    from unispeech_sb.text import report_missing
 
-    found = read_rttm(path)
-    for file in files:
-        name = recording_name(file)
-        if name not in found:
-            raise ValueError(
-                f"{path}: expected segments of {name}; it has those of "
-                f"{', '.join(sorted(found)[:5]) or 'no recording'}"
-            )
-    return found
+    found = read_rttm(path, merge=True)
+    names = {recording_name(file): file for file in files}
+    own = match_names(names, found)
+    missing = [name for name in names if name not in own]
+    report_missing(missing, names, found, "the recordings", path)
+    return {name: found[theirs] for name, theirs in own.items()}

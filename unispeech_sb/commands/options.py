@@ -7,6 +7,7 @@ that help and errors of a command line come at once.
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.errors import check_device, print_escaped
@@ -128,13 +129,54 @@ def check_files(command, files):
     )
 
 
-def check_names(names):
+def check_names(files, name_of):
     """Refuses recordings whose outputs would have the same name."""
-    if len(set(names)) < len(names):
-        raise ValueError(
-            "files: expected different names; outputs of files that differ in "
-            "folder or suffix only would have the same name"
-        )
+    seen = {}
+    for file in files:
+        name = name_of(file)
+        if name in seen:
+            raise ValueError(
+                "files: expected different names for outputs; "
+                f"{seen[name]} and {file} would both be {name}"
+            )
+        seen[name] = file
+
+
+def check_output(path, inputs=(), makes_folder=False):
+    """Refuses a file to write, None excepted, that could not be written, or
+    that is one of the inputs."""
+    if path is None:
+        return
+    path = Path(path)
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: expected a file to write; it is a folder")
+    if not makes_folder and not os.path.exists(path.parent):
+        raise ValueError(f"{path}: there is no folder {path.parent}")
+    check_output_folder(path.parent)
+    check_no_input(path, inputs)
+
+
+def check_no_input(path, inputs):
+    """Refuses a file to write that is one of the inputs, None excepted."""
+    for file in filter(None, inputs):
+        there = os.path.exists(path) and os.path.exists(file)
+        if there and os.path.samefile(path, file):
+            raise ValueError(
+                f"{path}: expected another file to write than the input {file}"
+            )
+
+
+def check_output_folder(path):
+    """Refuses a folder, None excepted, that cannot be made or written to."""
+    if path is None:
+        return
+    place = Path(path).absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not os.path.isdir(place):
+        raise ValueError(f"{path}: expected a folder; {place} is none")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: expected a folder that may be written to")
 
 
 def load_folder(interface, arguments, **options):

@@ -1,12 +1,11 @@
 """Speech recognition: ``unispeech-sb transcribe`` and ``tune-lm``."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, write_json
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_batch_seconds,
@@ -18,6 +17,9 @@ from unispeech_sb.commands.options import (
     check_file,
     check_files,
     check_names,
+    check_no_input,
+    check_output,
+    check_output_folder,
     finite,
     load_folder,
     new_parser,
@@ -51,7 +53,10 @@ def transcribe(argv: Sequence[str]) -> None:
 
     form = TRANSCRIPT_FORMATS[arguments.format]
     targets = _targets(files, form, arguments.output_dir)
-    asr = _configured(load_folder(LongFormASR, arguments), arguments)
+    model = _language_model(arguments)
+    asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
+    if arguments.output_dir is not None:
+        arguments.output_dir.mkdir(parents=True, exist_ok=True)
 
     def write(path, result):
         if not targets:
@@ -143,20 +148,31 @@ def _add_decoding(parser):
     )
 
 
-def _configured(asr, arguments):
+def _language_model(arguments):
+    """Reads the language model, which is faster than a recognizer is; None
+    without one."""
+    if arguments.lm is None:
+        return None
+
+    from unispeech_sb.decoding import LanguageModel
+
+    weights = {"alpha": arguments.alpha, "beta": arguments.beta}
+    given = {k: v for k, v in weights.items() if v is not None}
+    return LanguageModel(arguments.lm, **given)
+
+
+def _configured(asr, arguments, model):
     """Sets language and decoding by the command line."""
     if arguments.language:
-        if arguments.lm:
+        if model is not None:
             asr.use_language_model(None)  # that of the language before
         asr.set_language(arguments.language)
     if arguments.beam_size:
         asr.use_beam_search(beam_size=arguments.beam_size)
     if arguments.hot_words:
         asr.use_hot_words(arguments.hot_words)
-    if arguments.lm:
-        weights = {"alpha": arguments.alpha, "beta": arguments.beta}
-        given = {k: v for k, v in weights.items() if v is not None}
-        asr.use_language_model(arguments.lm, **given)
+    if model is not None:
+        asr.use_beam_search(language_model=model)
     return asr
 
 
@@ -181,16 +197,19 @@ def _check_outputs(files, format_name, folder):
             f"output, got {len(files)}; give --output-dir"
         )
     if form.by_stem:
-        check_names([recording_name(file) for file in files])
+        check_names(files, recording_name)
     elif folder is not None:
-        check_names([Path(file).stem for file in files])
+        check_names(files, lambda file: Path(file).stem)
+    check_output_folder(folder)
+    if folder is not None:
+        for path in _targets(files, form, folder).values():
+            check_no_input(path, files)
 
 
 def _targets(files, form, folder):
     """File -> where its transcript goes; empty for the standard output."""
     if folder is None:
         return {}
-    folder.mkdir(parents=True, exist_ok=True)
     return {file: folder / f"{Path(file).stem}.{form.suffix}" for file in files}
 
 
@@ -203,6 +222,8 @@ def tune_lm(argv: Sequence[str]) -> None:
     arguments = _parse_tune_lm(argv)
     if arguments.to is not None and Path(arguments.to).exists():
         raise ValueError(f"{arguments.to}: expected a new folder; it exists")
+    check_output_folder(arguments.to)
+    check_output(arguments.json, [arguments.csv, arguments.lm])
     expect_folder(arguments.folder, "EncoderASR")
     if not Path(arguments.csv).exists():
         raise ValueError(f"{arguments.csv}: there is no such table")
@@ -219,8 +240,7 @@ def tune_lm(argv: Sequence[str]) -> None:
     results = _tuned(rows, texts, tokenizer, model, arguments)
     print(_shown(results["word_error_rates"], model))
     if arguments.json is not None:
-        with atomic(arguments.json) as file:
-            file.write(json.dumps(results, indent=2) + "\n")
+        write_json(arguments.json, results)
     if arguments.to is not None:
         weights: dict[str, float | str]
         weights = {"alpha": model.alpha, "beta": model.beta}
@@ -247,7 +267,8 @@ def _parse_tune_lm(argv):
         "csv",
         metavar="CSV",
         help="table of recordings and their texts, with the columns path, "
-        "split and wrd; or a folder with manifest.csv",
+        "split and wrd; or a folder with manifest.csv, or of another layout "
+        "that the recipe asr reads",
     )
     parser.add_argument(
         "--lm",
@@ -308,15 +329,16 @@ def _add_search(parser):
 
 def _records(path, split, column):
     """The rows of a split, which need a text."""
-    from unispeech_sb.dataio.corpora.csv_table import csv_table
+    from unispeech_sb.dataio.corpora import read_corpus
 
-    records = [
-        record
-        for record in csv_table(path, label_column=None)
-        if record["split"] == split
-    ]
+    found = list(read_corpus("asr", {}, path))
+    records = [record for record in found if record["split"] == split]
     if not records:
-        raise ValueError(f"{path}: expected rows of the split {split!r}")
+        splits = sorted({record["split"] for record in found})
+        raise ValueError(
+            f"{path}: expected rows of the split {split!r}, got those of "
+            f"{', '.join(splits) or 'none'}"
+        )
     for record in records:
         if not record.get(column, "").strip():
             raise ValueError(

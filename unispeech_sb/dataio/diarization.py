@@ -63,7 +63,7 @@ def mixture_recordings(
     hparams : dict
         The recipe's yaml: ``simulated_folder`` with recordings of single
         speakers, ``simulated_corpus``, which is "auto" when it is missing,
-        and ``skip_bad_files``.
+        ``skip_bad_files`` and ``merge_segments``.
 
     Returns
     -------
@@ -90,9 +90,9 @@ def mixture_recordings(
     ]
     unseen = {
         segment.speaker
-        for record in conversations
-        if record["split"] != "train"
-        for segment in read_annotations(record["rttm"]).get(record["ID"], [])
+        for row in _annotated(conversations, hparams)
+        if row["split"] != "train"
+        for segment in row["segments"]
     }
     kept = [record for record in records if record["spk_id"] not in unseen]
     if not kept:
@@ -137,7 +137,8 @@ def diarization_datasets(
     Raises
     ------
     ValueError
-        When there is nothing to train on, or less than one batch.
+        When there is nothing to train on, less than one batch, or a split to
+        evaluate on without a segment.
 
     Example
     -------
@@ -177,14 +178,18 @@ def diarization_datasets(
     hparams["references"], hparams["uems"] = {}, {}
     for split, stage in _STAGES.items():
         if rows[split]:
+            if not any(row["segments"] for row in rows[split]):
+                raise ValueError(
+                    f"{split}: expected segments to evaluate on; its "
+                    f"{len(rows[split])} recordings have none, such as "
+                    f"{rows[split][0]['wav']}"
+                )
             datasets[split] = _evaluation(rows[split], reader, split, hparams)
             hparams["references"][stage] = {
                 row["id"]: row["segments"] for row in rows[split]
             }
             hparams["uems"][stage] = {
-                row["id"]: read_uem(row["uem"])[row["id"]]
-                for row in rows[split]
-                if row["uem"]
+                row["id"]: row["uem"] for row in rows[split] if row["uem"]
             }
     return datasets
 
@@ -194,19 +199,38 @@ def _rows(hparams, split):
     path = Path(hparams["manifest_folder"], f"{split}.csv")
     if not path.is_file():
         return []
-    records, annotations = read_manifest(path), {}
-    for file in {record["rttm"] for record in records}:
-        annotations[file] = read_annotations(file)
-    return [
-        {
-            "id": record["ID"],
-            "wav": record["wav"],
-            "duration": record["duration"],
-            "segments": annotations[record["rttm"]].get(record["ID"], []),
-            "uem": record.get("uem"),
-        }
-        for record in records
-    ]
+    return _annotated(read_manifest(path), hparams)
+
+
+def _annotated(records, hparams):
+    """Rows of recordings with their segments, and stretches to score."""
+    read = {
+        "rttm": partial(
+            read_annotations, merge=bool(hparams.get("merge_segments"))
+        ),
+        "uem": read_uem,
+    }
+    rows, files = [], {}
+    for record in records:
+        own = {}
+        for kind, read_file in read.items():
+            file, own[kind] = record.get(kind), []
+            if file and file not in files:
+                files[file] = read_file(file)
+            if file:
+                name = record.get(f"{kind}_name") or record["ID"]
+                own[kind] = files[file].get(name, [])
+        rows.append(
+            {
+                "id": record["ID"],
+                "wav": record["wav"],
+                "duration": record["duration"],
+                "split": record.get("split"),
+                "segments": own["rttm"],
+                "uem": own["uem"],
+            }
+        )
+    return rows
 
 
 def _mixture_records(hparams):

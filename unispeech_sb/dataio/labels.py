@@ -98,6 +98,8 @@ class LabelEncoder(CategoricalEncoder):
             SyntaxError,
             KeyError,
             TypeError,
+            RecursionError,
+            MemoryError,
         ) as error:
             raise ValueError(
                 f"{path}: expected labels as a label encoder saves them "

@@ -7,6 +7,7 @@ whole file is meant), ``spk_id``, ``label`` and further str columns.
 """
 
 import csv
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,8 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from unispeech_sb.atomic import atomic
-from unispeech_sb.dataio.audio import AudioError, check_audio
+from unispeech_sb.dataio.audio import AudioError, check_audio, read_header
+from unispeech_sb.text import lines_of, named, read_number
 
 __all__ = [
     "check_records",
@@ -36,6 +38,9 @@ SILENCE = "_silence_"
 
 _FIRST_COLUMNS = ("ID", "duration", "wav", "start", "stop")
 _NUM_NAMED = 10  # bad files that an error names before it only counts
+_OFF_S, _OFF_SHARE = 0.1, 0.01  # by which a stated duration may be wrong
+_ROUNDING_S = 0.001  # by which a stop may lie behind the last sample
+_MOST_DIGITS = 15  # of the number of a sample
 
 
 def write_manifests(
@@ -44,6 +49,9 @@ def write_manifests(
     required_splits: Sequence[str] = ("train", "valid"),
 ) -> dict[str, str]:
     """Writes one SpeechBrain CSV per split, all of them or none.
+
+    A recording that is in two splits is logged, but for silence and for
+    stretches that have nothing in common.
 
     Arguments
     ---------
@@ -81,6 +89,7 @@ def write_manifests(
     for record in records:
         _check_record(record, seen)
         by_split[record["split"]].append(record)
+    _warn_of_shared(by_split)
     for split in required_splits:
         if not by_split[split]:
             wavs = [r["wav"] for found in by_split.values() for r in found]
@@ -97,6 +106,43 @@ def write_manifests(
         if split not in paths:
             Path(folder, f"{split}.csv").unlink(missing_ok=True)
     return paths
+
+
+def _warn_of_shared(by_split):
+    """Logs which recordings are in two splits, as a link or in part, too."""
+    seen, shared = {}, {}
+    rows = [row for rows in by_split.values() for row in rows]
+    for record in rows:
+        if record.get("label") == SILENCE:
+            continue
+        start, stop = record.get("start"), record.get("stop")
+        span = start or 0, math.inf if stop is None else stop
+        split, file = record["split"], _file_id(record["wav"])
+        earlier = seen.setdefault(file, [])
+        others = [
+            other
+            for other, (first, last) in earlier
+            if other != split and span[0] < last and first < span[1]
+        ]
+        if others:
+            both = f"{record['wav']} ({others[0]}, {split})"
+            shared.setdefault(file, both)
+        if (split, span) not in earlier:
+            earlier.append((split, span))
+    if shared:
+        logger.warning(
+            f"{len(shared)} recordings are in two splits: "
+            f"{named(shared.values())}"
+        )
+
+
+def _file_id(path):
+    """What all names of a file have in common: links lead to one file."""
+    try:
+        status = os.stat(path)
+    except OSError:  # a record of a file that is not there yet
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _check_record(record, seen):
@@ -217,16 +263,48 @@ def read_rows(path, check_header, **form):
     those that will not do; ``form`` are options of ``csv.DictReader``.
     """
     form = {"skipinitialspace": True, "strict": True, **form}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, **form)
-        try:
-            check_header(list(rows.fieldnames or []))
-            for row in rows:
-                yield f"{path}, line {rows.line_num}", row
-        except (csv.Error, ValueError) as error:
-            raise ValueError(
-                f"{path}, line {rows.line_num}: {error}"
-            ) from error
+    lines = (f"{line}\n" for _, line in lines_of(path))
+    rows = csv.DictReader(lines, **form)
+    try:
+        names = list(rows.fieldnames or [])
+        again = sorted(n for n in set(names) if n and names.count(n) > 1)
+        if again:
+            raise ValueError(f"expected each column once, got {again[0]!r}")
+        check_header(names)
+        for row in rows:
+            if None in row:
+                raise ValueError(
+                    f"expected {len(names)} values, got "
+                    f"{len(names) + len(row[None])}"
+                )
+            yield f"{path}, line {rows.line_num}", row
+    except (csv.Error, ValueError) as error:
+        if str(error).startswith(f"{path}, line "):
+            raise
+        number = rows.reader.line_num
+        raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def stretch(
+    wav: str | Path, start_s: float | None, stop_s: float | None
+) -> dict[str, Any]:
+    """What a record says of a stretch in seconds, which has to be in its file.
+
+    None means the beginning or the end. A stop may lie behind the last sample
+    by rounding, a millisecond.
+    """
+    num_samples, rate = read_header(wav)
+    start = round((start_s or 0.0) * rate)
+    stop = num_samples if stop_s is None else round(stop_s * rate)
+    if num_samples < stop <= num_samples + _ROUNDING_S * rate:
+        stop = num_samples
+    if not start < stop <= num_samples:
+        raise ValueError(
+            "expected start and stop, in seconds, within the "
+            f"{num_samples / rate:g} s of {wav}, "
+            f"got {start / rate:g} and {stop / rate:g}"
+        )
+    return {"duration": (stop - start) / rate, "start": start, "stop": stop}
 
 
 def has_columns(*needed):
@@ -245,14 +323,16 @@ def has_columns(*needed):
 
 def _read_numbers(row, where):
     """Turns the numbers of a row from str into what a record holds."""
-    try:
-        numbers = {"duration": float(row["duration"])}
-        for key in ("start", "stop"):
-            numbers[key] = int(row[key]) if row.get(key) else None
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{where}: expected numbers in 'duration', 'start' and 'stop'"
-        ) from error
+    seconds = read_number(row["duration"] or "", where, "seconds in 'duration'")
+    numbers = {"duration": seconds}
+    for key in ("start", "stop"):
+        text = row.get(key) or ""
+        if text and not (text.isdecimal() and len(text) <= _MOST_DIGITS):
+            raise ValueError(
+                f"{where}: expected the number of a sample in {key!r}, got "
+                f"{text!r:.60}"
+            )
+        numbers[key] = int(text) if text else None
     return {**row, **numbers}
 
 
@@ -297,9 +377,10 @@ def filter_by_duration(
 def check_records(
     records: Iterable[dict[str, Any]], skip_bad_files: bool = False
 ) -> list[dict[str, Any]]:
-    """Decodes every recording once, and fill in durations that are missing.
+    """Decodes every recording once, and fills in durations that are missing.
 
-    A recording labelled ``_silence_`` may be silent; others may not.
+    A recording labelled ``_silence_`` may be silent; others may not. A stated
+    duration that is off by more than 0.1 s and 1 % is logged, and replaced.
 
     Arguments
     ---------
@@ -328,31 +409,42 @@ def check_records(
     >>> check_records([{"ID": "tone", "wav": path}])[0]["duration"]
     1.0
     """
-    good, reasons = [], []
+    good, reasons, wrong = [], [], []
     for record in tqdm(
         list(records), desc="Checking audio", unit="file", disable=None
     ):
         try:
-            good.append({**record, "duration": _duration(record)})
+            measured = _measured(record)
         except AudioError as error:
             reasons.append(str(error))
+            continue
+        stated = record.get("duration")
+        if stated is None:
+            stated = measured
+        elif abs(stated - measured) > max(_OFF_S, _OFF_SHARE * measured):
+            wrong.append(f"{record['wav']} ({stated:g} for {measured:g})")
+            stated = measured
+        good.append({**record, "duration": stated})
     if reasons and not (skip_bad_files and good):
         raise ValueError(_describe_bad(reasons, len(good) + len(reasons)))
     for reason in reasons:
         logger.warning("Left out %s.", reason)
+    if wrong:
+        logger.warning(
+            f"{len(wrong)} of {len(good)} recordings do not last as many "
+            f"seconds as stated: {named(wrong)}"
+        )
     return good
 
 
-def _duration(record):
-    """Checks a record's audio; its stated duration, else the measured one."""
-    measured = check_audio(
+def _measured(record):
+    """Checks a record's audio; the seconds that it lasts."""
+    return check_audio(
         record["wav"],
         record.get("start"),
         record.get("stop"),
         allow_silence=record.get("label") == SILENCE,
     )
-    stated = record.get("duration")
-    return measured if stated is None else stated
 
 
 def _describe_bad(reasons, num_records):

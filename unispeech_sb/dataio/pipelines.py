@@ -13,8 +13,9 @@ from speechbrain.utils.data_pipeline import DynamicItem, provides, takes
 
 from unispeech_sb.dataio.audio import bounds_of, read_audio
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.manifest import SILENCE, SPLITS
+from unispeech_sb.dataio.manifest import SILENCE, SPLITS, read_manifest
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.text import named
 
 __all__ = [
     "audio_pipeline",
@@ -40,6 +41,11 @@ def manifest_datasets(folder: str | Path) -> dict[str, DynamicItemDataset]:
     dict
         Split -> ``DynamicItemDataset`` of its rows, without output keys.
 
+    Raises
+    ------
+    ValueError
+        As ``read_manifest``.
+
     Example
     -------
     >>> folder = getfixture("tmp_path")
@@ -48,11 +54,10 @@ def manifest_datasets(folder: str | Path) -> dict[str, DynamicItemDataset]:
     {'train': 1}
     """
     files = {split: Path(folder, f"{split}.csv") for split in SPLITS}
-    return {
-        split: DynamicItemDataset.from_csv(file)
-        for split, file in files.items()
-        if file.is_file()
-    }
+    files = {split: file for split, file in files.items() if file.is_file()}
+    for file in files.values():
+        read_manifest(file)  # which names what is wrong, and where
+    return {s: DynamicItemDataset.from_csv(f) for s, f in files.items()}
 
 
 def audio_pipeline(
@@ -226,8 +231,8 @@ def fit_label_encoder(
         unknown = sorted(_labels(dataset, key) - known)
         if unknown:
             raise ValueError(
-                f"{split}: expected only the labels of train, got "
-                f"{', '.join(map(repr, unknown))} too"
+                f"{split}: expected only the labels of train, such as "
+                f"{named(sorted(known))}; got {named(unknown, 10)} too"
             )
     return LabelEncoder.from_labels(sorted(known))
 

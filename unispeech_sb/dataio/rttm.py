@@ -2,15 +2,15 @@
 Kaldi's ``segments`` with ``utt2spk``, and Audacity's labels.
 """
 
-import math
-import os
-from collections.abc import Iterable, Mapping
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unispeech_sb.atomic import atomic
+from unispeech_sb.text import MOST_S, fields_of, named, read_number
 
 __all__ = [
     "Segment",
@@ -20,6 +20,8 @@ __all__ = [
     "write_audacity",
     "write_rttm",
 ]
+
+_logger = logging.getLogger(__name__)
 
 _DIGITS = 6  # of the seconds in files: finer than a sample
 _ROUNDING_S = 0.0015  # by which segments overlap that round to milliseconds
@@ -97,8 +99,9 @@ def read_rttm(
         The file.
     merge : bool
         Join segments of one speaker that overlap or touch, as ``normalized``
-        does. Otherwise segments stay as they are and overlapping ones, beyond
-        the rounding to milliseconds, are refused.
+        does, and leave out those of 0 s; how many is logged. Otherwise
+        segments stay as they are, and overlapping ones, beyond the rounding
+        to milliseconds, or those of 0 s are refused.
 
     Returns
     -------
@@ -135,13 +138,13 @@ def read_rttm(
             raise ValueError(
                 f"{where}: expected nine or ten fields, got {len(fields)}"
             )
-        _, recording, channel, start, duration, _, _, speaker, *_ = fields
+        _, recording, channel, begins, lasts, _, _, speaker, *_ = fields
         _check_channel(recording, channel, channels, where)
-        start = read_seconds(start, where)
-        end = round(start + read_seconds(duration, where), _DIGITS)
-        segment = _checked_segment(start, end, speaker, where)
+        start = read_number(begins, where)
+        end = round(start + read_number(lasts, where), _DIGITS)
+        segment = _checked_segment(start, end, speaker, where, merge)
         lines.setdefault(recording, []).append((segment, where))
-    return _gathered(lines, merge)
+    return _gathered(lines, path, merge)
 
 
 def write_rttm(
@@ -215,9 +218,9 @@ def read_uem(path: str | Path) -> dict[str, list[tuple[float, float]]]:
             raise ValueError(
                 f"{where}: expected four fields, got {len(fields)}"
             )
-        recording, channel, start, end = fields
+        recording, channel, *times = fields
         _check_channel(recording, channel, channels, where)
-        start, end = (read_seconds(field, where) for field in (start, end))
+        start, end = (read_number(field, where) for field in times)
         stretch = _checked_segment(start, end, "stretch", where)
         stretches.setdefault(recording, []).append(stretch)
     return {
@@ -256,10 +259,12 @@ def read_audacity(path: str | Path, merge: bool = False) -> list[Segment]:
                 f"{where}: expected start, end and the speaker's name with "
                 f"tabs between, got {fields}"
             )
-        start, end = (read_seconds(field, where) for field in fields[:2])
+        start, end = (read_number(field, where) for field in fields[:2])
         speaker = fields[2].strip()
-        lines.append((_checked_segment(start, end, speaker, where), where))
-    return _gathered({Path(path).stem: lines}, merge)[Path(path).stem]
+        segment = _checked_segment(start, end, speaker, where, merge)
+        lines.append((segment, where))
+    name = Path(path).stem
+    return _gathered({name: lines}, path, merge).get(name, [])
 
 
 def write_audacity(
@@ -304,20 +309,21 @@ def read_kaldi_segments(
     """
     speakers_file = Path(folder) / "utt2spk"
     speakers = {
-        utterance: speaker
-        for _, (utterance, speaker) in _utterances(speakers_file, 2)
+        utterance: fields[0]
+        for utterance, (_, fields) in kaldi_table(speakers_file, 1).items()
     }
-    lines: dict[str, list[Any]] = {}
-    for where, fields in _utterances(Path(folder) / "segments", 4):
-        utterance, recording, start, end = fields
+    path, lines = Path(folder) / "segments", dict[str, list[Any]]()
+    for utterance, (where, fields) in kaldi_table(path, 3).items():
+        recording, *times = fields
         if utterance not in speakers:
             raise ValueError(
                 f"{where}: {utterance} has no speaker in {speakers_file}"
             )
-        start, end = (read_seconds(field, where) for field in (start, end))
-        segment = _checked_segment(start, end, speakers[utterance], where)
+        start, end = (read_number(field, where) for field in times)
+        speaker = speakers[utterance]
+        segment = _checked_segment(start, end, speaker, where, merge)
         lines.setdefault(recording, []).append((segment, where))
-    return _gathered(lines, merge)
+    return _gathered(lines, path, merge)
 
 
 def write_kaldi_segments(
@@ -353,45 +359,81 @@ def write_kaldi_segments(
     )
 
 
-def read_annotations(path: str | Path) -> dict[str, list[Segment]]:
+def read_annotations(
+    path: str | Path, merge: bool = False
+) -> dict[str, list[Segment]]:
     """Reads an RTTM file, or ``segments`` with ``utt2spk`` beside it.
 
-    Recording -> list of Segment, as ``normalized`` gives it.
+    Recording -> list of Segment, as ``normalized`` gives it. ``merge`` is as
+    for ``read_rttm``.
     """
     path = Path(path)
     if path.name == "segments":
-        found = read_kaldi_segments(path.parent)
+        found = read_kaldi_segments(path.parent, merge)
     else:
-        found = read_rttm(path)
+        found = read_rttm(path, merge)
     return {name: normalized(segments) for name, segments in found.items()}
 
 
-def fields_of(path, separator=None):
-    """File with line number, and the fields, of each line that is not empty.
+def match_names(
+    recordings: Mapping[str, str | Path], names: Collection[str]
+) -> dict[str, str]:
+    """Recording -> the one of some names that means it, where there is one.
 
-    Comments (``;``) are passed over. Fields are separated by blanks, or by
-    ``separator``. A missing file, or one that is not UTF-8, is an error.
+    It is the recording's own, else the only one that differs from it, or from
+    its file, ``recordings``' value, in folder, suffix, case, or ``_`` for
+    blanks; that of no other recording.
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip() and not line.lstrip().startswith(";"):
-            yield f"{path}, line {number}", line.split(separator)
+    found = {name: name for name in recordings if name in names}
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        if name not in found:
+            alike.setdefault(_name_key(name), []).append(name)
+    meant: dict[str, list[str]] = {}
+    for recording, wav in recordings.items():
+        if recording in found:
+            continue
+        keys = {_name_key(recording), _name_key(wav)} - {""}
+        others = [name for key in keys for name in alike.get(key, [])]
+        if len(others) == 1:
+            meant.setdefault(others[0], []).append(recording)
+    return found | {
+        those[0]: name for name, those in meant.items() if len(those) == 1
+    }
 
 
-def read_seconds(field, where):
-    """Reads a time, in seconds from 0 on; ``where`` is for messages."""
-    try:
-        seconds = float(field)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{where}: expected seconds from 0 on, got {field!r}")
-    return seconds
+def _name_key(name):
+    """What is left of a name without what writers of lists change."""
+    last = re.split(r"[/\\]", str(name))[-1]
+    last = re.sub(r"\.(wav|flac|mp3|ogg|opus|sph|m4a)$", "", last, flags=re.I)
+    return re.sub(r"\s", "_", last).casefold()
+
+
+def kaldi_table(
+    path: str | Path, num_fields: int | None = None
+) -> dict[str, tuple[str, list[str]]]:
+    """Name -> file with line, and the fields after the name, of a Kaldi file.
+
+    Of a name that occurs several times the last line counts, which is logged.
+    ``num_fields`` are asked for behind the name, any number when omitted.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
+    again: dict[str, None] = {}
+    for where, (name, *fields) in fields_of(path):
+        if num_fields is not None and len(fields) != num_fields:
+            raise ValueError(
+                f"{where}: expected {num_fields + 1} fields, got "
+                f"{len(fields) + 1}"
+            )
+        if name in found:
+            again[name] = None
+        found[name] = where, fields
+    if again:
+        _logger.warning(
+            f"{path}: {len(again)} names occur several times, the last line "
+            f"of each is taken: {named(again)}"
+        )
+    return found
 
 
 def write_files(texts: Mapping[str | Path, Iterable[str]]) -> None:
@@ -402,47 +444,45 @@ def write_files(texts: Mapping[str | Path, Iterable[str]]) -> None:
             file.writelines(f"{line}\n" for line in lines)
 
 
-def _utterances(path, num_fields):
-    """File with line, and fields, of utterances that occur once."""
-    seen = set()
-    for where, fields in fields_of(path):
-        if len(fields) != num_fields:
-            raise ValueError(
-                f"{where}: expected {num_fields} fields, got {len(fields)}"
-            )
-        if fields[0] in seen:
-            raise ValueError(f"{where}: {fields[0]} occurs twice")
-        seen.add(fields[0])
-        yield where, fields
-
-
-def _checked_segment(start, end, speaker, where):
+def _checked_segment(start, end, speaker, where, may_be_empty=False):
     """Makes a segment that ends behind its start."""
-    if not start < end:
+    if not (start < end or may_be_empty and start == end):
+        hint = "; merge_segments=True drops it" if start == end else ""
         raise ValueError(
             f"{where}: expected an end behind the start {start}, got {end}"
+            + hint
         )
     return Segment(start, end, speaker)
 
 
-def _gathered(lines, merge=False):
+def _gathered(lines, path, merge=False):
     """Recording -> sorted segments, of recording -> (segment, line) pairs.
 
     A speaker that overlaps itself is an error unless ``merge``.
     """
-    if merge:
-        return {
-            recording: normalized(segment for segment, _ in found)
-            for recording, found in lines.items()
-        }
-    annotations = {}
+    annotations, num_overlaps, num_empty = {}, 0, 0
     for recording, found in lines.items():
+        kept = [pair for pair in sorted(found) if pair[0].start < pair[0].end]
+        num_empty += len(found) - len(kept)
         by_speaker = {}
-        for segment, where in sorted(found):
+        for segment, where in kept:
             by_speaker.setdefault(segment.speaker, []).append((segment, where))
-        for own in by_speaker.values():
-            _check_overlap(own, recording)
-        annotations[recording] = sorted(segment for segment, _ in found)
+        overlaps = [
+            fault
+            for own in by_speaker.values()
+            for fault in _overlaps(own, recording)
+        ]
+        if overlaps and not merge:
+            raise ValueError(overlaps[0])
+        num_overlaps += len(overlaps)
+        segments = [segment for segment, _ in kept]
+        if segments or not found:
+            annotations[recording] = normalized(segments) if merge else segments
+    if num_overlaps or num_empty:
+        _logger.warning(
+            f"{path}: joined {num_overlaps} segments with one of the same "
+            f"speaker that they overlap, left out {num_empty} of 0 s"
+        )
     return annotations
 
 
@@ -456,15 +496,19 @@ def _check_channel(recording, channel, channels, where):
         )
 
 
-def _check_overlap(lines, recording):
-    """Raises where sorted segments of one speaker overlap."""
-    for (before, _), (segment, where) in pairwise(lines):
-        if before.end > segment.start + _ROUNDING_S:
-            raise ValueError(
+def _overlaps(lines, recording):
+    """What is wrong with sorted segments of one speaker that overlap."""
+    latest = None
+    for segment, where in lines:
+        if latest is not None and latest.end > segment.start + _ROUNDING_S:
+            yield (
                 f"{where}: {segment.speaker} of {recording} starts at "
                 f"{segment.start}, before the same speaker's segment from "
-                f"{before.start} to {before.end} is over"
+                f"{latest.start} to {latest.end} is over; merge_segments=True "
+                "joins them"
             )
+        if latest is None or latest.end < segment.end:
+            latest = segment
 
 
 def _segments_to_write(path, annotations, separator=None):
@@ -475,7 +519,7 @@ def _segments_to_write(path, annotations, separator=None):
                 _check_name(name, path, separator)
             start, end = (round(float(time), _DIGITS) for time in (start, end))
             where = f"{path}, {recording}"
-            if not 0 <= start < math.inf:
+            if not 0 <= start <= MOST_S:
                 raise ValueError(
                     f"{where}: expected seconds from 0 on, got {start}"
                 )

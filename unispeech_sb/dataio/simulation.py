@@ -32,6 +32,9 @@ __all__ = ["MixtureOptions", "MixtureSimulator", "write_mixtures"]
 _SAMPLE_RATE = 16000
 _FADE_S = 0.005  # of a turn that is cut out of running speech
 _PEAK = 0.99
+_LONGEST_S = 3600.0  # turn or pause
+_LONGEST_RT60_S = 30.0  # of the largest halls: 15
+_MOST_DB = 200.0
 _STEPS = 20  # of tightness to try, first coarse, then fine about the best
 _DIRECT_DB = (0.0, 10.0)  # energy of the direct sound over that of the rest
 _FIRST_REFLECTION_S = 0.002
@@ -93,24 +96,25 @@ class MixtureOptions:
     rir_list: str | Path | None = None
 
     def __post_init__(self) -> None:
-        _check_pair("num_speakers", self.num_speakers, 1, math.inf)
-        _check_pair("turn_s", self.turn_s, 0.1, math.inf)
-        _check_pair("pause_s", self.pause_s, 0.0, math.inf)
+        _check_pair("num_speakers", self.num_speakers, 1, 1000)
+        _check_pair("turn_s", self.turn_s, 0.1, _LONGEST_S)
+        _check_pair("pause_s", self.pause_s, 0.0, _LONGEST_S)
         _check_pair("overlap", self.overlap, 0.0, 1.0)
-        _check_pair("level_db", self.level_db, -math.inf, 0.0)
+        _check_pair("level_db", self.level_db, -_MOST_DB, 0.0)
         if self.snr_db is not None:
-            _check_pair("snr_db", self.snr_db, -math.inf, math.inf)
+            _check_pair("snr_db", self.snr_db, -_MOST_DB, _MOST_DB)
         if self.rt60_s is not None:
-            _check_pair("rt60_s", self.rt60_s, 0.01, math.inf)
+            _check_pair("rt60_s", self.rt60_s, 0.01, _LONGEST_RT60_S)
 
 
 def _check_pair(name, pair, least, greatest):
     """Raises unless a pair is one, in order and in range."""
-    fits = len(pair) == 2 and least <= pair[0] <= pair[1] <= greatest
-    if not fits:
+    fits = isinstance(pair, Sequence) and len(pair) == 2
+    fits = fits and all(isinstance(value, (int, float)) for value in pair)
+    if not (fits and least <= pair[0] <= pair[1] <= greatest):
         raise ValueError(
             f"mixtures: expected {name} as two numbers from {least} to "
-            f"{greatest}, the smaller one first; got {list(pair)}"
+            f"{greatest}, the smaller one first; got {pair!r:.60}"
         )
 
 

@@ -42,6 +42,7 @@ logger = get_logger(__name__)
 
 UNKNOWN = -1
 """Index of a speaker that is not among those of the training."""
+_LEAST_S = 0.025  # one frame of the backbone
 _NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _NUM_NAMED = 5  # of what is wrong, before it is only counted
 
@@ -297,6 +298,10 @@ def split_speakers(
     ['train', 'train', 'valid', 'valid']
     """
     records = list(records)
+    if piece_s is not None and not piece_s >= _LEAST_S:
+        raise ValueError(
+            f"expected pieces of {_LEAST_S} s or more, got {piece_s}"
+        )
     if piece_s is None:
         return _move_speakers(records, num_speakers, seed)
     cut: list[dict[str, Any]] = []

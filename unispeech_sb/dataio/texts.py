@@ -20,6 +20,7 @@ from unispeech_sb.dataio.manifest import (
 )
 from unispeech_sb.dataio.samplers import dynamic_batches
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.text import composed, lower, named, upper
 
 __all__ = [
     "add_batches",
@@ -31,7 +32,7 @@ __all__ = [
 
 logger = get_logger(__name__)
 
-_CASES = {None: str, "upper": str.upper, "lower": str.lower}
+_CASES = {"upper": upper, "lower": lower}
 
 _NUM_NAMED = 10  # utterances that an error names before it only counts
 
@@ -54,7 +55,9 @@ def prepare_texts(
         The recipe's yaml. ``make_tokenizer`` makes the tokenizer of the
         training texts, which are in the column ``text_column``; with
         ``head_from``, it is that of a pretrained CTC folder instead. With
-        ``text_case``, texts are changed to upper or lower case.
+        ``text_case``, texts are changed to upper or lower case, by the rules
+        of their ``language``, or of the column of that name. Letters, where
+        there is no ``separator``, are composed, without format characters.
     vocabulary : str or path-like, optional
         File of the tokens, for a ``make_tokenizer`` with that argument, in the
         place of the one that the yaml gives it.
@@ -93,18 +96,30 @@ def prepare_texts(
 def _with_texts(records, hparams):
     """Records that all have a text, in the case that is asked for."""
     column, case = hparams["text_column"], hparams.get("text_case")
-    if case not in _CASES:
+    if case not in (None, *_CASES):
         raise ValueError(
             f"text_case: expected upper, lower or null; got {case!r}"
         )
-    found = []
+    found, num_composed = [], 0
     for record in records:
-        if not record.get(column, "").strip():
+        text = record.get(column, "")
+        if not hparams.get("separator"):
+            text = composed(text)
+            num_composed += text != record.get(column, "")
+        if not text.strip():
             raise ValueError(
                 f"{hparams['data_folder']}: expected a text in the column "
                 f"{column!r} of {record['wav']}, got none"
             )
-        found.append({**record, column: _CASES[case](record[column])})
+        if case is not None:
+            language = hparams.get("language") or record.get("language")
+            text = _CASES[case](text, language)
+        found.append({**record, column: text})
+    if num_composed:
+        logger.info(
+            f"Letters of {num_composed} texts were composed, or format "
+            "characters such as soft hyphens taken out"
+        )
     return found
 
 
@@ -142,17 +157,26 @@ def _check_no_tokens(hparams):
 
 
 def _log_unknown(texts, tokenizer):
-    """Logs the symbols that the tokenizer has no token for."""
+    """Logs the symbols that the tokenizer has no token for; raises where it has
+    one for none."""
     separator = tokenizer.separator
     symbols = set()
     for text in texts:
         symbols.update(text.split(separator) if separator else text)
+    symbols -= {"", " ", tokenizer.word_delimiter}
     unknown = tokenizer.lab2ind.get(getattr(tokenizer, "unk_label", None))
-    named = sorted(s for s in symbols if unknown in tokenizer.encode(s))
-    if named:
+    names = sorted(s for s in symbols if unknown in tokenizer.encode(s))
+    if names and len(names) == len(symbols):
+        known = sorted(set(tokenizer.lab2ind) - set(tokenizer.specials))
+        raise ValueError(
+            "the texts and the tokenizer have no symbol in common: "
+            f"{named(names, _NUM_NAMED)} against {named(known, _NUM_NAMED)}; "
+            "text_case changes the texts"
+        )
+    if names:
         logger.warning(
-            f"{len(named)} symbols of the texts have no token and count as "
-            f"{tokenizer.unk_label}: {' '.join(named)[:200]}"
+            f"{len(names)} symbols of the texts have no token and count as "
+            f"{tokenizer.unk_label}: {' '.join(names)[:200]}"
         )
 
 

@@ -1,12 +1,14 @@
 """Trials of speaker verification: which two recordings to compare, and whether
 they are of one speaker. Lists as VoxCeleb has them (``1 a b``), as Kaldi has
-them (``a b target``), or CSV; pairs of utterances whose speakers are known.
+them (``a b target``), CSV, or pairs alone; pairs of utterances whose speakers
+are known.
 """
 
 import csv
 import os
 from array import array
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.manifest import read_manifest
+from unispeech_sb.text import lines_of, named
 
 __all__ = [
     "Trials",
@@ -31,7 +34,12 @@ __all__ = [
 logger = get_logger(__name__)
 
 _FORMS = ("voxceleb", "kaldi", "csv")
-_TRUTH = {"1": True, "0": False, "target": True, "nontarget": False}
+_TRUTH = {
+    **dict.fromkeys(("1", "target", "tgt", "same", "true"), True),
+    **dict.fromkeys(("0", "nontarget", "non-target", "nontgt"), False),
+    **dict.fromkeys(("impostor", "imposter", "different", "false"), False),
+}
+_NUM_LOOKED_AT = 1000  # lines that decide where the truth stands
 _COLUMNS = {
     "left": ("left", "enroll", "enrol", "utt1", "file1"),
     "right": ("right", "test", "utt2", "file2"),
@@ -51,8 +59,9 @@ class Trials(NamedTuple):
         Index of the one side in ``names``, int32, [N].
     right : numpy.ndarray
         Index of the other side, int32, [N].
-    targets : numpy.ndarray
-        True where both sides are one speaker, [N].
+    targets : numpy.ndarray or None
+        True where both sides are one speaker, [N]; None where a list does not
+        say it.
 
     Example
     -------
@@ -63,35 +72,40 @@ class Trials(NamedTuple):
     names: list[str]
     left: np.ndarray
     right: np.ndarray
-    targets: np.ndarray
+    targets: np.ndarray | None
 
 
 def read_trials(
     path: str | Path,
-    known: Container[str] | None = None,
+    known: Collection[str] | None = None,
     root: str | Path | None = None,
+    labelled: bool = True,
 ) -> Trials:
-    """Reads a trial list of any of the three forms.
+    """Reads a trial list of any of the four forms.
 
-    Lines are ``1 a b`` or ``0 a b``, or ``a b target`` or ``a b nontarget``;
-    the first one tells which. A file that ends in ``.csv`` has a column each
-    for ``left`` (or ``enroll``, ``utt1``, ``file1``), ``right`` (or ``test``,
-    ``utt2``, ``file2``) and ``target`` (or ``label``), in any order. A pair may
-    occur again, but not with another truth.
+    Lines are ``1 a b`` or ``0 a b``, or ``a b 1``, ``a b target`` and ``a b
+    nontarget`` and so on; the first lines tell which, or ``a b`` alone. A file
+    that ends in ``.csv`` has a column each for ``left`` (or ``enroll``,
+    ``utt1``, ``file1``), ``right`` (or ``test``, ``utt2``, ``file2``) and
+    ``target`` (or ``label``), in any order. A pair may occur again, but not
+    with another truth.
 
     Arguments
     ---------
     path : str or path-like
         The file.
-    known : container of str, optional
+    known : collection of str, optional
         Names that a trial may have; any when omitted.
     root : str or path-like, optional
         Folder where each name has to be a file; not looked at when omitted.
+    labelled : bool
+        Whether the list has to say which trials are target trials.
 
     Returns
     -------
     Trials
-        At least one target trial and one non-target trial.
+        At least one target trial and one non-target trial; one trial of a list
+        that does not say which they are.
 
     Raises
     ------
@@ -109,24 +123,19 @@ def read_trials(
     >>> trials.names, trials.right.tolist(), trials.targets.tolist()
     (['a/1.wav', 'a/2.wav', 'b/1.wav'], [1, 2], [True, False])
     """
-    if not os.path.isfile(path):
-        raise ValueError(f"{path}: there is no such trial list")
     places: dict[str, int] = {}
     left, right, truth, lines = (array(kind) for kind in "iibi")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            for line, one, other, word in _rows(file, path):
-                left.append(places.setdefault(one, len(places)))
-                right.append(places.setdefault(other, len(places)))
-                truth.append(_truth_of(word, path, line))
-                lines.append(line)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8") from error
+    for line, one, other, word in _rows(path, labelled):
+        left.append(places.setdefault(one, len(places)))
+        right.append(places.setdefault(other, len(places)))
+        lines.append(line)
+        if word is not None:
+            truth.append(_truth_of(word, path, line))
     trials = Trials(
         list(places),
         np.frombuffer(left, np.int32),
         np.frombuffer(right, np.int32),
-        np.frombuffer(truth, bool),
+        np.frombuffer(truth, bool) if truth or labelled else None,
     )
     _check_trials(trials, path, lines)
     _check_names(trials, path, lines, known, root)
@@ -391,37 +400,60 @@ def speakers_of(trials):
     return speakers
 
 
-def _rows(file, path):
+def _rows(path, labelled):
     """Line number, both sides and the word for the truth of each trial."""
-    if Path(path).suffix == ".csv":
-        yield from _csv_rows(file, path)
+    lines = lines_of(path)
+    if Path(path).name.removesuffix(".gz").endswith(".csv"):
+        yield from _csv_rows(lines, path, labelled)
         return
-    kaldi = None
-    for number, line in enumerate(file, 1):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) != 3:
+    rows = ((number, line.split()) for number, line in lines)
+    rows = (row for row in rows if row[1])
+    first = list(islice(rows, _NUM_LOOKED_AT))
+    place = _truth_place([fields for _, fields in first])
+    count = 2 if place is None else 3
+    for number, fields in chain(first, rows):
+        if len(fields) != count:
+            words = "two fields" if place is None else "three fields"
             raise ValueError(
-                f"{path}, line {number}: expected three fields, "
-                f"got {len(fields)}"
+                f"{path}, line {number}: expected {words}, got {len(fields)}"
             )
-        if kaldi is None:
-            kaldi = fields[2] in ("target", "nontarget")
-        left, right, truth = fields if kaldi else (*fields[1:], fields[0])
-        yield number, left, right, truth
+        if place is None and labelled:
+            raise ValueError(
+                f"{path}, line {number}: expected three fields, two names and "
+                "whether they are one speaker, got two"
+            )
+        word = None if place is None else fields.pop(place)
+        yield number, *fields, word
 
 
-def _csv_rows(file, path):
+def _truth_place(rows):
+    """Where lines have their truth: 0, 2, or None where they have none."""
+    if not rows or len(rows[0]) == 2:
+        return None if rows else 0
+    front, behind = (
+        [len(row) > place and row[place].lower() in _TRUTH for row in rows]
+        for place in (0, 2)
+    )
+    # Names may be numbers, so that both may look like the truth; words less so
+    spelt = not rows[0][-1].isdecimal() and rows[0][0].isdecimal()
+    return 2 if behind[0] and (spelt or not all(front)) else 0
+
+
+def _csv_rows(lines, path, labelled):
     """The same of a CSV."""
-    rows = csv.reader(file, skipinitialspace=True, strict=True)
+    rows = csv.reader(
+        (f"{line}\n" for _, line in lines), skipinitialspace=True, strict=True
+    )
     try:
         header = [name.strip().lower() for name in next(rows, [])]
-        columns = [_find_column(header, key, path) for key in _COLUMNS]
+        columns = [
+            _find_column(header, key, path, key != "target" or labelled)
+            for key in _COLUMNS
+        ]
         for row in filter(None, rows):
             if len(row) != len(header):
                 raise csv.Error(f"expected {len(header)} values")
-            fields = [row[column] for column in columns]
+            fields = [None if c is None else row[c] for c in columns]
             if "" in fields:
                 raise csv.Error("expected two names and the truth")
             yield rows.line_num, *fields
@@ -429,11 +461,13 @@ def _csv_rows(file, path):
         raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
 
 
-def _find_column(header, key, path):
+def _find_column(header, key, path, is_needed):
     """Place of the one column that may be meant."""
     found = [
         place for place, name in enumerate(header) if name in _COLUMNS[key]
     ]
+    if not found and not is_needed:
+        return None
     if len(found) != 1:
         raise ValueError(
             f"{path}: expected one column {' or '.join(_COLUMNS[key])}, "
@@ -444,20 +478,25 @@ def _find_column(header, key, path):
 
 def _truth_of(word, path, line):
     """What a word says of a trial."""
-    if word not in _TRUTH:
+    truth = _TRUTH.get(word.strip().lower())
+    if truth is None:
         raise ValueError(
-            f"{path}, line {line}: expected 1 or 0 before, or target or "
-            f"nontarget behind two names, got {word!r}"
+            f"{path}, line {line}: expected 1 or 0 before two names, or 1, 0, "
+            f"target or nontarget behind them, got {word!r:.60}"
         )
-    return _TRUTH[word]
+    return truth
 
 
 def _check_trials(trials, path, lines):
     """Raises on what no comparison could make right."""
-    if len(set(trials.targets.tolist())) < 2:
-        kinds = "none" if not len(lines) else f"{len(lines)} of one kind"
+    if not len(lines):
         raise ValueError(
-            f"{path}: expected target and non-target trials, got {kinds}"
+            f"{path}: expected target and non-target trials, got none"
+        )
+    if trials.targets is not None and len(np.unique(trials.targets)) < 2:
+        raise ValueError(
+            f"{path}: expected target and non-target trials, got {len(lines)} "
+            "of one kind"
         )
     itself = np.flatnonzero(trials.left == trials.right)
     if len(itself):
@@ -465,6 +504,8 @@ def _check_trials(trials, path, lines):
             f"{path}, line {lines[itself[0]]}: "
             f"{trials.names[trials.left[itself[0]]]} is compared with itself"
         )
+    if trials.targets is None:
+        return
     # One number per unordered pair; equal ones have to have one truth.
     low = np.minimum(trials.left, trials.right).astype(np.int64)
     pairs = low * len(trials.names) + np.maximum(trials.left, trials.right)
@@ -489,37 +530,33 @@ def _check_names(trials, path, lines, known, root):
         or not (root is None or os.path.isfile(os.path.join(root, name)))
     ]
     if missing:
-        named = ", ".join(trials.names[n] for n in missing[:_NUM_NAMED])
-        more = len(missing) - _NUM_NAMED
+        names = named((trials.names[n] for n in missing), _NUM_NAMED)
+        there = known if root is None else sorted(os.listdir(root))
         # Names are numbered as they come, so the first one is met first.
         first = (trials.left == missing[0]) | (trials.right == missing[0])
         raise ValueError(
-            f"{path}, line {lines[first.argmax()]}: no such {what}: {named}"
-            + (f" and {more} more" if more > 0 else "")
+            f"{path}, line {lines[first.argmax()]}: no such {what}: {names}; "
+            f"there are {named(there, 3)}"
         )
 
 
 def _text_rows(trials, form, scores):
     """Rows of a trial list, as text."""
-    names = trials.names
+    names, targets = trials.names, trials.targets
     if form == "csv":
-        yield [
-            "left",
-            "right",
-            "target",
-            *([] if scores is None else ["score"]),
-        ]
-    sides = zip(trials.left, trials.right, trials.targets, strict=True)
-    for number, (left, right, target) in enumerate(sides):
-        pair = names[left], names[right]
-        if form == "kaldi":
-            yield *pair, "target" if target else "nontarget"
-        elif form == "voxceleb":
-            yield str(int(target)), *pair
-        elif scores is None:
-            yield *pair, str(int(target))
-        else:
-            yield *pair, str(int(target)), repr(float(scores[number]))
+        columns = {"target": targets, "score": scores}
+        known = [name for name, of in columns.items() if of is not None]
+        yield ["left", "right", *known]
+    for number, sides in enumerate(zip(trials.left, trials.right, strict=True)):
+        pair = [names[side] for side in sides]
+        if targets is not None and form == "kaldi":
+            pair.append("target" if targets[number] else "nontarget")
+        elif targets is not None:
+            truth = str(int(targets[number]))
+            pair.insert(0 if form == "voxceleb" else 2, truth)
+        if scores is not None:
+            pair.append(repr(float(scores[number])))
+        yield pair
 
 
 def _pair_of(numbers):

@@ -34,6 +34,7 @@ from unispeech_sb.dataio.manifest import (
 __all__ = ["check_units", "phone_frames", "read_about", "read_spans"]
 
 ABOUT = "units.json"
+_MOST = 10**6  # units, or units a second, that a model is built for
 TOLERANCE_S = 0.1
 """By how much a recording and its units may differ, as in fairseq."""
 
@@ -138,13 +139,15 @@ def read_about(folder: str | Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         numbers = [about[key] for key in ("label_rate", "num_units")]
-        right = all(type(number) is int and number > 0 for number in numbers)
+        right = all(
+            type(number) is int and 0 < number <= _MOST for number in numbers
+        )
     except (ValueError, KeyError, TypeError):
         right = False
     if not right:
         raise ValueError(
             f"{path}: expected JSON with label_rate and num_units, both "
-            "whole numbers above 0"
+            f"whole numbers from 1 to {_MOST}"
         )
     return about
 

@@ -1,9 +1,13 @@
 """What language models and hot words add to the scores of prefixes."""
 
+import logging
 import math
+import os
+import re
+import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from itertools import dropwhile, takewhile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,13 +16,17 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
+from unispeech_sb.decoding.words import TokenToWordMapping, folds
+from unispeech_sb.text import lines_of, named
+
+_logger = logging.getLogger(__name__)
+
 _LN10 = math.log(10.0)
-_CASES: dict[str | None, Callable[[str], str]] = {
-    None: str,
-    "upper": str.upper,
-    "lower": str.lower,
-}
 _BINARY = b"mmap lm "
+_MANY_UNKNOWN = 500  # words in a row that a model should know one of
+_NGRAM_BYTES = 4  # least of a line
+_COPIED = (b"\xef\xbb\xbf", b"BZh", b"\xfd7z")
+"""First bytes of a byte order mark, bzip2 and xz."""
 _MARKS = ("<s>", "</s>", "<unk>")
 _BOUNDARY = None
 """Between the words of a phrase in the tree of letters."""
@@ -44,8 +52,8 @@ class LanguageModel:
     Arguments
     ---------
     path : str or path-like, optional
-        ARPA file, or binary that KenLM made of one. Without it, SpeechBrain's
-        Pretrainer loads the file.
+        ARPA file, packed by gzip or not, or binary that KenLM made of one.
+        Without it, SpeechBrain's Pretrainer loads the file.
     alpha : float
         Weight of the model.
     beta : float
@@ -59,7 +67,8 @@ class LanguageModel:
         is unknown, when omitted, which beginnings are those of words.
     case : str, optional
         "upper" or "lower": how the model writes the words that a recogniser
-        writes otherwise.
+        writes otherwise. When omitted, that in which a recogniser of one case
+        can spell the most words of the ARPA file.
 
     Example
     -------
@@ -87,7 +96,7 @@ class LanguageModel:
         words: Iterable[str] | None = None,
         case: str | None = None,
     ) -> None:
-        if case not in _CASES:
+        if case not in folds(False):
             raise ValueError(
                 f"language model: expected a case of upper or lower; got {case}"
             )
@@ -96,6 +105,9 @@ class LanguageModel:
         self.path: Path | None = None
         self._model: Any = None
         self._words = None if words is None else sorted(words)
+        self._fold = folds(False)[case]
+        self._spelt_by: list[str] | None = None
+        self._num_unknown: int | None = 0
         if path is not None:
             self.load(path)
 
@@ -111,7 +123,8 @@ class LanguageModel:
         Raises
         ------
         ValueError
-            When it is neither.
+            When it is neither, or no text in UTF-8; the message names the
+            line.
         ImportError
             When KenLM is not installed.
         """
@@ -124,16 +137,60 @@ class LanguageModel:
         quiet = kenlm.Config()
         quiet.show_progress = False
         quiet.arpa_complain = kenlm.ARPALoadComplain.NONE
+        # Before KenLM, which takes memory for as many words as a file claims
+        words = _read_words(path)
         try:
-            model = kenlm.Model(str(path), quiet)
-        except (OSError, RuntimeError) as error:
+            with _plain(path) as file:
+                model = kenlm.Model(str(file), quiet)
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
             reason = str(error).rpartition("threw ")[2]
-            raise ValueError(
-                f"{path}: expected an ARPA file or a KenLM binary ({reason})"
-            ) from error
+            raise _no_model(path, reason) from error
         self.path, self._model, self._state = Path(path), model, kenlm.State
         if self._words is None:
-            self._words = _read_words(path)
+            self._words = words
+
+    def check_words(self, mapping: TokenToWordMapping) -> None:
+        """Sees which words tokens can spell, and in which case.
+
+        Arguments
+        ---------
+        mapping : TokenToWordMapping
+            The rules of a recogniser's tokens.
+
+        Raises
+        ------
+        ValueError
+            When they can spell none; some that they cannot are a warning.
+        """
+        if not self._words or self._spelt_by == mapping.texts:
+            return
+        self._spelt_by = mapping.texts
+        changes = folds(mapping.is_turkish)
+        chosen = self.case is not None or mapping.case is None
+        spelt = {}
+        for case in [self.case] if chosen else changes:
+            texts = [changes[case](text) for text in mapping.texts]
+            known = set(texts if mapping.by_token else "".join(texts))
+            spelt[case] = [
+                word
+                for word in self._words
+                if known.issuperset([word] if mapping.by_token else word)
+            ]
+        self.case = max(spelt, key=lambda case: len(spelt[case]))
+        self._fold, found = changes[self.case], spelt[self.case]
+        if not found:
+            texts = sorted(filter(None, mapping.texts))
+            raise ValueError(
+                f"{self.path}: expected words that the model's tokens can "
+                f"spell; got {named(self._words)}, but the tokens are "
+                f"{named(texts, 10)}"
+            )
+        if len(found) < len(self._words):
+            missing = sorted(set(self._words).difference(found))
+            _logger.warning(
+                f"{self.path}: the model's tokens can spell {len(found)} of "
+                f"{len(self._words)} words, not {named(missing)}"
+            )
 
     def start(self) -> "kenlm.State":
         """Begins a text.
@@ -176,11 +233,24 @@ class LanguageModel:
         state : kenlm.State
             After this word.
         """
-        word, after = _CASES[self.case](word), self._state()
+        word, after = self._fold(word), self._state()
         score = self._model.BaseScore(state, word, after)
-        if word not in self._model:
+        known = word in self._model
+        if not known:
             score += self.unk_offset
+        if self._num_unknown is not None and not self._words:
+            self._count(word, known)
         return self.alpha * _LN10 * score + self.beta, after
+
+    def _count(self, word, known):
+        """Warns once where a model, whose words are not listed, knows none."""
+        self._num_unknown = None if known else self._num_unknown + 1
+        if self._num_unknown == _MANY_UNKNOWN:
+            self._num_unknown = None
+            _logger.warning(
+                f"{self.path}: it knows none of the first {_MANY_UNKNOWN} "
+                f"words, such as {named([word])}; is it in another case?"
+            )
 
     def score_beginning(self, text: str) -> float:
         """Scores the beginning of a word.
@@ -197,7 +267,7 @@ class LanguageModel:
         """
         if not self._words:
             return 0.0
-        text = _CASES[self.case](text)
+        text = self._fold(text)
         place = bisect_left(self._words, text)
         if place < len(self._words) and self._words[place].startswith(text):
             return 0.0
@@ -224,15 +294,77 @@ class LanguageModel:
 
 def _read_words(path):
     """The words of an ARPA file in order; none of a binary."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: there is no such file")
     with open(path, "rb") as file:
         if file.read(len(_BINARY)) == _BINARY:
             return []
-    with open(path, encoding="utf-8") as file:
-        lines = dropwhile(lambda line: line.strip() != "\\1-grams:", file)
-        next(lines, None)
-        unigrams = takewhile(lambda line: not line.startswith("\\"), lines)
-        words = {line.split()[1] for line in unigrams if line.strip()}
-    return sorted(words.difference(_MARKS))
+    lines = ((n, line.strip()) for n, line in lines_of(path))
+    lines = (pair for pair in lines if pair[1])
+    try:
+        _, first = next(lines, (0, ""))
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}, ")
+        raise _no_model(path, reason) from error
+    if first != "\\data\\":
+        raise _no_model(path, r"it does not begin with \data\ ")
+    counts = _read_counts(path, lines)
+    words = {}
+    for number, line in lines:
+        if line.startswith("\\"):
+            break
+        fields = re.split("[ \t]+", line)
+        if len(fields) not in (2, 3):
+            raise _no_model(path, f"line {number} is no 1-gram: {line!r:.60}")
+        words[fields[1]] = None
+    if len(words) != counts[0]:
+        raise _no_model(
+            path, f"it has {len(words)} words, but claims {counts[0]}"
+        )
+    return sorted(set(words).difference(_MARKS))
+
+
+def _read_counts(path, lines):
+    """Reads how many n-grams there are, which the file has to have room for."""
+    counts = []
+    for number, line in lines:
+        if line == "\\1-grams:":
+            break
+        found = re.fullmatch(r"ngram\s+(\d+)\s*=\s*(\d{1,15})", line)
+        if not found or int(found[1]) != len(counts) + 1:
+            raise _no_model(path, f"line {number} is no count: {line!r:.60}")
+        counts.append(int(found[2]))
+    if not counts:
+        raise _no_model(path, "it states no number of n-grams")
+    if sum(counts) > os.path.getsize(path) // _NGRAM_BYTES:
+        num_lines = sum(1 for _ in lines_of(path))
+        if sum(counts) > num_lines:
+            raise _no_model(
+                path, f"it claims {sum(counts)} n-grams in {num_lines} lines"
+            )
+    return counts
+
+
+def _no_model(path, reason):
+    """The error for a file that is no language model."""
+    return ValueError(
+        f"{path}: expected an ARPA file or a KenLM binary ({reason.strip()})"
+    )
+
+
+@contextmanager
+def _plain(path):
+    """The file, or a copy of one of a kind that KenLM refuses."""
+    with open(path, "rb") as file:
+        start = file.read(3)
+    if start not in _COPIED:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "plain.arpa")
+        with open(copy, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for _, line in lines_of(path))
+        yield copy
 
 
 class HotWords:

@@ -87,7 +87,7 @@ class PrefixBeamSearch:
     ------
     ValueError
         When a setting is out of its range, or the tokens cannot spell a hot
-        word.
+        word, or any word of the language model.
 
     Example
     -------
@@ -126,6 +126,8 @@ class PrefixBeamSearch:
         if isinstance(hot_words, HotWords):
             hot_words = hot_words.split_by(self.mapping.split_text)
         self.scorer, self.headroom = None, 0.0
+        if isinstance(language_model, LanguageModel):
+            language_model.check_words(self.mapping)
         if language_model is not None or hot_words:
             scorer = TextScorer(self.mapping, language_model, hot_words)
             self.scorer, self.headroom = scorer, scorer.headroom

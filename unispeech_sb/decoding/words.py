@@ -5,14 +5,17 @@ which "▁" begins a word, or words of their own: phones, and scripts without
 spaces.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
 import torch
+
+from unispeech_sb.text import lower, upper
 
 _WORD_START = "▁"
 """What SentencePiece writes before the first piece of a word."""
@@ -94,11 +97,26 @@ class Tokenizer(Protocol):
         """Number of tokens."""
 
 
+def folds(is_turkish: bool) -> dict[str | None, Callable[[str], str]]:
+    """Case, None for any -> what changes a text to it.
+
+    Turkish and its relatives have i with and without a dot.
+    """
+    if is_turkish:
+        change = {"upper": upper, "lower": lower}
+        return {
+            None: str,
+            **{case: partial(f, language="tr") for case, f in change.items()},
+        }
+    return {None: str, "upper": str.upper, "lower": str.lower}
+
+
 class TokenToWordMapping:
     """A tokenizer's rules of how tokens make words, ready for decoders.
 
     ``silent`` tokens have no text, of which ``specials`` are not the blank; at
-    ``boundaries`` a word ends or, if in ``word_starts``, begins.
+    ``boundaries`` a word ends or, if in ``word_starts``, begins. ``case`` is
+    "upper" or "lower" where all tokens are of one.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -130,6 +148,14 @@ class TokenToWordMapping:
             tokenizer.decode([index]).removeprefix(_WORD_START)
             for index in range(len(names))
         ]
+        shown = "".join(self.texts)
+        self.is_turkish = not {"ı", "İ"}.isdisjoint(shown)
+        self.case = None
+        if not any(letter.islower() for letter in shown):
+            self.case = "upper"
+        elif not any(letter.isupper() for letter in shown):
+            self.case = "lower"
+        self._fold = folds(self.is_turkish)[self.case]
 
     def merge_into_blank(self, log_probs: torch.Tensor) -> np.ndarray:
         """Log-posteriors as float64, [T, V]; specials count as blank."""
@@ -180,11 +206,7 @@ class TokenToWordMapping:
 
     def split_text(self, text: str) -> list[str]:
         """Words of a text, in the case in which the model writes them."""
-        shown = "".join(self.texts)
-        if shown == shown.upper():
-            text = text.upper()
-        elif shown == shown.lower():
-            text = text.lower()
+        text = self._fold(text)
         if self.word_starts:
             return text.split()
         words = [text] if self.by_token else text.split()

@@ -5,12 +5,16 @@ By clustering of their embeddings in which those of one window stay apart
 window; where there are no embeddings, by the time that two windows share.
 """
 
+import logging
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
+
+_logger = logging.getLogger(__name__)
 
 
 class SpeakerLimits(NamedTuple):
@@ -58,6 +62,18 @@ class SpeakerLimits(NamedTuple):
                 f"given; got {asked}"
             )
         return self
+
+
+def warn_of_fewer(name: str | Path, asked: int, heard: int, count: int) -> None:
+    """Logs why fewer speakers are active in a recording than were asked for.
+
+    ``count`` is how many are in its windows, if those of each are others.
+    """
+    if 0 < heard < asked:
+        why = "others are nowhere active for long enough"
+        if count < asked:
+            why = f"its windows have {count} of them in all"
+        _logger.warning(f"{name}: found {heard} of {asked} speakers: {why}")
 
 
 def cluster_speakers(

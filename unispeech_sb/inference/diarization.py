@@ -35,6 +35,7 @@ from unispeech_sb.inference.clustering import (
     SpeakerTracker,
     cluster_speakers,
     spread,
+    warn_of_fewer,
 )
 from unispeech_sb.inference.formats import recording_name
 from unispeech_sb.inference.segments import (
@@ -64,6 +65,9 @@ HEADS = (DiarizationHead, EENDVCHead, FrameHead)
 
 _NARROW_HZ, _WIDE_HZ = 8000, 16000
 """Rate of telephone speech, and of what backbones take."""
+
+_MIN_WINDOW_S = 1.0
+"""Shortest windows that are tried to find as many speakers as are asked for."""
 
 _MIN_SHARE = 0.05
 """Mean activity in a window up to which a speaker is silent there: the
@@ -185,8 +189,9 @@ class SpeakerDiarization(Pretrained):
         Returns
         -------
         Diarization
-            Without segments where nobody speaks. There may be fewer speakers
-            than asked for, when fewer are active.
+            Without segments where nobody speaks. Where fewer speakers than
+            asked for are found, shorter windows are tried, if there are
+            embeddings; the log says when these do not help either, and why.
 
         Raises
         ------
@@ -207,17 +212,10 @@ class SpeakerDiarization(Pretrained):
             name, seconds = "waveform", len(source) / rate
         else:
             name, seconds = recording_name(source), duration_s(source)
-        sliding = SlidingWindow.offline(
-            self._size, overlapping=not self.model.has_embeddings
+        turns, names = (
+            self._all_turns(source, limits, on_progress),
+            SpeakerNames(),
         )
-        limit = self.batch_seconds * rate
-        found = self._segmented(source, sliding, limit, on_progress)
-        if self.model.has_embeddings:
-            activities = self._clustered(found, limits)
-        else:
-            activities = self._stitched(found, limits)
-        binarizer, names = Binarizer(self.smoothing), SpeakerNames()
-        turns = sorted(binarizer.push(activities) + binarizer.finish())
         return Diarization(
             name,
             seconds,
@@ -357,6 +355,39 @@ class SpeakerDiarization(Pretrained):
         for start, end, speaker, prob in binarizer.finish():
             yield Turn(start, end, names[speaker], prob)
 
+    def _all_turns(self, source, limits, on_progress):
+        """Sorted segments of a recording, with as many speakers as are asked
+        for, if any windows give so many."""
+        asked = limits.number or limits.least
+        limit = self.batch_seconds * self.model.rate
+        best, size = None, self._size
+        while True:
+            sliding = SlidingWindow.offline(
+                size, overlapping=not self.model.has_embeddings
+            )
+            found = list(self._segmented(source, sliding, limit, on_progress))
+            count = sum(
+                (local.activities > self.smoothing.threshold).any(0).sum()
+                for _, local in found
+            )
+            if self.model.has_embeddings:
+                activities = self._clustered(found, limits)
+            else:
+                activities = self._stitched(found, limits)
+            binarizer = Binarizer(self.smoothing)
+            turns = sorted(binarizer.push(activities) + binarizer.finish())
+            heard = len({speaker for _, _, speaker, _ in turns})
+            if best is None or heard > best[0]:
+                best = heard, turns, count
+            size, on_progress = size // 2, None
+            enough = heard >= asked or not self.model.has_embeddings
+            if enough or size * self.model.frame_s < _MIN_WINDOW_S:
+                break
+        heard, turns, count = best
+        name = "waveform" if isinstance(source, torch.Tensor) else source
+        warn_of_fewer(name, asked, heard, count)
+        return turns
+
     def _segmented(self, source, sliding, limit=0, on_progress=None):
         """Yields windows, batches of up to ``limit`` samples, and their
         ``LocalSegmentation``."""
@@ -384,10 +415,14 @@ class SpeakerDiarization(Pretrained):
         """Activities of the recording's speakers by embeddings, [T, K]."""
         parts, embeddings, places = [], [], []
         for number, (window, local) in enumerate(found):
-            embeddings += list(local.embeddings)
-            places += [number] * len(local.active)
-            # A copy: a view would keep the window in memory
-            parts.append(local.activities[window.kept, local.active].copy())
+            part = local.activities[window.kept, local.active]
+            # A speaker who is never above the threshold would take a place
+            counted = np.ones(len(local.active), bool)
+            if (limits.number or limits.least) > 1 and len(part):
+                counted = part.max(0) > self.smoothing.threshold
+            embeddings += list(local.embeddings[counted])
+            places += [number] * int(counted.sum())
+            parts.append(part[:, counted])
         owners = cluster_speakers(
             embeddings, np.array(places), self.cluster_threshold, limits
         )

@@ -369,6 +369,16 @@ def bootstrap(
     return Interval(value, float(low), float(high), level, num_speakers)
 
 
+def check_speakers(speakers: ArrayLike) -> int:
+    """Counts speakers, which have to be enough to be drawn from."""
+    found = len(np.unique(speakers))
+    if found < _MIN_SPEAKERS:
+        raise ValueError(
+            f"expected at least {_MIN_SPEAKERS} speakers, got {found}"
+        )
+    return found
+
+
 def _value(result):
     """The number that a metric's result begins with."""
     return float(result[0] if isinstance(result, tuple) else result)
@@ -400,11 +410,7 @@ def _checked(
             f"trial {wrong[0]} is a {kind} trial of the speakers "
             f"{sides[0][wrong[0]]} and {sides[1][wrong[0]]}"
         )
-    if len(names) < _MIN_SPEAKERS:
-        raise ValueError(
-            f"expected at least {_MIN_SPEAKERS} speakers, got {len(names)}"
-        )
-    return targets, left, right, len(names)
+    return targets, left, right, check_speakers(names)
 
 
 def _draws(left, right, kinds, num_draws, seed):

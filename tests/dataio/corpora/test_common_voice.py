@@ -2,11 +2,12 @@
 
 import pytest
 
+from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.corpora.common_voice import (
     common_voice,
     is_common_voice,
-    plain_words,
 )
+from unispeech_sb.text import plain_words
 
 HEADER = "client_id\tpath\tsentence\tup_votes\tlocale\n"
 SENTENCES = {"train": "«Sí», señor.", "dev": '"¿No?', "test": "L’âge-là"}
@@ -31,6 +32,7 @@ def test_rows_become_records(language):
         "wav": str(language / "clips" / "common_voice_es_train.mp3"),
         "split": "train",
         "spk_id": "ann",
+        "language": "es",
         "wrd": "sí señor",
     }
     said = [(record["split"], record["wrd"]) for record in records[1:]]
@@ -88,3 +90,32 @@ def test_a_missing_table_and_an_unknown_subset_are_named(language):
 )
 def test_what_is_not_spoken_is_left_out(sentence, words):
     assert plain_words(sentence) == words
+
+
+TURKISH = "İstanbul'da IŞIK! DIŞARI\u00adda"
+
+
+@pytest.mark.parametrize(
+    ("name", "locale", "language", "expected"),
+    [
+        ("any", "tr", None, "istanbul'da ışık dışarıda"),
+        ("tr", None, None, "istanbul'da ışık dışarıda"),
+        ("any", "az", None, "istanbul'da ışık dışarıda"),
+        ("any", "de", "tr", "istanbul'da ışık dışarıda"),
+        ("any", "de", None, "istanbul'da işik dişarida"),
+    ],
+)
+def test_letters_change_case_by_the_language(
+    tmp_path, name, locale, language, expected
+):
+    folder = tmp_path / name
+    (folder / "clips").mkdir(parents=True)
+    (folder / "clips" / "a.mp3").touch()
+    columns = ["client_id", "path", "sentence", *(["locale"] if locale else [])]
+    row = ["ann", "a.mp3", TURKISH, *([locale] if locale else [])]
+    text = "\n".join("\t".join(cells) for cells in (columns, row)) + "\n"
+    for subset in ("train", "dev", "test"):
+        (folder / f"{subset}.tsv").write_text(text, encoding="utf-8")
+    hparams = {"data_folder": folder, "language": language}
+    assert {r["wrd"] for r in read_corpus("asr", hparams)} == {expected}
+    assert {r["wrd"] for r in read_corpus("phoneme", hparams)} == {expected}

@@ -174,6 +174,121 @@ def test_recordings_with_rttm_files_beside_them_are_read(tmp_path):
         list(conversations(tmp_path / "dev"))
 
 
+def pair(folder, wav, rttm, lines):
+    """A recording with an RTTM file beside it."""
+    record_talk(folder / wav)
+    (folder / rttm).write_text(lines)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("wav", "name"),
+    [
+        ("0513.wav", "0513.wav"),
+        ("talk.wav", "TALK"),
+        ("my talk.wav", "my_talk"),
+        ("a.wav", "audio/a.flac"),
+        ("a.wav", "entirely_other"),
+    ],
+)
+def test_segments_under_another_name_are_found_and_said(
+    wav, name, tmp_path, caplog
+):
+    rttm = wav.replace("wav", "rttm")
+    folder = pair(
+        tmp_path / "dev", wav, rttm, LINE.format(name, 0.5, 1.0, "anna")
+    )
+    (folder / rttm).with_suffix(".uem").write_text(f"{name} 1 0 2\n")
+    (record,) = conversations(folder)
+    assert record["rttm_name"] == record["uem_name"] == name
+    assert caplog.text.count("1 recordings have another name") == 2
+    assert f"{name} for {folder / wav}" in caplog.text
+
+
+def test_segments_of_other_recordings_only_are_refused_with_both_sides(
+    tmp_path,
+):
+    lines = "".join(LINE.format(n, 0.5, 1.0, "anna") for n in ("x", "y"))
+    folder = pair(tmp_path / "dev", "a.wav", "a.rttm", lines)
+    with pytest.raises(ValueError, match="no name in common: a against x, y"):
+        list(conversations(folder))
+
+
+def test_recordings_that_share_an_rttm_file_are_not_taken_for_its_only_name(
+    kaldi,
+):
+    with pytest.raises(ValueError, match="a, b against c"):
+        list(conversations(kaldi(rttm=LINE.format("c", 0, 1, "anna"))))
+
+
+def test_recordings_without_segments_beside_others_are_counted(kaldi, caplog):
+    lines = LINE.format("a", 0, 1, "anna") + LINE.format("c", 0, 1, "anna")
+    assert len(list(conversations(kaldi(rttm=lines)))) == 2
+    assert "1 of 2 names of the recordings are not in" in caplog.text
+    assert not any("rttm_name" in r for r in conversations(kaldi(rttm=lines)))
+
+
+def test_a_duration_that_a_recording_does_not_have_is_logged(kaldi, caplog):
+    folder = kaldi()
+    (folder / "reco2dur").write_text("a 400.0\nb 2.0\n")
+    assert [r["duration"] for r in conversations(folder)] == [4.0, 2.0]
+    assert "1 of 2 recordings do not last" in caplog.text
+    assert "a.wav (400 s)" in caplog.text
+
+
+def test_a_table_pairs_recordings_with_names_of_another_kind(tmp_path, caplog):
+    record_talk(tmp_path / "a.wav")
+    lines = LINE.format("session_7", 0.5, 1.0, "anna")
+    (tmp_path / "one.rttm").write_text(lines)
+    (tmp_path / "two.rttm").write_text(lines + lines.replace("n_7", "n_8"))
+    table = tmp_path / "manifest.csv"
+    table.write_text("path,rttm,split\na.wav,one.rttm,dev\n")
+    (record,) = conversations(tmp_path)
+    assert record["rttm_name"] == "session_7"
+    assert "session_7 for " in caplog.text
+    table.write_text("path,rttm,split\na.wav,two.rttm,dev\n")
+    with pytest.raises(ValueError, match="a against session_7, session_8"):
+        list(conversations(tmp_path))
+
+
+def test_empty_rttm_files_are_counted(kaldi, caplog):
+    assert len(list(conversations(kaldi(rttm="")))) == 2
+    assert "1 rttm files are empty" in caplog.text
+
+
+def test_a_uem_of_other_recordings_is_refused(kaldi):
+    folder = kaldi()
+    (folder / "uem").write_text("x 1 0 1\ny 1 0 1\n")
+    with pytest.raises(
+        ValueError, match="uem have no name .*a, b against x, y"
+    ):
+        list(conversations(folder))
+    (folder / "uem").write_text("a 1 4 5\nb 1 0 1\n")
+    with pytest.raises(ValueError, match="uem: expected a stretch of .*a.wav"):
+        list(conversations(folder))
+
+
+def test_turns_that_overlap_or_are_empty_are_merged_when_asked(kaldi, caplog):
+    lines = "".join(
+        LINE.format("a", start, length, "anna")
+        for start, length in ((0.0, 1.0), (0.5, 1.0), (3.0, 0.0))
+    )
+    folder = kaldi(rttm=lines)
+    with pytest.raises(ValueError, match="merge_segments=True"):
+        list(conversations(folder))
+    hparams = {"merge_segments": True}
+    assert list(read_corpus("speaker_diarization", hparams, folder))
+    assert "joined 1 segments" in caplog.text
+
+
+def test_hidden_files_are_passed_over_and_suffixes_may_be_capital(tmp_path):
+    lines = LINE.format("a", 0.5, 1.0, "anna")
+    folder = pair(tmp_path / "dev", "a.WAV", "a.RTTM", lines)
+    (folder / "._a.wav").write_bytes(b"\0\5\x16\7")
+    (folder / ".DS_Store").write_bytes(b"\0")
+    assert [r["ID"] for r in conversations(folder)] == ["a"]
+
+
 @pytest.mark.real_data
 def test_real_conversations_are_read(data_folder):
     mixtures = list(conversations(data_folder / "diarization/mix2"))

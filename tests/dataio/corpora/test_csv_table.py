@@ -134,14 +134,25 @@ def test_any_column_can_be_the_label(corpus):
         ("path,split,label\nb.wav,train,y\n", "line 2: no such file, .*b.wav"),
         ("path,split,label\n,train,y\n", "line 2: no such file"),
         ("path,split,label\na.wav,train\n", "line 2: expected one value"),
-        ("path,split,label\na.wav,train,y,z\n", "line 2: expected one value"),
+        (
+            "path,split,label\na.wav,train,y,z\n",
+            "line 2: expected 3 values, got",
+        ),
         (
             "path,split,label,duration\na.wav,train,y,long\n",
-            "line 2: expected seconds in 'duration', got 'long'",
+            "line 2: expected seconds in 'duration' from 0 on, got 'long'",
         ),
         (
             "path,split,label,start\na.wav,train,y,-1\n",
-            "line 2: expected seconds in 'start', got '-1'",
+            "line 2: expected seconds in 'start' from 0 on, got '-1'",
+        ),
+        (
+            "path,split,label,stop\na.wav,train,y,1e12\n",
+            "line 2: expected seconds in 'stop' at most 1e.07, got '1e12'",
+        ),
+        (
+            "path,split,label,duration\na.wav,train,y,inf\n",
+            "line 2: expected seconds in 'duration' from 0 on, got 'inf'",
         ),
         (
             "path,split,label,stop\na.wav,train,y,16000\n",
@@ -239,7 +250,10 @@ def test_single_speakers_need_no_split(tmp_path):
     [
         ("a.wav,,", "line 2: the column 'speaker' is empty"),
         ("b.wav,anna,", r"line 2: no such file, .*'b\.wav'"),
-        ("a.wav,anna,soon", "line 2: expected seconds in 'start', got 'soon'"),
+        (
+            "a.wav,anna,soon",
+            "line 2: expected seconds in 'start' from 0 on, got 'soon'",
+        ),
     ],
 )
 def test_a_bad_row_of_a_single_speaker_is_named(tmp_path, row, message):

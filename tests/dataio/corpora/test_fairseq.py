@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from unispeech_sb.convert.tokenizers import make_tokenizer
+from unispeech_sb.dataio.corpora import find_corpus, read_corpus
 from unispeech_sb.dataio.corpora.fairseq import (
     fairseq_manifests,
+    fairseq_texts,
     find_vocabulary,
     is_fairseq_manifests,
     read_fairseq_units,
@@ -103,6 +105,7 @@ def test_a_record_names_its_file(folder):
         "wav": str(wavs / "train_0.wav"),
         "split": "train",
         "phones": "h aɪ",
+        "duration": 1.0,
     }
     assert found["train_1"]["wav"] == str(wavs / "train_1.mp3")
 
@@ -299,3 +302,88 @@ def test_a_stretch_of_a_file_is_refused(tmp_path, write_noise):
             tmp_path / "km", [{**record, "start": 0}], [np.zeros(1)], 1
         )
     assert not list((tmp_path / "km").iterdir())
+
+
+TEXTS = {"train": ["SO IT IS", "YES"], "dev_other": ["NO"]}
+LETTERS = "".join(f"{letter} 9\n" for letter in "|SOITYEN")
+
+
+@pytest.fixture
+def libri(tmp_path):
+    """LibriSpeech as fairseq's libri_labels.py writes it."""
+    for stem, texts in TEXTS.items():
+        rows = []
+        for number, _ in enumerate(texts):
+            name = f"{stem}/{number}.flac"
+            (tmp_path / stem).mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+            rows.append(f"{name}\t{16000 * (number + 1)}")
+        write(tmp_path / f"{stem}.tsv", [tmp_path, *rows])
+        spelt = [" ".join(text.replace(" ", "|")) + " |" for text in texts]
+        write(tmp_path / f"{stem}.ltr", spelt)
+        write(tmp_path / f"{stem}.wrd", texts)
+    (tmp_path / "dict.ltr.txt").write_text(LETTERS)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["ltr", "wrd"])
+def test_texts_are_words_or_letters(libri, kind, caplog):
+    other = {"ltr": "wrd", "wrd": "ltr"}[kind]
+    for path in libri.glob(f"*.{other}"):
+        path.unlink()
+    assert find_corpus("asr", {}, libri) == "fairseq"
+    found = list(read_corpus("asr", {}, libri))
+    assert [(r["split"], r["wrd"]) for r in found] == [
+        ("valid", "NO"), ("train", "SO IT IS"), ("train", "YES")
+    ]  # fmt: skip
+    assert found[-1]["duration"] == 2.0
+    assert found[-1]["ID"] == "train_1"
+    assert not caplog.records
+
+
+def test_subsets_choose_tables(libri):
+    write(libri / "dev_clean.tsv", [libri])
+    write(libri / "dev_clean.wrd", [])
+    found = list(fairseq_texts(libri, subsets=["train"]))
+    assert {r["split"] for r in found} == {"train"}
+    with pytest.raises(ValueError, match="subsets of dev_clean, dev_other, tr"):
+        list(fairseq_texts(libri, subsets=["dev"]))
+
+
+def test_letters_that_the_dictionary_lacks_are_counted(libri, caplog):
+    write(libri / "train.wrd", ["SO IT IS", "YÉS 5"])
+    list(fairseq_texts(libri))
+    assert "2 letters of the texts are not in" in caplog.text
+    assert "5, É" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train.wrd", "ONE\n", "train.wrd: expected a line for each of the 2"),
+        ("train.tsv", "{}\ntrain/0.flac\t-5\nx\n", "samples from 1 on"),
+        ("train.tsv", "{}\ntrain/0.flac\t1e300\nx\n", "samples at most"),
+        ("train.tsv", "{}\ntrain/9.flac\t1\nx\n", "train.tsv, line 2: no su"),
+        ("train.tsv", "WAV_PATH\ntrain/0.flac\t1\nx\n", "expected wav_root"),
+    ],
+)
+def test_texts_that_do_not_fit_are_named(libri, name, text, message):
+    (libri / name).write_text(text.format(libri))
+    with pytest.raises(ValueError, match=message):
+        list(fairseq_texts(libri))
+
+
+def test_a_line_of_text_may_hold_what_python_takes_for_a_line_end(libri):
+    write(libri / "train.wrd", ["SO\u2028IT", "YES"])
+    found = [r["wrd"] for r in fairseq_texts(libri, subsets=["train"])]
+    assert found == ["SO IT", "YES"]
+
+
+def test_missing_texts_and_other_encodings_are_named(libri):
+    (libri / "train.wrd").write_bytes("ÉTÉ\nSO\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="train.wrd, line 1: expected text in"):
+        list(fairseq_texts(libri))
+    for kind in ("wrd", "ltr"):
+        (libri / f"train.{kind}").unlink()
+    with pytest.raises(FileNotFoundError, match="texts in .*wrd or .*ltr"):
+        list(fairseq_texts(libri))

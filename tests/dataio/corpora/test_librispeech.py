@@ -72,3 +72,20 @@ def test_the_real_excerpt_is_whole(data_folder):
     counts = {"train": 132, "valid": 27, "test": 50}
     for split, count in counts.items():
         assert sum(r["split"] == split for r in records) == count
+
+
+def test_hidden_files_are_passed_over_and_odd_ones_counted(tmp_path, caplog):
+    chapter = tmp_path / "train-mini" / "19" / "1"
+    chapter.mkdir(parents=True)
+    for name in ("19-1-0.FLAC", "19-1-1.WAV", "19-1-2.flac"):
+        (chapter / name).touch()
+    text = "19-1-0 SO\u2028IT\r\n19-1-1 IS\r\n"
+    (chapter / "19-1.trans.txt").write_bytes(text.encode("utf-8-sig"))
+    for name in ("._19-1.trans.txt", "._19-1-0.flac"):
+        (chapter / name).write_bytes(b"\0\5\x16\7")
+    found = list(librispeech(tmp_path))
+    assert [r["wrd"] for r in found] == ["SO\u2028IT", "IS"]
+    assert "train-mini: 1 recordings have no text: " in caplog.text
+    (chapter / "19-1.trans.txt").write_bytes("19-1-0 É".encode("latin-1"))
+    with pytest.raises(ValueError, match="trans.txt, line 1: expected text in"):
+        list(librispeech(tmp_path))

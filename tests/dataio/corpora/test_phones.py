@@ -1,5 +1,6 @@
 """Phones of one language and of several: of the corpus, or spelt."""
 
+import gzip
 import json
 
 import pytest
@@ -94,11 +95,32 @@ def test_a_line_without_phones_is_named(files, line):
         read_lexicons(files)
 
 
+def test_a_lexicon_may_have_comments_and_be_packed(tmp_path):
+    path = tmp_path / "cmudict.gz"
+    path.write_bytes(gzip.compress(b";;; # CMU\r\nSO  S OW1\r\n"))
+    assert read_lexicons(path) == {"SO": "S OW1"}
+
+
+def test_words_without_any_in_the_lexicon_are_refused_with_both_sides():
+    records = [{"wav": "a.wav", "wrd": "so it"}]
+    message = "no name in common: so, it against NO"
+    for skip in (False, True):
+        with pytest.raises(ValueError, match=message):
+            lexicon_phones(records, {"NO": "N OW"}, skip)
+
+
+def test_words_are_looked_up_in_the_case_of_the_lexicon(caplog):
+    records = [{"wav": "a.wav", "wrd": "so it"}]
+    (found,) = lexicon_phones(records, {"SO": "S OW", "IT": "IH T"})
+    assert found["phones"] == "S OW IH T"
+    assert "in upper case" in caplog.text
+
+
 def test_a_lexicon_that_is_none_is_named(files, tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.txt"):
         read_lexicons([*files, tmp_path / "absent.txt"])
     files[0].write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=f"{files[0]}: expected text in UTF-8"):
+    with pytest.raises(ValueError, match=f"{files[0]}, line 1: .* UTF-16"):
         read_lexicons(files)
 
 
@@ -138,7 +160,7 @@ def test_a_table_gives_phones_where_no_word_lacks_them(tmp_path):
     path.write_text("id,phones,oov\na,S OW,\nb,IH,IT\nc,,\n")
     records = [{"ID": name} for name in "abcd"]
     assert table_phones(records, path) == [{"ID": "a", "phones": "S OW"}]
-    with pytest.raises(ValueError, match="expected phones for 1 recordings"):
+    with pytest.raises(ValueError, match="no name in common: b against a"):
         table_phones(records[1:2], path)
     path.write_text("id,phonemes\na,S\n")
     with pytest.raises(ValueError, match="expected a column 'phones'"):

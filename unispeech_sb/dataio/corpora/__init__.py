@@ -14,7 +14,6 @@ from unispeech_sb.dataio.corpora.common_voice import (
     is_common_voice,
 )
 from unispeech_sb.dataio.corpora.conversations import (
-    is_kaldi,
     kaldi_folders,
     rttm_beside,
     rttm_table,
@@ -26,8 +25,10 @@ from unispeech_sb.dataio.corpora.csv_table import (
 )
 from unispeech_sb.dataio.corpora.fairseq import (
     fairseq_manifests,
+    fairseq_texts,
     is_fairseq_manifests,
 )
+from unispeech_sb.dataio.corpora.kaldi import is_kaldi, kaldi_texts
 from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
 from unispeech_sb.dataio.corpora.recordings import is_recordings, recordings
 from unispeech_sb.dataio.corpora.speech_commands import (
@@ -76,9 +77,14 @@ CORPORA = {
         "sentences spoken by espeak-ng", lambda path: False, synthetic.READERS
     ),
     "fairseq": Corpus(
-        "a folder of fairseq's manifests",
+        "a folder of fairseq's manifests, train.tsv with labels",
         is_fairseq_manifests,
-        {"phoneme": _by(fairseq_manifests, "wav_root", "labels", "vocabulary")},
+        {
+            "asr": _by(fairseq_texts, "wav_root", "subsets"),
+            "phoneme": _by(
+                fairseq_manifests, "wav_root", "labels", "vocabulary"
+            ),
+        },
     ),
     "librispeech": Corpus(
         "a LibriSpeech folder",
@@ -91,7 +97,9 @@ CORPORA = {
     "common_voice": Corpus(
         "a language of Common Voice",
         is_common_voice,
-        dict.fromkeys(("asr", "phoneme"), _by(common_voice, "subsets")),
+        dict.fromkeys(
+            ("asr", "phoneme"), _by(common_voice, "subsets", "language")
+        ),
     ),
     "voxceleb": Corpus(
         "a VoxCeleb folder",
@@ -115,9 +123,12 @@ CORPORA = {
         },
     ),
     "kaldi": Corpus(
-        "a Kaldi folder or a folder of some",
+        "a Kaldi folder with wav.scp, or a folder of some",
         is_kaldi,
-        {"speaker_diarization": _by(kaldi_folders)},
+        {
+            **dict.fromkeys(("asr", "phoneme"), _by(kaldi_texts)),
+            "speaker_diarization": _by(kaldi_folders, "merge_segments"),
+        },
     ),
     "recordings": Corpus(
         "a folder of recordings",
@@ -137,13 +148,13 @@ CORPORA = {
             ),
             "keyword_spotting": _by(csv_table, "label_column"),
             "single_speaker": _by(single_speakers),
-            "speaker_diarization": _by(rttm_table),
+            "speaker_diarization": _by(rttm_table, "merge_segments"),
         },
     ),
     "rttm": Corpus(
         "a folder of recordings with RTTM files beside them",
         lambda path: path.is_dir(),
-        {"speaker_diarization": _by(rttm_beside)},
+        {"speaker_diarization": _by(rttm_beside, "merge_segments")},
     ),
 }
 """Name of a corpus -> how it is known and read. ``corpus: auto`` takes the
@@ -206,7 +217,7 @@ def read_corpus(
     >>> read_corpus("asr", {"data_folder": "nowhere"})
     Traceback (most recent call last):
     ...
-    ValueError: nowhere: expected a LibriSpeech folder (librispeech), ...
+    ValueError: nowhere: expected a folder of fairseq's manifests, ...
     """
     path = Path(hparams["data_folder"] if folder is None else folder)
     name = find_corpus(task, hparams, path)

@@ -3,18 +3,18 @@ dev.tsv, test.tsv and clips/ (Ardila et al. 2020).
 """
 
 import csv
-import unicodedata
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from unispeech_sb.dataio.manifest import has_columns, read_rows
+from unispeech_sb.text import plain_words
 
 __all__ = ["common_voice"]
 
 _SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 _COLUMNS = ("client_id", "path", "sentence")
-_APOSTROPHES = "'’ʼ"
 
 
 def is_common_voice(folder):
@@ -24,7 +24,9 @@ def is_common_voice(folder):
 
 
 def common_voice(
-    folder: str | Path, subsets: Sequence[str] | None = None
+    folder: str | Path,
+    subsets: Sequence[str] | None = None,
+    language: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Reads the records of one language.
 
@@ -34,12 +36,15 @@ def common_voice(
         ``cv-corpus-<version>/<language>``.
     subsets : list of str, optional
         Of ``train``, ``dev`` and ``test``; all of them when omitted.
+    language : str, optional
+        Code of the language, such as "tr", by which letters change case. That
+        of the column ``locale`` when omitted, else the folder's name.
 
     Yields
     ------
     dict
-        Record with ID, wav, split, spk_id and wrd (the sentence in lower
-        case without punctuation), in the order of the tables; without
+        Record with ID, wav, split, spk_id, language and wrd (the sentence in
+        lower case without punctuation), in the order of the tables; without
         ``duration``, which they do not have.
 
     Raises
@@ -71,40 +76,28 @@ def common_voice(
         # Quotes are part of a sentence there, and may come alone
         form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
         for where, row in read_rows(table, has_columns(*_COLUMNS), **form):
-            yield _record(row, folder / "clips", _SPLITS[subset], where)
+            record = _record(row, folder / "clips", where)
+            code = language or row.get("locale") or folder.name
+            text = plain_words(row["sentence"], code)
+            yield {
+                **record,
+                "split": _SPLITS[subset],
+                "language": code,
+                "wrd": text,
+            }
 
 
-def _record(row, clips, split, where):
-    """Turns a row into a record."""
+def _record(row, clips, where):
+    """Turns a row into a record without its text."""
     if None in (row[column] for column in _COLUMNS):
         raise ValueError(f"{where}: expected one value per column")
     wav = clips / row["path"]
     if not wav.suffix:  # the first editions leave it out
         wav = wav.with_suffix(".mp3")
-    if not wav.is_file():
+    if not os.path.isfile(wav):
         raise ValueError(f"{where}: no such file: {wav}")
     return {
         "ID": wav.stem,
         "wav": str(wav),
-        "split": split,
         "spk_id": row["client_id"],
-        "wrd": plain_words(row["sentence"]),
     }
-
-
-def plain_words(sentence):
-    """Words of a sentence in any language, in lower case, a space between them.
-
-    Kept are letters, their marks, digits, and the apostrophes within words.
-    """
-    text = unicodedata.normalize("NFC", sentence)
-    kept = "".join(
-        "'"
-        if character in _APOSTROPHES
-        else character
-        if unicodedata.category(character)[0] in "LMN"
-        else " "
-        for character in text.lower()
-    )
-    words = (word.strip("'") for word in kept.split())
-    return " ".join(word for word in words if word)

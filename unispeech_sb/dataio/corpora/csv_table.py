@@ -2,14 +2,13 @@
 their usual names.
 """
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unispeech_sb.dataio.audio import read_header
-from unispeech_sb.dataio.manifest import SPLITS, read_rows
+from unispeech_sb.dataio.manifest import SPLITS, read_rows, stretch
+from unispeech_sb.text import read_number
 
 __all__ = ["csv_table"]
 
@@ -27,8 +26,6 @@ _SPLIT_NAMES = {
     **{split: split for split in SPLITS},
     **dict.fromkeys(("validation", "val", "dev"), "valid"),
 }
-# Rounded to milliseconds, a stop may lie this far behind the last sample.
-_ROUNDING_S = 0.001
 
 
 def is_csv(path):
@@ -126,7 +123,7 @@ def find_file(name, folder):
     """The path of a file, from a list's folder on, else from a parent of it."""
     folder = Path(folder).absolute()
     for place in (folder, *folder.parents):
-        if name and (place / name).is_file():
+        if name and os.path.isfile(place / name):
             return Path(os.path.normpath(place / name))
     raise ValueError(
         f"no such file, from {folder} or a folder above it: {name!r}"
@@ -195,33 +192,14 @@ def _split_of(name, split_names):
 
 def _seconds(key, text):
     """Reads a time, which has to be a number from 0 on, or empty."""
-    if text == "":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"expected seconds in {key!r}, got {text!r}")
-    return value
+    return None if text == "" else read_number(text, what=f"seconds in {key!r}")
 
 
 def _stretch(wav, duration, start, stop):
     """Turns the times of a row, in seconds, into those of a record."""
     if start is None and stop is None:
         return {} if duration is None else {"duration": duration}
-    num_samples, rate = read_header(wav)
-    start = round((start or 0.0) * rate)
-    stop = num_samples if stop is None else round(stop * rate)
-    if num_samples < stop <= num_samples + _ROUNDING_S * rate:
-        stop = num_samples
-    if not start < stop <= num_samples:
-        raise ValueError(
-            f"expected start and stop, in seconds, within the "
-            f"{num_samples / rate:g} s of {wav}, "
-            f"got {start / rate:g} and {stop / rate:g}"
-        )
-    return {"duration": (stop - start) / rate, "start": start, "stop": stop}
+    return stretch(wav, start, stop)
 
 
 def _name_utterance(name, record):

@@ -1,10 +1,12 @@
-"""fairseq's tables of recordings with labels. X.tsv lists recordings; X.id has
+"""fairseq's tables of recordings with labels. X.tsv lists recordings; X.ltr or
+X.wrd has their texts, as letters with "|" between words or as words; X.id has
 their phones as indices of a JSON file, as UniSpeech's authors ship them for
 Common Voice (Wang et al. 2021, section 4.1); X.km has units, which dict.km.txt
 names (the authors' simple_kmeans).
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,8 +17,11 @@ import numpy as np
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import read_header
+from unispeech_sb.text import lines_of, named, read_number, read_text
 
 __all__ = ["find_vocabulary", "read_fairseq_units", "write_fairseq_units"]
+
+_logger = logging.getLogger(__name__)
 
 _PREFIXES = {"train": "train", "val": "valid", "dev": "valid", "test": "test"}
 _UNIT_SPLITS = {
@@ -27,6 +32,8 @@ _UNIT_SPLITS = {
 }
 _UNSET_ROOT = "WAV_PATH"  # what the authors wrote where a folder belongs
 _SUFFIXES = (".flac", ".mp3")  # of recordings that were not made wav files
+_SAMPLE_RATE = 16000  # of the numbers of samples in tables
+_MOST_SAMPLES = 2**48
 _RATE = "_16k"  # in names of tables, but not in those of all labels
 _NO_PHONES = ("|", "")  # between words; and a symbol that no label has
 _PHONES = "phone"  # the labels that are spelt, not indices
@@ -61,13 +68,84 @@ def fairseq_manifests(
     symbols = None if path is None else _read_symbols(path)
     for split, table in _choose_tables(folder, labels).items():
         label_file = _first_file(_label_places(table, labels), "labels")
-        for _, wav, line, where in _labelled(table, label_file, wav_root):
+        for row, wav, line, where in _labelled(table, label_file, wav_root):
             yield {
                 "ID": wav.stem,
                 "wav": str(wav),
                 "split": split,
                 "phones": _phones(line, symbols, where),
+                **_stated(row, table),
             }
+
+
+def fairseq_texts(
+    folder: str | Path,
+    wav_root: str | Path | None = None,
+    subsets: Sequence[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Reads the records of fairseq's manifests, with texts.
+
+    Beside each table is one of words, ``.wrd``, or of letters, ``.ltr``.
+    ``wav_root`` is as for ``fairseq_manifests``; ``subsets`` are the names of
+    tables without suffix, all when omitted. Letters that ``dict.ltr.txt`` has
+    not are counted in the log.
+    """
+    folder = Path(folder).absolute()
+    tables = {p: s for p, s in _tables(folder) if _is_table(p)}
+    if subsets:
+        stems = {path.stem: path for path in tables}
+        unknown = [name for name in subsets if name not in stems]
+        if unknown:
+            raise ValueError(
+                f"{folder}: expected subsets of {', '.join(stems)}; got "
+                f"{unknown[0]!r}"
+            )
+        tables = {stems[name]: tables[stems[name]] for name in subsets}
+    letters: set[str] = set()
+    owners: dict[str, Path] = {}
+    for table, split in tables.items():
+        places = [table.with_suffix(kind) for kind in (".wrd", ".ltr")]
+        label_file = _first_file(places, "texts")
+        for row, wav, line, _ in _labelled(table, label_file, wav_root):
+            text = " ".join(line.split())
+            if label_file.suffix == ".ltr":
+                text = " ".join("".join(line.split()).replace("|", " ").split())
+            letters.update(text)
+            name = _name_of(row[0])
+            if owners.setdefault(name, table) != table:  # of another root
+                name = f"{table.stem}_{name}"
+            yield {
+                "ID": name,
+                "wav": str(wav),
+                "split": split,
+                "wrd": text,
+                **_stated(row, table),
+            }
+    dictionary = folder / "dict.ltr.txt"
+    if dictionary.is_file():
+        known = {" ", *(line.split(" ")[0] for line in _lines(dictionary))}
+        if letters - known:
+            _logger.warning(
+                f"{len(letters - known)} letters of the texts are not in "
+                f"{dictionary}: {named(sorted(letters - known), 20)}"
+            )
+
+
+def _name_of(path):
+    """The name of an utterance, by the path that a table has."""
+    return os.path.splitext(path)[0].replace("/", "_")
+
+
+def _stated(row, table):
+    """The duration that a line of a table states, at 16 kHz or another rate."""
+    if len(row) < 2:
+        return {}
+    where, limits = f"{table}, {row[0]}", (1, _MOST_SAMPLES)
+    num_samples = read_number(row[1], where, "samples", *limits)
+    rate = _SAMPLE_RATE
+    if len(row) > 2 and row[2].strip():
+        rate = read_number(row[2], where, "a sampling rate", 1, 1e6)
+    return {"duration": num_samples / rate}
 
 
 def find_vocabulary(folder: str | Path, labels: str = "id") -> Path | None:
@@ -143,10 +221,10 @@ def read_fairseq_units(
         table, path = folder / f"{prefix}.tsv", folder / f"{prefix}.{labels}"
         if not table.is_file():
             continue
-        for name, wav, line, where in _labelled(table, path, wav_root):
+        for row, wav, line, where in _labelled(table, path, wav_root):
             num_samples, rate = read_header(wav)
             record = {
-                "ID": os.path.splitext(name)[0].replace("/", "_"),
+                "ID": _name_of(row[0]),
                 "wav": str(wav),
                 "duration": num_samples / rate,
                 "split": split,
@@ -160,7 +238,7 @@ def read_fairseq_units(
 
 def _tables(folder):
     """Yields the tables whose names begin with that of a split."""
-    for path in sorted(folder.glob("*.tsv")):
+    for path in sorted(folder.glob("[!.]*.tsv")):
         for prefix, split in _PREFIXES.items():
             if path.name.startswith(prefix):
                 yield path, split
@@ -214,25 +292,24 @@ def _find_wav(root, name, where):
         raise ValueError(
             f"{where}: expected a file, got the slice {name!r} of an archive"
         )
-    wav = Path(os.path.abspath(root), name)
-    places = [wav, *(wav.with_suffix(suffix) for suffix in _SUFFIXES)]
-    path = next((path for path in places if path.is_file()), None)
+    wav = os.path.join(os.path.abspath(root), name)
+    places = [wav, *(os.path.splitext(wav)[0] + kind for kind in _SUFFIXES)]
+    path = next((path for path in places if os.path.isfile(path)), None)
     if path is None:
         raise ValueError(f"{where}: no such file: {wav}")
-    return path
+    return Path(path)
 
 
 def _lines(path):
     """The lines of a text file that has to be there."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    return path.read_text(encoding="utf-8").splitlines()
+    return [line for _, line in lines_of(path)]
 
 
 def _read_symbols(path):
     """The symbols of a vocabulary by index."""
+    text = read_text(path)
     try:
-        indices = json.loads(Path(path).read_text(encoding="utf-8"))
+        indices = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON ({error!s:.60})") from error
     whole = isinstance(indices, dict) and all(
@@ -278,7 +355,7 @@ def _read_dictionary(path):
 
 
 def _labelled(table, label_file, wav_root):
-    """Yields each recording's name and path, its labels, and their place."""
+    """Yields each recording's columns and path, its labels, and their place."""
     first, *rows = _lines(table) or [""]
     root = wav_root or first.strip()
     if root in ("", _UNSET_ROOT):
@@ -293,9 +370,9 @@ def _labelled(table, label_file, wav_root):
             f"recordings of {table.name}, got {len(lines)}"
         )
     for number, (row, line) in enumerate(zip(rows, lines), start=1):
-        name = row.split("\t")[0]
-        wav = _find_wav(root, name, f"{table}, line {number + 1}")
-        yield name, wav, line, f"{label_file}, line {number}"
+        columns = row.split("\t")
+        wav = _find_wav(root, columns[0], f"{table}, line {number + 1}")
+        yield columns, wav, line, f"{label_file}, line {number}"
 
 
 def _units(line, known, where):

@@ -2,20 +2,27 @@
 recordings and one ``.trans.txt`` (Panayotov et al. 2015, section 4).
 """
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from unispeech_sb.text import lines_of, named
+
 __all__ = ["librispeech"]
+
+_logger = logging.getLogger(__name__)
 
 # How a folder of the corpus begins -> the split it belongs to.
 _PREFIXES = {"train": "train", "dev": "valid", "test": "test"}
 _SUFFIXES = (".flac", ".wav", ".FLAC", ".WAV")
+_TEXTS = "[!.]*.trans.txt"
 
 
 def is_librispeech(folder):
     """Whether a folder has transcripts where LibriSpeech has them."""
-    return next(Path(folder).glob("*/*/*/[!.]*.trans.txt"), None) is not None
+    return next(Path(folder).glob(f"*/*/*/{_TEXTS}"), None) is not None
 
 
 def librispeech(
@@ -54,7 +61,7 @@ def librispeech(
     """
     folder = Path(folder).absolute()
     if subsets is None:
-        found = folder.glob("*/*/*/[!.]*.trans.txt")
+        found = folder.glob(f"*/*/*/{_TEXTS}")
         subsets = sorted({path.parents[2].name for path in found})
     for subset in subsets:
         split = _PREFIXES.get(subset.partition("-")[0])
@@ -63,23 +70,36 @@ def librispeech(
                 f"{folder / subset}: expected a folder named train-..., "
                 "dev-... or test-..."
             )
-        files = sorted((folder / subset).glob("*/*/[!.]*.trans.txt"))
+        files = sorted((folder / subset).glob(f"*/*/{_TEXTS}"))
         if not files:
             raise ValueError(
                 f"{folder / subset}: expected <reader>/<chapter>/*.trans.txt, "
                 "got none"
             )
+        silent = []
         for file in files:
-            yield from _chapter(file, split)
+            names = set()
+            for record in _chapter(file, split):
+                names.add(record["ID"])
+                yield record
+            silent += [
+                path
+                for path in sorted(file.parent.glob("[!.]*"))
+                if path.suffix in _SUFFIXES and path.stem not in names
+            ]
+        if silent:
+            _logger.warning(
+                f"{folder / subset}: {len(silent)} recordings have no text: "
+                f"{named(silent)}"
+            )
 
 
 def _chapter(file, split):
     """Yields the records of one transcript file."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines_of(file):
         name, _, text = line.strip().partition(" ")
-        paths = [file.with_name(name + suffix) for suffix in _SUFFIXES]
-        wav = next((path for path in paths if path.is_file()), None)
+        paths = [file.parent / f"{name}{suffix}" for suffix in _SUFFIXES]
+        wav = next((path for path in paths if os.path.isfile(path)), None)
         if wav is None or not text.strip():
             raise ValueError(
                 f"{file}, line {number}: expected the name of a recording "

@@ -12,6 +12,7 @@ from unispeech_sb.dataio.corpora import find_corpus, read_corpus
 from unispeech_sb.dataio.corpora.espeak import Voice, speak
 from unispeech_sb.dataio.corpora.fairseq import find_vocabulary
 from unispeech_sb.dataio.manifest import has_columns, read_rows
+from unispeech_sb.text import compare_names, lines_of
 
 __all__ = ["phone_records", "phone_vocabulary"]
 
@@ -104,6 +105,7 @@ def _of_languages(hparams):
     """Yields the records of each language."""
     for language, values in hparams["languages"].items():
         own = {**hparams, "languages": None, "vocabulary": None}
+        own["language"] = language
         own["data_folder"] = Path(hparams["data_folder"], language)
         tag = "" if hparams["shared_phones"] else f"({language})"
         for record in _of_folder({**own, **(values or {})}):
@@ -146,15 +148,9 @@ def read_lexicons(files):
     for path in map(Path, files):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such lexicon")
-        with open(path, encoding="utf-8") as lines:
-            _read_lines(path, lines, lexicon)
-    return lexicon
-
-
-def _read_lines(path, lines, lexicon):
-    """Adds the words of a file that are not there yet."""
-    try:
-        for number, line in enumerate(lines, start=1):
+        for number, line in lines_of(path):
+            if line.startswith(";;;"):  # a comment of CMU's dictionary
+                continue
             word, *phones = line.split() or [""]
             if not phones:
                 raise ValueError(
@@ -162,8 +158,7 @@ def _read_lines(path, lines, lexicon):
                     f"got {line.strip()!r:.60}"
                 )
             lexicon.setdefault(word, " ".join(phones))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8") from error
+    return lexicon
 
 
 def lexicon_phones(records, lexicon, skip_unknown=False):
@@ -172,9 +167,20 @@ def lexicon_phones(records, lexicon, skip_unknown=False):
     Records with unknown words are left out, and counted in the log, with
     ``skip_unknown``; else they are an error that names the first ten words.
     """
-    known, unknown, num_left_out = [], {}, 0
+    records, known, unknown, num_left_out = list(records), [], {}, 0
+    words = dict.fromkeys(w for record in records for w in _words(record))
+    meeting = [
+        fold
+        for fold in (str, str.upper, str.lower)
+        if not lexicon.keys().isdisjoint(map(fold, words))
+    ]
+    if not meeting:
+        compare_names(words, lexicon, "the texts", "the lexicon")
+    fold = meeting[0] if meeting else str
+    if fold is not str:
+        logger.warning(f"Words are looked up in {fold.__name__} case")
     for record in records:
-        words = _words(record)
+        words = [fold(word) for word in _words(record)]
         missing = [word for word in words if word not in lexicon]
         if missing:
             unknown.update(dict.fromkeys(missing))
@@ -224,18 +230,11 @@ def table_phones(records, path):
     rows = read_rows(path, has_columns("id", "phones"))
     phones = {row["id"]: row["phones"] for _, row in rows if not row.get("oov")}
     records = list(records)
-    known = [
-        {**record, "phones": phones[record["ID"]]}
+    spelt = {name: own for name, own in phones.items() if own}
+    names = [record["ID"] for record in records]
+    compare_names(names, spelt, "the recordings", path)
+    return [
+        {**record, "phones": spelt[record["ID"]]}
         for record in records
-        if phones.get(record["ID"])
+        if record["ID"] in spelt
     ]
-    if not known:
-        raise ValueError(
-            f"{path}: expected phones for {len(records)} recordings, got none"
-        )
-    if len(known) < len(records):
-        logger.warning(
-            f"Left out {len(records) - len(known)} recordings without phones "
-            f"in {path}"
-        )
-    return known

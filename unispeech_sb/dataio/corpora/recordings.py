@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unispeech_sb.dataio.noises import find_recordings
+from unispeech_sb.text import lines_of
 
 
 def is_recordings(path):
@@ -10,8 +11,8 @@ def is_recordings(path):
     manifest = Path(path, "manifest.csv")
     if not manifest.is_file():
         return Path(path).is_dir()
-    with open(manifest, encoding="utf-8-sig") as file:
-        return "split" not in file.readline().lower().strip().split(",")
+    _, header = next(lines_of(manifest), (1, ""))
+    return "split" not in header.lower().strip().split(",")
 
 
 def recordings(folder):

@@ -15,6 +15,7 @@ import torch
 
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.manifest import SILENCE, SPLITS
+from unispeech_sb.text import read_text
 
 __all__ = ["class_balanced_weights", "speech_commands"]
 
@@ -212,14 +213,18 @@ def _check_folder(folder, archive, labels):
 
 def _wavs(folder):
     """Lists the recordings of a folder, sorted."""
-    return sorted(n for n in os.listdir(folder) if n.endswith(".wav"))
+    return sorted(
+        name
+        for name in os.listdir(folder)
+        if name.lower().endswith(".wav") and name[0] != "."
+    )
 
 
 def _clip(folder, word, name, split):
     """Makes the record of one clip; its label is the word."""
     speaker, mark, _ = name.partition("_nohash_")
     return {
-        "ID": f"{word}_{name.removesuffix('.wav')}",
+        "ID": f"{word}_{os.path.splitext(name)[0]}",
         "wav": os.path.join(folder, word, name),
         "split": split,
         "spk_id": speaker if mark else "",
@@ -276,8 +281,7 @@ def _read_lists(folder, version):
                 f"{folder}: no {name}, which is part of "
                 f"speech_commands_{version}.tar.gz"
             )
-        with open(path, encoding="utf-8") as file:
-            split_of |= dict.fromkeys(file.read().split(), split)
+        split_of |= dict.fromkeys(read_text(path).split(), split)
     return split_of
 
 
@@ -297,7 +301,7 @@ def _noise_recordings(folder):
             f"{folder}: no .wav, but _silence_ is cut from the noise "
             "recordings of the archive"
         )
-    return [(n.removesuffix(".wav"), os.path.join(folder, n)) for n in names]
+    return [(os.path.splitext(n)[0], os.path.join(folder, n)) for n in names]
 
 
 def _silence(name, wav, split):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unispeech_sb.text import lines_of
+
 __all__ = ["voxceleb"]
 
 _PARTS = {"1": "train", "2": "valid", "3": "test"}
@@ -93,8 +95,7 @@ def voxceleb_identification(
         )
     recordings = _recordings(folder)
     seen = set()
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines_of(file):
         part, _, name = line.strip().partition(" ")
         fault = None
         if part not in _PARTS or not name:
@@ -128,9 +129,9 @@ def _recordings(folder):
     folder = Path(folder).absolute()
     found, unreadable = {}, {}
     for name, path, split in _files(folder):
-        if path.suffix == ".m4a":
+        if path.suffix.lower() == ".m4a":
             unreadable[name] = path
-        if path.suffix not in _SUFFIXES:
+        if path.suffix.lower() not in _SUFFIXES:
             continue
         if name in found:
             raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unispeech_sb.commands.speakers import (
+from unispeech_sb.commands.score import (
     fit_calibration,
     score_trials,
     summarize,

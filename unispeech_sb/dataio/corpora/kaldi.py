@@ -1,0 +1,141 @@
+"""Kaldi folders: lists of recordings, and speech with its texts.
+
+A folder is a split, and its name begins with it: train, dev_clean, test-other,
+... Relative paths start at the folder. A pipe in ``wav.scp`` is not run, and
+refused. Of a name that occurs several times the last line counts.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unispeech_sb.dataio.manifest import stretch
+from unispeech_sb.dataio.rttm import kaldi_table
+from unispeech_sb.text import compare_names, read_number
+
+_SPLITS = {
+    **dict.fromkeys(("train", "tr"), "train"),
+    **dict.fromkeys(("dev", "valid", "validation", "val", "cv"), "valid"),
+    **dict.fromkeys(("test", "tt", "eval"), "test"),
+}
+_TO_THE_END = ("-1", "-1.0", "-1.00")
+
+
+def is_kaldi(path):
+    """Whether a path is a folder with ``wav.scp``, or of such folders."""
+    path = Path(path)
+    parts = (path / "wav.scp", *path.glob("[!.]*/wav.scp"))
+    return any(part.is_file() for part in parts)
+
+
+def split_folders(path: str | Path) -> list[Path]:
+    """A Kaldi folder, or those in a folder of some, which are splits."""
+    path = Path(path).absolute()
+    if (path / "wav.scp").is_file():
+        return [path]
+    return [part.parent for part in sorted(path.glob("[!.]*/wav.scp"))]
+
+
+def kaldi_recordings(folder: Path) -> dict[str, Path]:
+    """Recording -> its file, of the ``wav.scp`` of a folder."""
+    found = {}
+    for name, (where, words) in kaldi_table(folder / "wav.scp").items():
+        file = " ".join(words)
+        if file.endswith("|") or file in ("", "-"):
+            raise ValueError(
+                f"{where}: expected the path of a recording, got {file!r}; "
+                "commands are not run: write what they give to files"
+            )
+        if not os.path.isfile(folder / file):
+            raise ValueError(f"{where}: no such file: {folder / file}")
+        found[name] = folder / file
+    return found
+
+
+def split_of(name, where):
+    """The split that a name stands for, or begins with."""
+    split = _SPLITS.get(re.split("[-_.]", name)[0])
+    if split is None:
+        raise ValueError(
+            f"{where}: expected the name of a split such as "
+            f"{', '.join(_SPLITS)}; got {name!r}"
+        )
+    return split
+
+
+def stated_durations(folder: Path) -> dict[str, float]:
+    """Seconds of recordings or utterances, where the folder states them."""
+    found = {}
+    for name in ("reco2dur", "utt2dur"):
+        if (folder / name).is_file():
+            table = kaldi_table(folder / name, 1)
+            for recording, (where, fields) in table.items():
+                found[recording] = read_number(fields[0], where)
+    return found
+
+
+def kaldi_texts(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Reads the records of a folder, or of a folder of several, with texts.
+
+    A folder has ``wav.scp`` and ``text``, and may have ``utt2spk`` and
+    ``segments``. Utterances without a text, and texts without an utterance,
+    are left out and counted in the log.
+    """
+    for folder in split_folders(path):
+        yield from _utterances(folder)
+
+
+def _utterances(folder):
+    """Records of one folder."""
+    split = split_of(folder.name, folder)
+    list_file, text_file = folder / "wav.scp", folder / "text"
+    recordings = kaldi_recordings(folder)
+    texts = {n: " ".join(w) for n, (_, w) in kaldi_table(text_file).items()}
+    seconds = stated_durations(folder)
+    stretches = {
+        name: (name, {"duration": seconds[name]} if name in seconds else {})
+        for name in recordings
+    }
+    if (folder / "segments").is_file():
+        list_file = folder / "segments"
+        stretches = _segments(list_file, recordings)
+    speakers = {}
+    if (folder / "utt2spk").is_file():
+        table = kaldi_table(folder / "utt2spk", 1)
+        speakers = {name: fields[0] for name, (_, fields) in table.items()}
+        compare_names(stretches, speakers, list_file, folder / "utt2spk")
+    compare_names(texts, stretches, text_file, list_file)
+    compare_names(stretches, texts, list_file, text_file)
+    for name, (recording, times) in stretches.items():
+        if name in texts:
+            yield {
+                "ID": name,
+                "wav": str(recordings[recording]),
+                "split": split,
+                "spk_id": speakers.get(name, ""),
+                "wrd": texts[name],
+                **times,
+            }
+
+
+def _segments(path, recordings):
+    """Utterance -> recording and stretch; the end may be -1, that of the file.
+
+    Those of recordings that the folder does not have are left out.
+    """
+    table, found = kaldi_table(path, 3), {}
+    owners = dict.fromkeys(fields[0] for _, fields in table.values())
+    compare_names(owners, recordings, path, path.with_name("wav.scp"))
+    for name, (where, (recording, start, end)) in table.items():
+        if recording not in recordings:
+            continue
+        start = read_number(start, where)
+        end = None if end in _TO_THE_END else read_number(end, where)
+        try:
+            times = stretch(recordings[recording], start, end)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        found[name] = recording, times
+    return found
