@@ -1,6 +1,7 @@
 """Whatever this package writes, each command takes it or says who does."""
 
 import re
+import shutil
 
 import pytest
 
@@ -223,3 +224,11 @@ def test_a_backbone_is_loaded_or_the_way_to_it_is_named(name, folders):
     assert "\n" not in str(found.value)
     if name in ("run", "checkpoints"):
         assert str(found.value).endswith(f"is {folders['run'] / 'export'}")
+
+
+def test_a_file_of_another_module_is_no_backbone(folders, tmp_path, capsys):
+    folder = shutil.copytree(folders["keyword_spotting"], tmp_path / "mixed")
+    shutil.copy(folder / "head.ckpt", folder / "backbone.ckpt")
+    options = [str(folder), str(tmp_path / "new"), "--backbone-only"]
+    assert main(["to-hf", *options]) == 1
+    assert "backbone.ckpt: expected a Backbone; got" in capsys.readouterr().err

@@ -267,3 +267,9 @@ def test_a_number_of_units_out_of_range_is_refused(tmp_path, number):
     (tmp_path / "units.json").write_text(text)
     with pytest.raises(ValueError, match="whole numbers from 1 to 1000000"):
         read_about(tmp_path)
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path):
+    text = '\ufeff{"label_rate": 50, "num_units": 9}'
+    (tmp_path / "units.json").write_text(text, encoding="utf-8")
+    assert read_about(tmp_path)["num_units"] == 9

@@ -35,6 +35,7 @@ from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
 from unispeech_sb.convert.tokenizers import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.lobes.backbone import Backbone
 
 DEFAULT_FAMILY = "unispeech-sat"
 """For folders that do not say: the one that has every class. The backbone is
@@ -128,7 +129,12 @@ def _model(found, family=None, backbone_only=False):
     """A folder's model as transformers has it."""
     lobes = {}
     for name, file in found.lobes.items():
-        lobe = check_lobe(file, found.folder / f"{name}.ckpt")
+        path = found.folder / f"{name}.ckpt"
+        lobe = check_lobe(file, path)
+        if name == "backbone" and not isinstance(lobe, Backbone):
+            raise ValueError(
+                f"{path}: expected a Backbone; got {type(lobe).__name__}"
+            )
         lobes[name] = file._replace(config=lobe.config)
     found = found._replace(lobes=lobes)
     kind = KINDS[0] if backbone_only else _kind(found)

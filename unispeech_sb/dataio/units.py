@@ -137,7 +137,7 @@ def read_about(folder: str | Path) -> dict[str, Any]:
             "recipes/make_units.py writes it"
         )
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8-sig"))
         numbers = [about[key] for key in ("label_rate", "num_units")]
         right = all(
             type(number) is int and 0 < number <= _MOST for number in numbers

@@ -18,7 +18,8 @@ def tree(tmp_path):
         for number, text in enumerate(texts):
             (chapter / f"{reader}-1-{number:04d}.flac").touch()
             lines.append(f"{reader}-1-{number:04d} {text}\n")
-        (chapter / f"{reader}-1.trans.txt").write_text("".join(lines))
+        text = "".join([*lines, "\n"])
+        (chapter / f"{reader}-1.trans.txt").write_text(text)
     return tmp_path
 
 

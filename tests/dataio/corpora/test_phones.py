@@ -97,7 +97,7 @@ def test_a_line_without_phones_is_named(files, line):
 
 def test_a_lexicon_may_have_comments_and_be_packed(tmp_path):
     path = tmp_path / "cmudict.gz"
-    path.write_bytes(gzip.compress(b";;; # CMU\r\nSO  S OW1\r\n"))
+    path.write_bytes(gzip.compress(b";;; # CMU\r\nSO  S OW1\r\n\r\n"))
     assert read_lexicons(path) == {"SO": "S OW1"}
 
 

@@ -149,9 +149,10 @@ def read_lexicons(files):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such lexicon")
         for number, line in lines_of(path):
-            if line.startswith(";;;"):  # a comment of CMU's dictionary
+            # Comments of CMU's dictionary begin so
+            if line.startswith(";;;") or not line.strip():
                 continue
-            word, *phones = line.split() or [""]
+            word, *phones = line.split()
             if not phones:
                 raise ValueError(
                     f"{path}, line {number}: expected a word and its phones, "
