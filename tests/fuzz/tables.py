@@ -417,8 +417,8 @@ def damage(name, folder, rng):
     before = path.read_bytes()
     outcome = rng.choices(tuple(DAMAGES), (3, 1, 2, 14))[0]
     act = rng.choice(DAMAGES[outcome])
-    if name == "fairseq" and act is empty_lines:
-        outcome = "any"  # each line is that of a recording
+    if name in ("fairseq", "librispeech") and act is empty_lines:
+        outcome = "any"  # there each line is that of a recording
     after = act(before, rng)
     path.write_bytes(after)
     if act is empty and place != next(iter(files)):

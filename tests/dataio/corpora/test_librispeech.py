@@ -18,8 +18,7 @@ def tree(tmp_path):
         for number, text in enumerate(texts):
             (chapter / f"{reader}-1-{number:04d}.flac").touch()
             lines.append(f"{reader}-1-{number:04d} {text}\n")
-        text = "".join([*lines, "\n"])
-        (chapter / f"{reader}-1.trans.txt").write_text(text)
+        (chapter / f"{reader}-1.trans.txt").write_text("".join(lines))
     return tmp_path
 
 

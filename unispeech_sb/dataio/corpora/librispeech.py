@@ -97,8 +97,6 @@ def librispeech(
 def _chapter(file, split):
     """Yields the records of one transcript file."""
     for number, line in lines_of(file):
-        if not line.strip():
-            continue
         name, _, text = line.strip().partition(" ")
         paths = [file.parent / f"{name}{suffix}" for suffix in _SUFFIXES]
         wav = next((path for path in paths if os.path.isfile(path)), None)
