@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unispeech_sb.atomic import atomic
-from unispeech_sb.checkpoints.interfaces import expect_folder
+from unispeech_sb.atomic import OneWriter, atomic
+from unispeech_sb.checkpoints.interfaces import expect_folder, folder_kind
 from unispeech_sb.commands.options import (
     RECORDING,
     add_batch_seconds,
@@ -50,19 +50,24 @@ def embed(argv: Sequence[str]) -> None:
     files = arguments.files
     if len(set(files)) < len(files):
         raise ValueError("files: expected each of them once")
-    expect_folder(arguments.folder, "SpeakerRecognition")
+    other, folder = "EncoderClassifier", arguments.folder
+    if folder_kind(folder) == other and not arguments.any_model:
+        raise ValueError(
+            f"{folder}: expected a folder for SpeakerRecognition; it is for "
+            f"{other}: embeddings that are not of speakers need --any-model"
+        )
+    expect_folder(folder, "SpeakerRecognition", other)
     check_files("embed", files)
-    verification = _load_model(arguments)
-    extractor = _open_extractor(arguments.output, _model_id(arguments))
-    known = len(extractor.store)
-    errors = _extract_with_progress(
-        verification,
-        {file: file for file in files},
-        extractor,
-        arguments.batch_seconds,
-        "embed",
-    )
-    found = extractor.finish(files)
+    with _open_extractor(arguments.output, arguments) as extractor:
+        known = len(extractor.store)
+        errors = _extract_with_progress(
+            _load_model(arguments, any_model=arguments.any_model),
+            {file: file for file in files},
+            extractor,
+            arguments.batch_seconds,
+            "embed",
+        )
+        found = extractor.finish(files)
     if len(found):
         print(
             f"Wrote {arguments.output}: {len(found)} embeddings, "
@@ -87,6 +92,12 @@ def _parse_embed(argv):
         metavar="OUT",
         help="safetensors file to write; the embeddings that it has already, "
         "by the names of their recordings, are kept",
+    )
+    parser.add_argument(
+        "--any-model",
+        action="store_true",
+        help="take a classifier of utterances (EncoderClassifier), such as a "
+        "keyword spotter, too: its embeddings are not of speakers",
     )
     add_batch_seconds(parser, 60.0)
     return parser.parse_args(argv)
@@ -175,26 +186,27 @@ def score(argv: Sequence[str]) -> None:
 
     trials = read_trials(arguments.trials, root=root)
     files = {name: os.path.join(root, name) for name in trials.names}
-    verification = _load_model(arguments)
-    model = _model_id(arguments)
-    cohort = _cohort(arguments.cohort, model, files)
+    cohort = _cohort(arguments.cohort, _model_id(arguments), files)
     with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        extractor = _open_extractor(Path(path) / _EMBEDDINGS, model)
-        if _extract_with_progress(
-            verification, files, extractor, arguments.batch_seconds, "score"
-        ):
-            raise SystemExit(1)
-        store = extractor.finish(trials.names)
-    scores = score_trials(store, trials, cohort, arguments.top_n)
-    # Made for cosines: normalised scores are something else
-    calibration = verification.calibration if cohort is None else None
-    summary = summarize(
-        scores, calibration, arguments.p_target, arguments.draws
-    )
-    if given:
-        title = Path(arguments.folder).name
-        write_results(Path(given), scores, summary, title)
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        extractor = _open_extractor(folder / _EMBEDDINGS, arguments)
+        with OneWriter(folder / "results.json"), extractor:
+            verification = _load_model(arguments)
+            if _extract_with_progress(
+                verification, files, extractor, arguments.batch_seconds, "score"
+            ):
+                raise SystemExit(1)
+            store = extractor.finish(trials.names)
+            scores = score_trials(store, trials, cohort, arguments.top_n)
+            # Made for cosines: normalised scores are something else
+            calibration = verification.calibration if cohort is None else None
+            summary = summarize(
+                scores, calibration, arguments.p_target, arguments.draws
+            )
+            if given:
+                title = Path(arguments.folder).name
+                write_results(folder, scores, summary, title)
     print(summary_table(summary))
     if arguments.calibrate:
         fit_calibration(scores).save(arguments.calibrate)
@@ -291,19 +303,12 @@ def _add_model(parser):
     add_device(parser)
 
 
-def _load_model(arguments):
+def _load_model(arguments, **options):
     """Loads the folder of a command line."""
     from unispeech_sb.inference import SpeakerVerification
 
-    found = load_folder(
-        SpeakerVerification, arguments, window_s=arguments.window_s
-    )
-    if "embedding_model" not in found.mods:
-        raise ValueError(
-            f"{arguments.folder}: expected a folder for SpeakerRecognition, "
-            f"with the module embedding_model; got {', '.join(found.mods)}"
-        )
-    return found
+    options["window_s"] = arguments.window_s
+    return load_folder(SpeakerVerification, arguments, **options)
 
 
 def _model_id(arguments):
@@ -313,11 +318,11 @@ def _model_id(arguments):
     return model_id(arguments.folder, arguments.window_s)
 
 
-def _open_extractor(path, model):
-    """The file of embeddings of a model, to add to."""
+def _open_extractor(path, arguments):
+    """The file of embeddings of a model, to add to, for this process alone."""
     from unispeech_sb.inference.embedding_store import ResumableExtractor
 
-    return ResumableExtractor(path, model)
+    return ResumableExtractor(path, _model_id(arguments))
 
 
 def _extract_with_progress(verification, files, extractor, seconds, title):

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
-from speechbrain.inference.interfaces import Pretrained
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
+from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
@@ -37,6 +37,7 @@ from unispeech_sb.inference.clustering import (
     spread,
 )
 from unispeech_sb.inference.formats import recording_name
+from unispeech_sb.inference.loading import CheckedFolder
 from unispeech_sb.inference.segments import (
     Binarizer,
     Diarization,
@@ -74,7 +75,7 @@ _MIN_ALONE_S = 0.5
 of all segments of the speaker in the window."""
 
 
-class SpeakerDiarization(Pretrained):
+class SpeakerDiarization(CheckedFolder):
     """Finds who speaks when.
 
     Loads with ``from_hparams`` what the recipe of diarization exports, and
@@ -136,10 +137,9 @@ class SpeakerDiarization(Pretrained):
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
         if isinstance(speaker_model, (str, Path)):
-            loaded: SpeakerVerification = SpeakerVerification.from_hparams(
-                str(speaker_model), run_opts={"device": self.device}
+            speaker_model = SpeakerVerification.from_hparams(
+                speaker_model, run_opts={"device": self.device}
             )
-            speaker_model = loaded
         self.model = LocalSegmentationModel(
             backbone,
             head,
@@ -157,6 +157,26 @@ class SpeakerDiarization(Pretrained):
             cluster_threshold = _distance_of(speaker_model)
         self.cluster_threshold = cluster_threshold
         self.batch_seconds = batch_seconds
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source: str | Path,
+        *args: Any,
+        speaker_model: SpeakerVerification | str | Path | None = None,
+        trust: bool = False,
+        **kwargs: Any,
+    ) -> "SpeakerDiarization":
+        """Loads a pretrained folder, and one of a speaker model, as
+        ``CheckedFolder``."""
+        if isinstance(speaker_model, (str, Path)):
+            expect_folder(source, cls)
+            speaker_model = SpeakerVerification.from_hparams(
+                speaker_model, trust=trust, run_opts=kwargs.get("run_opts")
+            )
+        return super().from_hparams(
+            source, *args, trust=trust, speaker_model=speaker_model, **kwargs
+        )
 
     def diarize_file(
         self,
