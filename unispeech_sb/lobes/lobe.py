@@ -25,6 +25,7 @@ from unispeech_sb.checkpoints.files import (
 )
 from unispeech_sb.checkpoints.options import shown
 
+_TYPES: dict[type, set[type]]
 _TYPES = {int: {int}, bool: {bool}, str: {str}, float: {int, float}}
 """Annotation of a plain argument -> what it may be."""
 
@@ -168,8 +169,8 @@ def build_empty(
     not fit are a ``ValueError``."""
     arguments = inspect.signature(cls).parameters
     for name, value in config.items():
-        kind = arguments[name].annotation if name in arguments else None
-        if type(value) not in _TYPES.get(kind, {type(value)}):
+        kind = arguments[name].annotation if name in arguments else Any
+        if kind in _TYPES and type(value) not in _TYPES[kind]:
             raise ValueError(
                 f"{source}: expected {name} of {cls.__name__} to be of type "
                 f"{kind.__name__}; got {shown(value)}"
