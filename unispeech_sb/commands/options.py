@@ -9,8 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-from unispeech_sb.checkpoints.interfaces import expect_folder
-
 RECORDING = (
     "recording in a format that soundfile reads: WAV, FLAC, MP3, ...; m4a, "
     "webm, ... where PyAV or ffmpeg is installed"
@@ -72,12 +70,20 @@ def at_least(least):
 
 
 def add_folder(parser, kind):
-    """Adds the pretrained folder, which is for a kind of model."""
+    """Adds the pretrained folder, which is for a kind of model, and whether
+    code in it may run."""
     parser.add_argument(
         "folder",
         metavar="FOLDER",
         help=f"pretrained folder of {kind}: the export/ of a recipe, or what "
         "unispeech-sb convert wrote",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load a hyperparams.yaml that names other classes and functions "
+        "than this package writes, which runs code: only from people whom you "
+        "trust",
     )
 
 
@@ -182,12 +188,12 @@ def load_folder(interface, arguments, **options):
     """Loads a ``Pretrained`` class from the folder, without the hub."""
     from speechbrain.utils.fetching import FetchConfig
 
-    expect_folder(arguments.folder, interface)
     device = arguments.device
     return interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
         run_opts={"device": device} if device else None,
+        trust=arguments.trust,
         **options,
     )
 
