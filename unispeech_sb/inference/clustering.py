@@ -221,7 +221,9 @@ def cluster_segments(
 ) -> np.ndarray:
     """Activities of a recording's speakers, [T, K], of the windows and their
     ``LocalSegmentation``, by clusters of their speaker embeddings."""
-    parts, embeddings, places = [], [], []
+    parts: list[np.ndarray] = []
+    embeddings: Any = []
+    places: list[int] = []
     for number, (window, local) in enumerate(found):
         part = local.activities[window.kept, local.active]
         # A speaker who is never above the threshold would take a place
