@@ -45,6 +45,7 @@ from unispeech_sb.dataio.unit_clustering import (
 )
 from unispeech_sb.dataio.units import phone_frames, read_spans
 from unispeech_sb.experiment import (
+    alone_in,
     enter,
     open_output,
     print_end,
@@ -152,6 +153,27 @@ def main(argv=None):
     # The units are made here, not trained on
     own = {k: v for k, v in hparams.items() if k != "units_folder"}
     output = open_output(command, own, prepare)
+    with alone_in(output):
+        return make(command, hparams, output)
+
+
+def make(command, hparams, output):
+    """Makes the units of a command line, or goes on with it.
+
+    Arguments
+    ---------
+    command : Command
+        The command line.
+    hparams : dict
+        The recipe's yaml.
+    output : OutputFolder
+        Of this process alone, but for other shards.
+
+    Returns
+    -------
+    dict or None
+        As for ``main``.
+    """
     folder = hparams["units_folder"]
     finished = enter(command, output, prepare, trusting=True)
     if finished is not None:

@@ -1,13 +1,22 @@
 """A file that is written appears whole or not at all."""
 
+import errno
 import json
 import math
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from unispeech_sb.atomic import atomic, write_json
+from unispeech_sb.atomic import (
+    OneWriter,
+    atomic,
+    sweep,
+    temporary_path,
+    write_json,
+)
 
 
 def test_a_file_is_there_when_it_is_whole(tmp_path):
@@ -74,7 +83,7 @@ def test_a_planted_file_is_not_written_through(tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.write_text("mine")
     monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
-    (tmp_path / ".guessed-a").symlink_to(other)
+    temporary_path(tmp_path / "a").symlink_to(other)
     with pytest.raises(FileExistsError), atomic(tmp_path / "a") as file:
         file.write("yours")
     assert other.read_text() == "mine"
@@ -124,3 +133,222 @@ def test_json_has_no_infinity_and_no_nan(tmp_path, caplog):
     write_json(path, {"DER": 1.5})
     assert json.loads(path.read_text()) == {"DER": 1.5}
     assert not caplog.records
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that runs no more."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_what_killed_processes_left_is_removed(tmp_path, dead, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", lambda: dead)
+        file = temporary_path(tmp_path / "a.txt")
+        folder = temporary_path(tmp_path / "export")
+        link = temporary_path(tmp_path / "link")
+    other = tmp_path / "kept"
+    other.mkdir()
+    (other / "mine").touch()
+    file.touch()
+    (folder / "inside").mkdir(parents=True)
+    link.symlink_to(other)
+    mine = temporary_path(tmp_path / "a.txt")
+    mine.touch()
+    elsewhere = tmp_path / file.name.replace(file.name[1:9], "0" * 8)
+    elsewhere.touch()
+    sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {other, mine, elsewhere}
+    assert (other / "mine").exists()
+
+
+def test_the_first_write_to_a_folder_sweeps_it(tmp_path, dead, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", lambda: dead)
+        patch.setattr("unispeech_sb.atomic._swept", {str(tmp_path)})
+        left = temporary_path(tmp_path / "a.txt")
+    left.touch()
+    with atomic(tmp_path / "b.txt") as file:
+        file.write("")
+    assert list(tmp_path.iterdir()) == [tmp_path / "b.txt"]
+
+
+def test_a_long_name_still_has_a_temporary_one(tmp_path):
+    path = tmp_path / ("é" * 120 + ".txt")
+    with atomic(path) as file:
+        file.write("long")
+    assert path.read_text() == "long"
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np, torch
+from unispeech_sb.atomic import atomic
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+def text(path):
+    with atomic(path) as file:
+        file.write("a" * 5000)
+def array(path):
+    with atomic(path, "wb") as file:
+        np.save(file, np.zeros(5000))
+def by_name(path):
+    with atomic(path, None) as draft:
+        Path(draft).write_bytes(bytes(5000))
+def tensors(path):
+    from unispeech_sb.checkpoints.files import write_tensors
+    write_tensors(path, {"a": torch.zeros(5000)})
+def folder(path):
+    from unispeech_sb.checkpoints.pretrained_folder import new_folder
+    with new_folder(path) as inside:
+        tensors(inside / "a")
+for write in (text, array, by_name, tensors, folder):
+    path = Path(sys.argv[1], write.__name__)
+    try:
+        write(path)
+    except OSError as error:
+        assert str(path) in str(error), error
+        assert "." + write.__name__ not in str(error), error
+    else:
+        raise AssertionError(write)
+    left = list(path.parent.iterdir())
+    assert left == [], left
+"""
+
+
+def test_want_of_space_names_the_file_and_leaves_no_part(tmp_path):
+    pytest.importorskip("resource")
+    script = [sys.executable, "-c", FULL, str(tmp_path)]
+    subprocess.run(script, check=True)
+
+
+def test_a_full_device_is_named():
+    with pytest.raises(OSError) as caught, atomic("/dev/full") as file:
+        file.write("a")
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == "/dev/full"
+
+
+WRITES = """
+import os, sys, time
+from unispeech_sb.atomic import OneWriter
+lock = OneWriter(sys.argv[1])
+lock.acquire()
+if sys.argv[2] == "fork" and os.fork() == 0:
+    sys.stdin.read()  # outlives its parent
+    os._exit(0)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """Starts a process that has the lock of a file."""
+    children = []
+
+    def start(path, fork="no"):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITES, path, fork],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        children.append(child)
+        assert child.stdout.readline() == "locked\n"
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.stdin.close()
+        child.stdout.close()
+        child.wait()
+
+
+def test_a_second_writer_is_refused_by_name(tmp_path, writer):
+    path = tmp_path / "a.txt"
+    child = writer(path)
+    with pytest.raises(BlockingIOError) as caught:
+        OneWriter(path).acquire()
+    found = str(caught.value)
+    assert found.startswith(f"{path}: being written by process {child.pid} of ")
+    assert " since 2" in found and "choose another output" in found
+    link = tmp_path / "link"
+    path.touch()
+    link.symlink_to(path)
+    with pytest.raises(BlockingIOError):
+        OneWriter(link).acquire()
+    with OneWriter(tmp_path / "b.txt"):
+        pass
+
+
+@pytest.mark.parametrize("fork", ["no", "fork"])
+def test_a_killed_writer_is_in_nobodys_way(fork, tmp_path, writer):
+    path = tmp_path / "a.txt"
+    child = writer(path, fork)
+    child.kill()
+    child.wait()
+    assert (tmp_path / ".a.txt.lock").exists()
+    with OneWriter(path):
+        assert json.loads((tmp_path / ".a.txt.lock").read_text())["pid"] == (
+            os.getpid()
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_writes_once(tmp_path):
+    with OneWriter(tmp_path / "a"), pytest.raises(BlockingIOError):
+        OneWriter(tmp_path / "a").acquire()
+    one, two = (OneWriter(tmp_path / "a", shared=True) for _ in range(2))
+    for writer in (one, two):
+        writer.acquire()
+    one.release()
+    with pytest.raises(BlockingIOError):
+        OneWriter(tmp_path / "a").acquire()
+    del two, writer
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["precious", ""])
+def test_a_lock_file_is_not_written_through(content, tmp_path):
+    mine, lock = tmp_path / "mine", tmp_path / ".a.lock"
+    mine.write_text(content)
+    for plant in (lock.symlink_to, lock.hardlink_to):
+        plant(mine)
+        with pytest.raises(OSError, match=r"\.a\.lock"):
+            OneWriter(tmp_path / "a").acquire()
+        assert mine.read_text() == content
+        lock.unlink()
+    lock.symlink_to(tmp_path / "nothing")
+    with pytest.raises(OSError, match=r"\.a\.lock"):
+        OneWriter(tmp_path / "a").acquire()
+    assert not (tmp_path / "nothing").exists()
+    lock.unlink()
+    lock.write_text("my own file")
+    with pytest.raises(OSError, match="expected a lock file"):
+        OneWriter(tmp_path / "a").acquire()
+    assert lock.read_text() == "my own file"
+
+
+def test_without_locks_the_note_decides(tmp_path, dead, monkeypatch):
+    def lockf(*_):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    lock = tmp_path / ".a.lock"
+    with OneWriter(tmp_path / "a"):
+        note = json.loads(lock.read_text())
+    for change, refused in (
+        ({"pid": dead}, False),
+        ({"pid": os.getppid()}, True),
+        ({"pid": dead, "machine": "another"}, True),
+    ):
+        lock.write_text(json.dumps(note | change))
+        if refused:
+            with pytest.raises(BlockingIOError, match=r"remove .*\.a\.lock"):
+                OneWriter(tmp_path / "a").acquire()
+        else:
+            OneWriter(tmp_path / "a").__enter__().release()

@@ -239,3 +239,17 @@ def test_export_of_a_trial_does_not_replace_a_trained_model(tmp_path, run_toy):
         run_toy(out, "--number_of_epochs=1", *options, brain_class=Brain)
         assert (out / "export").exists() == kept
     assert [len(scores) for scores in exported] == [2, 2]
+
+
+def test_a_second_run_is_refused_while_the_first_is_there(tmp_path, run_toy):
+    class Brain(UtteranceBrain):
+        def fit(self, *args, **kwargs):
+            with pytest.raises(BlockingIOError, match="being written by pro"):
+                run_toy(tmp_path, "--number_of_epochs=1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path, "--number_of_epochs=1", brain_class=Brain)
+    assert not (tmp_path / ".lock").exists()
+    run_toy(tmp_path, "--number_of_epochs=1")
+    assert not list(tmp_path.glob(".*"))

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "metrics": set(),
     "plots": set(),
     "decoding": set(),
-    "checkpoints": set(),
+    "checkpoints": {"moved"},
     "dataio": set(),
     "recipe_options": set(),
     "fingerprint": {"moved"},

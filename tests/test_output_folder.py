@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from unispeech_sb import output_folder
+from unispeech_sb.atomic import temporary_path
 from unispeech_sb.fingerprint import read_settings
 from unispeech_sb.output_folder import OutputFolder
 
@@ -96,7 +98,7 @@ def test_another_run_is_refused_and_changes_nothing(done, changes, told):
     for way in ("--output_folder=...", "--overwrite"):
         assert way in str(error.value)
     assert files(done) == before
-    assert not list(done.glob(".preparing-*"))
+    assert not list(done.glob(".*"))
 
 
 def test_settings_are_compared_before_data_are_prepared(done):
@@ -197,7 +199,7 @@ def kill_at(moment, monkeypatch):
 
     def dying(real):
         def call(*args, **kwargs):
-            if ".preparing-" not in str(args[-1]):
+            if "-preparing" not in str(args[-1]):
                 counts[0] += 1
                 if counts[0] == moment:
                     raise Killed
@@ -250,3 +252,48 @@ def assert_is_of(folder, names, with_work):
     assert (folder / "save" / "tokenizer.ckpt").read_text() == names
     assert (folder / "save" / "CKPT+1").is_dir() == with_work
     assert (folder / "export").is_dir() == with_work
+
+
+def output_of(folder, **more):
+    """An output folder, with its work in a folder elsewhere."""
+    hparams = {"output_folder": str(folder), **more}
+    return OutputFolder(hparams, "toy", {})
+
+
+def test_one_process_is_in_a_folder(tmp_path):
+    one = output_of(tmp_path / "out", save_folder=str(tmp_path / "save"))
+    one.lock()
+    same_save = output_of(tmp_path / "b", save_folder=str(tmp_path / "save"))
+    for other in (output_of(tmp_path / "out"), same_save):
+        with pytest.raises(BlockingIOError, match="being written by process"):
+            other.lock()
+    assert not (tmp_path / "b").exists()
+    one.unlock()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_are_made_side_by_side(tmp_path):
+    shards = [output_of(tmp_path, shard=number) for number in (0, 1, 1)]
+    for shard in shards[:2]:
+        shard.lock()
+    with pytest.raises(BlockingIOError):
+        shards[2].lock()
+    for shard in shards:
+        shard.unlock()
+    assert tmp_path.is_dir() and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_was_preparing_is_removed(done, monkeypatch):
+    child = subprocess.Popen(["true"])
+    child.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", lambda: child.pid)
+        left = temporary_path(done / "preparing")
+        file = temporary_path(done / "save" / "tokenizer.ckpt")
+    (left / "save").mkdir(parents=True)
+    file.touch()
+    output = output_of(done)
+    output.lock()
+    assert not left.exists() and not file.exists()
+    output.unlock()
+    assert not list(done.glob(".*")) and (done / "save").is_dir()

@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -241,12 +241,13 @@ def run(
     ddp_init_group(command.run_opts)
     hparams = command.load()
     output = open_output(command, hparams, dataio_prep, prepare)
-    finished = enter(command, output, prepare)
-    if finished is None:
-        scores = _train(brain_class, dataio_prep, output, command.run_opts)
-    else:
-        scores = run_on_main(output.read_scores)
-    print_end(output, scores, finished)
+    with alone_in(output):
+        finished = enter(command, output, prepare)
+        if finished is None:
+            scores = _train(brain_class, dataio_prep, output, command.run_opts)
+        else:
+            scores = run_on_main(output.read_scores)
+        print_end(output, scores, finished)
     if is_distributed_initialized():
         # Not before what lives on it is gone
         gc.collect()
@@ -386,6 +387,17 @@ def open_output(command, hparams, dataio_prep, prepare=None):
     )
     output.scripts = [__file__, *scripts]
     return output
+
+
+@contextmanager
+def alone_in(output: OutputFolder) -> Iterator[None]:
+    """Keeps other processes out of an output folder; the main process does so
+    for all of a run."""
+    _on_main(output.lock)
+    try:
+        yield
+    finally:
+        output.unlock()
 
 
 def enter(

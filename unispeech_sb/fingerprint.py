@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from unispeech_sb.moved import MOVED
+from unispeech_sb.moved import current_name
 
 FREE, TEST, MORE = "free", "test", "more"
 PLACES = (
@@ -176,7 +176,7 @@ def _flatten(node, path, found, names):
         return
     if not node.tag.startswith("tag:yaml.org"):
         kind, _, name = node.tag.partition(":")
-        found[path] = f"{kind}:{_current(name)}"
+        found[path] = f"{kind}:{current_name(name)}"
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             _flatten(value, f"{path}.{key.value}", found, names)
@@ -207,19 +207,6 @@ def _number(text):
     return text
 
 
-def _current(name):
-    """The path of a class or function as it is now."""
-    parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        moved, rest = MOVED.get(".".join(parts[:count]), {}), parts[count:]
-        if isinstance(moved, str):
-            return ".".join([moved, *rest])
-        if rest[0] in moved:
-            new = moved[rest[0]].replace(":", ".")
-            return ".".join([new, *rest[1:]])
-    return name
-
-
 def _new_digest():
     """What digests are made by."""
     return hashlib.blake2b(digest_size=16)
@@ -244,7 +231,7 @@ def _digest_files(files):
     """Of names and files."""
     found = _new_digest()
     for name, path in files:
-        if name.endswith(".md"):
+        if name.endswith((".md", "SHA256SUMS")):  # which has the README's
             continue
         found.update(f"{name}\0{path.stat().st_size}\0".encode())
         if not name or path.suffix.lower() in _READ:

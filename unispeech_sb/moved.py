@@ -184,6 +184,25 @@ QUIET = {"speechbrain.lobes.models.unispeech"}
 """Modules that are not deprecated: a second name of what is there."""
 
 
+def current_name(name: str) -> str:
+    """The full path of a class or function as it is now.
+
+    Example
+    -------
+    >>> current_name("unispeech_sb.lobes.heads.serving.PassThrough")
+    'unispeech_sb.lobes.heads.PassThrough'
+    """
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        moved, rest = MOVED.get(".".join(parts[:count]), {}), parts[count:]
+        if isinstance(moved, str):
+            return ".".join([moved, *rest])
+        if rest[0] in moved:
+            new = moved[rest[0]].replace(":", ".")
+            return ".".join([new, *rest[1:]])
+    return name
+
+
 class _MovedFinder(MetaPathFinder, Loader):
     """Finds the modules of ``MOVED``, after all other finders."""
 

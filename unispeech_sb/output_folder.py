@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb import __version__
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import OneWriter, atomic, sweep, temporary_folder
 from unispeech_sb.fingerprint import (
     INPUTS,
     MANIFESTS,
@@ -56,7 +56,8 @@ class OutputFolder:
     """The output folder of a run; the main process alone calls its methods.
 
     With ``overwrite`` a run starts afresh, and removes what an earlier one
-    left.
+    left. Between ``lock`` and ``unlock`` other processes are refused, but for
+    those that make other shards.
     """
 
     def __init__(
@@ -79,6 +80,36 @@ class OutputFolder:
         self.scripts: list[str] = []
         self.old: dict[str, Any] | None = None
         self.others: list[dict[str, Any]] = []
+        self._made: set[Path] = set()
+        shard = hparams.get("shard")
+        name = ".lock" if shard is None else f".shard-{shard}.lock"
+        self._writers = [
+            OneWriter(self.folder, file.parent / name) for file in self._files()
+        ]
+
+    def lock(self) -> None:
+        """Keeps other processes out of the folder, and of a ``save_folder``
+        that is elsewhere; a ``BlockingIOError`` where one is in it. What killed
+        runs left half written is removed."""
+        try:
+            for writer in self._writers:
+                folder = writer.path.parent
+                self._made |= set() if folder.exists() else {folder}
+                folder.mkdir(parents=True, exist_ok=True)
+                writer.acquire()
+                for place, _, _ in os.walk(folder):
+                    sweep(place)
+        except BaseException:
+            self.unlock()
+            raise
+
+    def unlock(self) -> None:
+        """Lets other processes in; a folder that was made for nothing goes."""
+        for writer in self._writers:
+            writer.release()
+        for folder in self._made:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
 
     def look(self) -> bool:
         """Reads the record of an earlier run; whether there was one."""
@@ -87,7 +118,8 @@ class OutputFolder:
         begun = (self.folder / "hyperparams.yaml").is_file()
         if self.overwrite and self.old is None and not begun:
             here = self.folder.iterdir() if self.folder.is_dir() else ()
-            if self._has_work() or set(here) - {self.save}:
+            own = {self.save, *(writer.path for writer in self._writers)}
+            if self._has_work() or set(here) - own:
                 raise ValueError(
                     f"{self.folder}: expected the folder of an earlier run, "
                     f"with {_FILE}; --overwrite removes nothing else"
@@ -140,10 +172,8 @@ class OutputFolder:
         """
         self._refuse_others()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=".preparing-", dir=self.folder
-        ) as draft:
-            places = self._prepare(prepare, Path(draft))
+        with temporary_folder(self.folder / "preparing") as draft:
+            places = self._prepare(prepare, draft)
             self.record["data"] = describe_data({**self.hparams, **places})
             self._refuse_others()
             if self._is_finished():

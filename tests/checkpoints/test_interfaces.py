@@ -61,7 +61,7 @@ def test_a_damaged_yaml_is_one_sentence(text, tmp_path):
 
 
 def test_a_huge_yaml_is_not_read(tmp_path):
-    with pytest.raises(ValueError, match="at most 1048576 bytes"):
+    with pytest.raises(ValueError, match="at most 262144 bytes"):
         folder_kind(write(tmp_path, "a" * 2**21))
 
 

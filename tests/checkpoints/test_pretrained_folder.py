@@ -1,11 +1,16 @@
 """Pretrained folders appear whole or not at all."""
 
+import errno
+import shutil
+import subprocess
+
 import pytest
 import torch
 import yaml
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from unispeech_sb.checkpoints.pretrained_folder import (
+    check_sums,
     new_folder,
     write_pretrained,
 )
@@ -43,6 +48,75 @@ def test_an_older_export_is_replaced_only_on_request(tmp_path):
     assert (path / "README.md").read_text() == "first"
     write_pretrained(path, lobes, "WaveformEncoder", "third", replace=True)
     assert (path / "README.md").read_text() == "third"
+
+
+def test_one_process_makes_a_folder(tmp_path):
+    with new_folder(tmp_path / "new") as folder:
+        (folder / "first").touch()
+        with (
+            pytest.raises(BlockingIOError, match="/new: being written by"),
+            new_folder(tmp_path / "new"),
+        ):
+            pass
+    assert (tmp_path / "new" / "first").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+
+
+def test_want_of_space_names_the_folder(tmp_path):
+    with (
+        pytest.raises(OSError) as caught,
+        new_folder(tmp_path / "new") as folder,
+    ):
+        raise OSError(errno.ENOSPC, "full", str(folder / "a.ckpt"))
+    assert caught.value.filename == f"{tmp_path}/new/a.ckpt"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def summed(tmp_path):
+    """A folder of three files."""
+    with new_folder(tmp_path / "new") as folder:
+        (folder / "transformers").mkdir()
+        for name in ("a.ckpt", "b c.txt", "transformers/vocab.json"):
+            (folder / name).write_text(name)
+    return tmp_path / "new"
+
+
+def test_the_sums_tell_what_has_changed(summed):
+    report = check_sums(summed)
+    assert report.is_whole and len(report.same) == 3
+    assert str(report) == "3 files as SHA256SUMS has them"
+    (summed / "a.ckpt").write_text("b.ckpt")
+    (summed / "b c.txt").unlink()
+    (summed / "custom.py").touch()
+    report = check_sums(summed)
+    assert not report.is_whole
+    assert report[1:] == (["a.ckpt"], ["b c.txt"], ["custom.py"])
+    assert str(report).splitlines()[:3] == [
+        "changed  a.ckpt", "missing  b c.txt", "extra    custom.py",
+    ]  # fmt: skip
+
+
+def test_the_sums_are_those_of_coreutils(summed):
+    if shutil.which("sha256sum") is None:
+        pytest.skip("no sha256sum")
+    command = ["sha256sum", "--strict", "-c", "SHA256SUMS"]
+    subprocess.run(command, cwd=summed, check=True)
+    command = "sha256sum a.ckpt 'b c.txt' transformers/vocab.json > SHA256SUMS"
+    subprocess.run(command, cwd=summed, check=True, shell=True)
+    assert check_sums(summed).is_whole
+
+
+@pytest.mark.parametrize(
+    "line", ["0" * 64 + "  ../secret", "0" * 64 + "  /etc/passwd", "x  a", "\0"]
+)
+def test_sums_of_files_elsewhere_are_refused(line, summed):
+    (summed / "SHA256SUMS").write_text(line + "\n")
+    with pytest.raises(ValueError, match="SHA256SUMS, line 1: expected a sha"):
+        check_sums(summed)
+    (summed / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match="expected a folder with SHA256SUMS"):
+        check_sums(summed)
 
 
 def test_the_yaml_holds_every_option_and_no_path(tmp_path):

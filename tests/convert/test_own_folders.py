@@ -2,10 +2,14 @@
 
 import re
 import shutil
+import sys
+from contextlib import suppress
 
 import pytest
 
+from tests.checkpoints import plants
 from tests.convert.exports import write_exports, write_others, write_sounds
+from tests.inference.models import save_arpa
 from unispeech_sb.checkpoints.interfaces import INTERFACES, folder_kind
 from unispeech_sb.cli import main
 from unispeech_sb.lobes.backbone import Backbone
@@ -152,6 +156,130 @@ def test_a_speaker_model_is_checked_as_well(folders, sounds, capsys):
             assert (
                 f"{folders[name]}: expected a folder for Speaker" in errors[0]
             )
+
+
+OF_A_KIND = (
+    *("asr", "keyword_spotting", "speaker_verification"),
+    *("speaker_diarization", "pretrain_unispeech", "with_beam"),
+)
+"""A folder of each interface."""
+WITHOUT_YAML = {"info": "{folder}", "to-hf": "{folder} {new}",
+                "convert": "{folder} {new}"}  # fmt: skip
+"""Commands that build nothing of a folder's yaml."""
+
+
+@pytest.fixture
+def ran(tmp_path, monkeypatch):
+    """What planted code makes."""
+    plants.plant_module(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "ran"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_A_KIND)
+@pytest.mark.parametrize("command", [*COMMANDS, *WITHOUT_YAML])
+def test_nothing_planted_runs(
+    command, name, folders, sounds, ran, tmp_path, capsys
+):
+    copy = shutil.copytree(folders[name], tmp_path / "copy")
+    yaml = copy / "hyperparams.yaml"
+    wanted, pattern = COMMANDS.get(command, (None, WITHOUT_YAML.get(command)))
+    if command == "tune-lm":
+        pytest.importorskip("kenlm", reason="the extra lm is not installed")
+        arpa = save_arpa(tmp_path / "words.arpa", so=-1.0, it=-1.0)
+        pattern = pattern.replace("no.arpa", str(arpa))
+    for kind, text in plants.planted(yaml.read_text(), tmp_path).items():
+        yaml.write_text(text)
+        paths = {"folder": copy, "sounds": sounds}
+        paths["new"] = tmp_path / f"new-{kind.replace(' ', '-')}"
+        code, errors = run(command, pattern, capsys, **paths)
+        assert not ran.exists()
+        assert (code, len(errors)) in {(1, 1), (0, 0)}
+        if KINDS[name] == wanted:
+            assert code == 1 and str(yaml) in errors[0]
+            assert kind not in plants.LIVE or "--trust" in errors[0]
+    assert plants.MODULE not in sys.modules
+
+
+@pytest.mark.parametrize("name", OF_A_KIND)
+def test_nothing_planted_runs_where_a_recipe_starts_from_it(
+    name, folders, ran, tmp_path
+):
+    copy = shutil.copytree(folders[name], tmp_path / "copy")
+    yaml = copy / "hyperparams.yaml"
+    for text in plants.planted(yaml.read_text(), tmp_path).values():
+        yaml.write_text(text)
+        with suppress(ValueError):
+            assert Backbone.from_preset(str(copy)).dim == 16
+        assert not ran.exists()
+
+
+def test_what_is_trusted_runs(folders, sounds, ran, tmp_path, capsys):
+    copy = shutil.copytree(folders["asr"], tmp_path / "copy")
+    plant = plants.TAGS["apply"].format(ran=ran)
+    with open(copy / "hyperparams.yaml", "a") as file:
+        file.write(f"{plant}\n")
+    paths = {"folder": copy, "sounds": sounds}
+    pattern = "{folder} {sounds}/a.wav"
+    assert run("info", "{folder}", capsys, **paths)[0] == 0
+    assert run("transcribe", pattern, capsys, **paths)[0] == 1
+    assert not ran.exists()
+    assert run("transcribe", f"{pattern} --trust", capsys, **paths)[0] == 0
+    assert ran.exists()
+
+
+def test_a_planted_speaker_model_does_not_run(
+    folders, sounds, ran, tmp_path, capsys
+):
+    copy = shutil.copytree(folders["speaker_verification"], tmp_path / "copy")
+    plant = plants.TAGS["apply"].format(ran=ran)
+    with open(copy / "hyperparams.yaml", "a") as file:
+        file.write(f"{plant}\n")
+    code, errors = run(
+        "diarize", "{folder} {sounds}/a.wav --speaker-model {copy}", capsys,
+        folder=folders["speaker_diarization"], sounds=sounds, copy=copy,
+    )  # fmt: skip
+    assert code == 1 and "!apply:os.system" in errors[0] and not ran.exists()
+
+
+def test_embed_takes_any_model_when_told(folders, sounds, tmp_path, capsys):
+    code, errors = run(
+        "embed", "{folder} {sounds}/a.wav -o {new}", capsys,
+        folder=folders["keyword_spotting"], sounds=sounds, new=tmp_path / "a",
+    )  # fmt: skip
+    assert code == 1 and errors[0].endswith("need --any-model")
+    pattern = "{folder} {sounds}/a.wav -o {new} --any-model"
+    for name, right in (
+        ("keyword_spotting", 0), ("asr", 1), ("speaker_diarization", 1),
+    ):  # fmt: skip
+        code, errors = run(
+            "embed", pattern, capsys,
+            folder=folders[name], sounds=sounds, new=tmp_path / name,
+        )  # fmt: skip
+        assert code == right == len(errors)
+
+
+@each
+def test_a_folder_is_as_its_sums_say(name, folders, tmp_path, capsys):
+    folder = folders[name]
+    if KINDS[name] not in INTERFACES:
+        assert main(["info", "--verify", str(folder)]) == 1
+        assert "expected a folder with SHA256SUMS" in capsys.readouterr().err
+        return
+    assert main(["info", "--verify", str(folder)]) == 0
+    assert " files as SHA256SUMS has them" in capsys.readouterr().out
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with open(copy / "backbone.ckpt", "ab") as file:
+        file.write(b"0")
+    (copy / "README.md").unlink()
+    (copy / "custom.py").touch()
+    with pytest.raises(SystemExit) as caught:
+        main(["info", "--verify", str(copy)])
+    assert caught.value.code == 1
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "changed  backbone.ckpt", "missing  README.md", "extra    custom.py",
+    ]  # fmt: skip
 
 
 @each

@@ -500,6 +500,7 @@ def test_a_folder_may_name_the_beam_search(beam_folder, tmp_path):
     )
     assert isinstance(asr.decoding_function, PrefixBeamSearcher)
     assert asr.decoding_function.search.beam_size == 20
+    torch.manual_seed(2)
     paths = [str(tmp_path / f"{n}.wav") for n in range(3)]
     for path, seconds in zip(paths, (1.0, 5.0, 1.5)):
         soundfile.write(path, uneven_speech(seconds).numpy(), 16000)

@@ -2,11 +2,16 @@
 is never embedded again.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.inference.speaker_models import load_model, save_model, voice, write
+from unispeech_sb.atomic import temporary_path
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference import embedding_store as module
 from unispeech_sb.inference.embedding_store import (
@@ -434,3 +439,40 @@ def test_a_real_model_gives_what_embed_gives(tmp_path):
             found[name].vector, model.embed(file).vector, rtol=1e-5, atol=1e-5
         )
     assert sum(progress) == pytest.approx(6.0)
+
+
+def test_a_second_process_is_refused_and_nothing_is_lost(tmp_path):
+    path, one = tmp_path / "a.safetensors", SpeakerEmbedding(torch.ones(2), 1.0)
+    script = (  # without torch, to be quick
+        "import sys\n"
+        "from unispeech_sb.atomic import OneWriter\n"
+        "OneWriter(sys.argv[1]).acquire()\n"
+    )
+    command = [sys.executable, "-c", script, path]
+    with ResumableExtractor(path, "m") as extractor:
+        extractor.add("A", one)
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert f"{path}: being written by process {os.getpid()}" in (
+            second.stderr
+        )
+        extractor.finish("A")
+        assert not list(tmp_path.glob(".*"))
+    subprocess.run(command, check=True)
+
+
+def test_a_part_that_was_not_finished_is_removed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    extractor = ResumableExtractor(path, "m")
+    extractor.add("A", SpeakerEmbedding(torch.ones(2), 1.0))
+    extractor.flush()
+    (half,) = extractor.folder.iterdir()
+    child = subprocess.Popen(["true"])
+    child.wait()
+    left = temporary_path(half).name.replace(
+        f".{os.getpid()}.", f".{child.pid}."
+    )
+    elsewhere = extractor.folder / f".00000000{left[9:]}"  # another machine's
+    for file in (extractor.folder / left, elsewhere):
+        file.write_bytes(b"half a par")
+    assert ResumableExtractor(path, "m").store.names == ["A"]
+    assert set(extractor.folder.iterdir()) == {half, elsewhere}

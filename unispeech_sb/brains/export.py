@@ -185,6 +185,8 @@ def export_pretraining(folder, hparams, scores, scored_on, facts):
         scored_on,
         facts,
     )
+    if hasattr(hparams, "tokenizer"):
+        texts["files"]["tokenizer.ckpt"] = hparams.tokenizer
     write_pretrained(
         folder,
         _lobes(hparams, "backbone", "head"),
@@ -192,8 +194,6 @@ def export_pretraining(folder, hparams, scores, scored_on, facts):
         replace=True,
         **texts,
     )
-    if hasattr(hparams, "tokenizer"):
-        hparams.tokenizer.save(folder / "tokenizer.ckpt")
 
 
 def _lobes(hparams, *names):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, not_written
 from unispeech_sb.checkpoints.file_types import what_file
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file, read_objects
 
@@ -69,7 +69,10 @@ def write_tensors(
     with atomic(path, mode=None) as draft:
         draft.touch()
         mode = draft.stat().st_mode  # safetensors would let only us read it
-        save_file(tensors, draft, metadata=metadata)
+        try:
+            save_file(tensors, draft, metadata=metadata)
+        except SafetensorError as error:
+            raise not_written(path, error) from error
         draft.chmod(mode)
 
 

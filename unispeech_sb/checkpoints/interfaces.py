@@ -10,35 +10,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from unispeech_sb.checkpoints.safe_yaml import (
+    HEADS,
+    Name,
+    New,
+    Ref,
+    compose_file,
+)
+
 YAML_FILE = "hyperparams.yaml"
 BACKBONE_FILE = "backbone.ckpt"
 EXPORT = "export"
 """Folder of a run that has its trained model."""
-
-MOST_BYTES = 2**20
-"""Largest ``hyperparams.yaml`` that is looked at; ours have some thousands."""
-
-
-SERVING = "unispeech_sb.lobes.heads"
-"""Module of what makes heads the parts of SpeechBrain's interfaces."""
-
-
-class Ref(str):
-    """In a yaml: what another entry of that name is."""
-
-
-class New(NamedTuple):
-    """In a yaml: an object, of its class and arguments."""
-
-    name: str
-    arguments: dict[str, Any] = {}
-
-
-class Name(NamedTuple):
-    """In a yaml: a function or class with some of its arguments."""
-
-    name: str
-    arguments: dict[str, Any] = {}
 
 
 class Interface(NamedTuple):
@@ -83,16 +66,16 @@ def _embedding(allow_silence):
     encoder = {"backbone": Ref("backbone"), "head": Ref("head")}
     encoder["allow_silence"] = allow_silence
     return {
-        "compute_features": New(f"{SERVING}.PassThrough"),
-        "mean_var_norm": New(f"{SERVING}.PassThrough"),
-        "embedding_model": New(f"{SERVING}.UtteranceEncoder", encoder),
+        "compute_features": New(f"{HEADS}.PassThrough"),
+        "mean_var_norm": New(f"{HEADS}.PassThrough"),
+        "embedding_model": New(f"{HEADS}.UtteranceEncoder", encoder),
     }
 
 
 def _classifier(lobes, labelled, problem_type, allow_silence=False):
     """A class for each utterance."""
     rule = {"head": Ref("head"), "problem_type": problem_type}
-    classifier = New(f"{SERVING}.UtterancePosteriors", rule)
+    classifier = New(f"{HEADS}.UtterancePosteriors", rule)
     return {"modules": {**_embedding(allow_silence), "classifier": classifier}}
 
 
@@ -107,7 +90,7 @@ def _asr(lobes, labelled, blank_index):
         ),
         "modules": {
             "encoder": New(
-                f"{SERVING}.FramePosteriors", {**encoder, "blank_index": blank}
+                f"{HEADS}.FramePosteriors", {**encoder, "blank_index": blank}
             )
         },
     }
@@ -119,8 +102,8 @@ def _speakers(lobes, labelled, allow_silence=False):
     modules = {**_embedding(allow_silence), **_others(lobes)}
     if labelled and "objective" in lobes:
         scored = {"head": Ref("head"), "objective": Ref("objective")}
-        modules["classifier"] = New(f"{SERVING}.SpeakerPosteriors", scored)
-    norm = New(f"{SERVING}.PassThrough")
+        modules["classifier"] = New(f"{HEADS}.SpeakerPosteriors", scored)
+    norm = New(f"{HEADS}.PassThrough")
     return {"mean_var_norm_emb": norm, "modules": modules}
 
 
@@ -287,10 +270,12 @@ def folder_kind(path: str | Path) -> str:
     return ""
 
 
-def expect_folder(path: str | Path, interface: str | type) -> None:
+def expect_folder(
+    path: str | Path, interface: str | type, *others: str
+) -> None:
     """Refuses what is not for an interface, a key of ``INTERFACES`` or a class
-    of this package, before anything is loaded: the error says what was
-    expected, what is there, and which command takes it.
+    of this package, nor for one of the other keys, before anything is loaded:
+    the error says what was expected, what is there, and which command takes it.
 
     A folder of another package passes: loading it shows what it has.
     """
@@ -300,7 +285,7 @@ def expect_folder(path: str | Path, interface: str | type) -> None:
     name = interface if isinstance(interface, str) else interface.__name__
     ours = {i.ours.rpartition(".")[2]: key for key, i in INTERFACES.items()}
     wanted = ours.get(name, name)
-    if kind not in (wanted, FOREIGN):
+    if kind not in (wanted, *others, FOREIGN):
         raise ValueError(
             f"{path}: expected a folder for {wanted}; {purpose(path, kind)}"
         )
@@ -333,14 +318,7 @@ def result_of(path: str | Path) -> Path | None:
 
 def _kind_of_yaml(path):
     """The interface of a ``hyperparams.yaml``, by the names in it."""
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path}: expected at most {MOST_BYTES} bytes")
-    try:
-        document = yaml.compose(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: expected yaml ({problem})") from error
-    entries = _entries(document)
+    entries = _entries(compose_file(path))
     if "pretrainer" not in entries:
         return "run" if "output_folder" in entries else FOREIGN
     if not any("unispeech" in node.tag for node in entries.values()):

@@ -65,7 +65,7 @@ def _number(least, most, kinds=(int,)):
     )
 
 
-def _real(least, most):
+def real(least, most):
     """A number that needs not be whole."""
     return _number(least, most, (int, float))
 
@@ -105,7 +105,7 @@ def _names(most):
 
 FLAG = Rule("true or false", lambda value: type(value) is bool)
 TEXT = Rule("a text", lambda value: isinstance(value, str))
-SHARE = _real(0, 1)
+SHARE = real(0, 1)
 SIZE, COUNT, KERNEL = (
     _number(1, 16_384),
     _number(1, 1_000_000),
@@ -117,6 +117,11 @@ BLANK = Rule(
     lambda value: isinstance(value, str) or TOKEN.holds(value),
 )
 SPAN, SPANS = _number(1, 100_000), _number(0, 100_000)
+MOST_NUMBER, MOST_ITEMS = 10**6, 32
+"""Largest number among a lobe's arguments, and most of them in a list."""
+LOOPS = {"num_layers": LAYERS, "num_states": KERNEL, "scale": KERNEL}
+"""Arguments of heads that are numbers of modules or of tensors."""
+
 ACTIVATION = _choice("gelu", "gelu_new", "relu", "selu")
 
 SHARED = {
@@ -134,7 +139,7 @@ SHARED = {
     "attention_dropout": Option(SHARE, 0.1, training="attention_dropout"),
     "feat_proj_dropout": Option(SHARE, 0.0, training="dropout_input"),
     "layerdrop": Option(SHARE, 0.1, training="encoder_layerdrop layerdrop"),
-    "initializer_range": Option(_real(0, 10), 0.02),
+    "initializer_range": Option(real(0, 10), 0.02),
     "layer_norm_eps": Option(SHARE, 1e-5),
     "feat_extract_norm": Option(
         _choice("group", "layer"), "group", "extractor_mode", shown=True
@@ -169,7 +174,7 @@ OURS = {
     "pos_conv_weight_norm": Option(FLAG, True),
     "apply_spec_augment": Option(FLAG, False),
     "normalize_wav": Option(FLAG, False, shown=True),
-    "normalize_eps": Option(_real(1e-12, 1), 1e-5, shown=True),
+    "normalize_eps": Option(real(1e-12, 1), 1e-5, shown=True),
     "output_norm": Option(FLAG, False, only_here=True),
     "freeze": Option(FLAG, False),
     "freeze_feature_extractor": Option(FLAG, False),
@@ -209,11 +214,11 @@ TOP = {
 MORE = {
     "tdnn_lengths": Option(_choice("exact", "hf"), "exact"),
     "contrastive_logits_temperature": Option(
-        _real(0, 1000), training="logit_temp"
+        real(0, 1000), training="logit_temp"
     ),
     "num_negatives": Option(SPANS, training="num_negatives"),
     "feature_grad_mult": Option(None, training="feature_grad_mult"),
-    "gumbel_temperature": Option(_real(0, 1000)),
+    "gumbel_temperature": Option(real(0, 1000)),
     "id2label": Option(_names(1_000_000), may_be_none=True),
     "label2id": Option(_names(1_000_000), may_be_none=True),
     "num_labels": Option(COUNT, may_be_none=True),
@@ -321,6 +326,41 @@ _WITHOUT_EFFECT = {
     "low_cpu_mem_usage": (True, False, None),
 }
 """Keyword of transformers -> values that change no result here."""
+
+
+def check_arguments(config: Mapping[str, Any], path: str | Path) -> None:
+    """Checks the arguments of any lobe, as ``check_config`` does: numbers,
+    short texts and short lists of them; those that it loops over are few."""
+    check_config(config, path)
+    for name, value in config.items():
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if len(items) > MOST_ITEMS or not all(map(_is_small, items)):
+            raise ValueError(
+                f"{path}: expected {name} to be a short text, a list of at "
+                f"most {MOST_ITEMS} items, or a number of at most "
+                f"{MOST_NUMBER}; got {shown(_largest(items))}"
+            )
+        loop = LOOPS.get(name)
+        if loop and type(value) is int and not loop.holds(value):
+            raise ValueError(
+                f"{path}: expected {name} to be {loop.expected}; got {value}"
+            )
+
+
+def _is_small(value):
+    """Whether a value is a number, flag or text of usual size."""
+    if isinstance(value, str):
+        return len(value) <= 2 * SHOWN
+    if isinstance(value, float):
+        return abs(value) <= MOST_NUMBER
+    return value is None or (
+        isinstance(value, int) and abs(value) <= MOST_NUMBER
+    )
+
+
+def _largest(items):
+    """The first of some items that is not small, else all."""
+    return next((item for item in items if not _is_small(item)), items)
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:

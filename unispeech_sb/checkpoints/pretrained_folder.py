@@ -5,11 +5,11 @@ README. It names no path and no hub, so it can be moved and used offline. It is
 read here without building a module.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
+from unispeech_sb.atomic import OneWriter, temporary_folder
 from unispeech_sb.checkpoints.files import (
     public_path,
     read_metadata,
@@ -29,13 +30,15 @@ from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
     OTHERS,
     YAML_FILE,
-    Name,
-    New,
-    Ref,
     folder_kind,
     purpose,
 )
-from unispeech_sb.checkpoints.options import check_config, shown
+from unispeech_sb.checkpoints.options import (
+    check_arguments,
+    check_config,
+    shown,
+)
+from unispeech_sb.checkpoints.safe_yaml import Name, New, Ref
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file
 from unispeech_sb.checkpoints.texts import read_json
 
@@ -45,6 +48,8 @@ NO_LOBES = (*LABEL_FILES, "calibration.ckpt", "language_model.ckpt")
 """Files of other things that SpeechBrain's Pretrainer loads."""
 ORIGIN_FILE = "origin.json"
 TRAINING_FILE = "training.json"
+SUMS_FILE = "SHA256SUMS"
+"""Digests of a folder's other files, as ``sha256sum -c`` reads them."""
 TEXTS_FOLDER = "transformers"
 """Sub-folder with the texts of a Hugging Face checkpoint, as they were."""
 
@@ -74,6 +79,11 @@ HEADER = """\
 sample_rate: 16000
 
 """
+
+
+MOST_SUMS_BYTES = 2**20
+SUM = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+"""Line of ``SHA256SUMS``."""
 
 
 class LobeFile(NamedTuple):
@@ -150,7 +160,7 @@ def read_lobe(path: str | Path) -> LobeFile:
             f"{path}: expected a file that this package wrote, with the "
             "module's class and arguments in it"
         ) from error
-    check_config(config, path)
+    check_arguments(config, path)
     return LobeFile(cls, config, read_tensors(path))
 
 
@@ -185,7 +195,7 @@ def read_pretrained(folder: str | Path) -> Pretrained:
 
 @contextmanager
 def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
-    """Makes a folder that appears whole or not at all.
+    """Makes a folder that appears whole or not at all, with ``SHA256SUMS``.
 
     Arguments
     ---------
@@ -203,6 +213,8 @@ def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     ------
     ValueError
         When the path exists and is not an empty folder, or one to replace.
+    OSError
+        When another process is making it, or it cannot be written.
     """
     path = Path(path)
     old = replace and (path / YAML_FILE).is_file()
@@ -210,16 +222,90 @@ def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     if not old and not free:
         raise ValueError(f"{path}: expected a new folder; it exists already")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}-{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
+    with OneWriter(path), temporary_folder(path) as temporary:
         yield temporary
+        _write(temporary / SUMS_FILE, _sums_text(temporary))
         if old:
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+def _sums_text(folder):
+    """What ``sha256sum`` prints of a folder's files."""
+    names = _names_in(folder)
+    return "".join(f"{_digest(folder / n)}  {n}\n" for n in names)
+
+
+def _names_in(folder):
+    """Names of a folder's files, those in folders of it too, but the sums."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return [name for name in names if name != SUMS_FILE]
+
+
+def _digest(path):
+    """The sha256 of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+class SumsReport(NamedTuple):
+    """Names of files by what became of them since ``SHA256SUMS``."""
+
+    same: list[str]
+    changed: list[str]
+    missing: list[str]
+    extra: list[str]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all files are as they were written, and no others there."""
+        return not (self.changed or self.missing or self.extra)
+
+    def __str__(self) -> str:
+        """A line for each file that is not the same, and a sum."""
+        lines = [
+            f"{kind:<8} {name}"
+            for kind in ("changed", "missing", "extra")
+            for name in getattr(self, kind)
+        ]
+        lines.append(f"{len(self.same)} files as {SUMS_FILE} has them")
+        return "\n".join(lines)
+
+
+def check_sums(folder: str | Path) -> SumsReport:
+    """Compares the files of a folder that this package wrote with its
+    ``SHA256SUMS``; a ``ValueError`` where there is none, or another file."""
+    folder = Path(folder)
+    path, written = folder / SUMS_FILE, {}
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: expected a folder with {SUMS_FILE}, as this version "
+            "writes it; there is nothing to compare its files with"
+        )
+    if path.stat().st_size > MOST_SUMS_BYTES:
+        raise ValueError(f"{path}: expected at most {MOST_SUMS_BYTES} bytes")
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        found = SUM.fullmatch(line)
+        if not found or Path(found[2]).is_absolute() or ".." in found[2]:
+            raise ValueError(
+                f"{path}, line {number}: expected a sha256 and the name of a "
+                f"file in the folder; got {shown(line)}"
+            )
+        written[found[2]] = found[1]
+    here = _names_in(folder)
+    kept = [name for name in here if name in written]
+    same = [name for name in kept if _digest(folder / name) == written[name]]
+    return SumsReport(
+        same,
+        [name for name in kept if name not in same],
+        [name for name in written if name not in here],
+        [name for name in here if name not in written],
+    )
 
 
 def write_pretrained(
@@ -251,8 +337,8 @@ def write_pretrained(
     replace : bool
         Take the place of a pretrained folder that is there.
     files : dict, optional
-        Name in the folder -> text, or path of a file to copy; such as
-        ``training_record`` gives.
+        Name in the folder -> text, path of a file to copy, or object to
+        ``save``; such as ``training_record`` gives.
     calibration : unispeech_sb.metrics.calibration.Calibration, optional
         Written as ``calibration.ckpt``: what the scores of
         ``SpeakerRecognition`` mean.
@@ -493,9 +579,11 @@ def _yaml_text(entries):
 
 
 def _write(path, content):
-    """Writes a text, or copies a file."""
+    """Writes a text, copies a file, or saves an object."""
     path.parent.mkdir(exist_ok=True)
-    if isinstance(content, Path):
+    if hasattr(content, "save"):
+        content.save(path)
+    elif isinstance(content, Path):
         shutil.copyfile(content, path)
     else:
         path.write_text(content, encoding="utf-8")

@@ -89,13 +89,32 @@ def info(argv: Sequence[str]) -> None:
         "path", metavar="PATH", help=f"{_SOURCES}; or a pretrained folder"
     )
     _add_set(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the files of a folder with its SHA256SUMS, in place of "
+        "a description; exits with 1 where any differs",
+    )
     arguments = parser.parse_args(argv)
     options = _options(arguments.set)
     _check_source(arguments.path)
+    if arguments.verify:
+        _verify(arguments.path)
+        return
 
     from unispeech_sb.convert import describe
 
     print_escaped(describe(arguments.path, **options))
+
+
+def _verify(folder):
+    """Says which files of a folder are not as they were written."""
+    from unispeech_sb.checkpoints.pretrained_folder import check_sums
+
+    report = check_sums(folder)
+    print_escaped(report)
+    if not report.is_whole:
+        raise SystemExit(1)
 
 
 def _add_set(parser):

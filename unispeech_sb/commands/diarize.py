@@ -170,7 +170,8 @@ def _load(arguments):
 
     speakers = arguments.speaker_model
     if speakers is not None:
-        chosen = argparse.Namespace(folder=speakers, device=arguments.device)
+        chosen = argparse.Namespace(**vars(arguments))
+        chosen.folder = speakers
         speakers = load_folder(SpeakerVerification, chosen)
     return load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
 

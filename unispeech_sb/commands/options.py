@@ -9,7 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.errors import check_device, print_escaped
 
 RECORDING = (
@@ -73,12 +72,20 @@ def at_least(least):
 
 
 def add_folder(parser, kind):
-    """Adds the pretrained folder, which is for a kind of model."""
+    """Adds the pretrained folder, which is for a kind of model, and whether
+    code in it may run."""
     parser.add_argument(
         "folder",
         metavar="FOLDER",
         help=f"pretrained folder of {kind}: the export/ of a recipe, or what "
         "unispeech-sb convert wrote",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load a hyperparams.yaml that names other classes and functions "
+        "than this package writes, which runs code: only from people whom you "
+        "trust",
     )
 
 
@@ -183,13 +190,13 @@ def load_folder(interface, arguments, **options):
     """Loads a ``Pretrained`` class from the folder, without the hub."""
     from speechbrain.utils.fetching import FetchConfig
 
-    expect_folder(arguments.folder, interface)
     device = arguments.device
     check_device(device)
     return interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
         run_opts={"device": device} if device else None,
+        trust=arguments.trust,
         **options,
     )
 

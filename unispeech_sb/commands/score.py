@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unispeech_sb.atomic import write_json
+from unispeech_sb.atomic import OneWriter, write_json
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_batch_seconds,
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 _LEAST_DRAWS = 100
 """Bootstrap draws that a confidence interval needs."""
 
+_RESULTS = "results.json"
 _SCORES = "scores.csv"
 _EMBEDDINGS = "embeddings.safetensors"
-"""Names of the table and of the speaker embeddings in the folder of results."""
+"""Names of the figures, the table and the speaker embeddings in the folder of
+results."""
 
 
 def score(argv: Sequence[str]) -> None:
@@ -67,25 +69,32 @@ def score(argv: Sequence[str]) -> None:
     files = {name: os.path.join(root, name) for name in trials.names}
     model = model_digest(arguments)
     cohort = _cohort(arguments, model, files)
-    verification = load_model(arguments)
     with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
         Path(path).mkdir(parents=True, exist_ok=True)
         extractor = open_extractor(Path(path) / _EMBEDDINGS, model)
-        if extract_with_progress(
-            verification, files, extractor, arguments.batch_seconds, "score"
-        ):
-            raise SystemExit(1)
-        store = extractor.finish(trials.names)
-    scores = score_trials(store, trials, cohort, arguments.top_n)
-    if trials.targets is None:
+        with OneWriter(Path(path) / _RESULTS), extractor:
+            verification = load_model(arguments)
+            if extract_with_progress(
+                verification, files, extractor, arguments.batch_seconds, "score"
+            ):
+                raise SystemExit(1)
+            store = extractor.finish(trials.names)
+            scores = score_trials(store, trials, cohort, arguments.top_n)
+            # Made for cosines: normalised scores are something else
+            calibration = verification.calibration if cohort is None else None
+            _report(scores, calibration, arguments)
+
+
+def _report(scores, calibration, arguments):
+    """Writes and prints scores, and what is measured by them."""
+    given = arguments.output
+    if scores.trials.targets is None:
         write_scores(Path(given), scores)
         print(
             f"Wrote {Path(given) / _SCORES}: {len(scores.values)} scores; the "
             "list does not say which are target trials, so there is no error"
         )
         return
-    # Made for cosines: normalised scores are something else
-    calibration = verification.calibration if cohort is None else None
     summary = summarize(
         scores, calibration, arguments.p_target, arguments.draws
     )
@@ -350,7 +359,7 @@ def write_results(folder, scores, summary, title):
         for name, title in (("eer", "EER"), ("min_dcf", "minDCF"))
     }
     write_histogram(folder / "scores.png", *sides, thresholds)
-    write_json(folder / "results.json", summary, indent=1)
+    write_json(folder / _RESULTS, summary, indent=1)
 
 
 def _interval(metric, scores, draws):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unispeech_sb.checkpoints.interfaces import expect_folder
+from unispeech_sb.checkpoints.interfaces import expect_folder, folder_kind
 from unispeech_sb.commands.options import (
     RECORDING,
     add_batch_seconds,
@@ -34,20 +34,25 @@ def embed(argv: Sequence[str]) -> None:
     files = arguments.files
     if len(set(files)) < len(files):
         raise ValueError("files: expected each of them once")
-    expect_folder(arguments.folder, "SpeakerRecognition")
+    other, folder = "EncoderClassifier", arguments.folder
+    if folder_kind(folder) == other and not arguments.any_model:
+        raise ValueError(
+            f"{folder}: expected a folder for SpeakerRecognition; it is for "
+            f"{other}: embeddings that are not of speakers need --any-model"
+        )
+    expect_folder(folder, "SpeakerRecognition", other)
     check_output(arguments.output, files, makes_folder=True)
     check_files("embed", files)
-    verification = load_model(arguments)
-    extractor = open_extractor(arguments.output, model_digest(arguments))
-    known = len(extractor.store)
-    errors = extract_with_progress(
-        verification,
-        {file: file for file in files},
-        extractor,
-        arguments.batch_seconds,
-        "embed",
-    )
-    found = extractor.finish(files)
+    with open_extractor(arguments.output, model_digest(arguments)) as extractor:
+        known = len(extractor.store)
+        errors = extract_with_progress(
+            load_model(arguments, any_model=arguments.any_model),
+            {file: file for file in files},
+            extractor,
+            arguments.batch_seconds,
+            "embed",
+        )
+        found = extractor.finish(files)
     if len(found):
         print(
             f"Wrote {arguments.output}: {len(found)} embeddings, "
@@ -72,6 +77,12 @@ def _parse_embed(argv):
         metavar="OUT",
         help="safetensors file to write; the embeddings that it has already, "
         "by the names of their recordings, are kept",
+    )
+    parser.add_argument(
+        "--any-model",
+        action="store_true",
+        help="take a classifier of utterances (EncoderClassifier), such as a "
+        "keyword spotter, too: its embeddings are not of speakers",
     )
     add_batch_seconds(parser, 60.0)
     return parser.parse_args(argv)
@@ -158,19 +169,12 @@ def add_model(parser):
     add_device(parser)
 
 
-def load_model(arguments):
+def load_model(arguments, **options):
     """Loads the folder of a command line."""
     from unispeech_sb.inference import SpeakerVerification
 
-    found = load_folder(
-        SpeakerVerification, arguments, window_s=arguments.window_s
-    )
-    if "embedding_model" not in found.mods:
-        raise ValueError(
-            f"{arguments.folder}: expected a folder for SpeakerRecognition, "
-            f"with the module embedding_model; got {', '.join(found.mods)}"
-        )
-    return found
+    options["window_s"] = arguments.window_s
+    return load_folder(SpeakerVerification, arguments, **options)
 
 
 def model_digest(arguments):
@@ -181,7 +185,7 @@ def model_digest(arguments):
 
 
 def open_extractor(path, model):
-    """The file of embeddings of a model, to add to."""
+    """The file of embeddings of a model, to add to, for this process alone."""
     from unispeech_sb.inference.embedding_store import ResumableExtractor
 
     return ResumableExtractor(path, model)

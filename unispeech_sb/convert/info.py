@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.files import (
     is_safetensors,
@@ -29,6 +27,7 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     read_lobe,
     read_pretrained,
 )
+from unispeech_sb.checkpoints.safe_yaml import read_folder_yaml, read_plain
 from unispeech_sb.checkpoints.source import find_source, read_checkpoint
 from unispeech_sb.checkpoints.texts import read_json
 from unispeech_sb.convert.lobes import KINDS, kinds_of, shown_of
@@ -249,7 +248,18 @@ def _describe_ours(folder, kind):
             facts["labels"] = Fact(labels, name)
     if origin.get("blank_index") is not None:
         facts["blank"] = Fact(origin["blank_index"], "origin.json")
-    return Description(facts | _sizes(found.lobes), _left_out(found), [])
+    facts |= _sizes(found.lobes)
+    return Description(facts, _left_out(found), _refused(folder / YAML_FILE))
+
+
+def _refused(path):
+    """Why commands would not load a folder's yaml, where there is one."""
+    try:
+        if path.is_file():
+            read_folder_yaml(path)
+    except ValueError as error:
+        return [f"not loaded without --trust: {error}"]
+    return []
 
 
 def _left_out(found):
@@ -342,7 +352,7 @@ def _describe_saved(folder):
         "what": Fact("training checkpoint of unispeech_sb", path.name),
         "result": Fact(result or "none yet", "files"),
     }
-    for name, value in _read_meta(path).items():
+    for name, value in read_plain(path).items():
         facts[f"saved: {name}"] = Fact(_number(value), path.name)
     lobes = {
         file.stem: read_lobe(file)
@@ -352,18 +362,6 @@ def _describe_saved(folder):
     facts |= _lobe_facts(lobes) | _sizes(lobes)
     note = "the recipe's own command goes on from it"
     return Description(facts, {"all of it": "commands take the result"}, [note])
-
-
-def _read_meta(path):
-    """The scores of a training checkpoint."""
-    try:
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: expected yaml ({problem})") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path}: expected names and values")
-    return meta
 
 
 def _describe_units(folder):

@@ -12,7 +12,7 @@ from unispeech_sb.checkpoints.huggingface import (
     HEAD_TENSORS,
     split_heads,
 )
-from unispeech_sb.checkpoints.options import shown
+from unispeech_sb.checkpoints.options import check_arguments, shown
 from unispeech_sb.checkpoints.pretrained_folder import LobeFile
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
@@ -30,10 +30,7 @@ from unispeech_sb.lobes.heads import (
     UniSpeechSATHead,
     UtteranceHead,
 )
-from unispeech_sb.lobes.lobe import Lobe, without_weights
-
-MOST_NUMBER = 10**6
-"""Largest number among a lobe's arguments."""
+from unispeech_sb.lobes.lobe import Lobe, build_empty, without_weights
 
 
 class LobeKind(NamedTuple):
@@ -134,25 +131,8 @@ def check_lobe(file, path):
     """Builds what a ``LobeFile`` holds, with its tensors: ``config`` then has
     all arguments. What does not fit its class is a ``ValueError``."""
     cls = kinds_of(file, path)[0].cls
-    numbers = [
-        number
-        for value in file.config.values()
-        for number in (value if isinstance(value, list) else [value])
-        if isinstance(number, int)
-    ]
-    if max(numbers, default=0) > MOST_NUMBER:
-        raise ValueError(
-            f"{path}: expected arguments of at most {MOST_NUMBER}; "
-            f"got {shown(max(numbers))}"
-        )
-    try:
-        with without_weights(path):
-            lobe = cls(**file.config)
-    except (TypeError, RuntimeError, ArithmeticError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path}: expected the arguments of {cls.__name__} ({first})"
-        ) from error
+    check_arguments(file.config, path)
+    lobe = build_empty(cls, file.config, path)
     load_strict(lobe, file.tensors, path, assign=True, dtype=None)
     return lobe
 

@@ -17,12 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, temporary_folder
 from unispeech_sb.dataio.manifest import (
     SPLITS,
     has_columns,
@@ -60,12 +59,12 @@ def write_units(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".units-") as drafts:
-        placed = _write_arrays(Path(drafts), records, units, about["num_units"])
+    with temporary_folder(folder / "units") as drafts:
+        placed = _write_arrays(drafts, records, units, about["num_units"])
         with atomic(folder / ABOUT) as file:
             file.write(json.dumps(about, indent=2) + "\n")
         for split in SPLITS:
-            draft, path = (f / f"{split}.npy" for f in (Path(drafts), folder))
+            draft, path = (f / f"{split}.npy" for f in (drafts, folder))
             if draft.is_file():
                 os.replace(draft, path)
             else:  # of an earlier corpus

@@ -50,6 +50,7 @@ from unispeech_sb.inference.audio_blocks import (
     run_files,
     source_name,
 )
+from unispeech_sb.inference.loading import CheckedFolder
 from unispeech_sb.inference.sliding_window import (
     Window,
     cut_windows,
@@ -68,7 +69,7 @@ from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
 _VOCABULARY = "vocab.json"
 
 
-class LongFormASR(EncoderASR):
+class LongFormASR(CheckedFolder, EncoderASR):
     """CTC recognition of recordings of any length.
 
     Loads with ``from_hparams`` what ``EncoderASR`` loads, where the module
@@ -171,22 +172,8 @@ class LongFormASR(EncoderASR):
     def from_hparams(
         cls, source: str | Path, *args: Any, **kwargs: Any
     ) -> "LongFormASR":
-        """Loads a pretrained folder.
-
-        Arguments
-        ---------
-        source : str or path-like
-            The folder.
-        *args : tuple
-            As for ``EncoderASR``.
-        **kwargs : dict
-            As for ``EncoderASR`` and the constructor.
-
-        Returns
-        -------
-        LongFormASR
-            On the device of ``run_opts``, in evaluation mode.
-        """
+        """Loads a pretrained folder, as ``CheckedFolder``; its languages too,
+        for ``set_language``."""
         return super().from_hparams(source, *args, folder=source, **kwargs)
 
     def transcribe_long(

@@ -7,12 +7,14 @@ window; where there are no embeddings, by the time that two windows share.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
+
+from unispeech_sb.inference.sliding_window import Window
 
 _logger = logging.getLogger(__name__)
 
@@ -209,3 +211,50 @@ def _pairs(windows):
     ]
     both = np.array(pairs, np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
+
+
+def cluster_segments(
+    found: list[tuple[Window, Any]],
+    threshold: float,
+    cluster_threshold: float,
+    limits: SpeakerLimits,
+) -> np.ndarray:
+    """Activities of a recording's speakers, [T, K], of the windows and their
+    ``LocalSegmentation``, by clusters of their speaker embeddings."""
+    parts: list[np.ndarray] = []
+    embeddings: Any = []
+    places: list[int] = []
+    for number, (window, local) in enumerate(found):
+        part = local.activities[window.kept, local.active]
+        # A speaker who is never above the threshold would take a place
+        counted = np.ones(len(local.active), bool)
+        if (limits.number or limits.least) > 1 and len(part):
+            counted = part.max(0) > threshold
+        embeddings += list(local.embeddings[counted])
+        places += [number] * int(counted.sum())
+        parts.append(part[:, counted])
+    owners = cluster_speakers(
+        embeddings, np.array(places), cluster_threshold, limits
+    )
+    count, begin, rows = int(owners.max(initial=-1)) + 1, 0, []
+    for part in parts:
+        own = owners[begin : begin + part.shape[1]]
+        rows.append(spread(part, own, count))
+        begin += part.shape[1]
+    return np.concatenate(rows)
+
+
+def stitch_segments(
+    found: list[tuple[Window, Any]], threshold: float, limits: SpeakerLimits
+) -> np.ndarray:
+    """Activities of the head's speakers, [T, S], of the windows and their
+    ``LocalSegmentation``; beyond the limit, those who are active least are
+    left out."""
+    stitcher, rows = OverlapStitcher(), []
+    for window, local in found:
+        row = stitcher.push(window.offset, local.activities)
+        rows.append(row[window.kept])
+    activities = np.concatenate(rows)
+    frames = (activities > threshold).sum(0)
+    most = np.argsort(-frames, kind="stable")[: limits.most_or_number]
+    return activities[:, np.sort(most)]

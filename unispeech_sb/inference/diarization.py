@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
-from speechbrain.inference.interfaces import Pretrained
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
+from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
@@ -33,11 +33,13 @@ from unispeech_sb.inference.clustering import (
     OverlapStitcher,
     SpeakerLimits,
     SpeakerTracker,
-    cluster_speakers,
+    cluster_segments,
     spread,
+    stitch_segments,
     warn_of_fewer,
 )
 from unispeech_sb.inference.formats import recording_name
+from unispeech_sb.inference.loading import CheckedFolder
 from unispeech_sb.inference.segments import (
     Binarizer,
     Diarization,
@@ -78,7 +80,7 @@ _MIN_ALONE_S = 0.5
 of all segments of the speaker in the window."""
 
 
-class SpeakerDiarization(Pretrained):
+class SpeakerDiarization(CheckedFolder):
     """Finds who speaks when.
 
     Loads with ``from_hparams`` what the recipe of diarization exports, and
@@ -140,10 +142,9 @@ class SpeakerDiarization(Pretrained):
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
         if isinstance(speaker_model, (str, Path)):
-            loaded: SpeakerVerification = SpeakerVerification.from_hparams(
-                str(speaker_model), run_opts={"device": self.device}
+            speaker_model = SpeakerVerification.from_hparams(
+                speaker_model, run_opts={"device": self.device}
             )
-            speaker_model = loaded
         self.model = LocalSegmentationModel(
             backbone,
             head,
@@ -161,6 +162,26 @@ class SpeakerDiarization(Pretrained):
             cluster_threshold = _distance_of(speaker_model)
         self.cluster_threshold = cluster_threshold
         self.batch_seconds = batch_seconds
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source: str | Path,
+        *args: Any,
+        speaker_model: SpeakerVerification | str | Path | None = None,
+        trust: bool = False,
+        **kwargs: Any,
+    ) -> "SpeakerDiarization":
+        """Loads a pretrained folder, and one of a speaker model, as
+        ``CheckedFolder``."""
+        if isinstance(speaker_model, (str, Path)):
+            expect_folder(source, cls)
+            speaker_model = SpeakerVerification.from_hparams(
+                speaker_model, trust=trust, run_opts=kwargs.get("run_opts")
+            )
+        return super().from_hparams(
+            source, *args, trust=trust, speaker_model=speaker_model, **kwargs
+        )
 
     def diarize_file(
         self,
@@ -371,9 +392,14 @@ class SpeakerDiarization(Pretrained):
                 for _, local in found
             )
             if self.model.has_embeddings:
-                activities = self._clustered(found, limits)
+                activities = cluster_segments(
+                    found, self.smoothing.threshold, self.cluster_threshold,
+                    limits,
+                )  # fmt: skip
             else:
-                activities = self._stitched(found, limits)
+                activities = stitch_segments(
+                    found, self.smoothing.threshold, limits
+                )
             binarizer = Binarizer(self.smoothing)
             turns = sorted(binarizer.push(activities) + binarizer.finish())
             heard = len({speaker for _, _, speaker, _ in turns})
@@ -410,40 +436,6 @@ class SpeakerDiarization(Pretrained):
         if hasattr(source, "__iter__") and not isinstance(source, str):
             return check_blocks(source, "stream"), "stream"
         return read_blocks(source, self.audio_normalizer), source
-
-    def _clustered(self, found, limits):
-        """Activities of the recording's speakers by embeddings, [T, K]."""
-        parts, embeddings, places = [], [], []
-        for number, (window, local) in enumerate(found):
-            part = local.activities[window.kept, local.active]
-            # A speaker who is never above the threshold would take a place
-            counted = np.ones(len(local.active), bool)
-            if (limits.number or limits.least) > 1 and len(part):
-                counted = part.max(0) > self.smoothing.threshold
-            embeddings += list(local.embeddings[counted])
-            places += [number] * int(counted.sum())
-            parts.append(part[:, counted])
-        owners = cluster_speakers(
-            embeddings, np.array(places), self.cluster_threshold, limits
-        )
-        count, begin, rows = int(owners.max(initial=-1)) + 1, 0, []
-        for part in parts:
-            own = owners[begin : begin + part.shape[1]]
-            rows.append(spread(part, own, count))
-            begin += part.shape[1]
-        return np.concatenate(rows)
-
-    def _stitched(self, found, limits):
-        """Activities of the head's speakers, [T, S]; beyond the limit, those
-        who are active least are left out."""
-        stitcher, rows = OverlapStitcher(), []
-        for window, local in found:
-            row = stitcher.push(window.offset, local.activities)
-            rows.append(row[window.kept])
-        activities = np.concatenate(rows)
-        frames = (activities > self.smoothing.threshold).sum(0)
-        most = np.argsort(-frames, kind="stable")[: limits.most_or_number]
-        return activities[:, np.sort(most)]
 
     def _sliding_within(self, delay_s):
         """The sliding window that gives an answer within a delay."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from unispeech_sb.atomic import OneWriter, sweep
 from unispeech_sb.checkpoints.files import (
     check_finite,
     read_metadata,
@@ -229,17 +230,34 @@ class ResumableExtractor:
     """The file of embeddings to come, and the parts of it that are there.
 
     Embeddings that the file has are kept; ``model`` is that of ``model_id``.
+    Until ``finish`` or ``close``, or the end of a ``with`` block, another
+    process that opens the same file is refused: see ``OneWriter``.
     """
 
     def __init__(self, path: str | Path, model: str) -> None:
         self.path = Path(path)
         self.folder = self.path.with_name(f"{self.path.name}.parts")
         self.store, self._part = EmbeddingStore(model), EmbeddingStore(model)
-        self._flushed = time.monotonic()
-        files = sorted(self.folder.glob("[!.]*.safetensors"))
-        for file in [*([self.path] if self.path.is_file() else []), *files]:
-            self._take(file)
-        self._next = int(files[-1].stem) + 1 if files else 0
+        self._flushed, self._next = time.monotonic(), 0
+        self._writer = OneWriter(self.path, shared=True)
+        if not self.path.exists() or self.path.is_file():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer.acquire()
+        try:
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "ResumableExtractor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes open the file."""
+        self._writer.release()
 
     def extract(
         self,
@@ -294,10 +312,18 @@ class ResumableExtractor:
         found += [name for name in self.store.names if name not in first]
         ordered = self.store.select(found)
         if found:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             ordered.save(self.path)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
         return ordered
+
+    def _read(self):
+        """Takes what earlier runs have written."""
+        sweep(self.folder)
+        files = sorted(self.folder.glob("[0-9]*.safetensors"))
+        for file in [*([self.path] if self.path.is_file() else []), *files]:
+            self._take(file)
+        self._next = int(files[-1].stem) + 1 if files else 0
 
     def _take(self, file):
         """Adds the embeddings of a file, but for those that are there."""

@@ -25,6 +25,7 @@ from unispeech_sb.inference.audio_blocks import (
     run_files,
     source_name,
 )
+from unispeech_sb.inference.loading import CheckedFolder
 from unispeech_sb.inference.sliding_window import SlidingWindow
 from unispeech_sb.metrics.calibration import Calibration, quality_measures
 from unispeech_sb.metrics.verification import Scores
@@ -72,7 +73,7 @@ class Decision(NamedTuple):
     threshold: float
 
 
-class SpeakerVerification(SpeakerRecognition):
+class SpeakerVerification(CheckedFolder, SpeakerRecognition):
     """Decides whether two recordings are of one speaker.
 
     Loads with ``from_hparams`` what ``SpeakerRecognition`` loads, and has its
@@ -128,6 +129,7 @@ class SpeakerVerification(SpeakerRecognition):
     Decision(score=1.0, llr=5.0, same=True, threshold=0.5)
     """
 
+    MODULES_NEEDED = ["compute_features", "mean_var_norm", "embedding_model"]
     load_audio = load_audio
 
     def __init__(
@@ -144,6 +146,30 @@ class SpeakerVerification(SpeakerRecognition):
             )
         self.window_s, self.rms = window_s, rms
         self.calibration = getattr(self.hparams, "calibration", None)
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source: str | Path,
+        *args: Any,
+        any_model: bool = False,
+        **kwargs: Any,
+    ) -> "SpeakerVerification":
+        """Loads a pretrained folder, as ``CheckedFolder``.
+
+        With ``any_model`` that of an ``EncoderClassifier``, such as a keyword
+        spotter, too, whose embeddings are not of speakers.
+        """
+        others = ("EncoderClassifier",) if any_model else ()
+        found = super().from_hparams(
+            source, *args, other_kinds=others, **kwargs
+        )
+        if "embedding_model" not in found.mods:
+            raise ValueError(
+                f"{source}: expected a folder for SpeakerRecognition, with "
+                f"the module embedding_model; got {', '.join(found.mods)}"
+            )
+        return found
 
     def embed(
         self,

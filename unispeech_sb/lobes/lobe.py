@@ -1,5 +1,6 @@
 """What every lobe has in common: its own arguments, and strict files."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ from unispeech_sb.checkpoints.files import (
     read_tensors,
     write_tensors,
 )
+from unispeech_sb.checkpoints.options import shown
+
+_TYPES: dict[type, set[type]]
+_TYPES = {int: {int}, bool: {bool}, str: {str}, float: {int, float}}
+"""Annotation of a plain argument -> what it may be."""
 
 
 class _MetaInit(TorchFunctionMode):
@@ -135,7 +141,12 @@ class Lobe(nn.Module):
         ValueError
             Names every tensor that is missing, unexpected or misshapen.
         """
-        load_strict(self, read_tensors(path), path)
+        first = next(self.parameters(), None)
+        empty = first is not None and first.is_meta
+        tensors = read_tensors(path)
+        if empty:  # copied, as what is computed depends on the alignment
+            tensors = {name: value.clone() for name, value in tensors.items()}
+        load_strict(self, tensors, path, assign=empty)
 
     @mark_as_loader
     def recover(self, path: str | Path, end_of_epoch: bool) -> None:
@@ -149,3 +160,27 @@ class Lobe(nn.Module):
             Part of SpeechBrain's signature; not used.
         """
         self.load(path)
+
+
+def build_empty(
+    cls: type[Lobe], config: dict[str, Any], source: str | Path
+) -> Lobe:
+    """Builds a lobe without weights, from arguments in a file; those that do
+    not fit are a ``ValueError``."""
+    arguments = inspect.signature(cls).parameters
+    for name, value in config.items():
+        kind = arguments[name].annotation if name in arguments else Any
+        if kind in _TYPES and type(value) not in _TYPES[kind]:
+            raise ValueError(
+                f"{source}: expected {name} of {cls.__name__} to be of type "
+                f"{kind.__name__}; got {shown(value)}"
+            )
+    faults = (TypeError, RuntimeError, ArithmeticError, AssertionError)
+    try:
+        with without_weights(source):
+            return cls(**config)
+    except (*faults, LookupError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{source}: expected the arguments of {cls.__name__} ({first})"
+        ) from error

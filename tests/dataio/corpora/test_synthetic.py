@@ -246,3 +246,13 @@ def test_a_killed_call_leaves_nothing_that_a_later_one_trusts(tmp_path):
     assert len(list(tmp_path.rglob("a.wav"))) == 1
     records = cache_corpus(tmp_path, "ramp", [1], ramp())
     assert [record["label"] for record in records] == ["é", "x"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_one_process_writes_a_corpus(tmp_path):
+    def clips():
+        with pytest.raises(BlockingIOError, match="being written by process"):
+            cache_corpus(tmp_path, "ramp", [1], ramp())
+        yield from ramp()
+
+    assert len(cache_corpus(tmp_path, "ramp", [1], clips())) == 2

@@ -7,8 +7,6 @@ real speech: a score on it is never reported as a result.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import soundfile
 import torch
 
+from unispeech_sb.atomic import OneWriter, temporary_folder
 from unispeech_sb.dataio.corpora.espeak import draw_voices, speak
 from unispeech_sb.dataio.manifest import SPLITS
 from unispeech_sb.dataio.speakers import split_share
@@ -237,8 +236,8 @@ def cache_corpus(folder, name, arguments, clips, sample_rate=16000):
     """Writes a generated corpus, or finds the one written before.
 
     Each set of arguments, as JSON can hold them, has its own sub-folder, which
-    appears when it is complete: a killed call leaves a hidden one, named
-    ``*.partial``, that no later call reads. ``clips`` are pairs of a record
+    appears when it is complete; a second process that would write the same one
+    at the same time is refused. ``clips`` are pairs of a record
     with an ID and samples, [N], in [-1, 1]; they are not touched where the
     corpus is there. The records get wav (absolute path of a 16-bit file) and
     duration (in seconds).
@@ -247,17 +246,18 @@ def cache_corpus(folder, name, arguments, clips, sample_rate=16000):
     digest = hashlib.sha256(key).hexdigest()[:12]
     final = Path(folder).resolve() / f"{name}-{digest}"
     if not final.is_dir():
-        _write(final, clips, sample_rate)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with OneWriter(final):
+            _write(final, clips, sample_rate)
     records = json.loads((final / "records.json").read_text("utf-8"))
     return [record | {"wav": str(final / record["wav"])} for record in records]
 
 
 def _write(final, clips, sample_rate):
     """Writes the clips and their records into a folder that appears whole."""
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    if final.is_dir():
+        return  # another process has just done so
+    with temporary_folder(final) as partial:
         records = []
         for record, samples in clips:
             name = f"{record['ID']}.wav"
@@ -268,8 +268,6 @@ def _write(final, clips, sample_rate):
         text = json.dumps(records, ensure_ascii=False, indent=0)
         (partial / "records.json").write_text(text, "utf-8")
         partial.rename(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _by_counts(make):

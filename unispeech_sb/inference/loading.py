@@ -1,0 +1,175 @@
+"""Pretrained folders to interfaces: nothing runs that the lists do not name."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.fetching import (
+    FetchConfig,
+    FetchSource,
+    LocalStrategy,
+    fetch,
+)
+from speechbrain.utils.run_opts import RunOptions
+
+from unispeech_sb.checkpoints.interfaces import YAML_FILE, expect_folder
+from unispeech_sb.checkpoints.safe_yaml import (
+    LOBES,
+    MODEL,
+    Name,
+    New,
+    Ref,
+    read_folder_yaml,
+)
+from unispeech_sb.lobes.lobe import build_empty
+
+MOST_BYTES = 64 * 2**20
+"""Largest file of labels that is read."""
+
+_Interface = TypeVar("_Interface", bound=Pretrained)
+
+
+def load_interface(
+    cls: type[_Interface],
+    source: str | Path | FetchSource,
+    hparams_file: str = YAML_FILE,
+    overrides: str | Mapping[str, Any] | None = None,
+    overrides_must_match: bool = True,
+    savedir: str | Path | None = None,
+    local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
+    fetch_config: FetchConfig | None = None,
+    **options: Any,
+) -> _Interface | None:
+    """Loads a folder as SpeechBrain's ``from_hparams``, but its yaml by
+    ``read_folder_yaml``; ``options`` go to the constructor.
+
+    Modules are built without weights and take over those of their files, so
+    that no size in the yaml is allocated but one that a file has.
+    """
+    fetching: dict[str, Any] = {"local_strategy": local_strategy}
+    fetching["fetch_config"] = fetch_config or FetchConfig()
+    download_only = options.pop("download_only", False)
+    if isinstance(source, Path):
+        source = str(source)
+    path = fetch(hparams_file, source, savedir, **fetching)
+    if not path.is_file():
+        raise ValueError(f"{source}: expected a folder with {hparams_file}")
+    entries = read_folder_yaml(path, overrides, overrides_must_match)
+    known = RunOptions().as_dict()
+    found = [name for name in entries if name in known]
+    if found:
+        raise ValueError(
+            f"{path}: expected no option of a run; got {found[0]}: give it as "
+            "run_opts"
+        )
+    modules = entries["modules"]
+    missing = [name for name in cls.MODULES_NEEDED if name not in modules]
+    if missing or any(hasattr(torch.nn.ModuleDict, name) for name in modules):
+        raise ValueError(
+            f"{path}: expected modules with names of their own, "
+            f"{', '.join(cls.MODULES_NEEDED)} among them; got "
+            f"{', '.join(modules)}"
+        )
+    hparams = _build(entries, path)
+    pretrainer = hparams["pretrainer"]
+    pretrainer.set_collect_in(savedir)
+    pretrainer.collect_files(source, **fetching)
+    if download_only:
+        return None
+    for name, file in pretrainer.paths.items():
+        _check_size(file, entries[name].name)
+    pretrainer.load_collected()
+    hparams["savedir"] = savedir
+    return cls(modules=hparams["modules"], hparams=hparams, **options)
+
+
+def _check_size(path, class_name):
+    """Refuses a file of labels, or of a calibration, that is none."""
+    if class_name not in (*LOBES, MODEL):
+        size = Path(path).stat().st_size
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"{path}: expected at most {MOST_BYTES} bytes; got {size}"
+            )
+
+
+class CheckedFolder(Pretrained):
+    """What makes ``from_hparams`` of a ``Pretrained`` class run no code."""
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source: str | Path | FetchSource,
+        *args: Any,
+        trust: bool = False,
+        other_kinds: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Loads a pretrained folder.
+
+        Arguments
+        ---------
+        source : str or path-like or FetchSource
+            The folder, or what else SpeechBrain fetches.
+        *args : tuple
+            As for SpeechBrain's ``from_hparams``.
+        trust : bool
+            Load the yaml as SpeechBrain does, which runs whatever it names.
+            Otherwise it may name what this package writes, and nothing else.
+        other_kinds : sequence of str
+            Keys of ``INTERFACES`` whose folders are taken too.
+        **kwargs : dict
+            As for SpeechBrain's ``from_hparams`` and the constructor.
+
+        Returns
+        -------
+        object
+            On the device of ``run_opts``, in evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            When the folder is for something else, or its yaml names anything
+            else: before anything is loaded.
+        """
+        place = source.path if isinstance(source, FetchSource) else source
+        own_yaml = args or "hparams_file" in kwargs
+        if Path(place).is_dir() and not own_yaml:
+            expect_folder(place, cls, *other_kinds)
+        if trust:
+            return super().from_hparams(source, *args, **kwargs)
+        return load_interface(cls, source, *args, **kwargs)
+
+
+def _build(entries, path):
+    """The objects of checked entries, each once."""
+    built: dict[str, Any] = {}
+
+    def value_of(value):
+        if isinstance(value, Ref):
+            if value not in built:
+                built[value] = value_of(entries[value])
+            return built[value]
+        if isinstance(value, dict):
+            return {key: value_of(item) for key, item in value.items()}
+        if not isinstance(value, (New, Name)):
+            return value
+        module, _, name = value.name.rpartition(".")
+        found = getattr(import_module(module), name)
+        arguments = value_of(value.arguments)
+        if value.name in LOBES:
+            return build_empty(found, arguments, path)
+        if isinstance(value, Name):
+            return partial(found, **arguments) if arguments else found
+        try:
+            return found(**arguments)
+        except TypeError as error:
+            raise ValueError(
+                f"{path}: expected the arguments of {name} ({error})"
+            ) from error
+
+    return {name: value_of(Ref(name)) for name in entries}
