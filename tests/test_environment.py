@@ -152,7 +152,7 @@ def test_every_module_recipe_and_command_names_the_remedy(
     # Those that do not need SpeechBrain work
     assert "unispeech_sb" not in said
     assert "unispeech_sb.nnet.masking" not in said
-    assert {"unispeech_sb.brains", "unispeech_sb.dataio.audio"} < set(said)
+    assert {"unispeech_sb.brains", "unispeech_sb.dataio.pipelines"} < set(said)
     assert {*told, *recipes} < set(said) and len(recipes) >= 9
     library = broken_torchaudio / "torchaudio" / "libtorchaudio.so"
     torch = environment._installed("torch")

@@ -59,4 +59,4 @@ def check_report(files, stderr, command):
     for line, (name, said) in zip(lines[-len(bad) :], bad.items()):
         assert line.startswith(f"  {name}: ")
         assert said in line
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr, stderr

@@ -33,7 +33,7 @@ modules:
     output_mlp: !ref <output_mlp>
 
 opt_class: !name:torch.optim.Adam
-    lr: 0.01
+    lr: 0.003
 """
 
 

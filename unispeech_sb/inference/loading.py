@@ -167,7 +167,7 @@ def _build(entries, path):
             return partial(found, **arguments) if arguments else found
         try:
             return found(**arguments)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: expected the arguments of {name} ({error})"
             ) from error
