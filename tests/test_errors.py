@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -134,10 +135,15 @@ def test_a_signal_is_one_line_that_says_how_to_go_on(
     number, code, line, capsys
 ):
     before = signal.getsignal(signal.SIGTERM)
+    # Ignored where the tests run in the background of a shell
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def wait():
-        os.kill(os.getpid(), number)
-        signal.pause()
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(9)
+        finally:
+            signal.signal(signal.SIGINT, ignored)
 
     assert run_guarded(wait, "program", to_continue="go on") == code
     assert capsys.readouterr().err == line
@@ -150,7 +156,7 @@ def test_forked_processes_end_by_sigterm_silently(capfd):
         if not child:
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
-                signal.pause()
+                time.sleep(9)
             finally:
                 os._exit(0)
         return os.waitpid(child, 0)[1]

@@ -43,7 +43,7 @@ def filled(path, **overrides):
 @pytest.mark.slow
 def test_all_that_may_differ_is_known_and_has_a_reason():
     keys = {key for path in YAMLS for key in settings(*_args(path))}
-    options = set(RunOptions().as_dict()) | {"overwrite"}
+    options = set(RunOptions().as_dict()) | {"overwrite", "traceback"}
     known = keys | options | LOADER
     assert len(YAMLS) == 21
     for key, (kind, reason) in MAY_DIFFER.items():

@@ -88,7 +88,7 @@ def test_the_first_pronunciation_of_the_first_file_counts(files):
     assert read_lexicons(str(files[1])) == {"SO": "Z", "IT": "IH1 T"}
 
 
-@pytest.mark.parametrize("line", ["WORD", ""])
+@pytest.mark.parametrize("line", ["WORD", "WORD  "])
 def test_a_line_without_phones_is_named(files, line):
     files[0].write_text(f"A AH0\n{line}\n")
     with pytest.raises(ValueError, match=f"{files[0]}, line 2: expected a wo"):
