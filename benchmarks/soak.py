@@ -78,9 +78,9 @@ def main():
         print("| round | MB | of its own | s |\n|---|---|---|---|", flush=True)
         for number in range(1, arguments.rounds + 1):
             start, texts = time.perf_counter(), io.StringIO()
-            with contextlib.redirect_stdout(texts):
-                with contextlib.redirect_stderr(io.StringIO()):
-                    transcribe([str(folder / "model"), *paths])
+            errors = contextlib.redirect_stderr(io.StringIO())
+            with contextlib.redirect_stdout(texts), errors:
+                transcribe([str(folder / "model"), *paths])
             assert texts.getvalue().count("\n") == len(paths)
             found.append((resident_mb(), resident_mb("RssAnon")))
             cells = [*found[-1], time.perf_counter() - start]
