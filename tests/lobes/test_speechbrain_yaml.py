@@ -57,6 +57,7 @@ class EmotionBrain(Brain):
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """A Hugging Face folder in place of a model on the hub."""
+    torch.manual_seed(0)  # some models learn more slowly
     model = tiny_model("unispeech-sat", feat_extract_norm="layer")
     return save_folder(model, tmp_path_factory.mktemp("hub"), True)
 
@@ -87,7 +88,7 @@ def test_the_swapped_yaml_trains(hub, tmp_path):
     before = {n: p.clone() for n, p in brain.modules.named_parameters()}
     loader = torch.utils.data.DataLoader([batch], batch_size=None)
     brain.fit(range(1, 31), loader, progressbar=False)
-    assert brain.losses[-1] < 0.5 * brain.losses[0]
+    assert brain.losses[-1] < 0.5 * brain.losses[0], brain.losses
     for name, parameter in brain.modules.named_parameters():
         kept = torch.equal(parameter, before[name])
         frozen = "feature_extractor" in name or "masked_spec" in name
