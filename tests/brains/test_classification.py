@@ -75,6 +75,7 @@ def test_report_has_scores_and_confusions(make_brain, tmp_path, capsys):
     assert "middle" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_learns_the_toy_task(make_brain):
     brain = make_brain()
     data = dataset(21, encoder())

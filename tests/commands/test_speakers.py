@@ -327,6 +327,7 @@ def test_a_second_run_embeds_nothing(
     assert capsys.readouterr().out == first
 
 
+@pytest.mark.slow
 def test_without_a_folder_nothing_is_written(ecapa, corpus, tmp_path, capsys):
     before = sorted(tmp_path.parent.rglob("*"))
     score(command(ecapa, corpus, "--draws", "0"))

@@ -96,6 +96,7 @@ def test_what_was_before_a_gap_does_not_make_the_next_sample_loud():
     assert kept_samples(wav) == states_of_sox(wav)
 
 
+@pytest.mark.slow
 def test_any_signal_is_cut_as_by_soxs_states():
     draws = np.random.default_rng(0)
     for length in (0, 1, 300, 1599, 1600, *draws.integers(2000, 12000, 25)):

@@ -186,6 +186,7 @@ def test_a_stream_finds_who_speaks(has_embeddings):
     expect(list(model.diarize_stream(talk(turns, 60.0), 4.0)), turns)
 
 
+@pytest.mark.slow
 @both
 def test_what_a_stream_says_depends_on_the_delay_only(has_embeddings):
     turns = conversation(3, 60.0, seed=1)

@@ -126,6 +126,7 @@ def test_silence_and_what_is_no_number_are_refused(seconds, model, tmp_path):
         model.embed(bad)
 
 
+@pytest.mark.slow
 def test_a_short_file_gives_what_speechbrain_gives(folder, tmp_path):
     path = write(tmp_path / "a.flac", voice(1, 1.3), "PCM_16")
     plain = SpeakerRecognition.from_hparams(str(folder))

@@ -54,6 +54,7 @@ def test_a_fresh_process_speaks_the_same_samples():
     assert run.stdout.split() == [digest(speak(TEXT, v)) for v in RESTLESS]
 
 
+@pytest.mark.slow
 def test_every_accent_and_variant_speaks_and_sounds_different():
     voices = [Voice(language, "m1") for language in LANGUAGES]
     voices += [
