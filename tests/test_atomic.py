@@ -218,6 +218,7 @@ for write in (text, array, by_name, tensors, folder):
 """
 
 
+@pytest.mark.slow
 def test_want_of_space_names_the_file_and_leaves_no_part(tmp_path):
     pytest.importorskip("resource")
     script = [sys.executable, "-c", FULL, str(tmp_path)]

@@ -70,6 +70,7 @@ def test_lengths_are_rounded_as_torchaudio_does():
     assert torch.equal(found, AudioNormalizer(16000)(wav, 44100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [4001, 5512, 12345, 44101])
 def test_other_rates_convert_by_the_same_filters(rate, monkeypatch):
     """Where torchaudio's table is affordable: in bands of 2000 Hz."""

@@ -64,6 +64,7 @@ def test_gain_scales_the_waveform(tmp_path, write_noise):
     torch.testing.assert_close(soft, read_audio(wav) * 0.70794578)
 
 
+@pytest.mark.slow
 def test_crops_are_random_stretches_of_longer_items(tmp_path, write_noise):
     wav = write_noise(tmp_path / "a.wav", 48000, rate=8000)
     read = audio_pipeline(sample_rate=8000, random_crop_s=0.5)

@@ -184,6 +184,7 @@ def test_bombs_do_not_go_off(name, form, tmp_path):
     assert reason in refusal(path)
 
 
+@pytest.mark.slow
 def test_options_have_a_depth_and_a_size():
     value = []
     for _ in range(40):
