@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -214,6 +215,17 @@ def test_other_errors_keep_their_traceback(broken_torch, root, tmp_path):
     done = run("-c", code, stub=broken_torch, root=root, folder=tmp_path)
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize("folder", ["recipes", "mine"])
+def test_ctrl_c_while_a_recipe_imports_takes_one_line(folder, root, tmp_path):
+    script = tmp_path / folder / "a.py"
+    script.parent.mkdir()
+    script.write_text("import unispeech_sb\nraise KeyboardInterrupt")
+    ended = run(str(script), stub=tmp_path, root=root, folder=tmp_path)
+    one_line = ended.stderr == "a.py: interrupted; nothing was begun\n"
+    assert one_line == (folder == "recipes")
+    assert ended.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
 
 
 @pytest.fixture

@@ -46,12 +46,17 @@ class BrokenInstallation(ImportError):
 def install() -> None:
     """Makes failing imports name their remedy; a second call changes nothing.
 
+    Imports take seconds: a script of a folder ``recipes`` that Ctrl-C ends in
+    the meantime says so in one line, too.
+
     Example
     -------
     >>> install()
     """
     if not any(isinstance(finder, _GuardedFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _GuardedFinder())
+    if _runs_recipe():
+        _end_in_one_line()
 
 
 def require_torchaudio() -> None:
@@ -113,8 +118,7 @@ def _guarded(exec_module):
 
 def _broken(error, name):
     """The exception for an import of ``name`` that ended with ``error``."""
-    if not isinstance(sys.excepthook, _OneLine):
-        sys.excepthook = _OneLine(sys.excepthook)
+    _end_in_one_line()
     torch, torchaudio = _installed("torch"), _installed("torchaudio")
     if torch is None:
         fault = "torch is not installed"
@@ -174,16 +178,31 @@ def _remedy(torch, torchaudio, keep=True):
     return " ".join([pip, *quoted])
 
 
+def _runs_recipe():
+    """Whether the process runs a script of a folder ``recipes``."""
+    folder, name = os.path.split(os.path.abspath((sys.argv or [""])[0]))
+    return name.endswith(".py") and os.path.basename(folder) == "recipes"
+
+
+def _end_in_one_line():
+    """Makes what ends the process one line."""
+    if not isinstance(sys.excepthook, _OneLine):
+        sys.excepthook = _OneLine(sys.excepthook)
+
+
 class _OneLine:
-    """An excepthook under which BrokenInstallation takes one line."""
+    """An excepthook under which BrokenInstallation takes one line, and in a
+    recipe Ctrl-C."""
 
     def __init__(self, usual):
         self.usual = usual
 
     def __call__(self, kind, error, trace):
         """Prints what ends the process."""
+        program = os.path.basename(sys.argv[0])
         if isinstance(error, BrokenInstallation):
-            program = os.path.basename(sys.argv[0])
             print(f"{program}: error: {error}", file=sys.stderr)
+        elif kind is KeyboardInterrupt and _runs_recipe():
+            print(f"{program}: interrupted; nothing was begun", file=sys.stderr)
         else:
             self.usual(kind, error, trace)
