@@ -70,8 +70,6 @@ def test_a_tensor_is_taken_as_it_is():
     blocks = list(read_blocks(wav, AudioNormalizer(16000), block_s=0.1))
     assert [len(block) for block in blocks] == [1600, 1600, 1600, 200]
     assert torch.equal(torch.cat(blocks), wav.float())
-    with pytest.raises(ValueError, match=r"expected shape \[N\]; got \[2, 9"):
-        next(read_blocks(torch.randn(2, 9), AudioNormalizer(16000)))
 
 
 def cut_short(suffix, share, folder):
@@ -131,7 +129,7 @@ def test_what_is_no_waveform_is_refused():
     bad = [torch.zeros(3), torch.tensor([1.0, float("nan")])]
     with pytest.raises(AudioError, match="stream: some samples are NaN"):
         list(check_blocks(bad, "stream"))
-    with pytest.raises(ValueError, match=r"stream: expected shape \[N\]"):
+    with pytest.raises(AudioError, match=r"stream: .*expected shape \[N\]"):
         list(check_blocks([torch.zeros(2, 3)], "stream"))
 
 

@@ -413,8 +413,10 @@ class HotWords:
         weight: float = 10.0,
         split: Callable[[str], list[str]] = str.split,
     ) -> None:
-        self.words, self.weight = list(words), weight
-        if isinstance(words, str) or not all(self.words):
+        several = hasattr(words, "__iter__") and not isinstance(words, str)
+        self.words = list(words) if several else [None]
+        self.weight = weight
+        if not all(isinstance(word, str) and word for word in self.words):
             raise ValueError(
                 f"hot words: expected a list of words; got {words!r:.60}"
             )

@@ -110,7 +110,12 @@ class PrefixBeamSearch:
         prune_history: bool = True,
         patience: int = 1500,
     ) -> None:
-        if beam_size < 1 or beam_threshold < 0 or token_threshold < 0:
+        try:
+            fit = isinstance(beam_size, int) and beam_size >= 1
+            fit = fit and beam_threshold >= 0 and token_threshold >= 0
+        except TypeError:  # no numbers
+            fit = False
+        if not fit:
             raise ValueError(
                 "search: expected a beam_size from 1 and thresholds from 0; "
                 f"got {beam_size}, {beam_threshold} and {token_threshold}"

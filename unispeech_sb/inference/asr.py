@@ -42,6 +42,8 @@ from unispeech_sb.decoding import (
 from unispeech_sb.inference.audio_blocks import (
     GlobalStatistics,
     Source,
+    as_source,
+    check_batch_seconds,
     global_norm,
     load_audio,
     padded_batches,
@@ -205,6 +207,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
         AudioError
             When the recording cannot be used.
         """
+        source = as_source(source)
+        check_batch_seconds(batch_seconds)
         with naming(source_name(source)):
             chunks = self._windows.cut(source)
             rows = self._windows.encode_all(chunks, batch_seconds)
@@ -273,7 +277,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
             Those of the next frames, [T, V], on the CPU. All together are
             one row for each frame of the recording.
         """
-        chunks = self._windows.cut(source)
+        check_batch_seconds(batch_seconds)
+        chunks = self._windows.cut(as_source(source))
         for _, log_probs in self._windows.encode_all(chunks, batch_seconds):
             if isinstance(log_probs, AudioError):
                 raise log_probs
@@ -309,6 +314,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
         result : Transcript or AudioError
             The transcript, or why the file cannot be used.
         """
+        check_batch_seconds(batch_seconds)
         return run_files(
             paths,
             self._windows.read,
@@ -380,9 +386,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
         **options : dict
             Arguments of ``HotWords``, such as ``weight``.
         """
-        words = list(words)
-        hot_words = HotWords(words, **options) if words else None
-        self.use_beam_search(hot_words=hot_words)
+        hot_words = HotWords(words, **options)
+        self.use_beam_search(hot_words=hot_words if hot_words.words else None)
 
     def set_language(self, lang: str) -> None:
         """Switches adapters, head and tokenizer to a language.

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.interfaces import Pretrained
@@ -37,13 +38,56 @@ from unispeech_sb.dataio.audio import (
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
 
-Source = str | Path | torch.Tensor
+Source = str | Path | torch.Tensor | np.ndarray
 """A file that ``read_audio`` reads, or a waveform at the model's rate, [N]."""
 
 _Item = TypeVar("_Item")
 
 _BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
+
+
+def as_source(source: Any) -> str | Path | torch.Tensor:
+    """A recording as it is, an array as a tensor; raises for anything else."""
+    if isinstance(source, (str, os.PathLike)):
+        return source
+    if isinstance(source, np.ndarray) and source.dtype.kind in "fiubc":
+        source = torch.from_numpy(np.array(source))
+    if not isinstance(source, torch.Tensor):
+        raise AudioError(
+            "expected the name of a file or a waveform, [N]; got "
+            f"{type(source).__name__}"
+        )
+    if source.dim() != 1:
+        raise AudioError(
+            f"waveform: expected shape [N]; got {list(source.shape)}"
+        )
+    if source.is_meta or source.layout != torch.strided:
+        raise AudioError("waveform: expected a dense tensor with values")
+    if not source.is_floating_point():
+        raise AudioError(
+            "waveform: expected floating-point samples from -1 to 1; got "
+            f"{str(source.dtype).removeprefix('torch.')}"
+        )
+    return source.detach()
+
+
+def check_batch_seconds(batch_seconds: float) -> None:
+    """Refuses what is no length of a batch."""
+    number = isinstance(batch_seconds, (int, float))
+    if not number or not batch_seconds > 0:  # NaN compares false
+        raise ValueError(
+            f"batch_seconds: expected seconds above 0; got {batch_seconds!r}"
+        )
+
+
+def check_list(paths: Iterable[str | Path]) -> None:
+    """Refuses a single file where several may come."""
+    one = isinstance(paths, (str, bytes, os.PathLike, torch.Tensor))
+    if one or not hasattr(paths, "__iter__"):
+        raise ValueError(
+            f"expected a list of files; got {' '.join(repr(paths).split()):.60}"
+        )
 
 
 def read_blocks(
@@ -55,10 +99,6 @@ def read_blocks(
     SpeechBrain's interfaces do.
     """
     if isinstance(source, torch.Tensor):
-        if source.dim() != 1:
-            raise ValueError(
-                f"waveform: expected shape [N]; got {list(source.shape)}"
-            )
         size = math.ceil(block_s * normalizer.sample_rate)
         yield from source.float().cpu().split(size)
         return
@@ -96,10 +136,12 @@ def check_blocks(
 ) -> Iterator[torch.Tensor]:
     """Passes blocks on, [N] each, float32; raises where one is not finite."""
     for block in blocks:
-        if block.dim() != 1:
-            raise ValueError(
-                f"{name}: expected shape [N]; got {list(block.shape)}"
-            )
+        try:
+            block = as_source(block)
+        except AudioError as error:
+            raise AudioError(f"{name}: {error}") from None
+        if not isinstance(block, torch.Tensor):
+            raise AudioError(f"{name}: expected waveforms, [N]; got {block!r}")
         if not block.isfinite().all():
             raise AudioError(f"{name}: some samples are NaN or infinite")
         yield block.float().cpu()
@@ -107,6 +149,10 @@ def check_blocks(
 
 def duration_s(path: str | Path) -> float:
     """Reads how many seconds a file has, by its header."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise AudioError(
+            f"expected the name of a file; got {type(path).__name__}"
+        )
     num_samples, rate = read_header(path)
     return num_samples / rate
 
@@ -150,6 +196,8 @@ def run_files(
     above ``whole_s`` seconds and yields (path, result). What a file raises
     (``FILE_ERRORS``) becomes its error, and no other file's.
     """
+    check_list(paths)
+    check_batch_seconds(batch_seconds)
     lengths = []
     for path in paths:
         seconds = attempt(path, duration_s, path)

@@ -22,7 +22,9 @@ from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
+    as_source,
     check_blocks,
+    check_list,
     duration_s,
     padded_batches,
     read_blocks,
@@ -223,6 +225,7 @@ class SpeakerDiarization(CheckedFolder):
             outputs and there are no embeddings.
         """
         limits = self._limits(num_speakers, min_speakers, max_speakers)
+        source = as_source(source)
         with naming(source_name(source)):
             return self._diarized(source, limits, on_progress)
 
@@ -284,6 +287,7 @@ class SpeakerDiarization(CheckedFolder):
         """
         numbers = num_speakers, min_speakers, max_speakers
         self._limits(*numbers)
+        check_list(paths)
         for path in paths:
             options = path, *numbers, on_progress
             yield path, attempt(path, self.diarize_file, *options)
@@ -430,12 +434,15 @@ class SpeakerDiarization(CheckedFolder):
 
     def _blocks(self, source):
         """The samples of a recording, and what errors call it."""
-        if isinstance(source, torch.Tensor):
-            blocks = read_blocks(source, self.audio_normalizer)
-            return check_blocks(blocks, "waveform"), "waveform"
-        if hasattr(source, "__iter__") and not isinstance(source, str):
+        whole = isinstance(source, (str, bytes, torch.Tensor, np.ndarray))
+        if hasattr(source, "__iter__") and not whole:
             return check_blocks(source, "stream"), "stream"
-        return read_blocks(source, self.audio_normalizer), source
+        source = as_source(source)
+        blocks, name = (
+            read_blocks(source, self.audio_normalizer),
+            source_name(source),
+        )
+        return check_blocks(blocks, name), name
 
     def _sliding_within(self, delay_s):
         """The sliding window that gives an answer within a delay."""

@@ -7,6 +7,7 @@ the threshold that a folder's calibration gives.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
+    as_source,
+    check_batch_seconds,
+    check_list,
     duration_s,
     load_audio,
     padded_batches,
@@ -201,6 +205,8 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
             When the recording cannot be used: see ``read_blocks``; or when it
             is silent, or too short for the model.
         """
+        source = as_source(source)
+        check_batch_seconds(batch_seconds)
         with naming(source_name(source)):
             seconds = self._seconds(source)
             if seconds > self.window_s:
@@ -281,6 +287,7 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
             When there is none.
         """
         averager = EmbeddingAverager()
+        check_list(sources)
         for source in sources:
             one = self._embedding(source)
             averager.add(one.vector[None], torch.ones(1), one.duration_s)
@@ -354,6 +361,8 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
                 "calibration; SpeechBrain's verify_files decides at 0.25, "
                 "which suits few models"
             )
+        _check_number("p_target", p_target)
+        _check_number("threshold", threshold)
         if threshold is not None and p_target is not None:
             raise ValueError("verify: expected p_target or threshold, got both")
         pair = self._embedding(left), self._embedding(right)
@@ -388,6 +397,8 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
     def _read(self, source):
         """A whole recording, [N]."""
         wav = torch.cat(list(read_blocks(source, self.audio_normalizer)))
+        if not len(wav):
+            raise AudioError(f"{source_name(source)}: the recording is empty")
         if _is_silent(wav):
             raise AudioError(f"{source_name(source)}: all silent")
         return wav
@@ -449,9 +460,16 @@ def _scaled(wav, rms):
     return (wide * (rms / wide.square().mean().sqrt())).float()
 
 
+def _check_number(name, value):
+    """Refuses what is neither a number nor None."""
+    number = value is None or isinstance(value, Real)
+    if not number or value != value:  # NaN
+        raise ValueError(f"{name}: expected a number; got {value!r:.60}")
+
+
 def _is_silent(wav):
     """Whether all samples are the same; not where one is NaN."""
-    return len(wav) > 0 and bool(wav.min() == wav.max())
+    return bool(wav.min() == wav.max() < math.inf)
 
 
 class EmbeddingAverager:

@@ -196,11 +196,14 @@ def sample_lengths(
             )
         lengths = absolute_lengths(wav_lens, samples).to(wavs.device)
     shortest, longest = torch.stack(lengths.aminmax()).tolist()
-    if wav_lens is not None and longest > samples:
-        raise ValueError(
-            "wav_lens: expected shares of the longest row, in (0, 1]; "
-            f"got {wav_lens.max().item():g}"
-        )
+    if wav_lens is not None and (longest > samples or shortest <= 0):
+        row = lengths.argmax() if longest > samples else lengths.argmin()
+        share = wav_lens[row].item()  # NaN compares false
+        if longest > samples or not share > 0:
+            raise ValueError(
+                "wav_lens: expected shares of the longest row, in (0, 1]; "
+                f"got {share:g}"
+            )
     if shortest < least:
         raise ValueError(
             f"waveform {int(lengths.argmin())} of the batch: expected at "

@@ -334,7 +334,7 @@ def _frames_to_hold(counts, wav_lens, frames):
 
 def _check_sound(wav, wav_lens, allow_silence):
     """Refuses waveforms that hold no number or no sound."""
-    if wav.shape[-1] == 0:
+    if wav.dim() != 2 or wav.shape[1] == 0:
         return  # the backbone refuses it with what it expects
     valid = wav
     if wav_lens is not None:
