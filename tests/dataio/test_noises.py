@@ -5,6 +5,7 @@ import soundfile
 import torch
 from speechbrain.augment.time_domain import AddNoise, AddReverb
 
+from unispeech_sb.atomic import OneWriter
 from unispeech_sb.dataio.noises import prepare_noises
 
 
@@ -57,3 +58,13 @@ def test_a_folder_without_recordings_and_a_bad_one_are_named(
     with pytest.raises(ValueError, match="bad.wav: not readable as audio"):
         prepare_noises(tmp_path, tmp_path / "copies")
     assert not (tmp_path / "copies" / "list.csv").exists()
+
+
+def test_one_process_copies_noises(tmp_path, write_noise):
+    (tmp_path / "rain").mkdir()
+    write_noise(tmp_path / "rain" / "a.wav")
+    (tmp_path / "list").mkdir()
+    with OneWriter(tmp_path / "list" / "list.csv"):
+        with pytest.raises(BlockingIOError):
+            prepare_noises(tmp_path / "rain", tmp_path / "list")
+    assert not list((tmp_path / "list").glob("*.wav"))

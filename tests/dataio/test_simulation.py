@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from unispeech_sb.atomic import OneWriter
 from unispeech_sb.dataio.corpora.conversations import kaldi_folders
 from unispeech_sb.dataio.diarization import frame_labels
 from unispeech_sb.dataio.noises import prepare_noises
@@ -392,3 +393,9 @@ def test_a_set_is_not_written_over(tmp_path):
     write_mixtures(MADE, 1, tmp_path)
     with pytest.raises(ValueError, match="it has a wav.scp"):
         write_mixtures(MADE, 1, tmp_path)
+
+
+def test_one_process_writes_a_set(tmp_path):
+    with OneWriter(tmp_path / "wav.scp"), pytest.raises(BlockingIOError):
+        write_mixtures(MADE, 1, tmp_path)
+    assert not list(tmp_path.glob("*.flac"))

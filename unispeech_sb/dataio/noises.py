@@ -9,7 +9,7 @@ import soundfile
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import OneWriter, atomic
 from unispeech_sb.dataio.audio import SUFFIXES, is_recording, read_audio
 
 __all__ = ["prepare_noises"]
@@ -62,6 +62,8 @@ def prepare_noises(
     ------
     ValueError
         When the folder has no recordings, or one cannot be read.
+    BlockingIOError
+        When another process is writing the same list.
 
     Example
     -------
@@ -82,21 +84,28 @@ def prepare_noises(
         return path
     files = find_recordings(folder)
     output_folder.mkdir(parents=True, exist_ok=True)
+    with OneWriter(path):
+        rows = _copy(files, output_folder, piece_s)
+        with atomic(path) as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
+            writer.writerows(rows)
+    logger.info(f"{folder}: {len(rows)} stretches of {len(files)} recordings")
+    return path
+
+
+def _copy(files, folder, piece_s):
+    """Writes the pieces of recordings, and gives the list's rows."""
     rows = []
     for number, file in enumerate(
         tqdm(files, desc="Copying noises", unit="file", disable=None)
     ):
         for place, piece in enumerate(_pieces(read_audio(file), piece_s)):
             name = f"{number:06d}_{place:03d}"
-            copy = output_folder / f"{name}.wav"
+            copy = folder / f"{name}.wav"
             soundfile.write(copy, piece.numpy(), _SAMPLE_RATE, "PCM_16")
             rows.append([name, len(piece) / _SAMPLE_RATE, copy, "wav", ""])
-    with atomic(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
-        writer.writerows(rows)
-    logger.info(f"{folder}: {len(rows)} stretches of {len(files)} recordings")
-    return path
+    return rows
 
 
 def _pieces(wav, piece_s):

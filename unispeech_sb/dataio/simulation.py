@@ -14,6 +14,7 @@ import torch
 from scipy.signal import fftconvolve
 from tqdm import tqdm
 
+from unispeech_sb.atomic import OneWriter
 from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.noises import find_recordings
@@ -387,6 +388,8 @@ def write_mixtures(
     ------
     ValueError
         When there are mixtures in the folder already.
+    BlockingIOError
+        When another process is writing there.
 
     Example
     -------
@@ -403,6 +406,12 @@ def write_mixtures(
             f"{folder}: expected a folder without mixtures; it has a wav.scp"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    with OneWriter(folder / "wav.scp"):
+        _write_mixtures(mixtures, count, folder, prefix)
+
+
+def _write_mixtures(mixtures, count, folder, prefix):
+    """Writes recordings, annotations, and at last the list of both."""
     annotations, files, durations = {}, [], []
     for number in tqdm(range(count), desc="Mixing", unit="file", disable=None):
         name = f"{prefix}_{number:05d}"
