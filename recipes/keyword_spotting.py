@@ -12,7 +12,7 @@ Clips of your own, listed in a CSV with the columns id, path, split, label:
 
 SUPERB's task to the letter is hparams/keyword_spotting_superb.yaml. Each run
 ends with the scores, confusion.{csv,txt,png}, and export/, a folder that
-SpeechBrain's EncoderClassifier loads. README.md says what to expect.
+SpeechBrain's EncoderClassifier loads. docs/results.md says what to expect.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Every command and example of the README runs."""
+"""Every command and example of the README and of docs/tasks.md runs."""
 
 import re
 import shutil
@@ -19,15 +19,26 @@ from tests.recipes import pretraining, speech, talks, voices
 from tests.recipes.conftest import TINY, WORDS, write_corpus
 from unispeech_sb import cli
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS, STEPS = (
+    BLOCK.findall((ROOT / page).read_text())
+    for page in ("README.md", "docs/tasks.md")
+)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 YAMLS = [text for kind, text in BLOCKS if kind == "yaml"]
-COMMANDS = [
-    line
-    for kind, text in BLOCKS
-    if kind == "" and "unispeech_sb/nnet" not in text
-    for line in text.splitlines()
+COMMANDS, TASKS = (
+    [line for kind, text in blocks if not kind for line in text.splitlines()]
+    for blocks in (BLOCKS, STEPS)
+)
+TRAINING = [
+    "unispeech-sb recipe keyword_spotting --data_folder=speech_commands_v0.02",
+    "python recipes/keyword_spotting.py hparams/keyword_spotting.yaml "
+    "--data_folder=my_clips --num_classes=10",
+]
+CONVERSION = [
+    "unispeech-sb convert microsoft/unispeech-sat-base unispeech-sat-base",
+    "unispeech-sb info unispeech-sat-base",
+    "unispeech-sb to-hf results/demo/export for-transformers",
 ]
 ASR, VOICES = (
     "results/asr/my_speech/1986/export",
@@ -77,20 +88,18 @@ def demonstrated(tmp_path_factory):
     return folder
 
 
-def test_the_readme_holds_what_is_tested_here():
+def test_the_pages_hold_what_is_tested_here():
     assert len(PYTHON) == 2
     assert len(YAMLS) == 1
     assert COMMANDS == [
         "make demo",
         "make test",
         "unispeech-sb recipe",
-        "unispeech-sb recipe keyword_spotting "
-        "--data_folder=speech_commands_v0.02",
-        "python recipes/keyword_spotting.py hparams/keyword_spotting.yaml "
-        "--data_folder=my_clips --num_classes=10",
-        "unispeech-sb convert microsoft/unispeech-sat-base unispeech-sat-base",
-        "unispeech-sb info unispeech-sat-base",
-        "unispeech-sb to-hf results/demo/export for-transformers",
+        TRAINING[0],
+        *CONVERSION,
+    ]
+    assert TASKS == [
+        *TRAINING,
         *RECOGNITION,
         *SPEAKERS,
         *TURNS,
@@ -153,7 +162,7 @@ def test_the_training_commands_run(tmp_path, monkeypatch):
     (tmp_path / "my_clips").mkdir()
     write_corpus(tmp_path / "my_clips")
     build_tree(tmp_path / "speech_commands_v0.02", "v0.02")
-    command, script = (line.split() for line in COMMANDS[3:5])
+    command, script = (line.split() for line in TRAINING)
     first, second = "--output_folder=first", "--output_folder=second"
     assert cli.main([*command[1:], *SHORT, first]) == 0
     words = [re.sub("^(recipes|hparams)/", rf"{ROOT}/\1/", w) for w in script]
@@ -174,7 +183,7 @@ def test_the_conversion_commands_run(
     monkeypatch.chdir(tmp_path)
     model = tiny_model("unispeech-sat", "ForPreTraining")
     save_folder(model, tmp_path / "microsoft" / "unispeech-sat-base")
-    convert, info, to_hf = (line.split()[1:] for line in COMMANDS[5:8])
+    convert, info, to_hf = (line.split()[1:] for line in CONVERSION)
     assert cli.main(convert) == 0
     assert "Wrote unispeech-sat-base" in capsys.readouterr().out
     assert (tmp_path / "unispeech-sat-base" / "backbone.ckpt").is_file()

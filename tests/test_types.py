@@ -36,7 +36,8 @@ def public_names():
     places = [place for place, _ in commands.COMMANDS.values()]
     paths |= {f"unispeech_sb.commands.{p.replace(':', '.')}" for p in places}
     paths.add("unispeech_sb.commands.main")
-    for file in (ROOT / "README.md", *(ROOT / "hparams").glob("*.yaml")):
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for file in (*pages, *(ROOT / "hparams").glob("*.yaml")):
         paths |= listing.paths_in(file.read_text("utf-8"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
