@@ -80,7 +80,7 @@ _FAULTS_OF_YAML = (
 
 _SHARES = (
     *("accuracy", "blanks", "blank_share", "contrastive_accuracy"),
-    *("phone_purity", "cluster_purity"),
+    *("phone_purity", "cluster_purity", "slot_type_f1", "slot_value_cer"),
 )
 """Scores from 0 to 1 that are shown in percent."""
 

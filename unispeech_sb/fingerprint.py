@@ -22,6 +22,7 @@ PLACES = (
     *("output_folder", "save_folder", "manifest_folder", "units_folder"),
     *("data_folder", "test_folder", "wav_root", "audio_root"),
     *("simulated_folder", "split_file", "lexicon", "phones_table"),
+    "fold_lists",
 )
 """Keys that say where something lies; what is found there counts instead."""
 

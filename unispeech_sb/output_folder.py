@@ -39,6 +39,7 @@ _LEFT = (
     *("tensorboard", "scores.json", "export", "units", "confusion.*"),
     *("speakers.txt", "[wcp]er.txt", "trials.csv", "det.png", "histogram.png"),
     *("hypotheses.rttm", "activities.safetensors"),
+    *("test_predict.*", "test_fold?_predict.txt", "test-???.ark"),
 )
 """What runs leave in the output folder, beside copies of scripts, ..."""
 

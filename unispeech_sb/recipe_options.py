@@ -108,7 +108,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 _INPUTS = (
     *("data_folder", "test_folder", "units_folder", "simulated_folder"),
     *("noise_folder", "rir_folder", "audio_root", "wav_root"),
-    *("trials", "lexicon", "phones_table"),
+    *("trials", "lexicon", "phones_table", "fold_lists"),
 )
 """Keys of the yamls that name files and folders to read."""
 

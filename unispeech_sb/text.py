@@ -1,5 +1,5 @@
-"""Text: the lines of files, numbers and names in them, and the letters of
-languages.
+"""Text: the lines of files, numbers and names in them, the letters of
+languages, and slots.
 
 Every table, list, annotation and language model is read here: UTF-8 with or
 without a byte order mark, lines that end as on Unix, Windows or an old Mac,
@@ -65,6 +65,9 @@ _APOSTROPHES = re.compile("['’‘‛ʼʹ′＇`´]")
 _OKINA = "\u02bb"
 _DOTS = re.compile("(?<=l)[·•‧∙⋅](?=l)|(?<=[ns])[·•‧∙⋅](?=h)")
 """Middle dots that are part of a word: Catalan l·l, Occitan n·h and s·h."""
+
+_SLOT = re.compile(r"B-(\S+) (.+?) E-\1")
+_BEGIN_TAG, _END_TAG = re.compile(r"B-\S+ "), re.compile(r" E-\S+")
 
 
 def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -342,3 +345,28 @@ def _plain(character):
     if _JAMO.match(character):
         return character
     return unicodedata.normalize("NFKC", character)
+
+
+def find_slots(text: str, keep_tags: bool = False) -> list[tuple[str, str]]:
+    """Name and value of each slot of a text with tags, in order.
+
+    ``B-artist QUEEN E-artist`` gives ``("artist", "QUEEN")``. As in SUPERB,
+    the nearest end is taken, from left to right, also one of a longer name,
+    and a tag that is not closed gives nothing. Tags within a value go, unless
+    ``keep_tags``.
+    """
+    found = _SLOT.findall(re.sub(" +", " ", text))
+    if keep_tags:
+        return found
+    return [(name, without_tags(value)) for name, value in found]
+
+
+def without_tags(text: str) -> str:
+    """A text without the tags of slots and the spaces that are part of them."""
+    # Spaces of two tags in a row overlap, so one kind after the other
+    return _END_TAG.sub("", _BEGIN_TAG.sub("", text))
+
+
+def is_tag(token: str) -> bool:
+    """Whether a token is a tag of a slot: it has a space at an end."""
+    return token.strip() not in ("", token)

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import Checkpoint
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.brains.core import SSLBrain
-from unispeech_sb.brains.export import export_classifier
+from unispeech_sb.brains.export import export_classifier, export_intents
 from unispeech_sb.metrics.classification import ConfusionMatrix
+from unispeech_sb.nnet.losses import check_combinations
 
 
 class UtteranceBrain(SSLBrain):
@@ -24,6 +27,10 @@ class UtteranceBrain(SSLBrain):
     * ``compute_cost``: logits, targets -> mean loss.
     * ``label_encoder``: SpeechBrain's encoder of the single label. Without
       one there is no accuracy, and the lowest loss is the best.
+    * ``first_best``: True to take the first of the epochs with the best
+      accuracy, as SUPERB does; else the one with the lowest loss.
+    * ``predictions_file``: name of a file in the output folder for ``id`` and
+      predicted label of each utterance of the test, SUPERB's form.
 
     Example
     -------
@@ -54,21 +61,34 @@ class UtteranceBrain(SSLBrain):
         also the confusions."""
         targets = batch.to(self.device).label_encoded.data
         if not targets.is_floating_point():
-            targets = targets.reshape(-1)  # [B]
+            # [B]; [B, S] of several decisions
+            targets = targets.reshape(len(targets), -1).squeeze(1)
         augmentation = getattr(self.hparams, "augmentation", None)
         if stage == Stage.TRAIN and augmentation is not None:
             targets = augmentation.replicate_labels(targets)
         # Half precision costs accuracy in the softmax's sum
         loss = self.hparams.compute_cost(predictions.float(), targets)
-        if stage != Stage.TRAIN and self.confusion is not None:
-            self.confusion.append(predictions.argmax(dim=-1), targets)
+        if stage != Stage.TRAIN:
+            self.score(predictions, targets, batch)
         return loss
+
+    def score(
+        self, logits: torch.Tensor, targets: torch.Tensor, batch: PaddedBatch
+    ) -> None:
+        """Counts decisions by logits, [B, C], and keeps them by ``id``."""
+        if self.confusion is None:
+            return
+        chosen = logits.argmax(dim=-1)
+        self.confusion.append(chosen, targets)
+        if getattr(self.hparams, "predictions_file", None):
+            labels = [self.confusion.labels[i] for i in chosen.tolist()]
+            self.predictions |= dict(zip(batch.id, labels, strict=True))
 
     def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start an empty confusion matrix."""
         super().on_stage_start(stage, epoch)
         encoder = getattr(self.hparams, "label_encoder", None)
-        self.confusion = None
+        self.confusion, self.predictions = None, {}
         if encoder is not None:
             labels = [encoder.ind2lab[i] for i in range(len(encoder))]
             self.confusion = ConfusionMatrix(labels)
@@ -80,13 +100,20 @@ class UtteranceBrain(SSLBrain):
         return {"accuracy": self.confusion.accuracy}
 
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
-        """Accuracy first, then the loss."""
+        """Accuracy first, then the loss, unless ``first_best``."""
         accuracy = checkpoint.meta.get("accuracy", 0.0)
+        if getattr(self.hparams, "first_best", False):
+            return (accuracy,)
         return (accuracy, *super().importance(checkpoint))
 
     def write_report(self, folder: Path) -> None:
-        """Print and write the confusions beside the scores."""
+        """Print and write the confusions beside the scores, and predictions
+        where the yaml names a file for them."""
         super().write_report(folder)
+        if self.predictions:
+            with atomic(folder / self.hparams.predictions_file) as file:
+                rows = self.predictions.items()
+                file.writelines(f"{uid} {label}\n" for uid, label in rows)
         if self.confusion is not None:
             print(self.confusion.terminal())
             self.confusion.write(folder, "confusion")
@@ -104,3 +131,93 @@ class UtteranceBrain(SSLBrain):
         }
         table = self.confusion.table()
         export_classifier(folder, self.hparams, scores, scored_on, facts, table)
+
+
+class IntentBrain(UtteranceBrain):
+    """Several decisions per utterance, one for each slot of an intent; an
+    utterance is right where all of them are.
+
+    Batches have ``id`` and ``label_encoded``, an index for each slot, [B, S].
+    ``hparams`` names, beside what ``UtteranceBrain`` reads:
+
+    * ``slot_encoders``: name of a slot -> SpeechBrain's encoder of its values.
+    * ``compute_cost``: ``nnet.losses.intent_loss``, with ``slot_sizes``.
+    * ``predictions_file``: each line has ``id`` and the values, with commas.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from unispeech_sb.dataio.labels import LabelEncoder
+    >>> slots = {"action": ["stop", "go"], "object": ["lamp", "tv", "none"]}
+    >>> encoders = {k: LabelEncoder.from_labels(v) for k, v in slots.items()}
+    >>> brain = IntentBrain(
+    ...     hparams={"slot_encoders": encoders}, run_opts={"device": "cpu"}
+    ... )
+    >>> brain.on_stage_start(Stage.VALID)
+    >>> logits = torch.tensor([[0.0, 1, 3, 1, 2], [0, 1, 1, 0, 0]])
+    >>> batch = SimpleNamespace(id=["a", "b"])
+    >>> brain.score(logits, torch.tensor([[1, 0], [0, 0]]), batch)
+    >>> brain.stage_scores(Stage.VALID)
+    {'accuracy': 0.5}
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.slots = {
+            slot: [encoder.ind2lab[i] for i in range(len(encoder))]
+            for slot, encoder in self.hparams.slot_encoders.items()
+        }
+        self.slot_sizes = [len(values) for values in self.slots.values()]
+        check_combinations(self.slot_sizes)
+
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
+        """Start an empty confusion matrix for each slot."""
+        super().on_stage_start(stage, epoch)
+        self.confusions = {k: ConfusionMatrix(v) for k, v in self.slots.items()}
+        self.num_right = self.num_scored = 0
+
+    def score(
+        self, logits: torch.Tensor, targets: torch.Tensor, batch: PaddedBatch
+    ) -> None:
+        """Counts decisions by logits, [B, C], and keeps them by ``id``."""
+        parts = logits.split(self.slot_sizes, dim=1)
+        chosen = torch.stack([part.argmax(1) for part in parts], 1)  # [B, S]
+        for column, confusion in enumerate(self.confusions.values()):
+            confusion.append(chosen[:, column], targets[:, column])
+        self.num_right += int((chosen == targets).all(1).sum())
+        self.num_scored += len(targets)
+        for uid, row in zip(batch.id, chosen.tolist(), strict=True):
+            values = zip(self.slots.values(), row, strict=True)
+            self.predictions[uid] = [names[index] for names, index in values]
+
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
+        """``accuracy``, 0 to 1: the share of utterances that are all right."""
+        return {"accuracy": self.num_right / max(self.num_scored, 1)}
+
+    def write_report(self, folder: Path) -> None:
+        """Write the confusions of each slot and the predictions beside the
+        scores."""
+        SSLBrain.write_report(self, folder)
+        for slot, confusion in self.confusions.items():
+            confusion.write(folder, f"confusion.{slot}")
+        with atomic(folder / self.hparams.predictions_file) as file:
+            for uid, values in self.predictions.items():
+                file.write(f"{','.join([uid, *values])}\n")
+
+    def export(
+        self, folder: Path, scores: Mapping[str, float], scored_on: str
+    ) -> None:
+        """Write the evaluated model as SpeechBrain's EncoderClassifier, whose
+        labels are the values of all slots with ``|`` between them."""
+        facts = {
+            "utterances scored": self.num_scored,
+            "best epoch": self.hparams.epoch_counter.current,
+            "optimizer updates": self.optimizer_step,
+        }
+        tables = "\n\n".join(
+            f"{slot}\n\n{confusion.table()}"
+            for slot, confusion in self.confusions.items()
+        )
+        export_intents(
+            folder, self.hparams, self.slots, scores, scored_on, facts, tables
+        )

@@ -1,5 +1,5 @@
-"""Connectionist temporal classification of letters or phones (Graves et al.
-2006; UniSpeech, section 3.3)."""
+"""Connectionist temporal classification of letters, phones or tags (Graves et
+al. 2006; UniSpeech, section 3.3)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,9 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 from unispeech_sb.atomic import atomic
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_asr
+from unispeech_sb.metrics.slots import slot_type_f1, slot_value_cer
 from unispeech_sb.nnet.ctc import blank_share, frames_needed
+from unispeech_sb.text import find_slots
 
 logger = get_logger(__name__)
 
@@ -179,3 +181,70 @@ class CTCBrain(SSLBrain):
             "decoded": "greedily" if self.searcher is None else "by search",
         }
         export_asr(folder, self.hparams, scores, scored_on, facts)
+
+
+class SlotBrain(CTCBrain):
+    """Slot filling by connectionist temporal classification (Yang et al. 2021).
+
+    Texts have tags, as in ``PLAY B-artist QUEEN E-artist``, and the tokenizer
+    is ``CTCTokenizer.from_slots``. WER and CER are of the texts with tags. The
+    best checkpoint is that of the highest ``slot_type_f1``; of equal ones that
+    of the lowest ``slot_value_cer``, or the first with ``first_best: True``.
+
+    Example
+    -------
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> from unispeech_sb.dataio.tokenizers import CTCTokenizer
+    >>> text = "B-artist ABBA E-artist"
+    >>> tokenizer = CTCTokenizer.from_slots([text])
+    >>> brain = SlotBrain(
+    ...     hparams={"tokenizer": tokenizer}, run_opts={"device": "cpu"}
+    ... )
+    >>> brain.on_stage_start(Stage.VALID)
+    >>> frames = [*tokenizer.encode("B-artist AB"), 0, *tokenizer.encode("BA")]
+    >>> scores = torch.eye(len(tokenizer))[None, frames]
+    >>> brain.score(
+    ...     scores, torch.ones(1), SimpleNamespace(id=["x"], text=[text])
+    ... )
+    >>> brain.slot_texts()
+    [('x', 'B-artist ABBA E-artist', 'B-artist ABBA')]
+    >>> brain.stage_scores(Stage.VALID)["slot_type_f1"]
+    0.0
+    """
+
+    def slot_texts(self) -> list[tuple[str, str, str]]:
+        """Name, reference and hypothesis of each utterance scored."""
+        return [
+            (
+                row["key"],
+                *(" ".join(row[k]) for k in ("ref_tokens", "hyp_tokens")),
+            )
+            for row in self.errors["WER"].scores
+        ]
+
+    def stage_scores(self, stage: Stage) -> dict[str, float]:
+        """``slot_type_f1`` and ``slot_value_cer``, shares, before the rest; the
+        second only where there is a slot."""
+        _, references, hypotheses = zip(*self.slot_texts(), strict=True)
+        scores = {"slot_type_f1": slot_type_f1(references, hypotheses)}
+        if any(map(find_slots, references)):
+            scores["slot_value_cer"] = slot_value_cer(references, hypotheses)
+        return {**scores, **super().stage_scores(stage)}
+
+    def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
+        """F1 score of the slots, then the errors in their values."""
+        meta = checkpoint.meta
+        if getattr(self.hparams, "first_best", False):
+            return (meta["slot_type_f1"],)
+        errors = meta.get("slot_value_cer", 0.0)
+        return (meta["slot_type_f1"], -errors, *super().importance(checkpoint))
+
+    def write_report(self, folder: Path) -> None:
+        """Write the texts beside the scores, as SUPERB's leaderboard takes
+        them: ``test-hyp.ark`` and ``test-ref.ark``."""
+        super().write_report(folder)
+        for place, name in ((1, "ref"), (2, "hyp")):
+            with atomic(folder / f"test-{name}.ark") as file:
+                for row in self.slot_texts():
+                    file.write(f"{row[0]} {row[place]}\n")

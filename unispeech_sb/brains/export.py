@@ -7,12 +7,15 @@ modules in them; ``scores``, name -> number, are of the split ``scored_on``;
 """
 
 from importlib.metadata import version
+from itertools import product
 
 from unispeech_sb.checkpoints.interfaces import INTERFACES
 from unispeech_sb.checkpoints.pretrained_folder import (
     training_record,
     write_pretrained,
 )
+from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.nnet.losses import PROBLEM_TYPES
 
 README = """\
 # {name}
@@ -50,6 +53,8 @@ REPORTED = (
     "data_folder",
     "corpus_version",
     "protocol",
+    "fold",
+    "fold_lists",
     "model",
     "freeze",
     "freeze_backbone_updates",
@@ -69,38 +74,68 @@ def export_classifier(folder, hparams, scores, scored_on, facts, table):
     encoder = hparams.label_encoder
     labels = [encoder.ind2lab[index] for index in range(len(encoder))]
     named = ", ".join(map(str, labels))
+    _export_classes(
+        folder,
+        hparams,
+        f"One of {len(labels)} classes for each utterance: {named}",
+        (scores, scored_on, facts, table),
+        encoder,
+        allow_silence="_silence_" in labels,
+        problem_type=getattr(hparams, "problem_type", PROBLEM_TYPES[0]),
+    )
+
+
+def export_intents(folder, hparams, slots, scores, scored_on, facts, table):
+    """For ``EncoderClassifier``: ``backbone`` and ``head``, whose outputs are
+    the values of each slot: name -> values. Labels are the combinations of
+    values, ``|`` between them."""
+    sizes = {slot: len(values) for slot, values in slots.items()}
+    named = ", ".join(f"{slot} ({size} values)" for slot, size in sizes.items())
+    _export_classes(
+        folder,
+        hparams,
+        f"An intent for each utterance, as {'|'.join(slots)}: {named}",
+        (scores, scored_on, facts, table),
+        LabelEncoder.from_labels(
+            ["|".join(v) for v in product(*slots.values())]
+        ),
+        problem_type=PROBLEM_TYPES[0],
+        slot_sizes=list(sizes.values()),
+    )
+
+
+def _export_classes(folder, hparams, summary, results, labels, **options):
+    """For ``EncoderClassifier``; ``results`` are scores, split, facts and a
+    table, ``options`` what the interface takes."""
+    *results, table = results
     texts = _texts(
         folder,
         hparams,
         ["EncoderClassifier"],
-        f"One of {len(labels)} classes for each utterance: {named}",
-        scores,
-        scored_on,
-        facts,
+        summary,
+        *results,
         f"\n```\n{table}\n```\n",
     )
     write_pretrained(
         folder,
         _lobes(hparams, "backbone", "head"),
         "EncoderClassifier",
-        labels=encoder,
+        labels=labels,
         replace=True,
         **texts,
-        allow_silence="_silence_" in labels,
-        problem_type=getattr(
-            hparams, "problem_type", "single_label_classification"
-        ),
+        **options,
     )
 
 
 def export_asr(folder, hparams, scores, scored_on, facts):
     """For ``EncoderASR``: ``backbone``, ``head`` and ``tokenizer``."""
     tokenizer = hparams.tokenizer
+    with_tags = " with tags of slots" if tokenizer.has_tags else ""
     texts = _texts(
         folder,
         hparams,
         ["EncoderASR"],
-        f"Speech to text, by CTC over {len(tokenizer)} tokens",
+        f"Speech to text{with_tags}, by CTC over {len(tokenizer)} tokens",
         scores,
         scored_on,
         facts,

@@ -72,10 +72,15 @@ def _embedding(allow_silence):
     }
 
 
-def _classifier(lobes, labelled, problem_type, allow_silence=False):
-    """A class for each utterance."""
+def _classifier(
+    lobes, labelled, problem_type, allow_silence=False, slot_sizes=None
+):
+    """A class for each utterance, or a value for each slot of an intent."""
     rule = {"head": Ref("head"), "problem_type": problem_type}
     classifier = New(f"{HEADS}.UtterancePosteriors", rule)
+    if slot_sizes is not None:
+        rule = {"head": Ref("head"), "slot_sizes": slot_sizes}
+        classifier = New(f"{HEADS}.IntentPosteriors", rule)
     return {"modules": {**_embedding(allow_silence), "classifier": classifier}}
 
 

@@ -60,6 +60,7 @@ _PARTS = {
     f"{HEADS}.FramePosteriors": {"backbone", "head", "blank_index"},
     f"{HEADS}.UtteranceEncoder": {"backbone", "head", "allow_silence"},
     f"{HEADS}.UtterancePosteriors": {"head", "problem_type"},
+    f"{HEADS}.IntentPosteriors": {"head", "slot_sizes"},
     f"{HEADS}.SpeakerPosteriors": {"head", "objective"},
 }
 CLASSES: dict[str, set[str] | None] = {

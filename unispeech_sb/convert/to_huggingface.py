@@ -146,6 +146,7 @@ def _model(found, family=None, backbone_only=False):
     config = _config(found, family, name)
     if kind.options is not None:
         options = kind.options(found.lobes["head"].config)
+        _check_slots(found, task, labels)
         config |= {
             k: value for k, value in options.items() if value is not None
         }
@@ -183,10 +184,15 @@ def _check_tokenizer(found):
             f"{found.folder}: expected to know CTC's blank, which "
             "transformers needs; convert with --set dictionary=PATH"
         )
+    kind = ""
     if tokenizer is not None and tokenizer.sentencepiece:
+        kind = "SentencePiece's pieces"
+    elif tokenizer is not None and tokenizer.has_tags:
+        kind = "tags of slots"
+    if kind:
         raise ValueError(
-            f"{found.folder}: transformers has no CTC tokenizer of "
-            "SentencePiece's pieces; --backbone-only writes the backbone"
+            f"{found.folder}: transformers has no CTC tokenizer of {kind}; "
+            "--backbone-only writes the backbone"
         )
 
 
@@ -245,6 +251,15 @@ def _check_pretraining(found, family, kind):
             "for this objective (its parts or their sizes differ); "
             "--backbone-only writes the backbone"
         )
+
+
+def _check_slots(found, task, labels):
+    """Refuses a head that decides several things at once."""
+    num_classes = found.lobes["head"].config.get("num_classes")
+    if task == "ForSequenceClassification" and labels:
+        if len(labels) != num_classes:
+            text = f"{len(labels)} labels of {num_classes} outputs"
+            raise ValueError(NO_CLASS.format(folder=found.folder, head=text))
 
 
 def _labels(found):

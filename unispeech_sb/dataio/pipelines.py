@@ -196,9 +196,9 @@ def text_pipeline(tokenizer: CTCTokenizer, key: str = "wrd") -> DynamicItem:
 
 
 def fit_label_encoder(
-    datasets: dict[str, Any], key: str = "label"
+    datasets: dict[str, Any], key: str = "label", by_appearance: bool = False
 ) -> LabelEncoder:
-    """Builds the encoder of the training labels, in sorted order.
+    """Builds the encoder of the training labels.
 
     Arguments
     ---------
@@ -206,11 +206,13 @@ def fit_label_encoder(
         Split name -> ``DynamicItemDataset``; "train" must be one of them.
     key : str
         The item to encode.
+    by_appearance : bool
+        Take the labels in the order in which they first occur in train.
 
     Returns
     -------
     LabelEncoder
-        With the labels in sorted order.
+        With the labels in sorted order, or as they occur.
 
     Raises
     ------
@@ -228,19 +230,20 @@ def fit_label_encoder(
     """
     known = _labels(datasets["train"], key)
     for split, dataset in datasets.items():
-        unknown = sorted(_labels(dataset, key) - known)
+        unknown = sorted(_labels(dataset, key).keys() - known.keys())
         if unknown:
             raise ValueError(
                 f"{split}: expected only the labels of train, such as "
                 f"{named(sorted(known))}; got {named(unknown, 10)} too"
             )
-    return LabelEncoder.from_labels(sorted(known))
+    return LabelEncoder.from_labels(known if by_appearance else sorted(known))
 
 
 def _labels(dataset, key):
-    """Collects the distinct values of a key, none of which may be empty."""
+    """Collects the distinct values of a key, none of which may be empty, in
+    order; None of each."""
     with dataset.output_keys_as([key]):
-        labels = {item[key] for item in dataset}
+        labels = dict.fromkeys(item[key] for item in dataset)
     if "" in labels:
         raise ValueError(f"expected every item to have a {key}, got empty ones")
     return labels

@@ -87,6 +87,19 @@ class PassSampler(Sampler[Any]):
         ]
 
 
+def draw_by_passes(options, num_items, hparams):
+    """Sets how training items are drawn: ``draws_per_epoch`` of them, where the
+    yaml has it, in passes that follow one another, as s3prl counts updates and
+    not epochs. A batch may hold the end of one and the beginning of the next.
+    """
+    draws = hparams.get("draws_per_epoch")
+    if draws:
+        options.pop("shuffle", None)
+        options["sampler"] = PassSampler(
+            range(num_items), draws, hparams["seed"]
+        )
+
+
 def dynamic_batches(
     dataset: DynamicItemDataset,
     max_batch_s: float,

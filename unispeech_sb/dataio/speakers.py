@@ -23,7 +23,7 @@ from unispeech_sb.dataio.pipelines import (
     fit_label_encoder,
     manifest_datasets,
 )
-from unispeech_sb.dataio.samplers import PassSampler, dynamic_batches
+from unispeech_sb.dataio.samplers import draw_by_passes, dynamic_batches
 from unispeech_sb.dataio.vad import cut_silence, with_sound
 
 __all__ = [
@@ -567,12 +567,7 @@ def _draw(options, num_items, hparams):
             f"expected {options['batch_size']} training recordings or more, "
             f"for one batch; got {num_items}: --batch_size={num_items}"
         )
-    if draws:
-        # Passes follow one another, as s3prl counts updates and not epochs
-        options.pop("shuffle", None)
-        options["sampler"] = PassSampler(
-            range(num_items), draws, hparams["seed"]
-        )
+    draw_by_passes(options, num_items, hparams)
 
 
 def _move_speakers(records, num_speakers, seed=0):

@@ -20,7 +20,7 @@ from unispeech_sb.dataio.manifest import (
 )
 from unispeech_sb.dataio.samplers import dynamic_batches
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
-from unispeech_sb.text import composed, lower, named, upper
+from unispeech_sb.text import composed, lower, named, upper, without_tags
 
 __all__ = [
     "add_batches",
@@ -161,6 +161,8 @@ def _log_unknown(texts, tokenizer):
     one for none."""
     separator = tokenizer.separator
     symbols = set()
+    if tokenizer.has_tags:
+        texts = map(without_tags, texts)
     for text in texts:
         symbols.update(text.split(separator) if separator else text)
     symbols -= {"", " ", tokenizer.word_delimiter}

@@ -2,7 +2,7 @@
 
 Tokens are characters with a delimiter between words, SentencePiece pieces of
 which "▁" begins a word, or words of their own: phones, and scripts without
-spaces.
+spaces. Tags of slots, whose tokens have a space at an end, are words too.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unispeech_sb.text import lower, upper
+from unispeech_sb.text import find_slots, is_tag, lower, upper
 
 _WORD_START = "▁"
 """What SentencePiece writes before the first piece of a word."""
@@ -72,6 +72,11 @@ class Transcript:
     words: tuple[Word, ...]
     duration_s: float
 
+    @property
+    def slots(self) -> list[tuple[str, str]]:
+        """Name and value of each slot; none of a model without tags."""
+        return find_slots(self.text)
+
 
 class Tokenizer(Protocol):
     """What decoders need of a tokenizer: ``CTCTokenizer`` has it all."""
@@ -115,8 +120,9 @@ class TokenToWordMapping:
     """A tokenizer's rules of how tokens make words, ready for decoders.
 
     ``silent`` tokens have no text, of which ``specials`` are not the blank; at
-    ``boundaries`` a word ends or, if in ``word_starts``, begins. ``case`` is
-    "upper" or "lower" where all tokens are of one.
+    ``boundaries`` a word ends or, if in ``word_starts``, begins; ``tags`` are
+    words of their own. ``case`` is "upper" or "lower" where all tokens are of
+    one.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -138,7 +144,12 @@ class TokenToWordMapping:
             specials.add(delimiter)
             delimiter = None
         self.delimiter = delimiter
-        self.boundaries = {delimiter, *self.word_starts}
+        self.tags = {
+            index
+            for index, name in enumerate(names)
+            if delimiter is not None and is_tag(name)
+        }
+        self.boundaries = {delimiter, *self.word_starts, *self.tags}
         self.separator = " " if self.word_starts else tokenizer.delimiter_text
         if self.by_token:
             self.separator = tokenizer.separator
@@ -179,10 +190,10 @@ class TokenToWordMapping:
 
     def split(self, items, token=lambda item: item):
         """Items with tokens as lists, one per word, without delimiters."""
-        words = [[]]
+        words, index = [[]], None
         for item in items:
-            index = token(item)
-            if self.by_token or index in self.boundaries:
+            after_tag, index = index in self.tags, token(item)
+            if self.by_token or after_tag or index in self.boundaries:
                 words.append([])
             if index != self.delimiter:
                 words[-1].append(item)
@@ -192,8 +203,8 @@ class TokenToWordMapping:
         """How many of the first tokens make words no later one can change."""
         if self.by_token:
             return len(tokens)
-        count = len(tokens)
-        while count and tokens[count - 1] != self.delimiter:
+        count, ends = len(tokens), {self.delimiter, *self.tags}
+        while count and tokens[count - 1] not in ends:
             count -= 1
             if tokens[count] in self.word_starts:
                 break

@@ -80,6 +80,10 @@ def _to_json(transcript, path):
             for word in transcript.words
         ],
     }
+    if transcript.slots:
+        content["slots"] = [
+            {"slot": name, "value": value} for name, value in transcript.slots
+        ]
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 

@@ -1,6 +1,7 @@
 """Losses, each a function of logits and targets."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -10,6 +11,8 @@ PROBLEM_TYPES = (
     "multi_label_classification",
     "regression",
 )
+_MOST_COMBINATIONS = 100_000
+"""Of the values of slots: rows of the file of labels of an export."""
 
 
 def classification_loss(
@@ -67,6 +70,49 @@ def classification_loss(
     if problem_type == "regression":
         return F.mse_loss(logits, targets.float())
     return F.binary_cross_entropy_with_logits(logits, targets.float())
+
+
+def intent_loss(
+    logits: torch.Tensor, targets: torch.Tensor, slot_sizes: Sequence[int]
+) -> torch.Tensor:
+    """Sum of the cross-entropies of slots, each of its own part of the logits
+    (SUPERB's intent classification, Yang et al. 2021, section 3).
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        Scores, those of the first slot's values first, [B, C].
+    targets : torch.Tensor
+        Index of the right value of each slot, [B, S].
+    slot_sizes : list of int
+        Number of values of each slot; C in all.
+
+    Returns
+    -------
+    torch.Tensor
+        The sum over slots of means over the batch, a float32 scalar.
+
+    Example
+    -------
+    >>> import torch
+    >>> targets = torch.tensor([[0, 2], [1, 0]])
+    >>> intent_loss(torch.zeros(2, 5), targets, [2, 3])  # log 2 + log 3
+    tensor(1.7918)
+    """
+    parts = logits.float().split(list(slot_sizes), dim=1)
+    columns = targets.unbind(1)
+    pairs = zip(parts, columns, strict=True)
+    return torch.stack([F.cross_entropy(*pair) for pair in pairs]).sum()
+
+
+def check_combinations(slot_sizes: Sequence[int]) -> None:
+    """Refuses slots whose values have too many combinations to list."""
+    combinations = math.prod(slot_sizes)
+    if combinations > _MOST_COMBINATIONS:
+        raise ValueError(
+            f"expected slots with at most {_MOST_COMBINATIONS} combinations "
+            f"of values in all; got {combinations}"
+        )
 
 
 def am_softmax_loss(

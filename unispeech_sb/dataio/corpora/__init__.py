@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unispeech_sb.dataio.corpora import synthetic
+from unispeech_sb.dataio.corpora.audio_snips import audio_snips, is_audio_snips
 from unispeech_sb.dataio.corpora.common_voice import (
     common_voice,
     is_common_voice,
@@ -28,6 +29,11 @@ from unispeech_sb.dataio.corpora.fairseq import (
     fairseq_texts,
     is_fairseq_manifests,
 )
+from unispeech_sb.dataio.corpora.fluent_speech_commands import (
+    fluent_speech_commands,
+    is_fluent_speech_commands,
+)
+from unispeech_sb.dataio.corpora.iemocap import iemocap, is_iemocap
 from unispeech_sb.dataio.corpora.kaldi import is_kaldi, kaldi_texts
 from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
 from unispeech_sb.dataio.corpora.recordings import is_recordings, recordings
@@ -122,6 +128,21 @@ CORPORA = {
             )
         },
     ),
+    "fluent_speech_commands": Corpus(
+        "the folder of Fluent Speech Commands",
+        is_fluent_speech_commands,
+        {"intent_classification": _by(fluent_speech_commands)},
+    ),
+    "iemocap": Corpus(
+        "an IEMOCAP folder",
+        is_iemocap,
+        {"emotion_recognition": _by(iemocap, "fold", "protocol", "fold_lists")},
+    ),
+    "audio_snips": Corpus(
+        "an Audio SNIPS folder",
+        is_audio_snips,
+        {"slot_filling": _by(audio_snips)},
+    ),
     "kaldi": Corpus(
         "a Kaldi folder with wav.scp, or a folder of some",
         is_kaldi,
@@ -143,10 +164,14 @@ CORPORA = {
                 (
                     *("asr", "phoneme", "pretraining"),
                     *("speaker_identification", "speaker_verification"),
+                    *("intent_classification", "slot_filling"),
                 ),
                 _unlabelled,
             ),
-            "keyword_spotting": _by(csv_table, "label_column"),
+            **dict.fromkeys(
+                ("keyword_spotting", "emotion_recognition"),
+                _by(csv_table, "label_column"),
+            ),
             "single_speaker": _by(single_speakers),
             "speaker_diarization": _by(rttm_table, "merge_segments"),
         },
@@ -191,6 +216,7 @@ def read_corpus(
     ---------
     task : str
         What it is for: "asr", "phoneme", "pretraining", "keyword_spotting",
+        "intent_classification", "emotion_recognition", "slot_filling",
         "speaker_identification", "speaker_verification",
         "speaker_diarization", or "single_speaker", of which mixtures are
         simulated.

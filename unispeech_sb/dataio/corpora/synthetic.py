@@ -17,6 +17,7 @@ import torch
 
 from unispeech_sb.atomic import OneWriter, temporary_folder
 from unispeech_sb.dataio.corpora.espeak import draw_voices, speak
+from unispeech_sb.dataio.corpora.iemocap import FOLDS, split_fold
 from unispeech_sb.dataio.manifest import SPLITS
 from unispeech_sb.dataio.speakers import split_share
 from unispeech_sb.dataio.units import SPANS
@@ -59,6 +60,21 @@ _PLACES = (
     "on a rainy day",
     "without a word",
 )
+_GRAMMAR = {
+    "subject": _SUBJECTS,
+    "action": _VERBS,
+    "object": _OBJECTS,
+    "location": _PLACES,
+}
+"""Part of a sentence -> what may stand there, in order."""
+_PROSODIES = {
+    "neu": {"pitch": 45, "pitch_range": 40, "speed": 150},
+    "hap": {"pitch": 75, "pitch_range": 95, "speed": 170},
+    "ang": {"pitch": 40, "pitch_range": 70, "speed": 230},
+    "sad": {"pitch": 25, "pitch_range": 10, "speed": 110},
+}
+"""Emotion -> how it sounds here."""
+_VOICES_PER_SESSION = 2
 
 
 def synthetic_keywords(
@@ -184,9 +200,40 @@ def _sentences(num_sentences, num_voices, seed):
         yield record, text, speak(text, voice)
 
 
+def synthetic_emotions(
+    folder: str | Path, num_sentences: int = 4, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Speaks sentences in four ways, which stand for emotions; five sessions of
+    two voices, as IEMOCAP has them.
+
+    Each voice speaks so many sentences of its own in each of the ways. Records
+    have ID, wav, duration (s), spk_id, session, label and wrd.
+    """
+
+    def clips():
+        voices = draw_voices(len(FOLDS) * _VOICES_PER_SESSION, seed)
+        texts = draw_sentences(len(voices) * num_sentences, seed)
+        for place, text in enumerate(texts):
+            number = place // num_sentences
+            session = number // _VOICES_PER_SESSION + 1
+            for label, prosody in _PROSODIES.items():
+                record = {
+                    "ID": f"ses{session}_v{number}_{label}_{place}",
+                    "spk_id": f"v{number}",
+                    "session": str(session),
+                    "label": label,
+                    "wrd": text,
+                }
+                voice = voices[number]._replace(**prosody)
+                yield record, set_peak(speak(text, voice).samples)
+
+    arguments = [_EDITION, num_sentences, seed]
+    return cache_corpus(folder, "emotions", arguments, clips())
+
+
 def draw_sentences(num_sentences, seed=0):
     """Draws distinct sentences from a grammar of 4096 and some 60 words."""
-    parts = list(product(_SUBJECTS, _VERBS, _OBJECTS, _PLACES))
+    parts = list(product(*_GRAMMAR.values()))
     if not 0 <= num_sentences <= len(parts):
         raise ValueError(
             f"expected 0 to {len(parts)} sentences to draw, got {num_sentences}"
@@ -300,11 +347,49 @@ def _keywords(folder, hparams):
     return synthetic_keywords(folder, seed=hparams["seed"])
 
 
+def _intents(folder, hparams):
+    """Sentences with an action, an object and a location."""
+    records = _by_counts(synthetic_sentences)(folder, hparams)
+    return [{**record, **_parts(record["wrd"])} for record in records]
+
+
+def _slots(folder, hparams):
+    """Sentences in capital letters with a tag for each word; that of the
+    action is none."""
+    for record in _by_counts(synthetic_sentences)(folder, hparams):
+        tags = [
+            "O" if part == "action" else part
+            for part, words in _parts(record["wrd"]).items()
+            for _ in words.split()
+        ]
+        text = record["wrd"].upper()
+        yield {**record, "wrd": text, "slots": " ".join(tags)}
+
+
+def _parts(sentence):
+    """Part of a drawn sentence -> its words."""
+    found, rest = {}, f"{sentence} "
+    for part, choices in _GRAMMAR.items():
+        found[part] = next(c for c in choices if rest.startswith(f"{c} "))
+        rest = rest.removeprefix(f"{found[part]} ")
+    return found
+
+
+def _emotions(folder, hparams):
+    """Sentences in several emotions, split as a fold of IEMOCAP."""
+    count, seed = hparams["synthetic_sentences"], hparams["seed"]
+    records = synthetic_emotions(folder, count, seed)
+    return split_fold(records, hparams["fold"], hparams["protocol"])
+
+
 READERS = {
     "asr": _by_counts(synthetic_sentences),
     "phoneme": _by_counts(synthetic_sentences),
     "pretraining": _by_counts(aligned_sentences),
     "keyword_spotting": _keywords,
+    "intent_classification": _intents,
+    "emotion_recognition": _emotions,
+    "slot_filling": _slots,
     "speaker_identification": _known_speakers,
     "speaker_verification": _speakers,
 }

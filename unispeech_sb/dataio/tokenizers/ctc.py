@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,13 @@ from speechbrain.dataio.encoder import CategoricalEncoder, CTCTextEncoder
 
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import sentencepiece
+from unispeech_sb.text import (
+    find_slots,
+    is_tag,
+    lines_of,
+    named,
+    without_tags,
+)
 
 DELIMITER = "|"
 BLANK, UNKNOWN = "<pad>", "<unk>"
@@ -73,7 +81,8 @@ SUPERB_PHONES = (
     ),
 )
 """Silence, spoken noise, and ARPAbet with stress, in s3prl's order."""
-_END = "<eos>"  # what SUPERB puts after the phones of an utterance
+_END = "<eos>"  # what SUPERB puts after the phones or letters of an utterance
+NO_SLOT = "O"  # tag of a word that is in no slot
 
 
 class CTCTokenizer(LabelEncoder, CTCTextEncoder):
@@ -366,6 +375,77 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         tokenizer.ending = [_END]
         return tokenizer
 
+    @classmethod
+    def from_slots(
+        cls,
+        texts: Iterable[str],
+        vocabulary: str | Path | None = None,
+        letters: str | None = None,
+    ) -> "CTCTokenizer":
+        """Makes the tokenizer of slot filling: letters, and tags of slots.
+
+        A tag is one token, with the space between it and its slot's value:
+        "B-artist " and " E-artist". Targets end in ``<eos>``, but for texts
+        that end in a space. Decoding spells the unknown.
+
+        Arguments
+        ---------
+        texts : iterable of str
+            The training texts, such as "PLAY B-artist QUEEN E-artist".
+        vocabulary : str or path-like, optional
+            File with a slot in each line, after a first one with "O" for none;
+            when omitted, the slots are those of the texts, in order.
+        letters : str, optional
+            All characters, a space among them; those of the texts, a space
+            before the others, when omitted.
+
+        Returns
+        -------
+        CTCTokenizer
+            Of the blank, the end, the unknown, the letters, and two tags for
+            each slot.
+
+        Raises
+        ------
+        ValueError
+            When there is no slot, or the file begins with another line.
+
+        Example
+        -------
+        >>> tokenizer = CTCTokenizer.from_slots(["PLAY B-artist ABBA E-artist"])
+        >>> tokenizer.decode(tokenizer.targets("AB B-artist LA E-artist"))
+        'AB B-artist LA E-artist'
+        >>> len(tokenizer.targets("AB B-artist LA E-artist")), len(tokenizer)
+        (8, 12)
+        """
+        texts = list(texts)
+        if vocabulary is not None:
+            slots = _read_slots(vocabulary)
+        else:
+            slots = sorted({n for text in texts for n, _ in find_slots(text)})
+        if not slots:
+            raise ValueError(
+                "tokenizer: expected texts with slots, such as 'B-artist ABBA "
+                f"E-artist'; got {named(texts)}"
+            )
+        if letters is None:
+            found = set("".join(map(without_tags, texts)))
+            letters = " " + "".join(sorted(found - {" "}))
+        tags = (tag for slot in slots for tag in (f"B-{slot} ", f" E-{slot}"))
+        tokenizer = cls.from_tokens(
+            [BLANK, _END, UNKNOWN, *letters, *tags],
+            0,
+            word_delimiter=" ",
+            specials=[BLANK, _END],
+        )
+        tokenizer.ending = [_END]
+        return tokenizer
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether there are tags of slots among the tokens."""
+        return any(is_tag(name) for name in self.lab2ind)
+
     @property
     def blank_index(self) -> int:
         """Index of CTC's blank."""
@@ -422,7 +502,8 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         Returns
         -------
         list of int
-            ``encode(text)``, then the tokens that end every text.
+            ``encode(text)``, then the tokens that end every text; a text with
+            tags of slots that ends in a space goes without.
 
         Example
         -------
@@ -431,7 +512,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         >>> tokenizer.targets("aa")
         [1, 1, 2]
         """
-        return self.encode(text) + [self.lab2ind[t] for t in self.ending]
+        open_ended = self.word_delimiter == " " and text.endswith(" ")
+        ending = [] if open_ended else self.ending
+        return self.encode(text) + [self.lab2ind[t] for t in ending]
 
     def decode(self, indices: Iterable[int], skip_specials: bool = True) -> str:
         """Gives the text of indices that are merged already.
@@ -596,6 +679,17 @@ def _listed(values):
     if hasattr(values, "tolist"):
         return values.tolist()
     return values if isinstance(values, Integral) else list(values)
+
+
+def _read_slots(path):
+    """Names of slots in a file, the first of which stands for none."""
+    first, *slots = [line.strip() for _, line in lines_of(path)] or [""]
+    if first != NO_SLOT:
+        raise ValueError(
+            f"{path}, line 1: expected {NO_SLOT}, then a slot in each line; "
+            f"got {first!r:.60}"
+        )
+    return [slot for slot in slots if slot]
 
 
 def usual_specials(tokens):

@@ -20,6 +20,7 @@ from unispeech_sb.lobes.heads.speaker import (
 )
 from unispeech_sb.lobes.heads.speechbrain import (
     FramePosteriors,
+    IntentPosteriors,
     PassThrough,
     SpeakerPosteriors,
     UtteranceEncoder,
@@ -34,6 +35,7 @@ __all__ = [
     "EENDVCHead",
     "FrameHead",
     "FramePosteriors",
+    "IntentPosteriors",
     "PassThrough",
     "ProjectedFrameHead",
     "RecurrentHead",

@@ -1,5 +1,7 @@
 """Wrappers of backbone and head for SpeechBrain's inference interfaces."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ from unispeech_sb.lobes.heads.speaker import (
     StatisticsHead,
 )
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
-from unispeech_sb.nnet.losses import PROBLEM_TYPES
+from unispeech_sb.nnet.losses import PROBLEM_TYPES, check_combinations
 
 
 class FramePosteriors(nn.Module):
@@ -228,6 +230,70 @@ class UtterancePosteriors(nn.Module):
         if self.problem_type == "regression":
             return logits
         return torch.log_softmax(logits, -1)
+
+
+class IntentPosteriors(nn.Module):
+    """Vectors to log-posteriors of all combinations of the values of slots:
+    the ``classifier`` of SpeechBrain's ``EncoderClassifier``.
+
+    Slots are independent of one another, so the likeliest combination is that
+    of their likeliest values. The last slot's value changes fastest.
+
+    Arguments
+    ---------
+    head : UtteranceHead or StatisticsHead
+        Its classifier is used.
+    slot_sizes : list of int
+        Number of values of each slot, all of the classifier's outputs
+        together; at most 100 000 combinations.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.heads import UtteranceHead
+    >>> head = UtteranceHead(input_size=16, num_classes=5, proj_size=8)
+    >>> classifier = IntentPosteriors(head, [2, 3])
+    >>> classifier(torch.randn(2, 1, 8)).exp().sum(-1).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(
+        self, head: UtteranceHead | StatisticsHead, slot_sizes: Sequence[int]
+    ) -> None:
+        super().__init__()
+        assert head.classifier is not None  # of a head with classes
+        num_classes = head.classifier.out_features
+        fits = all(type(size) is int and size > 0 for size in slot_sizes)
+        if not fits or sum(slot_sizes) != num_classes:
+            raise ValueError(
+                f"slot_sizes: expected {num_classes} values in all, those of "
+                f"the head; got {list(slot_sizes)!r:.60}"
+            )
+        check_combinations(slot_sizes)
+        self.head = head
+        self.slot_sizes = list(slot_sizes)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Scores embeddings.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            From ``UtteranceEncoder``, [B, 1, proj_size].
+
+        Returns
+        -------
+        torch.Tensor
+            Log-posteriors in float32, [B, 1, C] with C combinations.
+        """
+        assert self.head.classifier is not None  # of a head with classes
+        logits = self.head.classifier(embeddings).float()
+        first, *others = (
+            part.log_softmax(-1) for part in logits.split(self.slot_sizes, -1)
+        )
+        for part in others:
+            first = (first[..., None] + part[..., None, :]).flatten(2)
+        return first
 
 
 class SpeakerPosteriors(nn.Module):
