@@ -130,19 +130,25 @@ def _evaluated(folder):
         if not files:
             raise ValueError(f"{place}: expected a .txt for each dialog")
         for file in files:
-            for number, line in lines_of(file):
-                if not line.startswith("["):
-                    continue
-                fields = line.split("\t")
-                if len(fields) < 3:
-                    raise ValueError(
-                        f"{file}, line {number}: expected time, utterance and "
-                        f"label with tabs between; got {line[:60]!r}"
-                    )
-                name, label = fields[1].strip(), fields[2].strip()
-                if label in _EMOTION_OF:
-                    path = f"{session}/sentences/wav/{file.stem}/{name}.wav"
-                    yield path, _EMOTION_OF[label]
+            for name, label in _labels_in(file):
+                path = f"{session}/sentences/wav/{file.stem}/{name}.wav"
+                yield path, label
+
+
+def _labels_in(file):
+    """Yields name and label of the utterances of a dialog."""
+    for number, line in lines_of(file):
+        if not line.startswith("["):
+            continue
+        fields = line.split("\t")
+        if len(fields) < 3:
+            raise ValueError(
+                f"{file}, line {number}: expected time, utterance and label "
+                f"with tabs between; got {line[:60]!r}"
+            )
+        name, label = fields[1].strip(), fields[2].strip()
+        if label in _EMOTION_OF:
+            yield name, _EMOTION_OF[label]
 
 
 def _listed(folder, fold):

@@ -502,8 +502,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         Returns
         -------
         list of int
-            ``encode(text)``, then the tokens that end every text; a text with
-            tags of slots that ends in a space goes without.
+            ``encode(text)``, then the tokens that end every text; a text of
+            letters and tags of slots that is empty or ends in a space goes
+            without.
 
         Example
         -------
@@ -512,7 +513,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         >>> tokenizer.targets("aa")
         [1, 1, 2]
         """
-        open_ended = self.word_delimiter == " " and text.endswith(" ")
+        open_ended = self.word_delimiter == " " and text[-1:] in ("", " ")
         ending = [] if open_ended else self.ending
         return self.encode(text) + [self.lab2ind[t] for t in ending]
 
