@@ -1,12 +1,18 @@
 """Whole utterances: labels, scores, files."""
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from toy import dataset, encoder
+
+from unispeech_sb.brains import IntentBrain
+from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.nnet.losses import intent_loss
 
 
 def batch_of(*labels):
@@ -81,3 +87,78 @@ def test_training_learns_the_toy_task(make_brain):
     data = dataset(21, encoder())
     brain.fit(range(20), data, data, train_loader_kwargs={"batch_size": 3})
     assert brain.confusion.accuracy > 0.9
+
+
+def test_the_first_of_equally_good_epochs_is_best_where_asked_for(make_brain):
+    metas = [
+        {"accuracy": 0.5, "loss": 0.1},
+        {"accuracy": 0.75, "loss": 0.9},
+        {"accuracy": 0.75, "loss": 0.2},
+    ]
+    checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
+    for first_best, best in ((True, 1), (False, 2)):
+        brain = make_brain(first_best=first_best)
+        assert max(checkpoints, key=brain.importance).meta == metas[best]
+
+
+def test_predictions_are_written_as_the_leaderboard_takes_them(
+    make_brain, tmp_path
+):
+    brain = make_brain(predictions_file="test_fold1_predict.txt")
+    brain.on_stage_start(Stage.TEST)
+    logits = torch.tensor([[0.0, 0.0, 9.0], [9.0, 0.0, 0.0]])
+    batch = SimpleNamespace(id=["Ses01F_F000", "Ses01F_M001"])
+    brain.score(logits, torch.tensor([2, 2]), batch)
+    brain.write_report(tmp_path)
+    first, last = encoder().ind2lab[0], encoder().ind2lab[2]
+    text = (tmp_path / "test_fold1_predict.txt").read_text()
+    assert text == f"Ses01F_F000 {last}\nSes01F_M001 {first}\n"
+
+
+SLOTS = {"action": ["stop", "go"], "object": ["lamp", "tv", "none"]}
+
+
+@pytest.fixture
+def intents(make_brain):
+    """A brain for two slots, at the start of a test."""
+    encoders = {k: LabelEncoder.from_labels(v) for k, v in SLOTS.items()}
+    brain = make_brain(
+        brain_class=IntentBrain,
+        slot_encoders=encoders,
+        compute_cost=partial(intent_loss, slot_sizes=[2, 3]),
+        predictions_file="test_predict.csv",
+        label_encoder=None,
+    )
+    brain.on_stage_start(Stage.TEST)
+    return brain
+
+
+def test_an_intent_is_right_where_all_slots_are(intents, tmp_path):
+    batch = PaddedBatch(
+        [
+            {"id": f"u{n}", "sig": torch.ones(9), "label_encoded": target}
+            for n, target in enumerate(torch.tensor([[1, 2], [1, 0], [0, 0]]))
+        ]
+    )
+    logits = torch.tensor([[0.0, 9, 0, 0, 9]]).repeat(3, 1)  # go, none
+    loss = intents.compute_objectives(logits, batch, Stage.TEST)
+    scores = intents.stage_scores(Stage.TEST)
+    assert scores == {"accuracy": pytest.approx(1 / 3)}
+    # action wrong once, object wrong twice, by 9 nats each
+    assert loss.item() == pytest.approx(9 / 3 + 18 / 3, abs=1e-3)
+    intents.scores = scores
+    intents.write_report(tmp_path)
+    lines = (tmp_path / "test_predict.csv").read_text().splitlines()
+    assert lines == [f"u{n},go,none" for n in range(3)]
+    table = (tmp_path / "confusion.action.csv").read_text()
+    assert table == "truth,stop,go\nstop,0,1\ngo,0,2\n"
+
+
+def test_values_with_too_many_combinations_are_refused_before_training(
+    make_brain,
+):
+    many = LabelEncoder.from_labels([str(n) for n in range(400)])
+    with pytest.raises(ValueError, match="at most 100000 combinations"):
+        make_brain(
+            brain_class=IntentBrain, slot_encoders={"a": many, "b": many}
+        )

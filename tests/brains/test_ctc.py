@@ -8,17 +8,18 @@ import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 
-from unispeech_sb.brains import CTCBrain
+from unispeech_sb.brains import CTCBrain, SlotBrain
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.nnet.ctc import ctc_loss
 
 
-def brain_for(tokenizer):
+def brain_for(tokenizer, brain_class=CTCBrain, **hparams):
     """A Brain without modules, at the start of a validation."""
-    brain = CTCBrain(
+    brain = brain_class(
         hparams={
             "tokenizer": tokenizer,
             "compute_cost": partial(ctc_loss, reduction="mean"),
+            **hparams,
         },
         run_opts={"device": "cpu"},
     )
@@ -182,3 +183,45 @@ def test_endings_of_targets_are_not_scored():
     brain.score(heard, torch.ones(1), batch)
     scores = brain.stage_scores(Stage.VALID)
     assert scores == {"WER": 0.0, "CER": 0.0, "blanks": 0.0}
+
+
+def test_slots_are_scored_by_the_worked_example(tmp_path):
+    truth = ["PLAY B-artist QUEEN E-artist AND B-artist ABBA E-artist", "STOP"]
+    found = ["PLAY B-artist QUEN E-artist IN B-city ROME E-city", "STOP"]
+    tokenizer = CTCTokenizer.from_slots(truth + found)
+    brain = brain_for(tokenizer, SlotBrain)
+    for name, reference, hypothesis in zip("ab", truth, found, strict=True):
+        frames = [f for i in tokenizer.targets(hypothesis) for f in (i, 0)]
+        batch = SimpleNamespace(id=[name], text=[reference])
+        brain.score(frames_of(tokenizer, frames), torch.ones(1), batch)
+    scores = brain.stage_scores(Stage.TEST)
+    assert scores["slot_type_f1"] == pytest.approx(0.8333, abs=5e-5)
+    assert scores["slot_value_cer"] == pytest.approx(0.5556, abs=5e-5)
+    brain.scores = scores
+    brain.write_report(tmp_path)
+    texts = [(tmp_path / f"test-{n}.ark").read_text() for n in ("ref", "hyp")]
+    assert texts == [f"a {t[0]}\nb {t[1]}\n" for t in (truth, found)]
+
+
+def test_texts_without_a_slot_have_no_rate_of_values():
+    tokenizer = CTCTokenizer.from_slots(["B-a X E-a"])
+    brain = brain_for(tokenizer, SlotBrain)
+    batch = SimpleNamespace(id=["a"], text=["X"])
+    brain.score(
+        frames_of(tokenizer, tokenizer.encode("X")), torch.ones(1), batch
+    )
+    scores = brain.stage_scores(Stage.VALID)
+    assert scores["slot_type_f1"] == 1.0 and "slot_value_cer" not in scores
+
+
+def test_the_highest_f1_of_slots_is_the_best():
+    metas = [
+        {"slot_type_f1": 0.5, "slot_value_cer": 0.1, "WER": 1.0, "loss": 0.1},
+        {"slot_type_f1": 0.6, "slot_value_cer": 0.4, "WER": 9.0, "loss": 0.5},
+        {"slot_type_f1": 0.6, "slot_value_cer": 0.3, "WER": 9.0, "loss": 0.9},
+    ]
+    checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
+    tokenizer = CTCTokenizer.from_slots(["B-a X E-a"])
+    for first_best, best in ((True, 1), (False, 2)):
+        brain = brain_for(tokenizer, SlotBrain, first_best=first_best)
+        assert max(checkpoints, key=brain.importance).meta == metas[best]

@@ -15,6 +15,7 @@ from unispeech_sb.brains.export import (
     export_asr,
     export_classifier,
     export_diarization,
+    export_intents,
     export_pretraining,
     export_speakers,
 )
@@ -38,6 +39,12 @@ def classes(head):
     labels = LabelEncoder.from_labels(["ann", "bob", "cleo"])
     parts = {"head": head, "label_encoder": labels}
     return export_classifier, parts, (), ("table",)
+
+
+def intents(head):
+    """The same of intents."""
+    slots = {"action": ["stop", "go"], "object": ["lamp", "tv", "none"]}
+    return export_intents, {"head": head}, (slots,), ("table",)
 
 
 def tokens(make_head, tokenizer, *sizes):
@@ -72,15 +79,20 @@ def recipes():
     the scores, arguments at the end."""
     letters = CTCTokenizer.from_texts(TEXTS)
     phones = CTCTokenizer.from_texts(TEXTS, " ")
+    tags = CTCTokenizer.from_slots(["B-a so E-a it is"])
     words = CTCTokenizer.from_pieces(sentencepiece.train(TEXTS, 8))
     sizes = {"channels": 16, "pooled_channels": 24, "embedding_size": 6}
     codes = [2, 5, 8], 8
     return {
         "keyword_spotting": classes(heads.UtteranceHead(DIM, 3, 8)),
+        "emotion_recognition": classes(heads.UtteranceHead(DIM, 3, 8)),
+        "intent_classification": intents(heads.UtteranceHead(DIM, 5, 8)),
         "speaker_identification": classes(heads.StatisticsHead(DIM, STATES, 3)),
         "asr": tokens(heads.FrameHead, letters),
         "asr_pieces": tokens(heads.FrameHead, words),
         "asr_superb": tokens(heads.RecurrentHead, letters, 4, 4),
+        "slot_filling": tokens(heads.FrameHead, tags),
+        "slot_filling_superb": tokens(heads.RecurrentHead, tags, 4, 4),
         "phoneme_recognition": tokens(heads.FrameHead, phones),
         "phoneme_recognition_superb": tokens(heads.ProjectedFrameHead, phones),
         "speaker_verification": speakers(

@@ -61,6 +61,26 @@ def test_phones_are_words_and_have_no_delimiter():
     assert mapping.separator == " "
 
 
+def test_tags_of_slots_are_words_of_their_own():
+    tokenizer = CTCTokenizer.from_slots(["GO B-city A B E-city B-x A E-x"])
+    mapping = TokenToWordMapping(tokenizer)
+    text = "GO B-city A B E-city GO"
+    indices = tokenizer.encode(text)
+    words = [mapping.spell(word) for word in mapping.split(indices)]
+    assert words == ["GO", "B-city", "A", "B", "E-city", "GO"]
+    complete = mapping.num_complete(tokenizer.encode("GO B-city A"))
+    assert complete == len(tokenizer.encode("GO B-city "))
+    frames = torch.eye(len(tokenizer))[indices].log()
+    for size in (1, 2, len(indices)):
+        decoder = WordDecoder(tokenizer, 0.02)
+        found = [w for rows in frames.split(size) for w in decoder.push(rows)]
+        found += decoder.finish()
+        assert [word.text for word in found] == words
+    transcript = greedy_transcript(frames, tokenizer, 0.02, 1.0)
+    assert transcript.text == text
+    assert transcript.slots == [("city", "A B")]
+
+
 def test_what_has_no_text_counts_as_blank():
     mapping, rows = TokenToWordMapping(letters()), noise(7, 6)
     folded = mapping.merge_into_blank(rows)

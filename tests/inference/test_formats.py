@@ -182,3 +182,11 @@ def test_help_names_every_format():
         said = dict(part.split(": ") for part in describe(forms).split("; "))
         assert said.keys() == forms.keys()
         assert all(said.values())
+
+
+def test_json_has_the_slots_of_a_text_with_tags():
+    text = "PLAY B-artist THE QUEEN E-artist"
+    written = TRANSCRIPT_FORMATS["json"].write(Transcript(text, (), 1.0), "a")
+    assert json.loads(written)["slots"] == [
+        {"slot": "artist", "value": "THE QUEEN"}
+    ]

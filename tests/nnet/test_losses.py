@@ -10,7 +10,9 @@ from unispeech_sb.nnet.losses import (
     PROBLEM_TYPES,
     aam_softmax_loss,
     am_softmax_loss,
+    check_combinations,
     classification_loss,
+    intent_loss,
 )
 
 
@@ -18,6 +20,20 @@ def test_single_label_loss_by_hand():
     logits = torch.tensor([[0.0, math.log(3.0)]])
     loss = classification_loss(logits, torch.tensor([0]))
     assert loss.item() == pytest.approx(math.log(4.0))
+
+
+def test_the_loss_of_an_intent_is_a_sum_over_slots():
+    logits = torch.tensor([[0.0, math.log(3.0), 0, 0], [0, 0, 0, math.log(7)]])
+    loss = intent_loss(logits, torch.tensor([[0, 0], [1, 1]]), [2, 2])
+    action = (math.log(4) + math.log(2)) / 2  # a mean over the batch
+    place = (math.log(2) + math.log(8 / 7)) / 2
+    assert loss.item() == pytest.approx(action + place)
+
+
+def test_combinations_of_slots_are_bounded():
+    check_combinations([6, 14, 4])
+    with pytest.raises(ValueError, match="at most 100000 comb.*got 1000000"):
+        check_combinations([100, 100, 100])
 
 
 def test_multi_label_loss_by_hand():

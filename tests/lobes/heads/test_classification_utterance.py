@@ -7,6 +7,7 @@ from tests.huggingface import attention_mask, save_folder, tiny_model
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
+    IntentPosteriors,
     UtteranceEncoder,
     UtteranceHead,
     UtterancePosteriors,
@@ -67,18 +68,38 @@ def test_logits_loss_and_gradients_equal_transformers(
 def test_an_utterance_scores_the_same_alone_and_in_a_batch(weighted, norm):
     backbone = Backbone.from_preset("tiny", feat_extract_norm=norm).eval()
     head = UtteranceHead(16, 5, 12, weighted, backbone.num_states).eval()
-    encoder, posteriors = (
-        UtteranceEncoder(backbone, head),
-        UtterancePosteriors(head),
-    )
+    encoder = UtteranceEncoder(backbone, head)
+    kinds = UtterancePosteriors(head), IntentPosteriors(head, [2, 3])
     lengths = torch.tensor([9000, 5170, 501, 400])
     rounded = torch.round(lengths / 9000 * backbone.output_lengths(9000))
     assert not torch.equal(rounded.long(), backbone.output_lengths(lengths))
     wavs = torch.randn(4, 9000)
-    batched = posteriors(encoder(wavs, lengths / 9000))
+    batched = encoder(wavs, lengths / 9000)
     for row, samples in enumerate(lengths):
-        alone = posteriors(encoder(wavs[row : row + 1, :samples]))
-        torch.testing.assert_close(batched[row], alone[0], rtol=1e-5, atol=1e-5)
+        alone = encoder(wavs[row : row + 1, :samples])
+        for posteriors in kinds:
+            torch.testing.assert_close(
+                posteriors(batched)[row], posteriors(alone)[0],
+                rtol=1e-5, atol=1e-5,
+            )  # fmt: skip
+
+
+def test_posteriors_of_intents_are_products_over_slots():
+    head = UtteranceHead(16, 7)
+    embeddings = torch.randn(2, 1, 256)
+    found = IntentPosteriors(head, [2, 1, 4])(embeddings).exp()
+    parts = head.classifier(embeddings).split([2, 1, 4], -1)
+    action, _, place = (part.softmax(-1) for part in parts)
+    assert found.shape == (2, 1, 8)
+    for number in range(8):
+        expected = action[..., number // 4] * place[..., number % 4]
+        torch.testing.assert_close(found[..., number], expected)
+
+
+@pytest.mark.parametrize("sizes", [[3, 3], [7, 0], [8, -1], ["7"], [7.0]])
+def test_slots_have_to_fit_the_head(sizes):
+    with pytest.raises(ValueError, match="slot_sizes: expected 7 values"):
+        IntentPosteriors(UtteranceHead(16, 7), sizes)
 
 
 def test_posteriors_follow_the_problem_type():
