@@ -106,6 +106,8 @@ def test_the_lowest_error_rate_is_the_best():
     ]
     checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
     assert max(checkpoints, key=brain.importance).meta == metas[2]
+    brain.hparams.first_best = True
+    assert max(checkpoints, key=brain.importance).meta == metas[1]
 
 
 class Doubling(torch.nn.Module):

@@ -88,7 +88,8 @@ class UtteranceBrain(SSLBrain):
         """Start an empty confusion matrix."""
         super().on_stage_start(stage, epoch)
         encoder = getattr(self.hparams, "label_encoder", None)
-        self.confusion, self.predictions = None, {}
+        self.confusion: ConfusionMatrix | None = None
+        self.predictions: dict[str, Any] = {}
         if encoder is not None:
             labels = [encoder.ind2lab[i] for i in range(len(encoder))]
             self.confusion = ConfusionMatrix(labels)

@@ -35,6 +35,8 @@ class CTCBrain(SSLBrain):
     * ``tokenizer``: a ``CTCTokenizer``. Where its tokens are separated by
       spaces, they are phones, and the score is their error rate, PER; else
       there are WER and CER. All are in percent.
+    * ``first_best``: True to take the first of the epochs with the lowest WER
+      or PER, as SUPERB does; else CER and the loss decide among equal ones.
     * ``beam_search: True`` decodes the test set by ``test_searcher``: keywords
       tokenizer and vocab_list -> a searcher of SpeechBrain's CTC interface.
       Else, and in validations, decoding is greedy.
@@ -157,9 +159,12 @@ class CTCBrain(SSLBrain):
         return {**rates, "blanks": self.num_blanks / max(self.num_frames, 1)}
 
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
-        """Error rates in their order, then the loss."""
+        """Error rates in their order, then the loss; with ``first_best`` only
+        the first rate."""
         rates = [checkpoint.meta.get(n) for n in ("WER", "CER", "PER")]
-        worst_first = (-rate for rate in rates if rate is not None)
+        worst_first = [-rate for rate in rates if rate is not None]
+        if getattr(self.hparams, "first_best", False):
+            return (worst_first[0],)
         return (*worst_first, *super().importance(checkpoint))
 
     def write_report(self, folder: Path) -> None:

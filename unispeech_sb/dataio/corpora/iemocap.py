@@ -75,7 +75,7 @@ def iemocap(
     ...
     ValueError: fold: expected 1 to 5; got 6
     """
-    check_fold(fold)
+    fold = check_fold(fold)
     folder = Path(folder).absolute()
     if lists is None:
         logger.info(
@@ -90,17 +90,18 @@ def iemocap(
     yield from split_fold(records, fold, protocol)
 
 
-def check_fold(fold):
-    """Refuses what is no fold."""
-    if fold not in FOLDS or type(fold) is not int:
+def check_fold(fold: int | None) -> int:
+    """A fold, which has to be one."""
+    if type(fold) is not int or fold not in FOLDS:
         raise ValueError(f"fold: expected 1 to 5; got {fold}")
+    return fold
 
 
 def split_fold(
-    records: Iterable[dict[str, Any]], fold: int, protocol: str
+    records: Iterable[dict[str, Any]], fold: int | None, protocol: str
 ) -> list[dict[str, Any]]:
     """Splits records by their ``session``, a text, as ``iemocap`` does."""
-    check_fold(fold)
+    fold = check_fold(fold)
     if protocol not in ("superb", "clean"):
         raise ValueError(
             f"protocol: expected superb or clean; got {protocol!r}"
