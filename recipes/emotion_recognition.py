@@ -31,7 +31,7 @@ from unispeech_sb.brains import UtteranceBrain
 from unispeech_sb.dataio.corpora import find_corpus, read_corpus
 from unispeech_sb.dataio.corpora.iemocap import EMOTIONS, FOLDS, check_fold
 from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.manifest import usable_records, write_manifests
+from unispeech_sb.dataio.manifest import prepare_manifests
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
     fit_label_encoder,
@@ -51,14 +51,9 @@ def prepare(hparams):
     hparams : dict
         The recipe's yaml.
     """
-    if hparams["skip_prep"]:
-        return
-    records = usable_records(
-        read_corpus("emotion_recognition", hparams),
-        hparams["max_duration_s"],
-        hparams["skip_bad_files"],
-    )
-    write_manifests(records, hparams["manifest_folder"])
+    if not hparams["skip_prep"]:
+        records = read_corpus("emotion_recognition", hparams)
+        prepare_manifests(records, hparams)
 
 
 def dataio_prep(hparams):

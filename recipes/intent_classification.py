@@ -28,7 +28,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 
 from unispeech_sb.brains import IntentBrain
 from unispeech_sb.dataio.corpora import read_corpus
-from unispeech_sb.dataio.manifest import usable_records, write_manifests
+from unispeech_sb.dataio.manifest import prepare_manifests
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
     fit_label_encoder,
@@ -49,18 +49,14 @@ def prepare(hparams):
     """
     if hparams["skip_prep"]:
         return
-    records = usable_records(
-        read_corpus("intent_classification", hparams),
-        hparams["max_duration_s"],
-        hparams["skip_bad_files"],
-    )
+    records = list(read_corpus("intent_classification", hparams))
     missing = [s for s in hparams["slots"] if any(s not in r for r in records)]
     if missing:
         raise ValueError(
             f"{hparams['data_folder']}: expected a column for each slot; "
             f"there is none for {', '.join(missing)}: --slots=[...]"
         )
-    write_manifests(records, hparams["manifest_folder"])
+    prepare_manifests(records, hparams)
 
 
 def dataio_prep(hparams):

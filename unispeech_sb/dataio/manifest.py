@@ -25,6 +25,7 @@ from unispeech_sb.text import lines_of, named, read_number
 __all__ = [
     "check_records",
     "filter_by_duration",
+    "prepare_manifests",
     "read_manifest",
     "read_splits",
     "usable_records",
@@ -492,3 +493,35 @@ def usable_records(
             f"Left out {len(dropped)} files ({hours:.2f} h) over {max_s} s"
         )
     return kept
+
+
+def prepare_manifests(
+    records: Iterable[dict[str, Any]], hparams: dict[str, Any]
+) -> None:
+    """Checks recordings and writes the manifests of those to use.
+
+    Arguments
+    ---------
+    records : iterable of dict
+        Utterance records.
+    hparams : dict
+        The recipe's yaml: ``max_duration_s``, ``skip_bad_files`` and
+        ``manifest_folder``.
+
+    Raises
+    ------
+    ValueError
+        As ``check_records`` and ``write_manifests``.
+
+    Example
+    -------
+    >>> hparams = {"max_duration_s": 9.0, "skip_bad_files": False}
+    >>> prepare_manifests([], {**hparams, "manifest_folder": "manifests"})
+    Traceback (most recent call last):
+    ...
+    ValueError: expected records of the split 'train', got none
+    """
+    kept = usable_records(
+        records, hparams["max_duration_s"], hparams["skip_bad_files"]
+    )
+    write_manifests(kept, hparams["manifest_folder"])
