@@ -96,6 +96,7 @@ class IdentificationBrain(UtteranceBrain):
             The experiment's folder.
         """
         SSLBrain.write_report(self, folder)
+        self.write_predictions(folder)
         partial_file = folder / "speakers.txt.partial"
         partial_file.write_text(self.confusion.table() + "\n", "utf-8")
         partial_file.replace(folder / "speakers.txt")

@@ -89,18 +89,6 @@ def test_training_learns_the_toy_task(make_brain):
     assert brain.confusion.accuracy > 0.9
 
 
-def test_the_first_of_equally_good_epochs_is_best_where_asked_for(make_brain):
-    metas = [
-        {"accuracy": 0.5, "loss": 0.1},
-        {"accuracy": 0.75, "loss": 0.9},
-        {"accuracy": 0.75, "loss": 0.2},
-    ]
-    checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
-    for first_best, best in ((True, 1), (False, 2)):
-        brain = make_brain(first_best=first_best)
-        assert max(checkpoints, key=brain.importance).meta == metas[best]
-
-
 def test_predictions_are_written_as_the_leaderboard_takes_them(
     make_brain, tmp_path
 ):

@@ -106,8 +106,6 @@ def test_the_lowest_error_rate_is_the_best():
     ]
     checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
     assert max(checkpoints, key=brain.importance).meta == metas[2]
-    brain.hparams.first_best = True
-    assert max(checkpoints, key=brain.importance).meta == metas[1]
 
 
 class Doubling(torch.nn.Module):
@@ -224,6 +222,5 @@ def test_the_highest_f1_of_slots_is_the_best():
     ]
     checkpoints = [SimpleNamespace(meta=meta) for meta in metas]
     tokenizer = CTCTokenizer.from_slots(["B-a X E-a"])
-    for first_best, best in ((True, 1), (False, 2)):
-        brain = brain_for(tokenizer, SlotBrain, first_best=first_best)
-        assert max(checkpoints, key=brain.importance).meta == metas[best]
+    brain = brain_for(tokenizer, SlotBrain)
+    assert max(checkpoints, key=brain.importance).meta == metas[2]

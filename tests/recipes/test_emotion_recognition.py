@@ -170,4 +170,4 @@ def test_superb_as_it_stands_is_the_published_protocol(root, tmp_path):
     assert head.projector.out_features == 256
     assert head.classifier.out_features == 4
     assert hparams["opt_class"](head.parameters()).defaults["lr"] == 1e-4
-    assert hparams["first_best"] and hparams["fold"] is None
+    assert hparams["protocol"] == "superb" and hparams["fold"] is None

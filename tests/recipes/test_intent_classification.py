@@ -219,7 +219,7 @@ def test_superb_as_it_stands_is_the_published_protocol(root, tmp_path):
     optimizer = hparams["opt_class"](head.parameters())
     assert type(optimizer) is torch.optim.Adam
     assert optimizer.defaults["lr"] == 1e-4
-    assert hparams["first_best"] and "augmentation" not in hparams
+    assert hparams["protocol"] == "superb" and "augmentation" not in hparams
     # For features of 768 the head has 203 thousand parameters, with the mix
     size = 768 * 256 + 256 + 256 * 24 + 24 + 13
     assert size == pytest.approx(203_000, rel=1e-2)

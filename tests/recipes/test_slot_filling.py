@@ -196,7 +196,7 @@ def test_superb_as_it_stands_is_the_published_protocol(root, tmp_path):
     assert hparams["batches_per_epoch"] * hparams["number_of_epochs"] == 200_000
     assert hparams["halve_over_s"] * hparams["sample_rate"] == 300_000
     assert (hparams["max_grad_norm"], hparams["seed"]) == (1.0, 1337)
-    assert hparams["first_best"] and "augmentation" not in hparams
+    assert hparams["protocol"] == "superb" and "augmentation" not in hparams
     head = hparams["head"](num_classes=109)
     assert head.projector.out_features == 1024
     assert [layer.hidden_size for layer in head.layers] == [1024, 1024]

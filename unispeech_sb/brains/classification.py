@@ -27,8 +27,6 @@ class UtteranceBrain(SSLBrain):
     * ``compute_cost``: logits, targets -> mean loss.
     * ``label_encoder``: SpeechBrain's encoder of the single label. Without
       one there is no accuracy, and the lowest loss is the best.
-    * ``first_best``: True to take the first of the epochs with the best
-      accuracy, as SUPERB does; else the one with the lowest loss.
     * ``predictions_file``: name of a file in the output folder for ``id`` and
       predicted label of each utterance of the test, SUPERB's form.
 
@@ -101,23 +99,24 @@ class UtteranceBrain(SSLBrain):
         return {"accuracy": self.confusion.accuracy}
 
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
-        """Accuracy first, then the loss, unless ``first_best``."""
+        """Accuracy first, then the loss."""
         accuracy = checkpoint.meta.get("accuracy", 0.0)
-        if getattr(self.hparams, "first_best", False):
-            return (accuracy,)
         return (accuracy, *super().importance(checkpoint))
 
     def write_report(self, folder: Path) -> None:
-        """Print and write the confusions beside the scores, and predictions
-        where the yaml names a file for them."""
+        """Print and write the confusions beside the scores."""
         super().write_report(folder)
+        self.write_predictions(folder)
+        if self.confusion is not None:
+            print(self.confusion.terminal())
+            self.confusion.write(folder, "confusion")
+
+    def write_predictions(self, folder: Path) -> None:
+        """Write the predictions, where the yaml names a file for them."""
         if self.predictions:
             with atomic(folder / self.hparams.predictions_file) as file:
                 rows = self.predictions.items()
                 file.writelines(f"{uid} {label}\n" for uid, label in rows)
-        if self.confusion is not None:
-            print(self.confusion.terminal())
-            self.confusion.write(folder, "confusion")
 
     def export(
         self, folder: Path, scores: Mapping[str, float], scored_on: str

@@ -35,8 +35,6 @@ class CTCBrain(SSLBrain):
     * ``tokenizer``: a ``CTCTokenizer``. Where its tokens are separated by
       spaces, they are phones, and the score is their error rate, PER; else
       there are WER and CER. All are in percent.
-    * ``first_best``: True to take the first of the epochs with the lowest WER
-      or PER, as SUPERB does; else CER and the loss decide among equal ones.
     * ``beam_search: True`` decodes the test set by ``test_searcher``: keywords
       tokenizer and vocab_list -> a searcher of SpeechBrain's CTC interface.
       Else, and in validations, decoding is greedy.
@@ -159,12 +157,9 @@ class CTCBrain(SSLBrain):
         return {**rates, "blanks": self.num_blanks / max(self.num_frames, 1)}
 
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
-        """Error rates in their order, then the loss; with ``first_best`` only
-        the first rate."""
+        """Error rates in their order, then the loss."""
         rates = [checkpoint.meta.get(n) for n in ("WER", "CER", "PER")]
-        worst_first = [-rate for rate in rates if rate is not None]
-        if getattr(self.hparams, "first_best", False):
-            return (worst_first[0],)
+        worst_first = (-rate for rate in rates if rate is not None)
         return (*worst_first, *super().importance(checkpoint))
 
     def write_report(self, folder: Path) -> None:
@@ -194,7 +189,7 @@ class SlotBrain(CTCBrain):
     Texts have tags, as in ``PLAY B-artist QUEEN E-artist``, and the tokenizer
     is ``CTCTokenizer.from_slots``. WER and CER are of the texts with tags. The
     best checkpoint is that of the highest ``slot_type_f1``; of equal ones that
-    of the lowest ``slot_value_cer``, or the first with ``first_best: True``.
+    of the lowest ``slot_value_cer``.
 
     Example
     -------
@@ -240,8 +235,6 @@ class SlotBrain(CTCBrain):
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """F1 score of the slots, then the errors in their values."""
         meta = checkpoint.meta
-        if getattr(self.hparams, "first_best", False):
-            return (meta["slot_type_f1"],)
         errors = meta.get("slot_value_cer", 0.0)
         return (meta["slot_type_f1"], -errors, *super().importance(checkpoint))
 

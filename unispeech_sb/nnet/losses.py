@@ -90,7 +90,8 @@ def intent_loss(
     Returns
     -------
     torch.Tensor
-        The sum over slots of means over the batch, a float32 scalar.
+        The sum over slots of means over the batch, a scalar of float32 at
+        least.
 
     Example
     -------
@@ -99,7 +100,8 @@ def intent_loss(
     >>> intent_loss(torch.zeros(2, 5), targets, [2, 3])  # log 2 + log 3
     tensor(1.7918)
     """
-    parts = logits.float().split(list(slot_sizes), dim=1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    parts = logits.split(list(slot_sizes), dim=1)
     columns = targets.unbind(1)
     pairs = zip(parts, columns, strict=True)
     return torch.stack([F.cross_entropy(*pair) for pair in pairs]).sum()
