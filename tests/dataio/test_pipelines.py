@@ -131,6 +131,12 @@ def test_labels_are_numbered_in_sorted_order():
     assert encoder.lab2ind == {"go": 0, "no": 1, "yes": 2}
 
 
+def test_labels_may_keep_the_order_of_training():
+    datasets = {"train": labelled("yes", "go", "no", "go"), "valid": labelled("no")}
+    encoder = fit_label_encoder(datasets, by_appearance=True)
+    assert encoder.lab2ind == {"yes": 0, "go": 1, "no": 2}
+
+
 def test_the_label_encoder_prints_no_warning(caplog):
     encoder = fit_label_encoder({"train": labelled("yes", "no")})
     label_pipeline(encoder)("yes")

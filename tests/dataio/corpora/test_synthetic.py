@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from unispeech_sb.dataio.audio import read_audio
-from unispeech_sb.dataio.corpora import synthetic
+from unispeech_sb.dataio.corpora import read_corpus, synthetic
 from unispeech_sb.dataio.corpora.synthetic import (
     SPLITS,
     aligned_sentences,
@@ -256,3 +256,47 @@ def test_one_process_writes_a_corpus(tmp_path):
         yield from ramp()
 
     assert len(cache_corpus(tmp_path, "ramp", [1], clips())) == 2
+
+
+def read_task(task, folder, **options):
+    """Records of a task, of few sentences."""
+    hparams = {"data_folder": folder, "synthetic": True, "seed": 0}
+    hparams |= {"synthetic_sentences": (3, 1, 1), "synthetic_voices": (2, 1, 1)}
+    return list(read_corpus(task, {**hparams, **options}))
+
+
+def test_sentences_have_intents_and_tags(tmp_path):
+    intents = read_task("intent_classification", tmp_path)
+    slots = read_task("slot_filling", tmp_path)
+    assert len(intents) == len(slots) == 5
+    for intent, tagged in zip(intents, slots, strict=True):
+        words = tagged["wrd"].split()
+        tags = tagged["slots"].split()
+        spoken = {
+            part: " ".join(
+                word.lower() for word, tag in zip(words, tags) if tag == part
+            )
+            for part in ("subject", "object", "location")
+        }
+        assert [intent[s] for s in ("object", "location")] == [
+            spoken["object"], spoken["location"],
+        ]  # fmt: skip
+        assert intent["action"] in synthetic._VERBS
+        whole = f"{spoken['subject']} {intent['action']} {spoken['object']}"
+        assert intent["wrd"] == f"{whole} {spoken['location']}"
+
+
+def test_emotions_are_spoken_by_other_voices_in_each_session(tmp_path):
+    records = read_task(
+        "emotion_recognition", tmp_path, synthetic_sentences=1, fold=2,
+        protocol="clean",
+    )  # fmt: skip
+    assert len(records) == 5 * 2 * 4
+    sessions = {}
+    for record in records:
+        sessions.setdefault(record["session"], set()).add(record["spk_id"])
+    assert len(sessions) == 5
+    assert len(set.union(*sessions.values())) == 10
+    tested = [r for r in records if r["split"] == "test"]
+    assert {r["session"] for r in tested} == {"2"}
+    assert {r["label"] for r in tested} == {"neu", "hap", "ang", "sad"}
