@@ -132,7 +132,10 @@ def test_labels_are_numbered_in_sorted_order():
 
 
 def test_labels_may_keep_the_order_of_training():
-    datasets = {"train": labelled("yes", "go", "no", "go"), "valid": labelled("no")}
+    datasets = {
+        "train": labelled("yes", "go", "no", "go"),
+        "valid": labelled("no"),
+    }
     encoder = fit_label_encoder(datasets, by_appearance=True)
     assert encoder.lab2ind == {"yes": 0, "go": 1, "no": 2}
 

@@ -35,6 +35,7 @@ def test_types_are_compared_as_sets(truth, found, score):
         ("B-a ABCD E-a", "B-a ABCD E-a B-b ROME E-b", 0.0),  # nothing to pay
         ("B-a ABCD E-a", "ABCD", 1.0),  # nothing found: all deleted
         ("B-a ABCD E-a B-a ABCE E-a", "B-a ABCD E-a", 1 / 8),  # serves twice
+        ("B-a ABCD E-a", "B-a XY E-a B-a ABCE E-a B-a Z E-a", 1 / 4),
         ("B-a A B E-a", "B-a AB E-a", 1 / 3),  # a space is a character
         ("B-a AB E-a", "B-a B-b AB E-a", 0.0),  # tags in a value go
         ("STOP", "B-a AB E-a", None),
@@ -62,6 +63,7 @@ def test_no_texts_have_no_score():
         ("B-a X E-a Y E-a", [("a", "X")]),  # the nearest end
         ("B-playlist X E-playlist_owner", [("playlist", "X")]),
         ("B-a B-b X E-b E-a", [("a", "X")]),  # no overlap
+        ("B-a B-x E-y Z E-a", [("a", "E-y Z")]),  # B- goes first, as in s3prl
         ("B-a E-a", []),  # no character between
         ("B-a X E-b", []),
         ("X B-a Y E-a B-a Z E-a", [("a", "Y"), ("a", "Z")]),
