@@ -100,6 +100,8 @@ def test_posteriors_of_intents_are_products_over_slots():
 def test_slots_have_to_fit_the_head(sizes):
     with pytest.raises(ValueError, match="slot_sizes: expected 7 values"):
         IntentPosteriors(UtteranceHead(16, 7), sizes)
+    with pytest.raises(ValueError, match="head: expected one with a class"):
+        IntentPosteriors(torch.nn.Linear(16, 7), sizes)
 
 
 def test_posteriors_follow_the_problem_type():

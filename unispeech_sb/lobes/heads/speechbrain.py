@@ -261,8 +261,10 @@ class IntentPosteriors(nn.Module):
         self, head: UtteranceHead | StatisticsHead, slot_sizes: Sequence[int]
     ) -> None:
         super().__init__()
-        assert head.classifier is not None  # of a head with classes
-        num_classes = head.classifier.out_features
+        classifier = getattr(head, "classifier", None)
+        if not isinstance(classifier, nn.Linear):
+            raise ValueError("head: expected one with a classifier of classes")
+        num_classes = classifier.out_features
         fits = all(type(size) is int and size > 0 for size in slot_sizes)
         if not fits or sum(slot_sizes) != num_classes:
             raise ValueError(
