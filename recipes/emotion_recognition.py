@@ -26,6 +26,9 @@ import json
 import sys
 from pathlib import Path
 
+import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
+from speechbrain.utils.distributed import run_on_main
+
 from unispeech_sb.atomic import write_json
 from unispeech_sb.brains import UtteranceBrain
 from unispeech_sb.dataio.corpora import find_corpus, read_corpus
@@ -40,7 +43,7 @@ from unispeech_sb.dataio.pipelines import (
 )
 from unispeech_sb.dataio.samplers import draw_by_passes
 from unispeech_sb.experiment import main as script
-from unispeech_sb.experiment import read_command, run
+from unispeech_sb.experiment import process_group, read_command, run
 
 
 def prepare(hparams):
@@ -105,23 +108,29 @@ def main(argv=None):
         ``scores.json``.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    settings = read_command(argv).settings
+    command = read_command(argv)
+    settings = command.settings
     corpus = find_corpus("emotion_recognition", settings)
     if corpus == "csv":
         return run(UtteranceBrain, dataio_prep, prepare, argv)
     fold, folder = settings["fold"], Path(settings["output_folder"])
     folds = FOLDS if fold is None else (fold,)
-    for fold in folds:
-        check_fold(fold)
-        places = {
-            "fold": fold,
-            "output_folder": folder / f"fold{fold}",
-            "predictions_file": f"test_fold{fold}_predict.txt",
-        }
-        options = [f"--{key}={value}" for key, value in places.items()]
-        scores = run(UtteranceBrain, dataio_prep, prepare, [*argv, *options])
-    mean = _write_mean(folder)
+    with process_group(command.run_opts):
+        for fold in folds:
+            scores = _run_fold(check_fold(fold), folder, argv)
+        mean = run_on_main(_write_mean, [folder])
     return scores if mean is None or len(folds) == 1 else mean
+
+
+def _run_fold(fold, folder, argv):
+    """Runs a fold in its own folder."""
+    keys = {
+        "fold": fold,
+        "output_folder": folder / f"fold{fold}",
+        "predictions_file": f"test_fold{fold}_predict.txt",
+    }
+    options = [f"--{key}={value}" for key, value in keys.items()]
+    return run(UtteranceBrain, dataio_prep, prepare, [*argv, *options])
 
 
 def _write_mean(folder):

@@ -238,21 +238,35 @@ def run(
     FileNotFoundError: missing.yaml: there is no such yaml file
     """
     command = read_command(argv)
-    ddp_init_group(command.run_opts)
-    hparams = command.load()
-    output = open_output(command, hparams, dataio_prep, prepare)
-    with alone_in(output):
-        finished = enter(command, output, prepare)
-        if finished is None:
-            scores = _train(brain_class, dataio_prep, output, command.run_opts)
-        else:
-            scores = run_on_main(output.read_scores)
-        print_end(output, scores, finished)
-    if is_distributed_initialized():
+    with process_group(command.run_opts):
+        hparams = command.load()
+        output = open_output(command, hparams, dataio_prep, prepare)
+        with alone_in(output):
+            finished = enter(command, output, prepare)
+            if finished is None:
+                options = command.run_opts
+                scores = _train(brain_class, dataio_prep, output, options)
+            else:
+                scores = run_on_main(output.read_scores)
+            print_end(output, scores, finished)
+    return scores
+
+
+@contextmanager
+def process_group(run_opts: RunOptions) -> Iterator[None]:
+    """Lets torchrun's processes work together, in one run or in several.
+
+    A process can join their group once: around several runs, this has to be
+    around all of them.
+    """
+    is_first = not is_distributed_initialized()
+    if is_first:
+        ddp_init_group(run_opts)
+    yield
+    if is_first and is_distributed_initialized():
         # Not before what lives on it is gone
         gc.collect()
         torch.distributed.destroy_process_group()
-    return scores
 
 
 class Command(NamedTuple):

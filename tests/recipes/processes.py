@@ -29,11 +29,12 @@ def environment(root, **variables):
 
 
 def run_on_two(root, script, *arguments):
-    """Runs a script of this folder on two processes, two utterances each."""
+    """Runs a script, of this folder or by its whole path, on two processes, two
+    utterances each."""
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
     subprocess.run(
         [sys.executable, *launch, "--standalone",
-         str(Path(__file__).with_name(script)), *arguments],
+         str(Path(__file__).parent / script), *arguments],
         check=True, stdout=subprocess.DEVNULL, timeout=300,
         env=environment(root, BATCH_SIZE="2"),
     )  # fmt: skip

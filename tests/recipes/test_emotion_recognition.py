@@ -11,6 +11,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from recipes import emotion_recognition
 from tests.dataio.corpora.test_iemocap import write_iemocap, write_lists
 from tests.recipes.conftest import WORDS, kept_by_overwrite
+from tests.recipes.processes import run_on_two
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import read_manifest
@@ -104,6 +105,16 @@ def test_a_second_command_finds_all_folds_finished(
     line = arguments(root, yaml, iemocap, output, *QUICK)
     assert emotion_recognition.main(line) == scores
     assert capsys.readouterr().out.count("Already finished") == 5
+
+
+def test_two_processes_run_all_folds(root, iemocap, tmp_path):
+    line = arguments(
+        root, "emotion_recognition_superb", iemocap, tmp_path, *QUICK,
+        "--draws_per_epoch=8", "--distributed_backend=gloo",
+    )  # fmt: skip
+    run_on_two(root, root / "recipes/emotion_recognition.py", *line)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert set(scores) == {"accuracy", *(f"fold{n}" for n in range(1, 6))}
 
 
 def test_one_fold_by_lists_has_no_mean(root, iemocap, tmp_path):
