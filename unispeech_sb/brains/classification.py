@@ -59,7 +59,10 @@ class UtteranceBrain(SSLBrain):
         if stage == Stage.TRAIN and augmentation is not None:
             targets = augmentation.replicate_labels(targets)
         # Half precision costs accuracy in the softmax's sum
-        loss = self.hparams.compute_cost(predictions.float(), targets)
+        logits = predictions.to(
+            torch.promote_types(predictions.dtype, torch.float32)
+        )
+        loss = self.hparams.compute_cost(logits, targets)
         if stage != Stage.TRAIN and self.confusion is not None:
             self.confusion.append(predictions.argmax(dim=-1), targets)
         return loss
