@@ -39,12 +39,14 @@ class CachedDataset(Dataset[dict[str, Any]]):
 
     ``LIVE`` stands where features are computed at each visit, by ``sig``; no
     other item has its waveform read. ``entries`` has those of each item, none
-    of a live one, and several of one of which crops were drawn.
+    of a live one, and several of one of which crops were drawn. What a pipeline
+    computes of an item without drawing random numbers is computed once.
     """
 
     def __init__(self, dataset: Any, entries: list[list[int]]) -> None:
         self.dataset, self.entries = dataset, entries
         self.has_live = not all(entries)
+        self._known: dict[int, dict[str, Any]] = {}
         self.pipeline = None
         if not hasattr(dataset, "is_drawn"):
             self.pipeline = copy.copy(dataset.pipeline)
@@ -61,19 +63,26 @@ class CachedDataset(Dataset[dict[str, Any]]):
         entries = self.entries[place]
         if not entries:
             return {**self.dataset[number], "entry": LIVE}
-        if self.pipeline is None:  # which draws by the number of the pass
+        if self.pipeline is None:  # it draws by the number of the pass
             item = dict(self.dataset[number])
             del item["sig"]
         else:
-            uid = self.dataset.data_ids[place]
-            item = self.pipeline.compute_outputs(
-                {"id": uid, **self.dataset.data[uid]}
-            )
+            item = dict(self._known.get(place) or self._computed(place))
             if len(entries) > 1:
                 passed = int(torch.randint(len(entries), ()))
         item["entry"] = entries[passed % len(entries)]
         # Of a batch all items have the same keys
         return {**item, "sig": torch.zeros(1)} if self.has_live else item
+
+    def _computed(self, place):
+        """What the pipeline gives of an item, but for the waveform."""
+        uid, before = self.dataset.data_ids[place], torch.get_rng_state()
+        item = self.pipeline.compute_outputs(
+            {"id": uid, **self.dataset.data[uid]}
+        )
+        if torch.equal(before, torch.get_rng_state()):
+            self._known[place] = item
+        return item
 
 
 class Waveforms(Dataset[torch.Tensor]):
