@@ -260,7 +260,7 @@ def main():
     parser.add_argument("--clip-s", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=500)
+    parser.add_argument("--updates", type=int, default=2000)
     given = parser.parse_args()
     torch.manual_seed(0)
     wavs = torch.randn(given.utterances, round(16000 * given.clip_s))

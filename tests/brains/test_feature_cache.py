@@ -558,6 +558,37 @@ def test_processes_share_a_folder(backbone, manifests, tmp_path):
     assert not list(tmp_path.glob(".*.lock"))
 
 
+def compute_share(rank, folder, manifests, backbone, counted):
+    """One of the two processes of a run."""
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    compute_beside(folder / "cache", manifests, backbone, counted[rank])
+    data = clips(manifests)
+    cache = stand(folder / "cache", backbone)
+    assert len(cache.view(data).entries) == len(data)
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_of_a_run_share_the_work(
+    backbone, manifests, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cached_items, "_BATCH_SAMPLES", 4800)
+    context = multiprocessing.get_context("fork")
+    counted = [context.Value("i", 0) for _ in range(2)]
+    given = (tmp_path, manifests, backbone, counted)
+    both = [
+        context.Process(target=compute_share, args=(rank, *given))
+        for rank in range(2)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert [count.value for count in counted] == [9, 9]
+
+
 def test_chunks_of_conversations_come_from_the_cache(tmp_path, backbone):
     """At their own places; at random ones they are live, or drawn ahead."""
     folder = tmp_path / "mix"
