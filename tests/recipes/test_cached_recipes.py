@@ -124,14 +124,15 @@ def test_frames_and_live_crops_train_speaker_verification_alike(root, tmp_path):
     corpus = tmp_path / "voices"
     corpus.mkdir()
     write_voices(corpus)
-    trials = trial_list(tmp_path / "trials.txt", "test_{}{}")
+    trials = trial_list(tmp_path / "trials.txt", "{}{}.wav")
     folders = tmp_path / "live", tmp_path / "cached"
     for folder in folders:
         cache = "null" if folder.name == "live" else tmp_path / "cache"
         run_recipe(
             speaker_verification, root, corpus, folder, f"--trials={trials}",
-            "--valid_speakers=null", "--min_duration_s=0.2", "--crop_s=0.4",
-            "--number_of_epochs=1", "--draws_per_epoch=200", "--lr=0.001",
+            f"--audio_root={corpus}", "--valid_speakers=null",
+            "--min_duration_s=0.2", "--crop_s=0.4",
+            "--number_of_epochs=1", "--draws_per_epoch=100", "--lr=0.001",
             f"--feature_cache={cache}", "--num_workers=0",
             yaml="hparams/speaker_verification_superb.yaml",
         )  # fmt: skip
