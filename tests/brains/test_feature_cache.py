@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from tests.conftest import ROOT
 from unispeech_sb.atomic import temporary_path
 from unispeech_sb.brains import SSLBrain, UtteranceBrain, feature_cache
 from unispeech_sb.brains.feature_cache import FeatureCache, open_cache
+from unispeech_sb.brains.random_state import random_states
 from unispeech_sb.dataio import cached_items
 from unispeech_sb.dataio.cached_items import LIVE
 from unispeech_sb.dataio.manifest import read_manifest, write_manifests
@@ -416,13 +418,41 @@ def test_crops_in_advance_are_the_same_in_the_next_run(
     assert computed(num_crops=2, seed=6) == 4
 
 
+def drawn_by(kind):
+    """A place within 0.1 s, by one of the generators."""
+    if kind == "torch":
+        return int(torch.randint(1600, ()))
+    return (
+        random.randrange(1600) if kind == "python" else np.random.choice(1600)
+    )
+
+
+@pytest.mark.parametrize("kind", ["torch", "python", "numpy"])
+def test_any_generator_makes_an_item_a_drawn_one(backbone, tmp_path, kind):
+    """Under any name of the waveform."""
+    data = DynamicItemDataset({name: {"size": 3200} for name in "ab"})
+    data.add_dynamic_item(
+        lambda size: torch.sin(torch.arange(size) + drawn_by(kind)),
+        takes="size",
+        provides="crop",
+    )
+    data.set_output_keys({"id": "id", "sig": "crop", "size": "size"})
+    live = stand(tmp_path, backbone).view(data)
+    ahead = stand(tmp_path, backbone, num_crops=2).view(data)
+    assert live.entries == [[], []] and live[0]["entry"] == LIVE
+    assert [len(set(own)) for own in ahead.entries] == [2, 2]
+    assert "sig" not in ahead[0] and ahead[0]["size"] == 3200
+
+
 def test_a_view_draws_no_random_numbers(with_silence, backbone, tmp_path):
     data = DynamicItemDataset.from_csv(str(with_silence / "train.csv"))
     data.add_dynamic_item(audio_pipeline(random_silence=True))
     data.set_output_keys(["id", "sig"])
-    before = torch.get_rng_state()
+    (before,) = random_states()
     stand(tmp_path, backbone, num_crops=2).view(data)
-    assert torch.equal(torch.get_rng_state(), before)
+    (after,) = random_states()
+    assert torch.equal(after.pop("torch"), before.pop("torch"))
+    assert after == before
 
 
 def test_the_size_is_printed_before_anything_is_written(

@@ -1,17 +1,20 @@
 """Which waveforms a dataset's items have, by their content, and the dataset
 without them: what a cache of features needs to know.
 
-An item is drawn if reading it draws random numbers from torch's generator, as a
-random crop does, or if its dataset says so by ``is_drawn``, and then gives
-another one for each pass, ``number // len(dataset)``.
+An item is drawn if reading it draws random numbers, as a random crop does, or
+if its dataset says so by ``is_drawn``, and then gives another one for each
+pass, ``number // len(dataset)``.
 """
 
 import copy
 import hashlib
+import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import DataLoader, Dataset
@@ -50,10 +53,9 @@ class CachedDataset(Dataset[dict[str, Any]]):
         self.pipeline = None
         if not hasattr(dataset, "is_drawn"):
             self.pipeline = copy.copy(dataset.pipeline)
-            keys = dataset.pipeline.output_mapping
-            self.pipeline.set_output_keys(
-                {key: inner for key, inner in keys.items() if inner != "sig"}
-            )
+            keys = dict(dataset.pipeline.output_mapping)
+            del keys["sig"]
+            self.pipeline.set_output_keys(keys)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -76,11 +78,11 @@ class CachedDataset(Dataset[dict[str, Any]]):
 
     def _computed(self, place):
         """What the pipeline gives of an item, but for the waveform."""
-        uid, before = self.dataset.data_ids[place], torch.get_rng_state()
+        uid, before = self.dataset.data_ids[place], _generators()
         item = self.pipeline.compute_outputs(
             {"id": uid, **self.dataset.data[uid]}
         )
-        if torch.equal(before, torch.get_rng_state()):
+        if before == _generators():
             self._known[place] = item
         return item
 
@@ -113,9 +115,13 @@ class Waveforms(Dataset[torch.Tensor]):
         if draw is not None:
             seed = self.seed * SEED_STEP + place * self.num_crops + draw
             torch.default_generator.manual_seed(seed % 2**32)
+            random.seed(seed % 2**32)
+            np.random.seed(seed % 2**32)
         uid = self.dataset.data_ids[place]
         item = {"id": uid, **self.dataset.data[uid]}
-        return self.dataset.pipeline.compute_specific(["sig"], item)["sig"]
+        pipeline = self.dataset.pipeline
+        key = pipeline.output_mapping["sig"]
+        return pipeline.compute_specific([key], item)[key]
 
     def survey(self, places: Sequence[int]) -> Iterable[list[Wanted]]:
         """What is wanted of each item: one waveform, or crops, or none where
@@ -145,9 +151,9 @@ class Waveforms(Dataset[torch.Tensor]):
         if hasattr(self.dataset, "is_drawn"):
             is_drawn = self.dataset.is_drawn(place)
         else:
-            before = torch.get_rng_state()
+            before = _generators()
             wav = self[place, None]
-            is_drawn = not torch.equal(before, torch.get_rng_state())
+            is_drawn = before != _generators()
             if not is_drawn:
                 return [Wanted(wav_digest(wav), len(wav), place, None)]
         found = [(d, self[place, d]) for d in (draws if is_drawn else [None])]
@@ -162,6 +168,25 @@ class _Probes(Dataset[list[Wanted]]):
 
     def __getitem__(self, place: int) -> list[Wanted]:
         return self.wavs.wanted(place)
+
+
+def _generators():
+    """States of all generators that a pipeline may draw from."""
+    kind, keys, *rest = np.random.get_state()
+    own = torch.get_rng_state().numpy().tobytes()
+    return own, random.getstate(), kind, keys.tobytes(), rest
+
+
+@contextmanager
+def no_random_numbers() -> Iterator[None]:
+    """Puts the random generators back when the block ends."""
+    own, states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(states)
 
 
 def wav_digest(wav: torch.Tensor) -> str:
