@@ -4,10 +4,16 @@ import json
 
 import pytest
 
-from recipes import asr, keyword_spotting, speaker_verification
+from recipes import (
+    asr,
+    keyword_spotting,
+    speaker_diarization,
+    speaker_verification,
+)
 from tests.recipes.conftest import TINY
 from tests.recipes.processes import assert_same, run_killed
 from tests.recipes.speech import write_speech
+from tests.recipes.talks import talk_run, write_talks
 from tests.recipes.test_asr_superb import SMALL
 from tests.recipes.voices import run_recipe, trial_list, write_voices
 from unispeech_sb.checkpoints.files import read_tensors
@@ -137,3 +143,22 @@ def test_frames_and_live_crops_train_speaker_verification_alike(root, tmp_path):
             yaml="hparams/speaker_verification_superb.yaml",
         )  # fmt: skip
     assert_close(*heads(*folders), 1e-4)
+
+
+def test_frames_train_diarization_alike(root, tmp_path):
+    """Chunks that are longer than the conversations stay at their places."""
+    corpus = write_talks(tmp_path / "talks")
+    folders = tmp_path / "live", tmp_path / "cached"
+    for folder in folders:
+        cache = "null" if folder.name == "live" else tmp_path / "cache"
+        speaker_diarization.main(
+            talk_run(
+                root, corpus, folder, "--hidden_size=8", "--lr=0.01",
+                "--number_of_epochs=2", "--draws_per_epoch=16",
+                "--batch_size=2", f"--feature_cache={cache}",
+                yaml="hparams/speaker_diarization_superb.yaml",
+            )
+        )  # fmt: skip
+    assert_close(*heads(*folders), 1e-4)
+    scores = [json.loads((f / "scores.json").read_text()) for f in folders]
+    assert scores[0]["DER"] == pytest.approx(scores[1]["DER"], abs=0.5)

@@ -395,7 +395,7 @@ class FeatureCache:
             writer.release()
 
 
-def model_digest(backbone: nn.Module) -> str:
+def model_digest(backbone: Any) -> str:
     """Digest of all that features depend on beside the waveform: weights,
     options, and the version of this code."""
     found = hashlib.blake2b(digest_size=12)

@@ -192,7 +192,7 @@ def no_random_numbers() -> Iterator[None]:
 def wav_digest(wav: torch.Tensor) -> str:
     """Digest of a waveform."""
     plain = wav.contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.blake2b(plain, digest_size=16).hexdigest()
+    return hashlib.blake2b(plain.tobytes(), digest_size=16).hexdigest()
 
 
 def _grouped(wanted):
