@@ -513,8 +513,13 @@ def _train(brain_class, dataio_prep, output, run_opts):
     if hparams.get("learning_rate_search") is None:
         brain, record = make_brain(hparams), {}
         fit(brain)
-    else:
+    elif "valid" in datasets:
         brain, record = search_learning_rate(make_brain, fit, hparams)
+    else:
+        raise ValueError(
+            "learning_rate_search: expected a validation set, by which the "
+            "best is chosen; there is none"
+        )
     split = _evaluate_and_export(brain, datasets, output)
     if record:
         brain.scores |= record

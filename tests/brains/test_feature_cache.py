@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from unispeech_sb.atomic import temporary_path
 from unispeech_sb.brains import SSLBrain, UtteranceBrain, feature_cache
 from unispeech_sb.brains.feature_cache import FeatureCache, open_cache
-from unispeech_sb.brains.random_state import random_states
+from unispeech_sb.brains.saving import random_states
 from unispeech_sb.dataio import cached_items
 from unispeech_sb.dataio.cached_items import LIVE
 from unispeech_sb.dataio.manifest import read_manifest, write_manifests
@@ -247,10 +247,10 @@ def stand(folder, backbone, **options):
     return FeatureCache(folder, backbone, pooled=True, **options)
 
 
-def num_computed(cache, data, capsys):
+def num_computed(cache, data, capsys, num_workers=0):
     """How many waveforms a cache computes for a dataset."""
     capsys.readouterr()
-    cache.view(data)
+    cache.view(data, num_workers)
     printed = capsys.readouterr().out
     if not printed:
         return 0
@@ -409,13 +409,14 @@ def test_crops_in_advance_are_the_same_in_the_next_run(
     data.add_dynamic_item(audio_pipeline(random_silence=True))
     data.set_output_keys(["id", "sig"])
 
-    def computed(**options):
+    def computed(seed, num_workers=0):
         torch.seed()
-        return num_computed(stand(tmp_path, backbone, **options), data, capsys)
+        cache = stand(tmp_path, backbone, num_crops=2, seed=seed)
+        return num_computed(cache, data, capsys, num_workers)
 
-    assert computed(num_crops=2, seed=5) == 18 + 4
-    assert computed(num_crops=2, seed=5) == 0
-    assert computed(num_crops=2, seed=6) == 4
+    assert computed(5, num_workers=2) == 18 + 4
+    assert computed(5) == computed(5, num_workers=1) == 0
+    assert computed(6) == 4
 
 
 def drawn_by(kind):

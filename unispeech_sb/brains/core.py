@@ -1,4 +1,4 @@
-"""The Brain that every task starts from, and its checkpoints.
+"""The Brain that every task starts from.
 
 ``SSLBrain`` is SpeechBrain's ``Brain`` with two optimizers, a learning rate per
 update, clipping over everything that is stepped, no lost batches, scores per
@@ -6,12 +6,9 @@ utterance, and checkpoints from which a killed run continues to the same
 weights.
 """
 
-import logging
 import math
 import os
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -34,7 +31,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from unispeech_sb.atomic import write_json
 from unispeech_sb.brains.feature_cache import open_cache
-from unispeech_sb.brains.random_state import random_states, set_random_state
+from unispeech_sb.brains.saving import (
+    best_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_state,
+)
 
 logger = get_logger(__name__)
 
@@ -518,61 +520,6 @@ class SSLBrain(Brain):
         set_random_state(state["random_states"])
         if self.tensorboard is not None and "tensorboard" in state:
             self.tensorboard.global_step = state["tensorboard"]
-
-
-def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
-    """Save whole or not at all; then drop all but the best and the last.
-
-    SpeechBrain writes a checkpoint's ``CKPT.yaml`` first, so that a process
-    killed while saving leaves a folder that passes for a checkpoint, and one
-    killed while deleting may too. Here both happen in the subfolder
-    ``partial``, where nothing is looked for. ``importance`` maps a checkpoint
-    of a finished epoch to a sort key, the highest is the best; the last of each
-    kind stays until an epoch ends.
-    """
-    folder = checkpointer.checkpoints_dir
-    stamp = time.strftime("%Y-%m-%d+%H-%M-%S")
-    checkpointer.checkpoints_dir = folder / "partial"
-    try:
-        saved = checkpointer.save_checkpoint(
-            meta,
-            end_of_epoch,
-            name=f"{stamp}+{time.time_ns() % 10**9:09d}",
-            verbosity=logging.DEBUG,
-        )
-    finally:
-        checkpointer.checkpoints_dir = folder
-    run_on_main(_publish, [checkpointer, saved, importance])
-
-
-def _publish(checkpointer, saved, importance):
-    """Move a complete checkpoint in, and the ones that it replaces out."""
-    folder = checkpointer.checkpoints_dir
-    os.replace(saved.path, folder / saved.path.name)
-    logger.debug("Saved a checkpoint in %s", folder / saved.path.name)
-    found = checkpointer.list_checkpoints()
-    keep = {max(found, key=checkpoints.ckpt_recency).path}
-    finished = [c for c in found if c.meta["end-of-epoch"]]
-    if finished:
-        keep.add(max(finished, key=checkpoints.ckpt_recency).path)
-        keep.add(best_checkpoint(checkpointer, importance).path)
-    for checkpoint in found:
-        if checkpoint.path not in keep:
-            name = checkpoint.path.name
-            os.replace(checkpoint.path, folder / "partial" / name)
-    shutil.rmtree(folder / "partial")
-
-
-def best_checkpoint(checkpointer, importance):
-    """The most important checkpoint of a finished epoch; None without any.
-
-    Of equal ones the earliest is taken, so that a run that was interrupted
-    chooses as one that was not.
-    """
-    return checkpointer.find_checkpoint(
-        importance_key=lambda c: (importance(c), -checkpoints.ckpt_recency(c)),
-        ckpt_predicate=lambda c: c.meta["end-of-epoch"],
-    )
 
 
 def _in_short(numbers):

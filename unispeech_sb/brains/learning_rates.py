@@ -21,7 +21,8 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.seed import seed_everything
 
 from unispeech_sb.atomic import write_json
-from unispeech_sb.brains.core import SSLBrain, best_checkpoint
+from unispeech_sb.brains.core import SSLBrain
+from unispeech_sb.brains.saving import best_checkpoint
 
 logger = get_logger(__name__)
 
