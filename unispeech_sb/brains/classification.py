@@ -59,10 +59,7 @@ class UtteranceBrain(SSLBrain):
         if stage == Stage.TRAIN and augmentation is not None:
             targets = augmentation.replicate_labels(targets)
         # Half precision costs accuracy in the softmax's sum
-        logits = predictions.to(
-            torch.promote_types(predictions.dtype, torch.float32)
-        )
-        loss = self.hparams.compute_cost(logits, targets)
+        loss = self.hparams.compute_cost(predictions.float(), targets)
         if stage != Stage.TRAIN and self.confusion is not None:
             self.confusion.append(predictions.argmax(dim=-1), targets)
         return loss
