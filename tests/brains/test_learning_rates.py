@@ -127,6 +127,15 @@ def test_a_stopped_search_goes_on(run, tmp_path, stop_at):
     assert left == rates[stop_at // 8 * 8 :]  # from the last epoch on
 
 
+def test_more_epochs_train_with_every_rate(run):
+    options = f"--learning_rate_search={RATES}", "--number_of_epochs=3"
+    whole, _ = run(*options, folder="whole")
+    run(*options[:1], "--number_of_epochs=2")
+    again, rates = run(*options)
+    assert rates == [1e-6] * 8 + [0.03] * 8 + [0.01] * 8
+    assert again == whole
+
+
 def test_a_rate_that_diverges_does_not_end_the_search(run):
     scores, _ = run("--learning_rate_search=[1.0e+38, 0.03]", "--lr=1")
     assert scores["learning_rate"] == 0.03

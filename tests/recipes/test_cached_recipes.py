@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_or_without_the_cache(root, corpus, tmp_path):
     ("where", "counts"),
     [
         ("unispeech_sb.brains.core:SSLBrain.on_stage_end", (3, 6)),
-        ("unispeech_sb.brains.learning_rates:write_json", (2,)),
+        ("unispeech_sb.brains.learning_rates:_outcome", (2,)),
         ("unispeech_sb.experiment:write_json", (1,)),
     ],
 )

@@ -3,12 +3,11 @@
 SUPERB allows it, and its numbers depend on it: every rate is trained from the
 same start on the same batches, and the recipe's first score of the validation
 set decides, the first of equals. Each rate has its checkpoints to itself, in
-``save_folder/learning_rates``, beside ``scores.json`` with those that are done,
-so that a killed search goes on where it was.
+``save_folder/learning_rates``: a killed search goes on from the last one, and
+trains no more with rates that were done.
 """
 
 import copy
-import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.checkpoints import Checkpointer
-from speechbrain.utils.distributed import ddp_barrier, run_on_main
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.seed import seed_everything
 
-from unispeech_sb.atomic import write_json
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.saving import best_checkpoint
 
@@ -43,25 +40,17 @@ def search_learning_rate(
     of the validation set. A ``ValueError`` where the backbone trains too.
     """
     rates = _rates(hparams)
-    folder = Path(hparams["save_folder"], "learning_rates")
-    file = folder / "scores.json"
-    done = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    ddp_barrier()  # all processes have read it
-    train = _trainer(make_brain, fit, hparams, folder)
+    train = _trainer(make_brain, fit, hparams)
+    keys, rows = [], []
     for rate in rates:
-        if str(rate) not in done:
-            done[str(rate)] = _outcome(train(rate))
-            run_on_main(write_json, [file, done])
-    found = [done[str(rate)] for rate in rates]
-    keys = [-math.inf if o["key"] is None else o["key"] for o in found]
+        brain = train(rate)
+        key, scores = _outcome(brain)
+        keys.append(key)
+        rows.append({"learning_rate": rate, **scores})
     best = rates[keys.index(max(keys))]
     logger.info(f"The best learning rate on the validation set is {best:g}")
-    rows = [
-        {"learning_rate": rate, **outcome["scores"]}
-        for rate, outcome in zip(rates, found, strict=True)
-    ]
     record = {"learning_rate": best, "learning_rate_search": rows}
-    return train(best), record
+    return brain if best == rates[-1] else train(best), record
 
 
 def _rates(hparams):
@@ -88,11 +77,12 @@ def _rates(hparams):
     return list(dict.fromkeys(rates))
 
 
-def _trainer(make_brain, fit, hparams, folder):
+def _trainer(make_brain, fit, hparams):
     """What trains with a rate, always from the same start."""
     modules = [m for n, m in hparams["modules"].items() if n != "backbone"]
     start = [copy.deepcopy(module.state_dict()) for module in modules]
     base = hparams["checkpointer"]
+    folder = Path(hparams["save_folder"], "learning_rates")
     # The frozen backbone is what the yaml says
     kept = {k: v for k, v in base.recoverables.items() if k != "backbone"}
     opened = {}
@@ -128,16 +118,16 @@ def _trainer(make_brain, fit, hparams, folder):
 
 
 def _outcome(brain):
-    """Scores of the validation set of a Brain's best checkpoint, and how good
-    they are, by the recipe's first one alone, as in SUPERB; nothing of one
-    whose loss was not finite before the first."""
+    """How good a Brain's best checkpoint is, by the recipe's first score alone,
+    as in SUPERB, and its scores of the validation set; none of one whose loss
+    was not finite before the first."""
     best = best_checkpoint(brain.checkpointer, brain.importance)
-    if best is None and brain.nonfinite_count <= brain.nonfinite_patience:
+    if best is not None:
+        scores = {k: v for k, v in best.meta.items() if k not in _NO_SCORES}
+        return brain.importance(best)[0], scores
+    if brain.nonfinite_count <= brain.nonfinite_patience:
         raise ValueError(
             f"{brain.checkpointer.checkpoints_dir}: expected a checkpoint of a "
             "finished epoch; got none"
         )
-    if best is None:
-        return {"key": None, "scores": {}}
-    scores = {k: v for k, v in best.meta.items() if k not in _NO_SCORES}
-    return {"key": brain.importance(best)[0], "scores": scores}
+    return -math.inf, {}
