@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "output_folder": {"fingerprint"},
     "experiment": {
         *("recipe_options", "fingerprint", "output_folder", "checkpoints"),
+        "brains",
     },
     "lobes": {"nnet", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},

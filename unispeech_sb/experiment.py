@@ -33,6 +33,8 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 from torch.nn.parallel import DistributedDataParallel
 
+from unispeech_sb.atomic import write_json
+from unispeech_sb.brains.learning_rates import search_learning_rate
 from unispeech_sb.checkpoints.interfaces import (
     EXPORT,
     INTERFACES,
@@ -199,7 +201,9 @@ def run(
     The yaml file has the keys ``output_folder``, ``modules``, ``opt_class``,
     ``checkpointer`` and ``epoch_counter``, and may have ``seed``,
     ``train_dataloader_opts``, ``valid_dataloader_opts`` and
-    ``test_dataloader_opts`` (that of ``valid`` when omitted).
+    ``test_dataloader_opts`` (that of ``valid`` when omitted). With
+    ``learning_rate_search``, a list of learning rates, each is trained with,
+    and the best on ``valid`` is kept; the scores name all of them.
 
     The output folder knows whose work it holds: the same command goes on, or
     finds all done; another experiment is refused. ``--overwrite`` starts
@@ -501,21 +505,40 @@ def _train(brain_class, dataio_prep, output, run_opts):
         # What was prepared before is skipped when a run goes on, and must not
         # change the random numbers of the training
         seed_everything(hparams["seed"])
-    brain = brain_class(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-    brain.fit(
-        hparams["epoch_counter"],
-        datasets["train"],
-        datasets["valid"],
-        train_loader_kwargs=hparams.get("train_dataloader_opts", {}),
-        valid_loader_kwargs=hparams.get("valid_dataloader_opts", {}),
-    )
+
+    def make_brain(hparams):
+        return brain_class(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+        )
+
+    def fit(brain):
+        brain.fit(
+            hparams["epoch_counter"],
+            datasets["train"],
+            datasets["valid"],
+            train_loader_kwargs=hparams.get("train_dataloader_opts", {}),
+            valid_loader_kwargs=hparams.get("valid_dataloader_opts", {}),
+        )
+
+    if hparams.get("learning_rate_search") is None:
+        brain, record = make_brain(hparams), {}
+        fit(brain)
+    elif "valid" in datasets:
+        brain, record = search_learning_rate(make_brain, fit, hparams)
+    else:
+        raise ValueError(
+            "learning_rate_search: expected a validation set, by which the "
+            "best is chosen; there is none"
+        )
     split = _evaluate_and_export(brain, datasets, output)
+    if record:
+        brain.scores |= record
+        file = output.folder / "scores.json"
+        run_on_main(write_json, [file, brain.scores])
     run_on_main(output.finish, [split])
     if is_distributed_initialized():
         _unwrap(brain)
@@ -621,6 +644,7 @@ def format_scores(scores):
     ---------
     scores : dict
         Name -> value. "EER low" and "EER high" are the interval of "EER".
+        Lists are left out.
 
     Returns
     -------
@@ -640,7 +664,7 @@ def format_scores(scores):
         if low is not None and high is not None:
             low = _format_score(name, low).removesuffix(" %")
             text += f" ({low} to {_format_score(name, high)})"
-        if not name.endswith((" low", " high")):
+        if not name.endswith((" low", " high")) and type(value) is not list:
             texts[name] = text
     last = texts.pop("loss", None)
     return ", ".join([*texts.values(), *([last] if last else [])])

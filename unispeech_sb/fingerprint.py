@@ -45,9 +45,10 @@ MAY_DIFFER = {
         (
             FREE,
             "where, or by how many, the same is computed",
-            "device num_workers prefetch_factor pin_memory persistent_workers "
-            "data_parallel_backend data_parallel_count distributed_backend "
-            "distributed_launch find_unused_parameters shard",
+            "device feature_cache num_workers prefetch_factor pin_memory "
+            "persistent_workers data_parallel_backend data_parallel_count "
+            "distributed_backend distributed_launch find_unused_parameters "
+            "shard",
         ),
         (
             FREE,

@@ -44,9 +44,9 @@ _LEFT = (
 """What runs leave in the output folder, beside copies of scripts, ..."""
 
 _DRAFTS = (".preparing-*", ".export-*")
-_CHECKPOINTS, _COMPUTED = "CKPT*", ("*.f32", "*.npz")
+_CHECKPOINTS, _COMPUTED = ("CKPT*", "learning_rates"), ("*.f32", "*.npz")
 _SETTINGS = "settings.json"  # of make_units, before there was _FILE
-_SAVED = (_CHECKPOINTS, *_COMPUTED, "partial", "tokenizer.ckpt", _SETTINGS)
+_SAVED = (*_CHECKPOINTS, *_COMPUTED, "partial", "tokenizer.ckpt", _SETTINGS)
 _PREPARED = (*SPLITS, "voices", "noises", "rirs")
 """... in ``save_folder``, and in ``manifest_folder``."""
 
@@ -134,7 +134,7 @@ class OutputFolder:
 
     def _has_work(self):
         """Whether there is anything that must not pass for another's."""
-        saved = any(any(self.save.glob(p)) for p in (_CHECKPOINTS, *_COMPUTED))
+        saved = any(any(self.save.glob(p)) for p in (*_CHECKPOINTS, *_COMPUTED))
         return saved or any(
             (self.folder / name).is_dir() for name in ("export", "units")
         )

@@ -1,4 +1,4 @@
-"""The Brain that every task starts from, and its checkpoints.
+"""The Brain that every task starts from.
 
 ``SSLBrain`` is SpeechBrain's ``Brain`` with two optimizers, a learning rate per
 update, clipping over everything that is stepped, no lost batches, scores per
@@ -6,19 +6,14 @@ utterance, and checkpoints from which a killed run continues to the same
 weights.
 """
 
-import logging
 import math
 import os
-import random
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from speechbrain import Stage
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG, Brain
@@ -35,6 +30,13 @@ from speechbrain.utils.run_opts import RunOptions
 from torch.utils.data import DataLoader, Dataset
 
 from unispeech_sb.atomic import write_json
+from unispeech_sb.brains.feature_cache import open_cache
+from unispeech_sb.brains.saving import (
+    best_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_state,
+)
 
 logger = get_logger(__name__)
 
@@ -61,6 +63,9 @@ class SSLBrain(Brain):
     * ``train_logger``; with ``tensorboard: True`` also
       ``tensorboard_logger``, a ``!name:`` that is only then built.
     * ``epoch_counter``, ``output_folder``, ``augmentation`` (optional).
+    * ``feature_cache``, a folder: features of a frozen backbone are computed
+      once and read from there, with ``cache_dtype``, ``cache_crops`` and
+      ``seed``; see ``brains.feature_cache``. A ``--debug`` run has none.
 
     Against ``Brain``: gradients are clipped by their global norm over all
     that is stepped, ``max_grad_norm`` of None, 0 or less means no clipping,
@@ -111,11 +116,16 @@ class SSLBrain(Brain):
     ) -> None:
         self.total_weight = 0.0
         self.pending_batches = 0
+        self.nonfinite_count = 0
         self.scores: dict[str, float] = {}
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.optimizer_step_limit is not None:
             # SpeechBrain's command line hands it over as a string
             self.optimizer_step_limit = int(self.optimizer_step_limit)
+        self.cache = getattr(self.hparams, "opened_cache", None)
+        if self.cache is None and not self.debug:
+            head = self.modules["head"] if "head" in self.modules else None
+            self.cache = open_cache(self.hparams, head, self.device)
         self.tensorboard = None
         if getattr(self.hparams, "tensorboard", False):
             self.tensorboard = self.hparams.tensorboard_logger()
@@ -126,8 +136,11 @@ class SSLBrain(Brain):
         """Augments ``sig``, [B, N] at 16 kHz, in training; runs the backbone.
 
         Features are [B, T, D], or [L+1, B, T, D] of a backbone that gives all
-        layers; lengths are valid shares of the T frames, in (0, 1], [B].
+        layers; lengths are valid shares of the T frames, in (0, 1], [B]. From
+        a cache they may be a mean of the frames, with T = 1.
         """
+        if self.cache is not None:
+            return self.cache.features(batch)
         wavs, wav_lens = batch.to(self.device).sig
         augmentation = getattr(self.hparams, "augmentation", None)
         if stage == Stage.TRAIN and augmentation is not None:
@@ -178,6 +191,12 @@ class SSLBrain(Brain):
                 return
             yield epoch
 
+    def on_fit_start(self) -> None:
+        """As ``Brain``; a cache is of the backbone that a run goes on with."""
+        super().on_fit_start()
+        if self.cache is not None:
+            self.cache.check()
+
     def make_dataloader(
         self,
         dataset: Dataset[Any],
@@ -190,6 +209,11 @@ class SSLBrain(Brain):
             # From Python 3.14 on a worker is not forked by default, and could
             # not be given the functions that a pipeline makes
             kwargs.setdefault("multiprocessing_context", "fork")
+        if self.cache is not None:
+            kwargs.setdefault("collate_fn", PaddedBatch)
+            dataset = self.cache.view(
+                dataset, kwargs.get("num_workers", 0), not self.noprogressbar
+            )
         loader = super().make_dataloader(dataset, stage, ckpt_prefix, **kwargs)
         if stage == Stage.TRAIN:
             self._follow(loader)
@@ -360,6 +384,8 @@ class SSLBrain(Brain):
             )
         self.checkpointer.load_checkpoint(best)
         self.step = 0
+        if self.cache is not None:
+            self.cache.check()
 
     @torch.no_grad()
     def evaluate_batch(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
@@ -494,102 +520,6 @@ class SSLBrain(Brain):
         set_random_state(state["random_states"])
         if self.tensorboard is not None and "tensorboard" in state:
             self.tensorboard.global_step = state["tensorboard"]
-
-
-def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
-    """Save whole or not at all; then drop all but the best and the last.
-
-    SpeechBrain writes a checkpoint's ``CKPT.yaml`` first, so that a process
-    killed while saving leaves a folder that passes for a checkpoint, and one
-    killed while deleting may too. Here both happen in the subfolder
-    ``partial``, where nothing is looked for. ``importance`` maps a checkpoint
-    of a finished epoch to a sort key, the highest is the best; the last of each
-    kind stays until an epoch ends.
-    """
-    folder = checkpointer.checkpoints_dir
-    stamp = time.strftime("%Y-%m-%d+%H-%M-%S")
-    checkpointer.checkpoints_dir = folder / "partial"
-    try:
-        saved = checkpointer.save_checkpoint(
-            meta,
-            end_of_epoch,
-            name=f"{stamp}+{time.time_ns() % 10**9:09d}",
-            verbosity=logging.DEBUG,
-        )
-    finally:
-        checkpointer.checkpoints_dir = folder
-    run_on_main(_publish, [checkpointer, saved, importance])
-
-
-def _publish(checkpointer, saved, importance):
-    """Move a complete checkpoint in, and the ones that it replaces out."""
-    folder = checkpointer.checkpoints_dir
-    os.replace(saved.path, folder / saved.path.name)
-    logger.debug("Saved a checkpoint in %s", folder / saved.path.name)
-    found = checkpointer.list_checkpoints()
-    keep = {max(found, key=checkpoints.ckpt_recency).path}
-    finished = [c for c in found if c.meta["end-of-epoch"]]
-    if finished:
-        keep.add(max(finished, key=checkpoints.ckpt_recency).path)
-        keep.add(best_checkpoint(checkpointer, importance).path)
-    for checkpoint in found:
-        if checkpoint.path not in keep:
-            name = checkpoint.path.name
-            os.replace(checkpoint.path, folder / "partial" / name)
-    shutil.rmtree(folder / "partial")
-
-
-def best_checkpoint(checkpointer, importance):
-    """The most important checkpoint of a finished epoch; None without any.
-
-    Of equal ones the earliest is taken, so that a run that was interrupted
-    chooses as one that was not.
-    """
-    return checkpointer.find_checkpoint(
-        importance_key=lambda c: (importance(c), -checkpoints.ckpt_recency(c)),
-        ckpt_predicate=lambda c: c.meta["end-of-epoch"],
-    )
-
-
-def random_states():
-    """States of the global generators of every process, one dict each, in types
-    that ``torch.load`` reads safely; every process calls this and gets all of
-    them."""
-    name, keys, *rest = np.random.get_state()
-    cuda = torch.cuda.is_available()
-    state = {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), *rest),
-    }
-    if not is_distributed_initialized():
-        return [state]
-    states = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states
-
-
-def set_random_state(states):
-    """Restore the generators of this process, from ``random_states``. A process
-    that was not there then keeps its generators as they are, and says so."""
-    distributed = is_distributed_initialized()
-    rank = torch.distributed.get_rank() if distributed else 0
-    if rank >= len(states):
-        logger.warning(
-            "The checkpoint was written by %d processes: process %d goes on "
-            "with fresh random numbers",
-            len(states),
-            rank,
-            main_process_only=False,
-        )
-        return
-    state = states[rank]
-    torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    for index in range(min(torch.cuda.device_count(), len(state["cuda"]))):
-        torch.cuda.set_rng_state(state["cuda"][index], index)
 
 
 def _in_short(numbers):

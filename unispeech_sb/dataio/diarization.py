@@ -378,6 +378,13 @@ class TrainingChunks(Dataset[dict[str, Any]]):
             row = self._moved(row, number)
         return self.read(row)
 
+    def is_drawn(self, place):
+        """Whether an item is another one in each pass."""
+        if place >= len(self.rows):
+            return True
+        row = self.rows[place]
+        return self.chunk_s is not None and self.chunk_s < row["whole_s"]
+
     def _moved(self, row, number):
         """A row of a random stretch of the same recording."""
         whole = row["whole_s"]

@@ -44,6 +44,10 @@ class UtteranceHead(Lobe):
     torch.Size([2, 4])
     """
 
+    takes_means = True
+    """A mean over time in place of the frames gives the same: all before the
+    mean is affine."""
+
     def __init__(
         self,
         input_size: int,
