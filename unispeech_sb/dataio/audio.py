@@ -86,6 +86,7 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
 
     A new one, as the frames of a traceback keep waveforms in memory.
     """
+    path = "waveform" if isinstance(path, torch.Tensor) else path
     said = str(error).strip()
     if isinstance(error, OSError) and error.strerror:
         other = error.filename not in (None, path, str(path))
@@ -279,6 +280,8 @@ def _count(path, changed):
 
 def _open(path):
     """Opens a recording whose header is sound."""
+    if os.path.isdir(path):
+        raise AudioError(f"{path}: expected a recording; it is a folder")
     if not os.path.isfile(path):
         raise AudioError(f"{path}: there is no such file")
     if os.path.getsize(path) == 0:

@@ -25,10 +25,10 @@ from unispeech_sb.inference.audio_blocks import (
     as_source,
     check_blocks,
     check_list,
-    duration_s,
     padded_batches,
     read_blocks,
     return_memory,
+    seconds_of,
     source_name,
 )
 from unispeech_sb.inference.clustering import (
@@ -131,6 +131,7 @@ class SpeakerDiarization(CheckedFolder):
     """
 
     HPARAMS_NEEDED = ["threshold", "median_filter", "chunk_s"]
+    files_method = "diarize_files"
 
     def __init__(
         self,
@@ -232,10 +233,9 @@ class SpeakerDiarization(CheckedFolder):
     def _diarized(self, source, limits, on_progress):
         """Who speaks when in a recording."""
         rate = self.audio_normalizer.sample_rate
-        if isinstance(source, torch.Tensor):
-            name, seconds = "waveform", len(source) / rate
-        else:
-            name, seconds = recording_name(source), duration_s(source)
+        is_wav = isinstance(source, torch.Tensor)
+        name = "waveform" if is_wav else recording_name(source)
+        seconds = seconds_of(source, rate)
         turns, names = (
             self._all_turns(source, limits, on_progress),
             SpeakerNames(),
@@ -414,8 +414,7 @@ class SpeakerDiarization(CheckedFolder):
             if enough or size * self.model.frame_s < _MIN_WINDOW_S:
                 break
         heard, turns, count = best
-        name = "waveform" if isinstance(source, torch.Tensor) else source
-        warn_of_fewer(name, asked, heard, count)
+        warn_of_fewer(source_name(source), asked, heard, count)
         return turns
 
     def _segmented(self, source, sliding, limit=0, on_progress=None):

@@ -20,7 +20,7 @@ from unispeech_sb.dataio.rttm import (
     write_rttm,
 )
 from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
-from unispeech_sb.plots import write_timeline
+from unispeech_sb.plots import timeline_svg, write_timeline
 
 
 class Turn(NamedTuple):
@@ -167,6 +167,10 @@ class Diarization:
     def annotation(self) -> list[Segment]:
         """The segments without confidences, a list of ``Segment``."""
         return [Segment(*turn[:3]) for turn in self.segments]
+
+    def _repr_html_(self):
+        """What notebooks show: the timeline."""
+        return timeline_svg(self.segments, self.duration_s)
 
     def to_rttm(self, path: str | Path | None = None) -> str:
         """Gives the content of an RTTM file, and writes it.
