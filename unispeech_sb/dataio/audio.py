@@ -108,6 +108,15 @@ def is_recording(path: str | Path) -> bool:
     return not hidden and Path(path).suffix.lower() in SUFFIXES
 
 
+def recordings_below(folder: str | Path) -> list[Path]:
+    """The recordings in a folder, at any depth, sorted."""
+    return sorted(
+        file
+        for file in Path(folder).rglob("*")
+        if is_recording(file.relative_to(folder)) and file.is_file()
+    )
+
+
 def read_audio(
     path: str | Path,
     start: int | None = None,
