@@ -16,7 +16,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.audio_blocks import (
-    Source,
     load_audio,
     read_blocks,
     run_files,
@@ -197,19 +196,23 @@ class UtteranceClassifier(CheckedFolder, EncoderClassifier):
             return None
         return [str(encoder.ind2lab[n]) for n in range(len(encoder.ind2lab))]
 
-    def _seconds(self, source: Source):
+    def _seconds(self, source):
         """Length of a recording, without reading it."""
-        seconds = seconds_of(source, self.audio_normalizer.sample_rate)
-        if seconds > self.max_s:
-            raise AudioError(
-                f"{source_name(source)}: expected an utterance of at most "
-                f"{self.max_s:g} s; got {seconds:.1f} s"
-            )
-        return seconds
+        return seconds_of(source, self.audio_normalizer.sample_rate)
 
     def _read(self, source):
         """A whole recording, [N]."""
-        wav = torch.cat([*read_blocks(source, self.audio_normalizer)])
+        blocks, num_samples = [], 0
+        most = self.max_s * self.audio_normalizer.sample_rate
+        for block in read_blocks(source, self.audio_normalizer):
+            blocks.append(block)
+            num_samples += len(block)
+            if num_samples > most:  # what a header says may not be there
+                raise AudioError(
+                    f"{source_name(source)}: expected an utterance of at most "
+                    f"{self.max_s:g} s; got {self._seconds(source):.1f} s"
+                )
+        wav = torch.cat(blocks)
         if not len(wav):
             raise AudioError(f"{source_name(source)}: the recording is empty")
         silent = not wav.any()

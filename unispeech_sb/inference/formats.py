@@ -220,7 +220,7 @@ DIARIZATION_FORMATS = {
         by_stem=True,
     ),
     "audacity": Format(
-        "txt",
+        "labels.txt",
         lambda found, path: found.to_audacity(),
         "a label track, of one recording",
         one_recording=True,
