@@ -97,6 +97,11 @@ def test_what_is_not_there_stays(tree):
     assert places("none.wav", "empty", "x/b.wav") == {
         "none.wav": "none", "empty": ".", "x/b.wav": "b",
     }  # fmt: skip
+    os.mkfifo("pipe[a].scp")
+    os.symlink("none", "link.wav")
+    assert places("pipe[a].scp", "link.wav") == {
+        "pipe[a].scp": "pipe[a]", "link.wav": "link",
+    }  # fmt: skip
 
 
 def made(folder, words, form="json", table=TRANSCRIPT_FORMATS):

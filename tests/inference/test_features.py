@@ -5,10 +5,12 @@ import pytest
 import soundfile
 import torch
 
+from tests.huggingface import save_folder, tiny_model
 from tests.inference import diarization_models, speaker_models
 from tests.inference.models import uneven_speech
 from unispeech_sb.dataio.audio import AudioError, read_audio
 from unispeech_sb.inference.features import SpeechFeatures
+from unispeech_sb.inference.loading import load
 from unispeech_sb.lobes.backbone import Backbone
 
 
@@ -46,6 +48,25 @@ def test_states_are_those_of_the_backbone(batch_seconds, files):
             own.states, states[[2, 0], 0], rtol=1e-3, atol=1e-4
         )
         assert own.duration_s == len(wav) / 16000 and own.frame_s == 0.02
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_layers_are_counted_as_transformers_counts_them(
+    stable, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    norm = "layer" if stable else "group"
+    theirs = tiny_model(
+        "unispeech-sat", do_stable_layer_norm=stable, feat_extract_norm=norm
+    )
+    model = load(save_folder(theirs, tmp_path / "hub"))
+    wav = uneven_speech(1.0)
+    with torch.no_grad():
+        expected = theirs(wav[None], output_hidden_states=True).hidden_states
+    found = model(wav, layers=range(len(expected)))
+    torch.testing.assert_close(
+        found.states, torch.cat(expected), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_the_last_layer_is_the_default(files):

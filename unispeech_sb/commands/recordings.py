@@ -127,12 +127,12 @@ def find_recordings(words: Sequence[str]) -> dict[str, Recording]:
 
 def _named_by(word):
     """Yields the recordings that a word names."""
-    if os.path.isfile(word) and not word.lower().endswith(".scp"):
-        yield _recording(word, Path(word).parent)
+    if os.path.isfile(word) and word.lower().endswith(".scp"):
+        yield from _listed(word)
     elif os.path.isdir(word):
         yield from _below(word, word)
-    elif os.path.exists(word):
-        yield from _listed(word)
+    elif os.path.lexists(word):
+        yield _recording(word, os.path.dirname(word))
     elif word.startswith("@") and os.path.isfile(word[1:]):
         yield from _listed(word[1:])
     elif matches := sorted(glob.glob(word, recursive=True)):
@@ -144,7 +144,7 @@ def _named_by(word):
             else:
                 yield _recording(path, root)
     else:
-        yield _recording(word, Path(word).parent)
+        yield _recording(word, os.path.dirname(word))
 
 
 def _recording(path, root):

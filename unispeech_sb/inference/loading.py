@@ -135,9 +135,10 @@ def load(
 
     Returns
     -------
-    LongFormASR, SpeakerDiarization, SpeakerVerification, SpeechFeatures or \
-UtteranceClassifier
-        In evaluation mode. Calling it does its task: see ``CheckedFolder``.
+    CheckedFolder
+        ``LongFormASR``, ``SpeakerDiarization``, ``SpeakerVerification``,
+        ``SpeechFeatures`` or ``UtteranceClassifier``, in evaluation mode.
+        Calling it does its task.
 
     Raises
     ------
