@@ -358,7 +358,9 @@ def test_a_hugging_face_folder_is_taken_by_every_command(
     assert "same speaker" in capsys.readouterr().out
     made = list((tmp_path / "cache/unispeech_sb/converted").iterdir())
     assert len(made) == len(heads)
-    with pytest.raises(ValueError, match="it is for EncoderASR"):
+    with pytest.raises(
+        ValueError, match="Hugging Face model for EncoderASR: unis"
+    ):
         classify([str(tmp_path / "ForCTC"), wav])
     with pytest.raises(ValueError, match="Hugging Face hub gave no model"):
         classify(["nobody/nothing", wav])

@@ -1,5 +1,7 @@
 """Each format against examples that were written by hand."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -183,6 +185,21 @@ def test_a_classification_is_written_in_every_format():
         "a b/my talk.flac\t1\tturn on, a|b\t0.750000\n"
         "a b/my talk.flac\t2\tno\t0.250000\n",
     }
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_any_name_is_one_cell_of_a_table(name):
+    names = ["a\rb", "a\nb", 'a"b', "a,b", "a\tb", " a", "", "a\r\nb"]
+    form = CLASSIFICATION_FORMATS[name]
+    text = form.header
+    for path in names:
+        text += form.write(Classification((LabelScore(path, 1.0),), 1.0), path)
+    lines = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter="\t" if name == "tsv" else ","
+    )
+    assert [(row["name"], row["label"]) for row in lines] == [
+        (path, path) for path in names
+    ]
 
 
 @pytest.mark.parametrize("name", ["srt", "vtt", "tsv", "text"])

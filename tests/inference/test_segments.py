@@ -172,7 +172,7 @@ def test_of_any_overlap_one_speaker_remains(config, seed):
     draw = np.random.default_rng(seed)
     noise = draw.random((300, 4))
     activities = np.stack(
-        [np.convolve(row, np.ones(20) / 10, "same") / 2 for row in noise.T], 1
+        [np.convolve(row, np.ones(20) / 16, "same") for row in noise.T], 1
     )
     binarizer = Binarizer(config)
     turns = sorted(binarizer.push(activities) + binarizer.finish())

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import (
+    FOREIGN,
     expect_folder,
+    folder_kind,
     may_be_converted,
+    purpose,
 )
 from unispeech_sb.errors import check_device, print_escaped
 
@@ -196,12 +199,21 @@ def check_output_folder(path):
 def take_folder(path, *kinds):
     """The pretrained folder that an argument means, for one of some kinds:
     itself, or what a Hugging Face folder or hub name is converted to."""
-    if may_be_converted(path):
-        from unispeech_sb.convert import converted_folder
+    if not may_be_converted(path):
+        expect_folder(path, *kinds)
+        return path
 
-        path = str(converted_folder(path))
-    expect_folder(path, *kinds)
-    return path
+    from unispeech_sb.convert import converted_folder
+
+    folder = str(converted_folder(path))
+    kind = folder_kind(folder)
+    if kind not in (*kinds, FOREIGN):
+        what = purpose(path, kind).removeprefix("it is ")
+        raise ValueError(
+            f"{path}: expected a folder for {kinds[0]}; it is a Hugging Face "
+            f"model {what}"
+        )
+    return folder
 
 
 def load_folder(interface, arguments, **options):

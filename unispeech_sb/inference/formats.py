@@ -173,11 +173,14 @@ def _classes_to_json(found, path):
 
 def _rows_of(found, path, delimiter):
     """Rows of a table, the most probable class first."""
-    text = io.StringIO()
-    rows = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    rows = []
     for rank, (label, posterior) in enumerate(found.classes, 1):
-        rows.writerow([unicode_name(path), rank, label, f"{posterior:.6f}"])
-    return text.getvalue()
+        text = io.StringIO()
+        # Only what is in the end of a line, too, is certain to be quoted
+        writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
+        writer.writerow([unicode_name(path), rank, label, f"{posterior:.6f}"])
+        rows.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(rows)
 
 
 TRANSCRIPT_FORMATS = {
