@@ -104,7 +104,7 @@ def timeline_svg(segments: Iterable[tuple[Any, ...]], duration_s: float) -> str:
 
 def _pixels(turns, scale):
     """Stretches in whole pixels, those that touch joined."""
-    found: list[list[int]] = []
+    found = []
     for start, end in sorted(turns):
         left = math.floor(start * scale)
         right = max(math.ceil(end * scale), left + 1)

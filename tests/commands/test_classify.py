@@ -233,8 +233,11 @@ def test_all_formats_at_once(models, tree, tmp_path, capsys):
         out = tmp_path / name
         RUN[name][0]([models[name], str(tree), "-o", str(out), "-f", "all"])
         assert len(contents(out)) == 2 * count
+    table = (tmp_path / "transcribe/b.tsv").read_text()
     capsys.readouterr()
-    assert (tmp_path / "transcribe/b.tsv").read_text().startswith("start\tend")
+    transcribe([models["transcribe"], f"{tree}/b.wav", "-f", "tsv"])
+    assert capsys.readouterr().out == table
+    assert table.startswith("start\tend\ttext\n") and table.count("\n") > 1
     ids = [json.loads((tmp_path / "diarize/sub/a.json").read_text())["name"]]
     (task,) = json.loads((tmp_path / "diarize/b.labelstudio.json").read_text())
     assert ids == ["a"] and task["data"]["audio"] == f"{tree}/b.wav"

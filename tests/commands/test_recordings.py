@@ -36,6 +36,8 @@ def test_a_folder_is_searched_and_keeps_its_tree(tree):
     assert places("x") == expected
     absolute = places(str(tree / "x"))
     assert [*absolute.values()] == ["b", "y/a"]
+    (tree / "empty" / "memo.M4A").touch()
+    assert places("empty") == {"empty/memo.M4A": "memo"}
     assert places("x/../x/") == {
         f"x/../x/{path[2:]}": place for path, place in expected.items()
     }

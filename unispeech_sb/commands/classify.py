@@ -16,12 +16,9 @@ from unispeech_sb.commands.options import (
     take_folder,
 )
 from unispeech_sb.commands.recordings import (
-    Outputs,
     add_files,
     add_outputs,
-    check_once,
-    chosen,
-    find_recordings,
+    take_outputs,
 )
 from unispeech_sb.inference.formats import CLASSIFICATION_FORMATS
 
@@ -34,13 +31,7 @@ def classify(argv: Sequence[str]) -> None:
     """
     arguments = _parse(argv)
     arguments.folder = take_folder(arguments.folder, "EncoderClassifier")
-    check_once(arguments.files)
-    outputs = Outputs(
-        find_recordings(arguments.files),
-        chosen(CLASSIFICATION_FORMATS, arguments.format),
-        arguments.output_dir,
-    )
-    outputs.check()
+    outputs = take_outputs(arguments, CLASSIFICATION_FORMATS)
     files = outputs.left("classify", arguments.overwrite)
     if not files:
         return

@@ -18,11 +18,9 @@ from unispeech_sb.commands.options import (
     take_folder,
 )
 from unispeech_sb.commands.recordings import (
-    Outputs,
     add_files,
     add_output_folder,
-    check_once,
-    find_recordings,
+    take_outputs,
 )
 from unispeech_sb.inference.formats import Format, describe
 
@@ -36,14 +34,7 @@ def features(argv: Sequence[str]) -> None:
     """
     arguments = _parse(argv)
     arguments.folder = take_folder(arguments.folder, *INTERFACES)
-    check_once(arguments.files)
-    outputs = Outputs(
-        find_recordings(arguments.files),
-        [FEATURE_FORMATS[arguments.format]],
-        arguments.output_dir,
-        _save,
-    )
-    outputs.check()
+    outputs = take_outputs(arguments, FEATURE_FORMATS, save=_save)
     files = outputs.left("features", arguments.overwrite)
     if not files:
         return

@@ -155,9 +155,13 @@ def _recording(path, root):
 
 def _below(folder, root, may_be_empty=False):
     """Recordings of a folder and those in it; itself, where there are none."""
-    from unispeech_sb.dataio.audio import recordings_below
+    from unispeech_sb.dataio.audio import (
+        OTHER_SUFFIXES,
+        SUFFIXES,
+        recordings_below,
+    )
 
-    paths = recordings_below(folder)
+    paths = recordings_below(folder, SUFFIXES + OTHER_SUFFIXES)
     if not paths and not may_be_empty:
         paths = [folder]
     for path in paths:
@@ -296,6 +300,20 @@ def check_once(words):
     """Refuses a recording that is given twice."""
     if len(set(words)) < len(words):
         raise ValueError("files: expected each of them once")
+
+
+def take_outputs(arguments, formats, inputs=(), save=None):
+    """The checked ``Outputs`` of a command line; ``inputs`` are files that it
+    reads beside the recordings."""
+    check_once(arguments.files)
+    outputs = Outputs(
+        find_recordings(arguments.files),
+        chosen(formats, arguments.format),
+        arguments.output_dir,
+        save,
+    )
+    outputs.check(inputs)
+    return outputs
 
 
 def _identity(path):

@@ -23,12 +23,9 @@ from unispeech_sb.commands.options import (
     take_folder,
 )
 from unispeech_sb.commands.recordings import (
-    Outputs,
     add_files,
     add_outputs,
-    check_once,
-    chosen,
-    find_recordings,
+    take_outputs,
 )
 from unispeech_sb.environment import require_extra
 from unispeech_sb.inference.formats import TRANSCRIPT_FORMATS
@@ -43,13 +40,7 @@ def transcribe(argv: Sequence[str]) -> None:
     arguments = _parse_transcribe(argv)
     arguments.folder = take_folder(arguments.folder, "EncoderASR")
     check_file(arguments.lm, "language model")
-    check_once(arguments.files)
-    outputs = Outputs(
-        find_recordings(arguments.files),
-        chosen(TRANSCRIPT_FORMATS, arguments.format),
-        arguments.output_dir,
-    )
-    outputs.check([arguments.lm])
+    outputs = take_outputs(arguments, TRANSCRIPT_FORMATS, [arguments.lm])
     if arguments.lm:
         require_extra("kenlm", "lm", "--lm")
     files = outputs.left("transcribe", arguments.overwrite)
@@ -60,6 +51,7 @@ def transcribe(argv: Sequence[str]) -> None:
 
     model = _language_model(arguments)
     asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
+    outputs.print_header()
     with progress_bar(files, "transcribe") as bar:
         results = asr.transcribe_files(
             files, arguments.batch_seconds, advance(bar)

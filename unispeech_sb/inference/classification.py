@@ -229,7 +229,7 @@ class UtteranceClassifier(CheckedFolder, EncoderClassifier):
         with torch.no_grad(), self.inference_ctx:
             found = self.encode_batch(padded, counts / padded.shape[1])
             scores = self.mods.classifier(found).squeeze(1)
-        posteriors = scores.double().exp().cpu()  # [B, C]
+        posteriors = scores.cpu().double().exp()  # [B, C]
         labels = self.labels or [str(n) for n in range(posteriors.shape[1])]
         if len(labels) != posteriors.shape[1]:
             raise ValueError(
