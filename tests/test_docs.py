@@ -1,12 +1,23 @@
 """Documents say what is there: links, paths, and the generated picture."""
 
 import importlib.util
+import json
 import re
+import shlex
+import shutil
 
 import pytest
+import soundfile
 
+from benchmarks.ngrams import write_arpa
+from tests.commands.test_transcribe import save_tiny
 from tests.conftest import ROOT
+from tests.inference.diarization_models import save_model
+from tests.inference.models import uneven_speech
+from tests.inference.speaker_models import save_model as save_speakers
+from tests.inference.test_classification import save_model as save_classifier
 from tests.test_layout import MAY_IMPORT
+from unispeech_sb.commands import COMMANDS, main
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 SMALL = {"__init__", "__main__", "cli", "moved", "hparams"}
@@ -51,3 +62,99 @@ def test_the_picture_shows_the_imports_of_today():
     assert set(architecture.ABOUT) == set(MAY_IMPORT) - SMALL | {"plots"}
     drawn = architecture.draw(architecture.read_imports())
     assert architecture.PICTURE.read_text("utf-8") == drawn, "draw it again"
+
+
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text("utf-8")
+EXAMPLES = re.findall(r"^```(\w*)\n(.*?)^```", COMMANDS_PAGE, re.M | re.S)
+LINES = [
+    line for kind, text in EXAMPLES if kind == "" for line in text.splitlines()
+]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with what the examples of the commands name."""
+    folder = tmp_path_factory.mktemp("commands")
+    save_tiny(folder / "asr", 3)
+    save_model(folder / "diarization")
+    save_classifier(folder / "keywords")
+    save_speakers(folder / "speakers")
+    (folder / "talks").mkdir()
+    for name, seconds in (
+        ("talk", 2.0),
+        ("talks/a", 1.0),
+        ("talks/b", 1.2),
+        ("talks/c", 0.8),
+    ):
+        wav = uneven_speech(seconds).numpy()
+        soundfile.write(folder / f"{name}.wav", wav, 16000)
+    (folder / "trials.txt").write_text("1 a.wav b.wav\n0 a.wav c.wav\n")
+    (folder / "my_speech").mkdir()
+    shutil.copy(folder / "talk.wav", folder / "my_speech")
+    (folder / "my_speech" / "manifest.csv").write_text(
+        "id,path,split,wrd\na,talk.wav,valid,ab ba\n"
+    )
+    write_arpa(folder / "words.arpa", ["ab ba", "ba ab"])
+    return folder
+
+
+def test_every_command_has_an_example():
+    named = {line.split()[1] for line in LINES}
+    assert named == set(COMMANDS) and len(LINES) == 13
+    assert [kind for kind, _ in EXAMPLES if kind] == ["python"]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_example_of_a_command_runs(line, workplace, monkeypatch, capsys):
+    program, name, *words = shlex.split(line)
+    assert program == "unispeech-sb"
+    if name == "demo":
+        pytest.skip("tests/test_readme.py runs it")
+    if name == "tune-lm":
+        pytest.importorskip("kenlm")
+    monkeypatch.chdir(workplace)
+    if name == "convert" and not (workplace / "for-transformers").exists():
+        assert main(["to-hf", "asr", "for-transformers"]) == 0
+    assert main([name, *words]) in (0, None)
+    if name == "transcribe":
+        made = sorted(p.name for p in (workplace / "transcripts").iterdir())
+        assert len(made) == 18 and "a.srt" in made
+    if name in FIELDS:
+        (shown,) = capsys.readouterr().out.splitlines()
+        assert set(json.loads(shown)) == FIELDS[name]
+
+
+FIELDS = {
+    "diarize": {"name", "duration", "speakers", "segments"},
+}
+"""Command whose example prints JSON -> its fields."""
+
+
+def test_the_fields_of_json_are_those_of_the_page(
+    workplace, monkeypatch, capsys
+):
+    monkeypatch.chdir(workplace)
+    table = COMMANDS_PAGE.partition("## JSON")[2]
+    documented, name = {}, ""
+    for row in re.findall(r"^\|(.*?)\| `(\w+)` \| .* \| (.*) \|", table, re.M):
+        name = row[0].strip(" `") or name
+        documented.setdefault(name, {})[row[1]] = row[2]
+    for name, model in (
+        ("transcribe", "asr"), ("diarize", "diarization"),
+        ("classify", "keywords"),
+    ):  # fmt: skip
+        assert main([name, model, "talk.wav", "-f", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        wanted = {**documented["all"], **documented[name]}
+        assert set(found) == set(wanted)
+        for field, value in found.items():
+            if isinstance(value, list) and isinstance(value[0], dict):
+                inner = re.findall(r"`(\w+)`", wanted[field])
+                assert inner[: len(value[0])] == [*value[0]], field
+
+
+def test_the_python_example_runs(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    (example,) = (text for kind, text in EXAMPLES if kind == "python")
+    exec(compile(example, "docs/commands.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -8,7 +8,7 @@ ANYWHERE = {"atomic", "environment", "errors", "text"}
 """Parts that any other may import; they import nothing of ours."""
 
 MAY_IMPORT = {
-    "__init__": {"moved"},
+    "__init__": {"moved", "inference"},
     "__main__": {"commands"},
     "moved": set(),
     "nnet": set(),
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
     "inference": {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
-        "plots",
+        *("plots", "convert"),
     },
     "brains": {"nnet", "metrics", "checkpoints", "dataio"},
     "commands": {

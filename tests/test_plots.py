@@ -1,6 +1,7 @@
 """The picture of who speaks when."""
 
 import io
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from unispeech_sb.plots import (
     break_into_lines,
     match_speakers,
     overlaps,
+    timeline_svg,
     write_timeline,
 )
 
@@ -145,3 +147,17 @@ def test_lines_cover_the_recording(seconds):
     assert 1 <= count <= 6
     if seconds < 7 * 3600:
         assert line_s / step_s <= 13
+
+
+def test_a_page_shows_the_timeline_small_and_escaped():
+    turns = [(n / 10, n / 10 + 0.05, f"<s{n % 20}>") for n in range(36000)]
+    shown = timeline_svg(turns, 3600.0)
+    assert len(shown) < 60_000
+    assert shown.count("<path") == 12 and "and 8 more speakers" in shown
+    assert "<s0>" not in shown and "&lt;s0&gt;" in shown
+    root = ElementTree.fromstring(f"<div>{shown}</div>")
+    assert root[0].tag == "svg" and "1:00:00" in shown
+    one = timeline_svg([(0.0, 1.0, "a"), (3.0, 4.0, "a")], 4.0)
+    assert 'd="M0 2h150v14h-150zM450 2h150v14h-150z"' in one
+    assert "a: 2.0 s" in one
+    assert "<path" not in timeline_svg([], 0.0)

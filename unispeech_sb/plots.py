@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ _WIDTH, _ROW, _HEAD = 12.0, 0.26, 0.55  # inches
 _DOTS_PER_INCH = 110
 _COLOURS = [colormaps["tab10"](number)[:3] for number in range(10)]
 _OTHER = (0.6, 0.6, 0.6)
+_SVG_WIDTH, _SVG_ROW, _SVG_ROWS = 600, 18, 12
+"""Pixels of a timeline for pages, and of a row; most rows."""
 
 
 def write_timeline(
@@ -63,6 +66,53 @@ def write_timeline(
     form = "h:mm:ss" if duration_s >= 3600 else "m:ss"
     axes[-1].set_xlabel(f"time ({form}); grey bands: several speak at once")
     write_figure(figure, path)
+
+
+def timeline_svg(segments: Iterable[tuple[Any, ...]], duration_s: float) -> str:
+    """Draws who speaks when as SVG for a page, of a size that does not grow
+    with the number of segments: pixels are the shortest pauses."""
+    rows, scale = _rows(segments), _SVG_WIDTH / max(duration_s, 1e-3)
+    parts = []
+    for number, (name, turns) in enumerate([*rows.items()][:_SVG_ROWS]):
+        top, spans = number * _SVG_ROW, ""
+        for left, right in _pixels(turns, scale):
+            spans += f"M{left} {top + 2}h{right - left}v14h{left - right}z"
+        colour = "".join(f"{round(255 * c):02x}" for c in _colour(number)[:3])
+        seconds = sum(end - start for start, end in turns)
+        label = name if len(name) <= 16 else f"{name[:15]}…"
+        parts.append(
+            f'<text x="-6" y="{top + 13}" text-anchor="end">{escape(label)}'
+            f'</text><path d="{spans}" fill="#{colour}"><title>'
+            f"{escape(name[:200])}: {seconds:.1f} s</title></path>"
+        )
+    height = _SVG_ROW * len(parts)
+    for share in range(5):
+        text = _clock(duration_s * share / 4, duration_s, duration_s / 40)
+        parts.append(
+            f'<text x="{_SVG_WIDTH * share // 4}" y="{height + 14}" '
+            f'text-anchor="middle">{text}</text>'
+        )
+    left = len(rows) - _SVG_ROWS
+    more = f"<p>and {left} more speakers</p>" if left > 0 else ""
+    return (
+        f'<svg viewBox="-120 0 {_SVG_WIDTH + 150} {height + 20}" role="img" '
+        f'width="{_SVG_WIDTH + 150}" style="max-width:100%" font-size="12" '
+        f'font-family="sans-serif" fill="currentColor">{"".join(parts)}</svg>'
+        f"{more}"
+    )
+
+
+def _pixels(turns, scale):
+    """Stretches in whole pixels, those that touch joined."""
+    found = []
+    for start, end in sorted(turns):
+        left = math.floor(start * scale)
+        right = max(math.ceil(end * scale), left + 1)
+        if found and left <= found[-1][1]:
+            found[-1][1] = max(found[-1][1], right)
+        else:
+            found.append([left, right])
+    return found
 
 
 def break_into_lines(duration_s):

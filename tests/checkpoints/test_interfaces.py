@@ -77,8 +77,8 @@ def test_a_class_stands_for_its_interface(tmp_path):
             expect_folder(tmp_path, wanted)
         assert str(caught.value) == (
             f"{tmp_path}: expected a folder for EncoderASR; it is for "
-            "WaveformEncoder: unispeech-sb recipe TASK "
-            f"--model={tmp_path}"
+            f"WaveformEncoder: unispeech-sb features {tmp_path} FILES -o DIR "
+            f"(also recipe TASK --model={tmp_path})"
         )
 
 

@@ -102,6 +102,7 @@ COMMANDS = {
     "transcribe": ("EncoderASR", "{folder} {sounds}/a.wav"),
     "tune-lm": ("EncoderASR", "{folder} {sounds}/table.csv --lm no.arpa"),
     "diarize": ("SpeakerDiarization", "{folder} {sounds}/a.wav"),
+    "classify": ("EncoderClassifier", "{folder} {sounds}/a.wav"),
     "embed": ("SpeakerRecognition", "{folder} {sounds}/a.wav -o {new}"),
     "verify": (
         "SpeakerRecognition",
@@ -115,6 +116,10 @@ COMMANDS = {
 """Command -> the interface that it needs, its arguments."""
 
 
+ANY = {"features": "{folder} {sounds}/a.wav -o {new}"}
+"""Commands that take a folder of any interface."""
+
+
 def run(command, pattern, capsys, **paths):
     """Runs a command; its exit code and the lines of its error."""
     arguments = pattern.format(**paths).split()
@@ -126,8 +131,9 @@ def run(command, pattern, capsys, **paths):
 @pytest.mark.parametrize("command", COMMANDS)
 @each
 def test_a_command_takes_its_folders_and_names_the_rest(
-    command, name, folders, sounds, tmp_path, capsys
+    command, name, folders, sounds, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     wanted, pattern = COMMANDS[command]
     folder, kind = folders[name], KINDS[name]
     if command == "tune-lm" and kind == wanted:
@@ -150,6 +156,20 @@ def test_a_command_takes_its_folders_and_names_the_rest(
     )
     if name in ("run", "checkpoint", "checkpoints"):
         assert errors[0].endswith(f"is {folders['run'] / 'export'}")
+
+
+@each
+def test_a_folder_of_any_interface_has_features(
+    name, folders, sounds, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, errors = run(
+        "features", ANY["features"], capsys,
+        folder=folders[name], sounds=sounds, new=tmp_path / "new",
+    )  # fmt: skip
+    right = KINDS[name] in INTERFACES or name == "hugging_face"
+    assert (code, len(errors)) == ((0, 0) if right else (1, 1))
+    assert (tmp_path / "new" / "a.npy").exists() == right
 
 
 def test_a_speaker_model_is_checked_as_well(folders, sounds, capsys):
@@ -185,13 +205,14 @@ def ran(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_A_KIND)
-@pytest.mark.parametrize("command", [*COMMANDS, *WITHOUT_YAML])
+@pytest.mark.parametrize("command", [*COMMANDS, *ANY, *WITHOUT_YAML])
 def test_nothing_planted_runs(
     command, name, folders, sounds, ran, tmp_path, capsys
 ):
     copy = shutil.copytree(folders[name], tmp_path / "copy")
     yaml = copy / "hyperparams.yaml"
-    wanted, pattern = COMMANDS.get(command, (None, WITHOUT_YAML.get(command)))
+    others = {**ANY, **WITHOUT_YAML}
+    wanted, pattern = COMMANDS.get(command, (None, others.get(command)))
     if command == "tune-lm":
         pytest.importorskip("kenlm", reason="the extra lm is not installed")
         arpa = save_arpa(tmp_path / "words.arpa", so=-1.0, it=-1.0)
@@ -203,7 +224,7 @@ def test_nothing_planted_runs(
         code, errors = run(command, pattern, capsys, **paths)
         assert not ran.exists()
         assert (code, len(errors)) in {(1, 1), (0, 0)}
-        if KINDS[name] == wanted:
+        if KINDS[name] == wanted or command in ANY:
             assert code == 1 and str(yaml) in errors[0]
             assert kind not in plants.LIVE or "--trust" in errors[0]
     assert plants.MODULE not in sys.modules

@@ -12,6 +12,8 @@ from tests.inference.models import TOKENS, characters
 from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 from unispeech_sb.decoding.words import (
     TokenToWordMapping,
+    Transcript,
+    Word,
     WordDecoder,
     greedy_transcript,
 )
@@ -196,3 +198,23 @@ def test_pieces_give_what_the_whole_gives(separator, case):
     assert all(0 < word.confidence <= 1 for word in words)
     times = [time for word in words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
+
+
+def test_a_notebook_shows_words_with_times_small_and_escaped():
+    words = tuple(Word(f"<{n}>", n, n + 0.5, 0.25) for n in range(5000))
+    shown = Transcript("", words, 5000.0)._repr_html_()
+    assert '<span title="1.00 to 1.50 s, 25%">&lt;1&gt;</span>' in shown
+    assert "4600 more words" in shown and len(shown) < 40_000
+    assert "<1>" not in shown
+    two = Transcript(
+        "你好", (Word("你", 0, 1, 1), Word("好", 1, 2, 1)), 2.0, ""
+    )
+    assert "</span><span" in two._repr_html_()
+
+
+def test_a_space_among_letters_is_the_delimiter():
+    tokenizer = CTCTokenizer.from_tokens(["-", " ", "a", "b"], 0)
+    frames = torch.eye(4)[[2, 3, 1, 0, 3]].log()
+    found = greedy_transcript(frames, tokenizer, 0.02, 0.1)
+    assert [word.text for word in found.words] == ["ab", "b"]
+    assert (found.text, found.separator) == ("ab b", " ")

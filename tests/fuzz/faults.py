@@ -46,12 +46,15 @@ TRIALS = (
 CSV = "id,path,split,wrd\na,good0.wav,valid,a b\nb,good2.wav,valid,b\n"
 FILES = tuple(models.GOOD)
 ASR, SPEAKER, DIARIZATION = "MODEL/asr", "MODEL/speaker", "MODEL/diarization"
+CLASSIFIER = "MODEL/classifier"
 RECIPE = ("--device=cpu", "--noprogressbar", "--model=tiny",
           "--number_of_epochs=2", "--output_folder=out")  # fmt: skip
 
 LINES = {
     "transcribe": ("transcribe", ASR, *FILES, "--output-dir", "out"),
     "diarize": ("diarize", DIARIZATION, *FILES, "--rttm-dir", "out"),
+    "classify": ("classify", CLASSIFIER, ".", "-o", "out", "-f", "csv"),
+    "features": ("features", SPEAKER, *FILES, "-o", "out", "--layers", "all"),
     "embed": ("embed", SPEAKER, *FILES, "-o", "out/e.safetensors"),
     "score": (
         *("score", SPEAKER, "--trials", "trials.txt", "--audio-root", "."),
@@ -445,7 +448,10 @@ KINDS = (
     kinds("kill", LINES, damage_by_kill, judge_kill, 200)
     | kinds(
         "meet",
-        ("embed", "transcribe", "diarize", "score", "keyword_spotting"),
+        (
+            *("embed", "transcribe", "diarize", "classify", "features"),
+            *("score", "keyword_spotting"),
+        ),
         damage_by_meeting,
         judge_meeting,
         100,

@@ -304,8 +304,24 @@ LOADS = {
         "info": INFO,
         "to-hf": BACKBONE_TO_HF,
     },
-    "classifier": {"backbone": backbone, "info": INFO, "to-hf": TO_HF},
-    "backbone": {"backbone": backbone, "info": INFO, "to-hf": TO_HF},
+    "classifier": {
+        "classify": through("classify", "FOLDER", "FILE"),
+        "from_hparams": interface(
+            "unispeech_sb.inference", "UtteranceClassifier", "__call__"
+        ),
+        "backbone": backbone,
+        "info": INFO,
+        "to-hf": TO_HF,
+    },
+    "backbone": {
+        "features": through("features", "FOLDER", "FILE", "-o", "NEW"),
+        "from_hparams": interface(
+            "unispeech_sb.inference", "SpeechFeatures", "extract"
+        ),
+        "backbone": backbone,
+        "info": INFO,
+        "to-hf": TO_HF,
+    },
 }
 """Model -> what loads a folder of it."""
 

@@ -6,6 +6,7 @@ with names that no text has. The good recordings of a batch have to come out as
 they do alone, each other one with a result or by name on the standard error.
 """
 
+import csv
 import functools
 import io
 import json
@@ -27,6 +28,7 @@ from tests.fuzz.kinds import (
 )
 from tests.fuzz.mutations import NUMBERS, change_bytes
 from unispeech_sb.inference.embedding_store import EmbeddingStore
+from unispeech_sb.inference.formats import unicode_name
 
 MARK = "hostile"
 """Begins what a bad recording is found by, in names and messages."""
@@ -376,6 +378,38 @@ def transcribe(names, out):
     return code, printed, texts
 
 
+def classify(names, out):
+    """Name -> posteriors of the classes."""
+    code, text, printed = command(
+        *("classify", "-f", "csv", "--top-k", 9, "--"),
+        *(models.model("classifier"), *names),
+    )
+    shown = {unicode_name(name): name for name in names}
+    found = {}
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        scores = found.setdefault(shown[row["name"]], {})
+        scores[row["label"]] = float(row["posterior"])
+    lists = {n: [s[k] for k in sorted(s)] for n, s in found.items()}
+    return code, printed, lists
+
+
+def features(names, out):
+    """Name -> means of the states over time."""
+    code, _, printed = command(
+        "features", "-o", out, "--", models.model("backbone"), *names
+    )
+    by_stem = {f"{Path(name).stem}.npy": name for name in names}
+    found = files_of(out)
+    unknown = set(found) - set(by_stem)
+    if unknown:
+        raise Unfit(f"left {unknown}")
+    means = {
+        by_stem[file]: np.load(path).mean(0).tolist()
+        for file, path in found.items()
+    }
+    return code, printed, means
+
+
 def diarize(names, out):
     """Name -> segments."""
     code, _, printed = command(
@@ -455,6 +489,8 @@ KINDS = {
     "audio-transcribe": kind(transcribe),
     "audio-diarize": kind(diarize),
     "audio-embed": kind(embed),
+    "audio-classify": kind(classify),
+    "audio-features": kind(features),
     "audio-verify": Kind(
         (models.write_good,),
         functools.partial(damage, 1),

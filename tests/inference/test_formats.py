@@ -1,13 +1,18 @@
 """Each format against examples that were written by hand."""
 
+import csv
+import io
 import json
 
 import pytest
 
 from unispeech_sb.decoding import Transcript, Word
+from unispeech_sb.inference.classification import Classification, LabelScore
 from unispeech_sb.inference.formats import (
+    CLASSIFICATION_FORMATS,
     DIARIZATION_FORMATS,
     TRANSCRIPT_FORMATS,
+    RecordingId,
     describe,
     recording_name,
 )
@@ -66,6 +71,12 @@ is
 
 100:00:00.000 --> 100:00:00.040
 was
+""",
+    "tsv": """\
+100\t500\tso <it>
+59980\t60000\tis
+3600000\t3600500\t&
+360000000\t360000040\twas
 """,
     "ctm": """\
 my_talk 1 0.100 0.260 so 0.988
@@ -145,7 +156,78 @@ def test_a_diarization_is_written_in_every_format():
         '["speaker1"], "segments": [{"start": 0.5, "end": 1.25, '
         '"speaker": "speaker1", "confidence": 0.9}]}\n',
         "audacity": "0.500\t1.250\tspeaker1\n",
+        "labelstudio": '[{"data": {"audio": "a b/my talk.flac"}, '
+        '"predictions": '
+        '[{"model_version": "unispeech_sb", "result": [{"from_name": "labels", '
+        '"to_name": "audio", "type": "labels", "original_length": 2.0, '
+        '"score": 0.9, "value": {"start": 0.5, "end": 1.25, "channel": 0, '
+        '"labels": ["speaker1"]}}]}]}]\n',
     }
+
+
+def test_a_classification_is_written_in_every_format():
+    classes = (LabelScore("turn on, a|b", 0.75), LabelScore("no", 0.25))
+    found = Classification(classes, 1.5)
+    written = {
+        name: form.header + form.write(found, "a b/my talk.flac")
+        for name, form in CLASSIFICATION_FORMATS.items()
+    }
+    rows = '{"label": "turn on, a|b", "posterior": 0.75}, '
+    rows += '{"label": "no", "posterior": 0.25}'
+    assert written == {
+        "text": "turn on, a|b\t0.7500\nno\t0.2500\n",
+        "json": '{"name": "a b/my talk.flac", "duration": 1.5, "label": '
+        f'"turn on, a|b", "posterior": 0.75, "classes": [{rows}]}}\n',
+        "csv": "name,rank,label,posterior\n"
+        'a b/my talk.flac,1,"turn on, a|b",0.750000\n'
+        "a b/my talk.flac,2,no,0.250000\n",
+        "tsv": "name\trank\tlabel\tposterior\n"
+        "a b/my talk.flac\t1\tturn on, a|b\t0.750000\n"
+        "a b/my talk.flac\t2\tno\t0.250000\n",
+    }
+
+
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_any_name_is_one_cell_of_a_table(name):
+    names = ["a\rb", "a\nb", 'a"b', "a,b", "a\tb", " a", "", "a\r\nb"]
+    form = CLASSIFICATION_FORMATS[name]
+    text = form.header
+    for path in names:
+        text += form.write(Classification((LabelScore(path, 1.0),), 1.0), path)
+    lines = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter="\t" if name == "tsv" else ","
+    )
+    assert [(row["name"], row["label"]) for row in lines] == [
+        (path, path) for path in names
+    ]
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt", "tsv", "text"])
+def test_scripts_without_spaces_stay_without(name):
+    text = "我们今天去看电影吧你觉得怎么样呢我觉得很好"
+    words = tuple(
+        Word(char, n * 0.2, n * 0.2 + 0.1, 1.0) for n, char in enumerate(text)
+    )
+    form = TRANSCRIPT_FORMATS[name]
+    shown = form.write(Transcript(text, words, 5.0, ""), "a.wav")
+    assert " " not in shown.replace(" --> ", "")
+    assert text in shown  # 21 characters are as wide as 42
+    longer = (*words, Word("吗", 4.3, 4.4, 1.0))
+    cue = TRANSCRIPT_FORMATS["srt"].write(Transcript("", longer, 5.0, ""), "a")
+    assert f"{text}\n吗\n" in cue
+
+
+def test_phones_are_separated_as_their_text_is():
+    words = words_of(["h", "aɪ"])
+    for between in (" ", "", "-"):
+        text = between.join(["h", "aɪ"])
+        talk = Transcript(text, words, 1.0, between)
+        for name in ("srt", "vtt", "tsv"):
+            assert text in TRANSCRIPT_FORMATS[name].write(talk, "a.wav")
+
+
+def test_the_id_of_a_recording_is_no_path():
+    assert recording_name(RecordingId("utt.1 a/b.c")) == "utt.1_a/b.c"
 
 
 @pytest.mark.parametrize("forms", [TRANSCRIPT_FORMATS, DIARIZATION_FORMATS])

@@ -13,6 +13,7 @@ from unispeech_sb.inference.segments import (
     Diarization,
     SpeakerNames,
     Turn,
+    exclusive_turns,
 )
 from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
 
@@ -149,3 +150,51 @@ def test_text_is_for_reading():
 def test_the_timeline_is_drawn(reference, tmp_path):
     FOUND.plot(tmp_path / "a.png", reference)
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_without_overlap_the_most_active_remains():
+    activities = np.zeros((200, 2))
+    activities[10:120, 0] = 0.9
+    activities[80:180, 1] = 0.8
+    activities[100:120, 1] = 0.97
+    activities[105, 1] = 0.6  # for one frame, which changes nothing
+    config = BinarizeConfig(0.5, 1, frame_s=0.02)
+    turns = [(0.2, 2.4, 0, 0.9), (1.6, 3.6, 1, 0.83)]
+    first, second = exclusive_turns(turns, activities, config)
+    assert (first[0], first[2], second[1], second[2]) == (0.2, 0, 3.6, 1)
+    assert first[1] == second[0] == pytest.approx(2.0, abs=0.1)
+    assert first[3] == 0.9 and 0.8 < second[3] < 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("config", RULES)
+def test_of_any_overlap_one_speaker_remains(config, seed):
+    draw = np.random.default_rng(seed)
+    noise = draw.random((300, 4))
+    activities = np.stack(
+        [np.convolve(row, np.ones(20) / 16, "same") for row in noise.T], 1
+    )
+    binarizer = Binarizer(config)
+    turns = sorted(binarizer.push(activities) + binarizer.finish())
+    found = exclusive_turns(turns, activities, config)
+    assert all(a[1] <= b[0] for a, b in zip(found, found[1:]))
+
+    def active(segments):
+        frames = np.zeros((300, 4), bool)
+        for start, end, speaker, _ in segments:
+            first, last = (round(t / config.frame_s) for t in (start, end))
+            frames[first:last, speaker] = True
+        return frames
+
+    before, after = active(turns), active(found)
+    assert before.any() and (before.sum(1) > 1).any()
+    np.testing.assert_array_equal(before.any(1), after.sum(1))
+    assert not (after & ~before).any()
+    alone = before.sum(1) == 1
+    np.testing.assert_array_equal(before[alone], after[alone])
+    assert exclusive_turns([], activities, config) == []
+
+
+def test_a_notebook_shows_the_timeline():
+    shown = FOUND._repr_html_()
+    assert shown.startswith("<svg") and "speaker2: 1.5 s" in shown

@@ -186,16 +186,17 @@ INTERFACES = {
     "WaveformEncoder": Interface(
         "features of speech",
         "speechbrain.inference.encoders.WaveformEncoder",
-        "unispeech_sb.lobes.backbone.Backbone",
-        "unispeech-sb recipe TASK --model=FOLDER",
+        "unispeech_sb.inference.SpeechFeatures",
+        "unispeech-sb features FOLDER FILES -o DIR (also recipe TASK "
+        "--model=FOLDER)",
         FEATURES,
         _features,
     ),
     "EncoderClassifier": Interface(
         "classification of utterances",
         "speechbrain.inference.classifiers.EncoderClassifier",
-        "",
-        "",
+        "unispeech_sb.inference.UtteranceClassifier",
+        "unispeech-sb classify FOLDER FILES",
         CLASSIFIER,
         _classifier,
     ),
@@ -240,6 +241,7 @@ MARKS = (
 """Interface, names that its yamls have; the first that has all is meant."""
 
 FOREIGN = "another package"
+HUGGING_FACE = "Hugging Face"
 OTHERS = {
     "run": "the folder of a recipe's run",
     "training checkpoint": "a training checkpoint",
@@ -247,7 +249,7 @@ OTHERS = {
     "--units_folder=FOLDER",
     "modules": "a folder of modules without hyperparams.yaml: unispeech-sb "
     "recipe TASK --model=FOLDER",
-    "Hugging Face": "a Hugging Face folder: unispeech-sb convert FOLDER NEW",
+    HUGGING_FACE: "a Hugging Face folder: unispeech-sb convert FOLDER NEW",
     "file": "a file: unispeech-sb info FOLDER",
 }
 """Kind of what no interface loads -> what it is, and what takes it."""
@@ -268,7 +270,7 @@ def folder_kind(path: str | Path) -> str:
     for name, kind in (
         (BACKBONE_FILE, "modules"),
         ("units.json", "units"),
-        ("config.json", "Hugging Face"),
+        ("config.json", HUGGING_FACE),
     ):
         if (path / name).is_file():
             return kind
@@ -294,6 +296,15 @@ def expect_folder(
         raise ValueError(
             f"{path}: expected a folder for {wanted}; {purpose(path, kind)}"
         )
+
+
+def may_be_converted(source: str | Path) -> bool:
+    """Whether a source is a Hugging Face folder, or is not here and may be the
+    hub name of a model: ``converted_folder`` makes a folder of it."""
+    name = str(source)
+    if Path(source).exists():
+        return folder_kind(source) == HUGGING_FACE
+    return name[:1] not in "./~" and name.count("/") == 1
 
 
 def purpose(path: str | Path, kind: str) -> str:

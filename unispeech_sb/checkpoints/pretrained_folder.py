@@ -233,7 +233,7 @@ def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 def _sums_text(folder):
     """What ``sha256sum`` prints of a folder's files."""
     names = _names_in(folder)
-    return "".join(f"{_digest(folder / n)}  {n}\n" for n in names)
+    return "".join(f"{file_digest(folder / n)}  {n}\n" for n in names)
 
 
 def _names_in(folder):
@@ -243,7 +243,7 @@ def _names_in(folder):
     return [name for name in names if name != SUMS_FILE]
 
 
-def _digest(path):
+def file_digest(path: str | Path) -> str:
     """The sha256 of a file."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
@@ -299,7 +299,9 @@ def check_sums(folder: str | Path) -> SumsReport:
         written[found[2]] = found[1]
     here = _names_in(folder)
     kept = [name for name in here if name in written]
-    same = [name for name in kept if _digest(folder / name) == written[name]]
+    same = [
+        name for name in kept if file_digest(folder / name) == written[name]
+    ]
     return SumsReport(
         same,
         [name for name in kept if name not in same],

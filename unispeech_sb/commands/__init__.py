@@ -50,6 +50,14 @@ COMMANDS = {
         "speakers:embed",
         "extract speaker embeddings",
     ),
+    "classify": (
+        "classify:classify",
+        "classification of utterances: keyword, intent, language, ...",
+    ),
+    "features": (
+        "features:features",
+        "extract hidden states of a model's layers",
+    ),
     "verify": (
         "speakers:verify",
         "speaker verification: the same speaker in two recordings?",
@@ -66,8 +74,10 @@ _TO_CONTINUE = {
     "recipe": "the same command goes on from the last checkpoint",
     "embed": "the embeddings so far are kept, the same command goes on",
     "score": "with -o the embeddings so far are kept, the same command goes on",
-    "transcribe": "what is written is whole, the same command starts anew",
-    "diarize": "what is written is whole, the same command starts anew",
+    **dict.fromkeys(
+        ("transcribe", "diarize", "classify", "features"),
+        "what is written is whole, with -o the same command goes on",
+    ),
 }
 """Command -> what Ctrl-C leaves of it; nothing of the others."""
 

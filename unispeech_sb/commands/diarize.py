@@ -2,17 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_device,
-    add_files,
     add_folder,
     advance,
     at_least,
     check_file,
-    check_files,
     check_names,
     check_no_input,
     check_output_folder,
@@ -20,12 +18,16 @@ from unispeech_sb.commands.options import (
     new_parser,
     print_results,
     progress_bar,
+    take_folder,
 )
-from unispeech_sb.inference.formats import (
-    DIARIZATION_FORMATS,
-    describe,
-    recording_name,
+from unispeech_sb.commands.recordings import (
+    Outputs,
+    add_files,
+    add_outputs,
+    chosen,
+    find_recordings,
 )
+from unispeech_sb.inference.formats import DIARIZATION_FORMATS, recording_name
 
 
 def diarize(argv: Sequence[str]) -> None:
@@ -35,28 +37,37 @@ def diarize(argv: Sequence[str]) -> None:
     line makes no sense.
     """
     arguments = _parse(argv)
-    files = arguments.files
-    expect_folder(arguments.folder, "SpeakerDiarization")
+    arguments.folder = take_folder(arguments.folder, "SpeakerDiarization")
     if arguments.speaker_model is not None:
-        expect_folder(arguments.speaker_model, "SpeakerRecognition")
-    check_names(files, recording_name)
+        arguments.speaker_model = take_folder(
+            arguments.speaker_model, "SpeakerRecognition"
+        )
+    check_names(arguments.files, str)
+    recordings = find_recordings(arguments.files)
     check_file(arguments.reference, "RTTM file")
-    _check_outputs(arguments)
-    reference = _reference(arguments.reference, files)
-    check_files("diarize", files)
+    forms = chosen(DIARIZATION_FORMATS, arguments.format)
+    outputs = Outputs(recordings, forms, arguments.output_dir)
+    _check_outputs(outputs, arguments)
+    names = {p: recording_name(r.name) for p, r in recordings.items()}
+    reference = _reference(
+        arguments.reference, {name: p for p, name in names.items()}
+    )
+    files = outputs.left("diarize", arguments.overwrite)
+    if not files:
+        return
 
     diarization = _load(arguments)
-    form = DIARIZATION_FORMATS[arguments.format]
-    target = arguments.rttm_dir or Path()
+    target = arguments.rttm_dir or arguments.output_dir or Path()
     target.mkdir(parents=True, exist_ok=True)
 
     def write(path, found):
+        found = replace(found, name=names[path])
         if arguments.rttm_dir:
             found.to_rttm(target / f"{found.name}.rttm")
         if arguments.plot:
             own = reference.get(found.name)
             found.plot(target / f"{found.name}.png", own)
-        return form.on_stream(found, path, len(files) > 1)
+        return outputs.write(path, found)
 
     with progress_bar(files, "diarize") as bar:
         results = diarization.diarize_files(
@@ -65,18 +76,23 @@ def diarize(argv: Sequence[str]) -> None:
             arguments.min_speakers,
             arguments.max_speakers,
             advance(bar),
+            arguments.exclusive,
         )
         print_results("diarize", files, results, write, bar)
 
 
-def _check_outputs(arguments):
+def _check_outputs(outputs, arguments):
     """Refuses outputs that cannot be written, or that are the reference."""
     check_output_folder(arguments.rttm_dir)
+    recordings = outputs.recordings.values()
+    if arguments.rttm_dir or arguments.plot or arguments.output_dir is None:
+        check_names(recordings, lambda r: recording_name(r.name))
+    outputs.check([arguments.reference])
     if arguments.rttm_dir:
-        for file in arguments.files:
-            path = arguments.rttm_dir / f"{recording_name(file)}.rttm"
+        for recording in recordings:
+            path = arguments.rttm_dir / f"{recording_name(recording.name)}.rttm"
             check_no_input(path, [arguments.reference])
-    elif arguments.plot:
+    elif arguments.plot and not arguments.output_dir:
         check_output_folder(Path())
 
 
@@ -88,13 +104,7 @@ def _parse(argv):
     )
     add_folder(parser, "a diarization model (SpeakerDiarization)")
     add_files(parser)
-    parser.add_argument(
-        "--format",
-        choices=DIARIZATION_FORMATS,
-        default="text",
-        help=f"what is printed. {describe(DIARIZATION_FORMATS)} "
-        "(default: %(default)s)",
-    )
+    add_outputs(parser, DIARIZATION_FORMATS)
     parser.add_argument(
         "--rttm-dir",
         type=Path,
@@ -118,10 +128,12 @@ def _parse(argv):
     arguments = parser.parse_args(argv)
     if arguments.reference and not arguments.plot:
         parser.error("--reference is drawn in the picture: give --plot")
-    form = DIARIZATION_FORMATS[arguments.format]
-    if form.one_recording and len(arguments.files) > 1:
+    several = len(arguments.files) > 1 and arguments.output_dir is None
+    (form, *_) = chosen(DIARIZATION_FORMATS, arguments.format)
+    if form.one_recording and several:
         parser.error(
-            f"--format {arguments.format}: labels of one recording; got several"
+            f"--format {arguments.format}: labels of one recording; got "
+            "several: give --output-dir"
         )
     number, most = arguments.num_speakers, arguments.max_speakers
     least = arguments.min_speakers
@@ -137,6 +149,11 @@ def _parse(argv):
 def _add_speakers(parser):
     """Adds how many speakers there are, and whose embeddings group them."""
     group = parser.add_argument_group("speakers")
+    group.add_argument(
+        "--exclusive",
+        action="store_true",
+        help="no overlap: where several speak, only the most active one",
+    )
     group.add_argument(
         "--num-speakers",
         type=at_least(1),
@@ -176,7 +193,7 @@ def _load(arguments):
     return load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
 
 
-def _reference(path, files):
+def _reference(path, names):
     """Recording -> its reference segments; empty without a file."""
     if path is None:
         return {}
@@ -185,7 +202,6 @@ def _reference(path, files):
     from unispeech_sb.text import report_missing
 
     found = read_rttm(path, merge=True)
-    names = {recording_name(file): file for file in files}
     own = match_names(names, found)
     missing = [name for name in names if name not in own]
     report_missing(missing, names, found, "the recordings", path)

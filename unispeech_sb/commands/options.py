@@ -9,12 +9,14 @@ import os
 import sys
 from pathlib import Path
 
-from unispeech_sb.errors import check_device, print_escaped
-
-RECORDING = (
-    "recording in a format that soundfile reads: WAV, FLAC, MP3, ...; m4a, "
-    "webm, ... where PyAV or ffmpeg is installed"
+from unispeech_sb.checkpoints.interfaces import (
+    FOREIGN,
+    expect_folder,
+    folder_kind,
+    may_be_converted,
+    purpose,
 )
+from unispeech_sb.errors import check_device, print_escaped
 
 
 def new_parser(command, description):
@@ -78,7 +80,8 @@ def add_folder(parser, kind):
         "folder",
         metavar="FOLDER",
         help=f"pretrained folder of {kind}: the export/ of a recipe, or what "
-        "unispeech-sb convert wrote",
+        "unispeech-sb convert wrote; a Hugging Face folder or the hub name of "
+        "a model, which is converted into ~/.cache/unispeech_sb once",
     )
     parser.add_argument(
         "--trust",
@@ -89,17 +92,18 @@ def add_folder(parser, kind):
     )
 
 
-def add_files(parser):
-    """Adds the recordings."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help=RECORDING)
-
-
 def add_device(parser):
     """Adds where the model runs."""
     parser.add_argument(
         "--device",
         metavar="DEVICE",
         help="where the model runs: cpu, cuda, cuda:1, ...; cpu when omitted",
+    )
+    parser.add_argument(
+        "--threads",
+        type=at_least(1),
+        metavar="N",
+        help="most processor cores that it uses; those of torch when omitted",
     )
 
 
@@ -126,7 +130,12 @@ def check_files(command, files):
     if not missing:
         return
     if len(missing) == len(files):
-        errors = {file: f"{file}: there is no such file" for file in files}
+        errors = {
+            file: f"{file}: there is no such file"
+            if not os.path.isdir(file)
+            else f"{file}: expected recordings in the folder; there are none"
+            for file in files
+        }
         report_failures(command, files, errors)
         raise SystemExit(1)
     print_escaped(
@@ -136,17 +145,18 @@ def check_files(command, files):
     )
 
 
-def check_names(files, name_of):
+def check_names(items, name_of):
     """Refuses recordings whose outputs would have the same name."""
     seen = {}
-    for file in files:
-        name = name_of(file)
+    for item in items:
+        name = name_of(item)
         if name in seen:
+            pair = [getattr(one, "path", one) for one in (seen[name], item)]
             raise ValueError(
                 "files: expected different names for outputs; "
-                f"{seen[name]} and {file} would both be {name}"
+                f"{pair[0]} and {pair[1]} would both be {name}"
             )
-        seen[name] = file
+        seen[name] = item
 
 
 def check_output(path, inputs=(), makes_folder=False):
@@ -186,12 +196,36 @@ def check_output_folder(path):
         raise ValueError(f"{path}: expected a folder that may be written to")
 
 
+def take_folder(path, *kinds):
+    """The pretrained folder that an argument means, for one of some kinds:
+    itself, or what a Hugging Face folder or hub name is converted to."""
+    if not may_be_converted(path):
+        expect_folder(path, *kinds)
+        return path
+
+    from unispeech_sb.convert import converted_folder
+
+    folder = str(converted_folder(path))
+    kind = folder_kind(folder)
+    if kind not in (*kinds, FOREIGN):
+        what = purpose(path, kind).removeprefix("it is ")
+        raise ValueError(
+            f"{path}: expected a folder for {kinds[0]}; it is a Hugging Face "
+            f"model {what}"
+        )
+    return folder
+
+
 def load_folder(interface, arguments, **options):
     """Loads a ``Pretrained`` class from the folder, without the hub."""
     from speechbrain.utils.fetching import FetchConfig
 
     device = arguments.device
     check_device(device)
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
     return interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
@@ -231,7 +265,7 @@ def advance(bar):
 
 def print_results(command, files, results, write, bar):
     """Prints what ``write`` (path, result) gives for each result, in the order
-    of the files; exits with 1, the others named, where files failed.
+    of the files; exits with 1, those that failed named, where any did.
 
     A result may be an ``AudioError``; what ``write`` raises is one, too.
     """

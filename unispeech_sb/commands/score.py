@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unispeech_sb.atomic import OneWriter, write_json
-from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     at_least,
@@ -20,6 +19,7 @@ from unispeech_sb.commands.options import (
     check_output_folder,
     new_parser,
     probability,
+    take_folder,
 )
 from unispeech_sb.commands.speakers import (
     add_model,
@@ -53,7 +53,7 @@ def score(argv: Sequence[str]) -> None:
     """
     arguments = _parse_score(argv)
     root, given = arguments.audio_root, arguments.output
-    expect_folder(arguments.folder, "SpeakerRecognition")
+    arguments.folder = take_folder(arguments.folder, "SpeakerRecognition")
     check_file(arguments.trials, "trial list")
     check_file(arguments.cohort, "file of embeddings")
     check_output_folder(given)

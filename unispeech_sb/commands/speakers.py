@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from unispeech_sb.checkpoints.interfaces import expect_folder, folder_kind
+from unispeech_sb.checkpoints.interfaces import folder_kind
 from unispeech_sb.commands.options import (
-    RECORDING,
     add_batch_seconds,
     add_device,
-    add_files,
     add_folder,
     advance,
     check_file,
@@ -20,6 +18,13 @@ from unispeech_sb.commands.options import (
     probability,
     progress_bar,
     report_failures,
+    take_folder,
+)
+from unispeech_sb.commands.recordings import (
+    RECORDING,
+    add_files,
+    check_once,
+    find_recordings,
 )
 
 
@@ -31,23 +36,25 @@ def embed(argv: Sequence[str]) -> None:
     when the command line makes no sense.
     """
     arguments = _parse_embed(argv)
-    files = arguments.files
-    if len(set(files)) < len(files):
-        raise ValueError("files: expected each of them once")
-    other, folder = "EncoderClassifier", arguments.folder
+    check_once(arguments.files)
+    other = "EncoderClassifier"
+    folder = take_folder(arguments.folder, "SpeakerRecognition", other)
     if folder_kind(folder) == other and not arguments.any_model:
         raise ValueError(
-            f"{folder}: expected a folder for SpeakerRecognition; it is for "
-            f"{other}: embeddings that are not of speakers need --any-model"
+            f"{arguments.folder}: expected a folder for SpeakerRecognition; it "
+            f"is for {other}: embeddings that are not of speakers need "
+            "--any-model"
         )
-    expect_folder(folder, "SpeakerRecognition", other)
-    check_output(arguments.output, files, makes_folder=True)
-    check_files("embed", files)
+    arguments.folder = folder
+    recordings = find_recordings(arguments.files).values()
+    files = {recording.name: recording.path for recording in recordings}
+    check_output(arguments.output, files.values(), makes_folder=True)
+    check_files("embed", [*files.values()])
     with open_extractor(arguments.output, model_digest(arguments)) as extractor:
         known = len(extractor.store)
         errors = extract_with_progress(
             load_model(arguments, any_model=arguments.any_model),
-            {file: file for file in files},
+            files,
             extractor,
             arguments.batch_seconds,
             "embed",
@@ -91,7 +98,7 @@ def _parse_embed(argv):
 def verify(argv: Sequence[str]) -> None:
     """Decides whether two recordings are of the same speaker."""
     arguments = _parse_verify(argv)
-    expect_folder(arguments.folder, "SpeakerRecognition")
+    arguments.folder = take_folder(arguments.folder, "SpeakerRecognition")
     for path in (arguments.left, arguments.right):
         check_file(path, "file")
     check_file(arguments.calibration, "calibration")

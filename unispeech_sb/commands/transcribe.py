@@ -5,19 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unispeech_sb.atomic import atomic, write_json
-from unispeech_sb.checkpoints.interfaces import expect_folder
+from unispeech_sb.atomic import write_json
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
-    add_files,
     add_folder,
     advance,
     at_least,
     check_file,
-    check_files,
-    check_names,
-    check_no_input,
     check_output,
     check_output_folder,
     finite,
@@ -25,13 +20,15 @@ from unispeech_sb.commands.options import (
     new_parser,
     print_results,
     progress_bar,
+    take_folder,
+)
+from unispeech_sb.commands.recordings import (
+    add_files,
+    add_outputs,
+    take_outputs,
 )
 from unispeech_sb.environment import require_extra
-from unispeech_sb.inference.formats import (
-    TRANSCRIPT_FORMATS,
-    describe,
-    recording_name,
-)
+from unispeech_sb.inference.formats import TRANSCRIPT_FORMATS
 
 
 def transcribe(argv: Sequence[str]) -> None:
@@ -41,35 +38,25 @@ def transcribe(argv: Sequence[str]) -> None:
     command line makes no sense.
     """
     arguments = _parse_transcribe(argv)
-    files = arguments.files
-    expect_folder(arguments.folder, "EncoderASR")
+    arguments.folder = take_folder(arguments.folder, "EncoderASR")
     check_file(arguments.lm, "language model")
-    _check_outputs(files, arguments.format, arguments.output_dir)
-    check_files("transcribe", files)
+    outputs = take_outputs(arguments, TRANSCRIPT_FORMATS, [arguments.lm])
     if arguments.lm:
         require_extra("kenlm", "lm", "--lm")
+    files = outputs.left("transcribe", arguments.overwrite)
+    if not files:
+        return
 
     from unispeech_sb.inference.asr import LongFormASR
 
-    form = TRANSCRIPT_FORMATS[arguments.format]
-    targets = _targets(files, form, arguments.output_dir)
     model = _language_model(arguments)
     asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
-    if arguments.output_dir is not None:
-        arguments.output_dir.mkdir(parents=True, exist_ok=True)
-
-    def write(path, result):
-        if not targets:
-            return form.on_stream(result, path, len(files) > 1)
-        with atomic(targets[path]) as file:
-            file.write(form.write(result, path))
-        return ""
-
+    outputs.print_header()
     with progress_bar(files, "transcribe") as bar:
         results = asr.transcribe_files(
             files, arguments.batch_seconds, advance(bar)
         )
-        print_results("transcribe", files, results, write, bar)
+        print_results("transcribe", files, results, outputs.write, bar)
 
 
 def _parse_transcribe(argv):
@@ -80,19 +67,7 @@ def _parse_transcribe(argv):
     )
     add_folder(parser, "a speech recognizer (EncoderASR)")
     add_files(parser)
-    parser.add_argument(
-        "--format",
-        choices=TRANSCRIPT_FORMATS,
-        default="text",
-        help=f"{describe(TRANSCRIPT_FORMATS)} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        help="write a file for each recording into DIR, nothing to the "
-        "standard output",
-    )
+    add_outputs(parser, TRANSCRIPT_FORMATS)
     parser.add_argument(
         "--language",
         metavar="L",
@@ -186,33 +161,6 @@ def _words(text):
     return words
 
 
-def _check_outputs(files, format_name, folder):
-    """Refuses recordings whose transcripts would get into each other's way."""
-    if len(set(files)) < len(files):
-        raise ValueError("files: expected each of them once")
-    form = TRANSCRIPT_FORMATS[format_name]
-    if len(files) > 1 and folder is None and form.one_recording:
-        raise ValueError(
-            f"--format {format_name}: expected one recording for the standard "
-            f"output, got {len(files)}; give --output-dir"
-        )
-    if form.by_stem:
-        check_names(files, recording_name)
-    elif folder is not None:
-        check_names(files, lambda file: Path(file).stem)
-    check_output_folder(folder)
-    if folder is not None:
-        for path in _targets(files, form, folder).values():
-            check_no_input(path, files)
-
-
-def _targets(files, form, folder):
-    """File -> where its transcript goes; empty for the standard output."""
-    if folder is None:
-        return {}
-    return {file: folder / f"{Path(file).stem}.{form.suffix}" for file in files}
-
-
 def tune_lm(argv: Sequence[str]) -> None:
     """Finds the weights of a language model that give the fewest word errors.
 
@@ -224,7 +172,7 @@ def tune_lm(argv: Sequence[str]) -> None:
         raise ValueError(f"{arguments.to}: expected a new folder; it exists")
     check_output_folder(arguments.to)
     check_output(arguments.json, [arguments.csv, arguments.lm])
-    expect_folder(arguments.folder, "EncoderASR")
+    arguments.folder = take_folder(arguments.folder, "EncoderASR")
     if not Path(arguments.csv).exists():
         raise ValueError(f"{arguments.csv}: there is no such table")
     check_file(arguments.lm, "language model")

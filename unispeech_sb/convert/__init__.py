@@ -4,12 +4,14 @@ from unispeech_sb.convert.info import describe
 from unispeech_sb.convert.pretrained import (
     ConversionReport,
     convert_checkpoint,
+    converted_folder,
 )
 from unispeech_sb.convert.to_huggingface import to_huggingface
 
 __all__ = [
     "ConversionReport",
     "convert_checkpoint",
+    "converted_folder",
     "describe",
     "to_huggingface",
 ]

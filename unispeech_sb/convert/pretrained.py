@@ -1,19 +1,32 @@
 """Checkpoints of others to folders that SpeechBrain's interfaces load."""
 
+import hashlib
 import json
+import logging
+import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unispeech_sb import __version__
+from unispeech_sb.atomic import OneWriter
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.files import check_finite
-from unispeech_sb.checkpoints.interfaces import INTERFACES
+from unispeech_sb.checkpoints.interfaces import (
+    HUGGING_FACE,
+    INTERFACES,
+    folder_kind,
+)
 from unispeech_sb.checkpoints.options import SWITCHES
 from unispeech_sb.checkpoints.pretrained_folder import (
     ORIGIN_FILE,
     TEXTS_FOLDER,
+    file_digest,
     write_pretrained,
 )
 from unispeech_sb.checkpoints.source import (
+    SMALL_FILES,
+    WEIGHTS,
     find_source,
     read_backbone,
     read_checkpoint,
@@ -26,6 +39,11 @@ from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.adapters import load_adapter
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
+
+_logger = logging.getLogger(__name__)
+
+_WAIT_S = 0.5
+"""Seconds from one look at what another process converts to the next."""
 
 README = """\
 # {model}
@@ -176,6 +194,50 @@ def convert_checkpoint(
         **_options(found, interface, lobes),
     )
     return report
+
+
+def converted_folder(source: str | Path) -> Path:
+    """The pretrained folder of a Hugging Face folder or hub name, which is
+    converted once for each content of its files.
+
+    It is kept in ``$XDG_CACHE_HOME/unispeech_sb``, ``~/.cache/unispeech_sb`` by
+    default, and may be removed at any time. A process that finds another at
+    work on it waits. A hub name of a folder of this package is that folder.
+    """
+    path = find_source(source)
+    if folder_kind(path) != HUGGING_FACE:
+        return path
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    if not cache.is_absolute():  # as the standard has it
+        cache = Path("~/.cache").expanduser()
+    folder = cache / "unispeech_sb" / "converted"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder /= f"{path.resolve().name[:80]}-{_digest(path)}"
+    lock = OneWriter(folder, folder.with_name(f".{folder.name}.cache.lock"))
+    while not folder.exists():
+        try:
+            lock.acquire()
+        except BlockingIOError as error:
+            _logger.info(str(error))
+            time.sleep(_WAIT_S)
+            continue
+        try:
+            if not folder.exists():  # it may have been finished just before
+                convert_checkpoint(path, folder)
+                _logger.warning(f"{source}: converted to {folder}")
+        finally:
+            lock.release()
+    return folder
+
+
+def _digest(folder):
+    """Digest of this version and of all that a conversion reads."""
+    patterns = [*SMALL_FILES, *(name for names in WEIGHTS for name in names)]
+    paths = {path for p in patterns for path in folder.glob(p)}
+    found = hashlib.sha256(f"{__version__}\n".encode())
+    for path in sorted(path for path in paths if path.is_file()):
+        found.update(f"{path.name} {file_digest(path)}\n".encode())
+    return found.hexdigest()[:16]
 
 
 def _options(found, interface, lobes):

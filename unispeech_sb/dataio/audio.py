@@ -32,6 +32,10 @@ _Result = TypeVar("_Result")
 SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".wav")
 """Endings of names, in small letters, by which folders are searched."""
 
+OTHER_SUFFIXES = (".aac", ".au", ".caf", ".m4a", ".mp4", ".oga", ".w64",
+                  ".webm", ".wma")  # fmt: skip
+"""Endings of what is read, too, but seldom is a corpus."""
+
 FILE_ERRORS = (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError)
 """What reading a file, or running a model on it, may raise because of the file:
 overflows, too little memory, the system's errors, those of libsndfile and torch
@@ -86,6 +90,7 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
 
     A new one, as the frames of a traceback keep waveforms in memory.
     """
+    path = "waveform" if isinstance(path, torch.Tensor) else path
     said = str(error).strip()
     if isinstance(error, OSError) and error.strerror:
         other = error.filename not in (None, path, str(path))
@@ -99,12 +104,25 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
     return AudioError(said if named else f"{path}: {said}")
 
 
-def is_recording(path: str | Path) -> bool:
+def is_recording(
+    path: str | Path, suffixes: tuple[str, ...] = SUFFIXES
+) -> bool:
     """Whether a lister takes a path below its folder: of audio by its suffix,
     and not hidden, as the ``._name`` that macOS leaves beside each file."""
     parts = Path(path).parts
     hidden = any(part.startswith(".") for part in parts)
-    return not hidden and Path(path).suffix.lower() in SUFFIXES
+    return not hidden and Path(path).suffix.lower() in suffixes
+
+
+def recordings_below(
+    folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES
+) -> list[Path]:
+    """The recordings in a folder, at any depth, sorted."""
+    return sorted(
+        file
+        for file in Path(folder).rglob("*")
+        if is_recording(file.relative_to(folder), suffixes) and file.is_file()
+    )
 
 
 def read_audio(
@@ -279,6 +297,8 @@ def _count(path, changed):
 
 def _open(path):
     """Opens a recording whose header is sound."""
+    if os.path.isdir(path):
+        raise AudioError(f"{path}: expected a recording; it is a folder")
     if not os.path.isfile(path):
         raise AudioError(f"{path}: there is no such file")
     if os.path.getsize(path) == 0:

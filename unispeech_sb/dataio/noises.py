@@ -10,7 +10,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from unispeech_sb.atomic import OneWriter, atomic
-from unispeech_sb.dataio.audio import SUFFIXES, is_recording, read_audio
+from unispeech_sb.dataio.audio import SUFFIXES, read_audio, recordings_below
 
 __all__ = ["prepare_noises"]
 
@@ -21,11 +21,7 @@ _SAMPLE_RATE = 16000
 
 def find_recordings(folder):
     """Lists the recordings in a folder, at any depth; there has to be one."""
-    files = sorted(
-        file
-        for file in Path(folder).rglob("*")
-        if is_recording(file.relative_to(folder)) and file.is_file()
-    )
+    files = recordings_below(folder)
     if not files:
         raise ValueError(
             f"{folder}: expected recordings ({', '.join(SUFFIXES)}) "

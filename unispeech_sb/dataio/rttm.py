@@ -436,6 +436,21 @@ def kaldi_table(
     return found
 
 
+def kaldi_files(path: str | Path) -> dict[str, tuple[str, str]]:
+    """Recording -> place in the list, and its file as written there, of a
+    ``wav.scp``; commands are refused, and not run."""
+    found = {}
+    for name, (where, words) in kaldi_table(path).items():
+        file = " ".join(words)
+        if file.endswith("|") or file in ("", "-"):
+            raise ValueError(
+                f"{where}: expected the path of a recording, got {file!r}; "
+                "commands are not run: write what they give to files"
+            )
+        found[name] = where, file
+    return found
+
+
 def write_files(texts: Mapping[str | Path, Iterable[str]]) -> None:
     """Writes text files, path -> lines without ends; all of them or none."""
     with ExitStack() as files:

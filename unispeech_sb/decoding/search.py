@@ -188,8 +188,9 @@ class BeamWordDecoder:
 
     def __init__(self, search: PrefixBeamSearch, frame_s: float) -> None:
         self.search, self.frame_s = search, frame_s
+        self.mapping = search.mapping
         self._beams = Beams(search)
-        self._before = search.mapping.delimiter
+        self._before = self.mapping.delimiter
         # Rows of the frames since the last cut; spans of the word it cuts
         self._rows: list[np.ndarray] = []
         self._begin = 0
@@ -243,7 +244,7 @@ class BeamWordDecoder:
         str
             The text.
         """
-        return self.search.mapping.separator.join(word.text for word in words)
+        return self.mapping.separator.join(word.text for word in words)
 
     def partial(self) -> list[Word]:
         """Gives the words that no push has returned; later frames may

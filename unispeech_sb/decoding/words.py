@@ -5,6 +5,7 @@ which "▁" begins a word, or words of their own: phones, and scripts without
 spaces. Tags of slots, whose tokens have a space at an end, are words too.
 """
 
+import html
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ from unispeech_sb.text import find_slots, is_tag, lower, upper
 
 _WORD_START = "▁"
 """What SentencePiece writes before the first piece of a word."""
+
+_MOST_SHOWN = 400
+"""Words that a notebook shows of a transcript."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class Transcript:
         In order; one per token where the tokenizer has no word delimiter.
     duration_s : float
         Length of the recording in seconds.
+    separator : str
+        What stands between two words of the text: nothing in scripts without
+        spaces.
 
     Example
     -------
@@ -71,6 +78,20 @@ class Transcript:
     text: str
     words: tuple[Word, ...]
     duration_s: float
+    separator: str = " "
+
+    def _repr_html_(self):
+        """What notebooks show: the words, with the times of each as a hint."""
+        words = [
+            f'<span title="{word.start_s:.2f} to {word.end_s:.2f} s, '
+            f'{word.confidence:.0%}">{html.escape(word.text)}</span>'
+            for word in self.words[:_MOST_SHOWN]
+        ]
+        left = len(self.words) - len(words)
+        more = f" &hellip; and {left} more words" if left else ""
+        return (
+            f'<p dir="auto">{html.escape(self.separator).join(words)}{more}</p>'
+        )
 
     @property
     def slots(self) -> list[tuple[str, str]]:
@@ -130,6 +151,8 @@ class TokenToWordMapping:
         self.blank = tokenizer.blank_index
         names = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
         delimiter = tokenizer.lab2ind.get(tokenizer.word_delimiter)
+        if delimiter is None and not tokenizer.separator:
+            delimiter = tokenizer.lab2ind.get(" ")  # SpeechBrain's letters
         self.by_token = tokenizer.separator != "" or delimiter is None
         self.word_starts = set()
         if self.by_token and not tokenizer.separator:
@@ -214,6 +237,14 @@ class TokenToWordMapping:
         """The text of one word's tokens."""
         text = self.tokenizer.decode(indices)
         return text.replace(_WORD_START, "") if self.word_starts else text
+
+    def transcript(
+        self, words: Iterable[Word], duration_s: float
+    ) -> Transcript:
+        """The transcript of all words of a recording."""
+        words = tuple(words)
+        text = self.separator.join(word.text for word in words)
+        return Transcript(text, words, duration_s, self.separator)
 
     def split_text(self, text: str) -> list[str]:
         """Words of a text, in the case in which the model writes them."""
@@ -412,4 +443,4 @@ def greedy_transcript(
     """
     decoder = WordDecoder(tokenizer, frame_s)
     words = [*decoder.push(log_probs), *decoder.finish()]
-    return Transcript(decoder.join(words), tuple(words), duration_s)
+    return decoder.mapping.transcript(words, duration_s)

@@ -1,18 +1,21 @@
 """Inference beyond SpeechBrain's interfaces: long recordings, many files.
 
-``LongFormASR``, ``SpeakerDiarization`` and ``SpeakerVerification`` are loaded
-when they are first asked for.
+``load`` gives the interface for a folder. The interfaces are imported when
+they are first asked for.
 """
 
 from importlib import import_module
 from typing import Any
 
 INTERFACES = {
+    "load": "loading",
     "LongFormASR": "asr",
     "SpeakerDiarization": "diarization",
     "SpeakerVerification": "speaker_verification",
+    "SpeechFeatures": "features",
+    "UtteranceClassifier": "classification",
 }
-"""Name of an interface -> the module that has it."""
+"""Name of an interface, or of what loads one -> the module that has it."""
 
 
 def __getattr__(name: str) -> Any:

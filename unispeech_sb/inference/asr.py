@@ -50,6 +50,7 @@ from unispeech_sb.inference.audio_blocks import (
     read_blocks,
     run_apart,
     run_files,
+    seconds_of,
     source_name,
 )
 from unispeech_sb.inference.loading import CheckedFolder
@@ -129,6 +130,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
     """
 
     tokenizer: CTCTokenizer
+    files_method = "transcribe_files"
     load_audio = load_audio
 
     def __init__(
@@ -325,6 +327,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
             min(self.window_s, batch_seconds),
             batch_seconds,
             on_progress,
+            self._windows.seconds,
         )
 
     @property
@@ -433,7 +436,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
             decoder = self._decoder()
             words = [*decoder.push(row), *decoder.finish()]
             seconds = len(wav) / self._windows.sample_rate
-            yield Transcript(decoder.join(words), tuple(words), seconds)
+            yield decoder.mapping.transcript(words, seconds)
 
     def _transcribe_long(self, paths, batch_seconds, on_progress):
         """Transcripts or errors of files whose windows go through together."""
@@ -469,7 +472,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
             return None
         words += decoder.finish()
         seconds = last.statistics.num_samples / self._windows.sample_rate
-        return Transcript(decoder.join(words), tuple(words), seconds)
+        return decoder.mapping.transcript(words, seconds)
 
     def _encode(self, wavs, wav_lens):
         """Log-posteriors of a batch, [B, T, V]."""
@@ -557,7 +560,11 @@ class WindowEncoder:
         """Seconds from one frame to the next."""
         return self._stride / self.sample_rate
 
-    def read(self, path: str | Path) -> torch.Tensor:
+    def seconds(self, source: Source) -> float:
+        """Length of a recording, without reading it."""
+        return seconds_of(source, self.sample_rate)
+
+    def read(self, path: Source) -> torch.Tensor:
         """Reads a whole recording, [N]."""
         blocks = list(read_blocks(path, self.normalizer))
         self._check_length(path, sum(map(len, blocks)))

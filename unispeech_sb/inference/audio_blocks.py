@@ -11,6 +11,7 @@ patches it sees, 10 x 10 for the published models.
 """
 
 import ctypes
+import logging
 import math
 import os
 import sys
@@ -27,6 +28,7 @@ from torch import nn
 
 from unispeech_sb.dataio.audio import (
     FILE_ERRORS,
+    RATES,
     AudioError,
     Resampler,
     attempt,
@@ -37,6 +39,9 @@ from unispeech_sb.dataio.audio import (
 )
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
+from unispeech_sb.text import named
+
+_logger = logging.getLogger(__name__)
 
 Source = str | Path | torch.Tensor | np.ndarray
 """A file that ``read_audio`` reads, or a waveform at the model's rate, [N]."""
@@ -157,6 +162,54 @@ def duration_s(path: str | Path) -> float:
     return num_samples / rate
 
 
+def seconds_of(source: Source, sample_rate: int) -> float:
+    """Seconds of a file, by its header, or of a waveform at a rate."""
+    if isinstance(source, torch.Tensor):
+        return len(source) / sample_rate
+    return duration_s(source)
+
+
+def run_sources(
+    sources: Iterable[Any],
+    run: Callable[[list[Source]], Iterable[tuple[Source, Any]]],
+    model_rate: int,
+    sample_rate: int | None = None,
+) -> list[Any]:
+    """Results, or an ``AudioError`` each, of recordings in their order.
+
+    ``run`` takes files and waveforms at the model's rate, in Hz, and yields
+    them with their results in any order. ``sample_rate`` is that of the
+    waveforms among the sources, the model's when omitted.
+    """
+    check_list(sources)
+    rate = model_rate if sample_rate is None else sample_rate
+    whole = isinstance(rate, int) and not isinstance(rate, bool)
+    if not whole or not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(
+            f"sample_rate: expected {RATES[0]} to {RATES[1]} Hz; got {rate!r}"
+        )
+    given = list(sources)
+    ready = [attempt("waveform", _at_rate, s, rate, model_rate) for s in given]
+    usable = {id(s): s for s in ready if not isinstance(s, AudioError)}
+    found = {id(s): result for s, result in run([*usable.values()])}
+    results = [found.get(id(s), s) for s in ready]
+    failed = [r for r in results if isinstance(r, AudioError)]
+    if failed and len(results) > 1:
+        _logger.warning(
+            f"{len(failed)} of {len(results)} recordings failed, an AudioError "
+            f"stands for each: {named(failed)}"
+        )
+    return results
+
+
+def _at_rate(source, rate, model_rate):
+    """A file, or a waveform at the model's rate."""
+    source = as_source(source)
+    if not isinstance(source, torch.Tensor) or rate == model_rate:
+        return source
+    return Resampler(rate, model_rate).finish(source.float().cpu())
+
+
 def padded_batches(
     items: Iterable[_Item], length: Callable[[_Item], float], most: float
 ) -> Iterator[list[_Item]]:
@@ -188,19 +241,21 @@ def run_files(
     whole_s: float,
     batch_seconds: float,
     on_progress: Callable[[float], object] | None = None,
+    length: Callable[[Any], float] = duration_s,
 ) -> Iterator[tuple[str | Path, Any]]:
     """Yields each path with the model's result or an ``AudioError``.
 
     ``run_batch`` takes (path, waveform) pairs of up to ``batch_seconds``,
     padding included, the shortest first; ``run_long`` takes the paths of files
     above ``whole_s`` seconds and yields (path, result). What a file raises
-    (``FILE_ERRORS``) becomes its error, and no other file's.
+    (``FILE_ERRORS``) becomes its error, and no other file's. ``length`` gives
+    the seconds of a path, or of a waveform in the place of one.
     """
     check_list(paths)
     check_batch_seconds(batch_seconds)
     lengths = []
     for path in paths:
-        seconds = attempt(path, duration_s, path)
+        seconds = attempt(path, length, path)
         if isinstance(seconds, AudioError):
             yield path, seconds
         else:

@@ -25,10 +25,10 @@ from unispeech_sb.inference.audio_blocks import (
     as_source,
     check_blocks,
     check_list,
-    duration_s,
     padded_batches,
     read_blocks,
     return_memory,
+    seconds_of,
     source_name,
 )
 from unispeech_sb.inference.clustering import (
@@ -47,6 +47,7 @@ from unispeech_sb.inference.segments import (
     Diarization,
     SpeakerNames,
     Turn,
+    exclusive_turns,
 )
 from unispeech_sb.inference.sliding_window import SlidingWindow
 from unispeech_sb.inference.speaker_verification import SpeakerVerification
@@ -131,6 +132,7 @@ class SpeakerDiarization(CheckedFolder):
     """
 
     HPARAMS_NEEDED = ["threshold", "median_filter", "chunk_s"]
+    files_method = "diarize_files"
 
     def __init__(
         self,
@@ -192,6 +194,7 @@ class SpeakerDiarization(CheckedFolder):
         min_speakers: int = 1,
         max_speakers: int | None = None,
         on_progress: Callable[[float], object] | None = None,
+        exclusive: bool = False,
     ) -> Diarization:
         """Finds who speaks when in a recording of any length.
 
@@ -208,6 +211,9 @@ class SpeakerDiarization(CheckedFolder):
             Most, where the number is estimated.
         on_progress : callable, optional
             Called with the seconds that were read, some at a time.
+        exclusive : bool
+            Without overlap: where several speakers are active, the most active
+            one alone.
 
         Returns
         -------
@@ -227,19 +233,16 @@ class SpeakerDiarization(CheckedFolder):
         limits = self._limits(num_speakers, min_speakers, max_speakers)
         source = as_source(source)
         with naming(source_name(source)):
-            return self._diarized(source, limits, on_progress)
+            return self._diarized(source, limits, on_progress, exclusive)
 
-    def _diarized(self, source, limits, on_progress):
+    def _diarized(self, source, limits, on_progress, exclusive):
         """Who speaks when in a recording."""
         rate = self.audio_normalizer.sample_rate
-        if isinstance(source, torch.Tensor):
-            name, seconds = "waveform", len(source) / rate
-        else:
-            name, seconds = recording_name(source), duration_s(source)
-        turns, names = (
-            self._all_turns(source, limits, on_progress),
-            SpeakerNames(),
-        )
+        is_wav = isinstance(source, torch.Tensor)
+        name = "waveform" if is_wav else recording_name(source)
+        seconds = seconds_of(source, rate)
+        turns = self._all_turns(source, limits, on_progress, exclusive)
+        names = SpeakerNames()
         return Diarization(
             name,
             seconds,
@@ -256,6 +259,7 @@ class SpeakerDiarization(CheckedFolder):
         min_speakers: int = 1,
         max_speakers: int | None = None,
         on_progress: Callable[[float], object] | None = None,
+        exclusive: bool = False,
     ) -> Iterator[tuple[str | Path, Diarization | AudioError]]:
         """Finds who speaks when in many files, one after the other.
 
@@ -271,6 +275,9 @@ class SpeakerDiarization(CheckedFolder):
             Most, where the number is estimated.
         on_progress : callable, optional
             Called with the seconds that were read, some at a time.
+        exclusive : bool
+            Without overlap: where several speakers are active, the most active
+            one alone.
 
         Yields
         ------
@@ -289,7 +296,7 @@ class SpeakerDiarization(CheckedFolder):
         self._limits(*numbers)
         check_list(paths)
         for path in paths:
-            options = path, *numbers, on_progress
+            options = path, *numbers, on_progress, exclusive
             yield path, attempt(path, self.diarize_file, *options)
             return_memory()
 
@@ -380,7 +387,7 @@ class SpeakerDiarization(CheckedFolder):
         for start, end, speaker, prob in binarizer.finish():
             yield Turn(start, end, names[speaker], prob)
 
-    def _all_turns(self, source, limits, on_progress):
+    def _all_turns(self, source, limits, on_progress, exclusive):
         """Sorted segments of a recording, with as many speakers as are asked
         for, if any windows give so many."""
         asked = limits.number or limits.least
@@ -406,6 +413,8 @@ class SpeakerDiarization(CheckedFolder):
                 )
             binarizer = Binarizer(self.smoothing)
             turns = sorted(binarizer.push(activities) + binarizer.finish())
+            if exclusive:
+                turns = exclusive_turns(turns, activities, self.smoothing)
             heard = len({speaker for _, _, speaker, _ in turns})
             if best is None or heard > best[0]:
                 best = heard, turns, count
@@ -414,8 +423,7 @@ class SpeakerDiarization(CheckedFolder):
             if enough or size * self.model.frame_s < _MIN_WINDOW_S:
                 break
         heard, turns, count = best
-        name = "waveform" if isinstance(source, torch.Tensor) else source
-        warn_of_fewer(name, asked, heard, count)
+        warn_of_fewer(source_name(source), asked, heard, count)
         return turns
 
     def _segmented(self, source, sliding, limit=0, on_progress=None):
@@ -438,10 +446,8 @@ class SpeakerDiarization(CheckedFolder):
         if hasattr(source, "__iter__") and not whole:
             return check_blocks(source, "stream"), "stream"
         source = as_source(source)
-        blocks, name = (
-            read_blocks(source, self.audio_normalizer),
-            source_name(source),
-        )
+        blocks = read_blocks(source, self.audio_normalizer)
+        name = source_name(source)
         return check_blocks(blocks, name), name
 
     def _sliding_within(self, delay_s):

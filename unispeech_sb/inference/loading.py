@@ -1,11 +1,14 @@
 """Pretrained folders to interfaces: nothing runs that the lists do not name."""
 
-from collections.abc import Mapping, Sequence
+import os
+import pydoc
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import (
@@ -16,7 +19,15 @@ from speechbrain.utils.fetching import (
 )
 from speechbrain.utils.run_opts import RunOptions
 
-from unispeech_sb.checkpoints.interfaces import YAML_FILE, expect_folder
+from unispeech_sb.checkpoints.interfaces import (
+    FOREIGN,
+    INTERFACES,
+    YAML_FILE,
+    expect_folder,
+    folder_kind,
+    may_be_converted,
+    purpose,
+)
 from unispeech_sb.checkpoints.safe_yaml import (
     LOBES,
     MODEL,
@@ -25,6 +36,10 @@ from unispeech_sb.checkpoints.safe_yaml import (
     Ref,
     read_folder_yaml,
 )
+from unispeech_sb.convert import converted_folder
+from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.errors import check_device
+from unispeech_sb.inference.audio_blocks import Source, run_sources
 from unispeech_sb.lobes.lobe import build_empty
 
 MOST_BYTES = 64 * 2**20
@@ -97,8 +112,129 @@ def _check_size(path, class_name):
             )
 
 
+def load(
+    source: str | Path,
+    device: str | None = None,
+    trust: bool = False,
+    **options: Any,
+) -> "CheckedFolder":
+    """Loads any model for inference, by the interface that its folder is for.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        A pretrained folder: the ``export`` of a recipe, or what ``unispeech-sb
+        convert`` wrote; a Hugging Face folder or the hub name of a model, which
+        is converted once, into ``~/.cache/unispeech_sb``.
+    device : str, optional
+        Where the model runs: cpu, cuda, cuda:1, ...; cpu when omitted.
+    trust : bool
+        As for ``CheckedFolder.from_hparams``.
+    **options : dict
+        For the constructor of the interface.
+
+    Returns
+    -------
+    CheckedFolder
+        ``LongFormASR``, ``SpeakerDiarization``, ``SpeakerVerification``,
+        ``SpeechFeatures`` or ``UtteranceClassifier``, in evaluation mode.
+        Calling it does its task.
+
+    Raises
+    ------
+    ValueError
+        When no interface loads the folder.
+
+    Example
+    -------
+    >>> load("nowhere")
+    Traceback (most recent call last):
+    ...
+    ValueError: nowhere: expected a folder with hyperparams.yaml, a Hugging ...
+    """
+    check_device(device)
+    folder = converted_folder(source) if may_be_converted(source) else source
+    kind = folder_kind(folder)
+    if kind not in INTERFACES:
+        found = purpose(folder, kind) if kind not in ("", FOREIGN) else ""
+        if kind == FOREIGN:
+            found = "its yaml names nothing of this package: use SpeechBrain's"
+        raise ValueError(
+            f"{source}: expected a folder with {YAML_FILE}, a Hugging Face "
+            f"folder or the hub name of a model; {found or 'there is none'}"
+        )
+    interface = pydoc.locate(INTERFACES[kind].ours)
+    model = interface.from_hparams(  # type: ignore[union-attr]
+        str(folder),
+        fetch_config=FetchConfig(allow_network=False),
+        run_opts={"device": device} if device else None,
+        trust=trust,
+        **options,
+    )
+    return model.eval()
+
+
 class CheckedFolder(Pretrained):
-    """What makes ``from_hparams`` of a ``Pretrained`` class run no code."""
+    """An interface that runs no code of its folder, and does its task when it
+    is called.
+
+    Called with a file or a waveform, it gives the result of that; called with
+    several, a list of results in their order, in which an ``AudioError`` stands
+    for a recording that cannot be used.
+    """
+
+    files_method = ""
+    """The method that does the task for many recordings."""
+
+    def __call__(
+        self,
+        sources: Source | Iterable[Source],
+        *args: Any,
+        sample_rate: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Does the task.
+
+        Arguments
+        ---------
+        sources : str or path-like or array [N], or iterable of them
+            Files that ``read_audio`` reads, and waveforms as torch.Tensor or
+            numpy.ndarray with samples from -1 to 1. A torch.Tensor [B, N] is a
+            batch, for SpeechBrain's method of the class.
+        *args : tuple
+            With a batch: the valid share of each waveform.
+        sample_rate : int, optional
+            Of the waveforms, in Hz; they are resampled. That of the model when
+            omitted, 16000 but for diarization of telephone speech.
+        **options : dict
+            Of the method for many files: ``transcribe_files``,
+            ``diarize_files``, ``classify_files``, ``embed_files`` or
+            ``extract_files``.
+
+        Returns
+        -------
+        object or list
+            The result, or one for each recording.
+
+        Raises
+        ------
+        AudioError
+            When a single recording cannot be used.
+        """
+        is_batch = isinstance(sources, torch.Tensor) and sources.dim() == 2
+        if is_batch or args or "wav_lens" in options:
+            return super().__call__(sources, *args, **options)
+        kinds = (str, bytes, os.PathLike, torch.Tensor, np.ndarray)
+        one = isinstance(sources, kinds)
+        results = run_sources(
+            [sources] if one else sources,
+            partial(getattr(self, self.files_method), **options),
+            self.audio_normalizer.sample_rate,
+            sample_rate,
+        )
+        if one and isinstance(results[0], AudioError):
+            raise results[0]
+        return results[0] if one else results
 
     @classmethod
     def from_hparams(

@@ -4,6 +4,7 @@
 ``Diarization`` is who spoke when in a recording, in the forms of files.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from unispeech_sb.dataio.rttm import (
     Segment,
@@ -20,7 +22,11 @@ from unispeech_sb.dataio.rttm import (
     write_rttm,
 )
 from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
-from unispeech_sb.plots import write_timeline
+from unispeech_sb.plots import timeline_svg, write_timeline
+
+_MEAN_S = 0.25
+"""Seconds over which activities are compared, so that they do not alternate
+frame by frame."""
 
 
 class Turn(NamedTuple):
@@ -121,6 +127,37 @@ class Binarizer:
         )
 
 
+def exclusive_turns(
+    turns: list[tuple[float, float, int, float]],
+    activities: np.ndarray,
+    config: BinarizeConfig,
+) -> list[tuple[float, float, int, float]]:
+    """Segments without overlap: where several are active, the one with the
+    greatest activity, as a mean over ``_MEAN_S``, remains.
+
+    ``turns`` are those of ``Binarizer``, sorted, for the activities, [T, K].
+    """
+    active = np.zeros(activities.shape, bool)
+    for start, end, speaker, _ in turns:
+        first, last = (round(time / config.frame_s) for time in (start, end))
+        active[first:last, speaker] = True
+    size = max(1, round(_MEAN_S / config.frame_s)) | 1
+    means = uniform_filter1d(activities.astype(float), size, axis=0)
+    best = np.where(active, means, -1.0).argmax(1)
+    best[~active.any(1)] = -1
+    cuts = np.flatnonzero(np.diff(best, prepend=-2, append=-2))
+    return [
+        (
+            round(first * config.frame_s, 6),
+            round(last * config.frame_s, 6),
+            int(best[first]),
+            round(float(activities[first:last, best[first]].mean()), 6),
+        )
+        for first, last in itertools.pairwise(cuts.tolist())
+        if best[first] >= 0
+    ]
+
+
 class SpeakerNames:
     """Names speakers in the order in which they are first asked for."""
 
@@ -167,6 +204,10 @@ class Diarization:
     def annotation(self) -> list[Segment]:
         """The segments without confidences, a list of ``Segment``."""
         return [Segment(*turn[:3]) for turn in self.segments]
+
+    def _repr_html_(self):
+        """What notebooks show: the timeline."""
+        return timeline_svg(self.segments, self.duration_s)
 
     def to_rttm(self, path: str | Path | None = None) -> str:
         """Gives the content of an RTTM file, and writes it.

@@ -22,11 +22,11 @@ from unispeech_sb.inference.audio_blocks import (
     as_source,
     check_batch_seconds,
     check_list,
-    duration_s,
     load_audio,
     padded_batches,
     read_blocks,
     run_files,
+    seconds_of,
     source_name,
 )
 from unispeech_sb.inference.loading import CheckedFolder
@@ -134,6 +134,7 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
     """
 
     MODULES_NEEDED = ["compute_features", "mean_var_norm", "embedding_model"]
+    files_method = "embed_files"
     load_audio = load_audio
 
     def __init__(
@@ -261,6 +262,7 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
             self.window_s,
             batch_seconds,
             on_progress,
+            self._seconds,
         )
 
     def enroll(
@@ -390,9 +392,7 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
 
     def _seconds(self, source):
         """Length of a recording, without reading it."""
-        if isinstance(source, torch.Tensor):
-            return source.shape[-1] / self.audio_normalizer.sample_rate
-        return duration_s(source)
+        return seconds_of(source, self.audio_normalizer.sample_rate)
 
     def _read(self, source):
         """A whole recording, [N]."""

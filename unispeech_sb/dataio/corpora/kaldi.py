@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unispeech_sb.dataio.manifest import stretch
-from unispeech_sb.dataio.rttm import kaldi_table
+from unispeech_sb.dataio.rttm import kaldi_files, kaldi_table
 from unispeech_sb.text import compare_names, read_number
 
 _SPLITS = {
@@ -41,13 +41,7 @@ def split_folders(path: str | Path) -> list[Path]:
 def kaldi_recordings(folder: Path) -> dict[str, Path]:
     """Recording -> its file, of the ``wav.scp`` of a folder."""
     found = {}
-    for name, (where, words) in kaldi_table(folder / "wav.scp").items():
-        file = " ".join(words)
-        if file.endswith("|") or file in ("", "-"):
-            raise ValueError(
-                f"{where}: expected the path of a recording, got {file!r}; "
-                "commands are not run: write what they give to files"
-            )
+    for name, (where, file) in kaldi_files(folder / "wav.scp").items():
         if not os.path.isfile(folder / file):
             raise ValueError(f"{where}: no such file: {folder / file}")
         found[name] = folder / file

@@ -1,0 +1,110 @@
+"""Hidden states, against those of the backbone itself."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.huggingface import save_folder, tiny_model
+from tests.inference import diarization_models, speaker_models
+from tests.inference.models import uneven_speech
+from unispeech_sb.dataio.audio import AudioError, read_audio
+from unispeech_sb.inference.features import SpeechFeatures
+from unispeech_sb.inference.loading import load
+from unispeech_sb.lobes.backbone import Backbone
+
+
+def extractor(**options):
+    """The interface around a tiny backbone."""
+    torch.manual_seed(1)
+    backbone = Backbone.from_preset("tiny")
+    return SpeechFeatures({"encoder": backbone}, {}, **options)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Recordings of different lengths and rates, the longest first."""
+    paths = []
+    for number, (seconds, rate) in enumerate(((1.7, 16000), (0.6, 8000))):
+        samples = uneven_speech(seconds, rate).numpy()
+        paths.append(str(tmp_path / f"{number}.wav"))
+        soundfile.write(paths[-1], samples, rate, "FLOAT")
+    return paths
+
+
+@pytest.mark.parametrize("batch_seconds", [0.5, 60.0])
+def test_states_are_those_of_the_backbone(batch_seconds, files):
+    model = extractor()
+    found = dict(
+        model.extract_files(files, [2, 0], batch_seconds=batch_seconds)
+    )
+    for path in files:
+        with torch.no_grad():
+            wav = read_audio(path)
+            states = torch.stack([*model.backbone.iter_states(wav[None])])
+        own = found[path]
+        assert own.layers == (2, 0)
+        torch.testing.assert_close(
+            own.states, states[[2, 0], 0], rtol=1e-3, atol=1e-4
+        )
+        assert own.duration_s == len(wav) / 16000 and own.frame_s == 0.02
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_layers_are_counted_as_transformers_counts_them(
+    stable, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    norm = "layer" if stable else "group"
+    theirs = tiny_model(
+        "unispeech-sat", do_stable_layer_norm=stable, feat_extract_norm=norm
+    )
+    model = load(save_folder(theirs, tmp_path / "hub"))
+    wav = uneven_speech(1.0)
+    with torch.no_grad():
+        expected = theirs(wav[None], output_hidden_states=True).hidden_states
+        last = theirs(wav[None]).last_hidden_state
+    found = model(wav, layers=range(len(expected)))
+    expected = torch.cat([*expected[:-1], last])  # after the last norm
+    torch.testing.assert_close(found.states, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_layer_is_the_default(files):
+    model = extractor()
+    assert model(files[0]).layers == (model.num_layers,)
+    whole = model(torch.randn(2, 4000))
+    assert whole.shape[:2] == (model.num_layers + 1, 2)
+
+
+@pytest.mark.parametrize("layers", [[-1], [99], [], ["x"]])
+def test_layers_that_are_not_there_are_refused(layers, files):
+    model = extractor()
+    for call in (model.extract, lambda f, n: model.extract_files([f], n)):
+        with pytest.raises(ValueError, match="numbers from 0 to 2; got"):
+            call(files[0], layers)
+
+
+def test_windows_of_a_long_recording_join(tmp_path):
+    wav, seconds = uneven_speech(5.0), []
+    cut = extractor(window_s=1.5, context_s=0.5)
+    found = cut.extract(wav, [0, 2], on_progress=seconds.append)
+    whole = extractor().extract(wav, [0, 2])
+    assert found.states.shape == whole.states.shape
+    torch.testing.assert_close(
+        found.states[0], whole.states[0], rtol=1e-3, atol=1e-3
+    )
+    assert len(seconds) > 3 and sum(seconds) == pytest.approx(5.0, abs=0.1)
+
+
+def test_any_folder_has_features(files, tmp_path):
+    for save in (speaker_models.save_model, diarization_models.save_model):
+        folder = save(tmp_path / save.__module__)
+        model = SpeechFeatures.from_hparams(str(folder))
+        assert model(files[0]).states.shape[0] == 1
+
+
+def test_one_bad_file_does_not_end_the_batch(files, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.full(9, 0.1), 16000)
+    bad = [str(tmp_path / "short.wav"), "no.wav"]
+    found = dict(extractor().extract_files([bad[0], files[0], bad[1]]))
+    assert {p for p, r in found.items() if isinstance(r, AudioError)} == {*bad}

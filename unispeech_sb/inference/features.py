@@ -1,0 +1,278 @@
+"""Hidden states of the backbone of any folder, for many files and long ones."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from speechbrain.dataio.preprocess import AudioNormalizer
+
+from unispeech_sb.checkpoints.interfaces import INTERFACES
+from unispeech_sb.dataio.audio import AudioError, attempt, naming
+from unispeech_sb.inference.asr import WindowEncoder
+from unispeech_sb.inference.audio_blocks import (
+    Source,
+    as_source,
+    check_batch_seconds,
+    run_files,
+    source_name,
+)
+from unispeech_sb.inference.loading import CheckedFolder
+from unispeech_sb.lobes.backbone import Backbone
+
+SAMPLE_RATE = 16000
+
+
+class HiddenStates(NamedTuple):
+    """Hidden states of a recording.
+
+    Arguments
+    ---------
+    layers : tuple of int
+        Numbers of the layers: 0 is the encoder's input, 1 the output of the
+        first block.
+    states : torch.Tensor
+        Their states, float32, [len(layers), T, D], on the CPU.
+    frame_s : float
+        Seconds from one frame to the next.
+    duration_s : float
+        Length of the recording in seconds.
+
+    Example
+    -------
+    >>> HiddenStates((9,), torch.zeros(1, 49, 768), 0.02, 1.0).states.shape
+    torch.Size([1, 49, 768])
+    """
+
+    layers: tuple[int, ...]
+    states: torch.Tensor
+    frame_s: float
+    duration_s: float
+
+
+class SpeechFeatures(CheckedFolder):
+    """Extracts hidden states.
+
+    Loads with ``from_hparams`` any folder that has one ``Backbone``. What a
+    folder says of ``last_state`` and ``output_norm`` holds, as for
+    ``Backbone.iter_states``. A recording longer than ``window_s`` goes through
+    the model in windows, as in ``LongFormASR``.
+
+    Arguments
+    ---------
+    *args : tuple
+        As for ``Pretrained``.
+    window_s : float
+        Length of a window in seconds.
+    context_s : float
+        Least distance of a kept frame from a cut, in seconds.
+    **kwargs : dict
+        As for ``Pretrained``.
+
+    Example
+    -------
+    >>> extractor = SpeechFeatures(
+    ...     {"encoder": Backbone.from_preset("tiny")}, {}
+    ... )
+    >>> extractor(torch.randn(16000), layers=[0, 2]).states.shape
+    torch.Size([2, 49, 16])
+    """
+
+    files_method = "extract_files"
+
+    def __init__(
+        self,
+        *args: Any,
+        window_s: float = 60.0,
+        context_s: float = 0.75,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        found = [m for m in self.mods.modules() if isinstance(m, Backbone)]
+        if len(found) != 1:
+            raise ValueError(
+                f"modules: expected one Backbone; got {len(found)}"
+            )
+        self.backbone = found[0]
+        self.window_s, self.context_s = window_s, context_s
+        self.audio_normalizer = AudioNormalizer(SAMPLE_RATE)
+
+    @classmethod
+    def from_hparams(
+        cls, source: str | Path, *args: Any, **kwargs: Any
+    ) -> "SpeechFeatures":
+        """Loads a pretrained folder of any kind, as ``CheckedFolder``."""
+        return super().from_hparams(
+            source, *args, other_kinds=tuple(INTERFACES), **kwargs
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks, and of the last layer."""
+        return self.backbone.config.num_hidden_layers
+
+    def extract(
+        self,
+        source: Source,
+        layers: Sequence[int] | None = None,
+        batch_seconds: float = 60.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> HiddenStates:
+        """Computes hidden states of a recording of any length.
+
+        Arguments
+        ---------
+        source : str or path-like or torch.Tensor
+            A file that ``read_audio`` reads, or a waveform at 16 kHz, [N].
+        layers : list of int, optional
+            From 0, the encoder's input, to ``num_layers``, the last one when
+            omitted.
+        batch_seconds : float
+            Most seconds of windows that go through the model together, one
+            at least.
+        on_progress : callable, optional
+            Called with the seconds that each window adds.
+
+        Returns
+        -------
+        HiddenStates
+            Of these layers, in this order.
+
+        Raises
+        ------
+        AudioError
+            When the recording cannot be used.
+        ValueError
+            When there is no such layer.
+        """
+        source, numbers = as_source(source), self._checked(layers)
+        check_batch_seconds(batch_seconds)
+        windows, rows = self._windows(numbers), []
+        with naming(source_name(source)):
+            chunks = windows.cut(source)
+            for chunk, row in windows.encode_all(chunks, batch_seconds):
+                if isinstance(row, AudioError):
+                    raise row
+                rows.append(row)
+                statistics = chunk.statistics
+                if on_progress is not None:
+                    on_progress(len(row) * windows.frame_s)
+            seconds = statistics.num_samples / SAMPLE_RATE
+            return self._split(torch.cat(rows), numbers, windows, seconds)
+
+    def extract_files(
+        self,
+        paths: Iterable[str | Path],
+        layers: Sequence[int] | None = None,
+        batch_seconds: float = 60.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Iterator[tuple[str | Path, HiddenStates | AudioError]]:
+        """Computes hidden states of many files, several at a time.
+
+        A file gives the same alone and in any batch (not under fairseq's
+        ``mask_rule``).
+
+        Arguments
+        ---------
+        paths : iterable of str or path-like
+            Files that ``read_audio`` reads.
+        layers : list of int, optional
+            As for ``extract``.
+        batch_seconds : float
+            Most seconds of audio in a batch, padding included, one file or
+            window at least.
+        on_progress : callable, optional
+            Called with the seconds that each batch or window adds.
+
+        Yields
+        ------
+        path : str or path-like
+            As given; the shortest first, but for those that cannot be used.
+        result : HiddenStates or AudioError
+            The states, or why the file cannot be used.
+        """
+        numbers = self._checked(layers)
+        windows = self._windows(numbers)
+
+        def run_batch(pairs):
+            wavs = [wav for _, wav in pairs]
+            for wav, row in zip(wavs, windows.encode_whole(wavs)):
+                seconds = len(wav) / SAMPLE_RATE
+                yield self._split(row, numbers, windows, seconds)
+
+        def run_long(long):
+            options = numbers, batch_seconds, on_progress
+            for path in long:
+                yield path, attempt(path, self.extract, path, *options)
+
+        return run_files(
+            paths,
+            windows.read,
+            run_batch,
+            run_long,
+            min(self.window_s, batch_seconds),
+            batch_seconds,
+            on_progress,
+            windows.seconds,
+        )
+
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Computes all hidden states of a batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each, in (0, 1], [B].
+
+        Returns
+        -------
+        torch.Tensor
+            The encoder's input first, [L+1, B, T, D].
+        """
+        numbers = range(self.num_layers + 1)
+        found = self._encode(numbers, wavs, wav_lens)
+        return torch.stack(found.chunk(len(numbers), -1))
+
+    def _checked(self, layers):
+        """Numbers of layers that there are."""
+        numbers = (self.num_layers,) if layers is None else tuple(layers)
+        known = range(self.num_layers + 1)
+        if not numbers or any(number not in known for number in numbers):
+            raise ValueError(
+                f"layers: expected numbers from 0 to {self.num_layers}; got "
+                f"{', '.join(map(str, numbers)) or 'none'}"
+            )
+        return numbers
+
+    def _windows(self, numbers):
+        """What runs windows, and gives the states side by side."""
+        return WindowEncoder(
+            self.backbone,
+            partial(self._encode, numbers),
+            self.audio_normalizer,
+            self.window_s,
+            self.context_s,
+        )
+
+    def _encode(self, numbers, wavs, wav_lens):
+        """States of a batch side by side, [B, T, L D]."""
+        wavs, kept = wavs.to(self.device), {}
+        shares = None if wav_lens is None else wav_lens.to(self.device)
+        with torch.no_grad(), self.inference_ctx:
+            states = self.backbone.iter_states(wavs, shares)
+            for number, state in enumerate(states):
+                if number in numbers:
+                    kept[number] = state
+                if number == max(numbers):
+                    break
+        return torch.cat([kept[number] for number in numbers], -1)
+
+    def _split(self, row, numbers, windows, seconds):
+        """The result for states side by side, [T, L D]."""
+        states = torch.stack(row.chunk(len(numbers), -1))
+        return HiddenStates(numbers, states, windows.frame_s, seconds)
