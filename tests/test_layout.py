@@ -29,10 +29,11 @@ MAY_IMPORT = {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
         "plots",
     },
+    "superb": {"checkpoints"},
     "brains": {"nnet", "metrics", "checkpoints", "dataio"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
-        *("metrics", "recipe_options"),
+        *("metrics", "recipe_options", "superb"),
     },
     "cli": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},
