@@ -38,7 +38,7 @@ _LEFT = (
     *("hyperparams.yaml", "env.log", "log.txt", "train_log.txt", "debug"),
     *("tensorboard", "scores.json", "export", "units", "confusion.*"),
     *("speakers.txt", "[wcp]er.txt", "trials.csv", "det.png", "histogram.png"),
-    *("hypotheses.rttm", "activities.safetensors", "predictions.csv"),
+    *("hypotheses.rttm", "activities.safetensors"),
 )
 """What runs leave in the output folder, beside copies of scripts, ..."""
 

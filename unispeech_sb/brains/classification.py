@@ -1,6 +1,5 @@
 """One decision per utterance: keywords, speakers, emotions, intents."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import Checkpoint
 
-from unispeech_sb.atomic import atomic
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_classifier
 from unispeech_sb.metrics.classification import ConfusionMatrix
@@ -63,9 +61,7 @@ class UtteranceBrain(SSLBrain):
         # Half precision costs accuracy in the softmax's sum
         loss = self.hparams.compute_cost(predictions.float(), targets)
         if stage != Stage.TRAIN and self.confusion is not None:
-            found = predictions.argmax(dim=-1)
-            self.confusion.append(found, targets)
-            self.found += zip(batch.id, found.tolist(), strict=True)
+            self.confusion.append(predictions.argmax(dim=-1), targets)
         return loss
 
     def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
@@ -73,7 +69,6 @@ class UtteranceBrain(SSLBrain):
         super().on_stage_start(stage, epoch)
         encoder = getattr(self.hparams, "label_encoder", None)
         self.confusion = None
-        self.found: list[tuple[str, int]] = []
         if encoder is not None:
             labels = [encoder.ind2lab[i] for i in range(len(encoder))]
             self.confusion = ConfusionMatrix(labels)
@@ -90,18 +85,11 @@ class UtteranceBrain(SSLBrain):
         return (accuracy, *super().importance(checkpoint))
 
     def write_report(self, folder: Path) -> None:
-        """Print and write the confusions beside the scores; and
-        predictions.csv, the label found in each utterance."""
+        """Print and write the confusions beside the scores."""
         super().write_report(folder)
-        if self.confusion is None:
-            return
-        print(self.confusion.terminal())
-        self.confusion.write(folder, "confusion")
-        labels = self.hparams.label_encoder.ind2lab
-        with atomic(folder / "predictions.csv") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(("id", "found"))
-            rows.writerows((name, labels[index]) for name, index in self.found)
+        if self.confusion is not None:
+            print(self.confusion.terminal())
+            self.confusion.write(folder, "confusion")
 
     def export(
         self, folder: Path, scores: Mapping[str, float], scored_on: str

@@ -17,7 +17,7 @@ from unispeech_sb.superb.report import (
 )
 from unispeech_sb.superb.results import merge_rows, read_results
 from unispeech_sb.superb.run import Request, run_tasks
-from unispeech_sb.superb.tasks import PRESETS, SEED, TASKS
+from unispeech_sb.superb.tasks import PRESETS, SUITS, TASKS
 
 _ROOT = "UNISPEECH_SB_DATA"
 """Environment variable that names the folder of corpora."""
@@ -86,6 +86,8 @@ def _run(argv):
             Path(output),
             given.preset,
             given.seed,
+            given.cache,
+            given.search,
             options,
             changed,
         )
@@ -133,10 +135,24 @@ def _run_parser():
     parser.add_argument(
         "--seed",
         type=int,
-        default=SEED,
         metavar="N",
-        help="of all tasks (default: %(default)s)",
+        help="of all tasks (default: that of each task's yaml)",
     )
+    for name, what in (
+        ("cache", "keep features of the frozen model on disk, in DIR/cache"),
+        (
+            "search",
+            "try learning rates and take the best on the validation set",
+        ),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            default=SUITS[0],
+            choices=SUITS,
+            help=f"{what}: for the tasks whose heads take means over time "
+            "(KS, SID, ER, IC), where that takes minutes, for all, or for none "
+            "(default: %(default)s)",
+        )
     parser.add_argument(
         "--device",
         metavar="DEVICE",

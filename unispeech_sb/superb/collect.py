@@ -35,50 +35,50 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def describe_runs(plan: Plan, folders: dict[str, Path]) -> dict[str, Any]:
-    """What the finished runs of a task have left: scores by the column of the
-    published table, with the corpus' name unless it is the task's own, learning
-    rate, updates, and the weight of each layer; means of several runs.
+def describe_run(plan: Plan, folder: Path) -> dict[str, Any]:
+    """What a task's recipe has left: scores by the column of the published
+    table, with the corpus' name unless it is the task's own, learning rate,
+    updates, and the weight of each layer, which is the mean of several folds.
 
-    A ``ValueError`` where a run's files are not what a run leaves.
+    A ``ValueError`` where the files are not what a recipe leaves.
     """
-    runs = [_describe_run(folder) for folder in folders.values()]
-    found = {"scores": {}, **runs[0]["facts"]}
+    scores = read_json(folder / "scores.json")
+    folds = sorted(folder.glob("fold[1-9]")) or [folder]
+    found = {"scores": {}, **_facts(folds[0])}
     for score in plan.task.scores:
-        values = [run["scores"].get(score.key) for run in runs]
-        if any(type(value) not in (int, float) for value in values):
+        value = scores.get(score.key)
+        if type(value) not in (int, float):
             raise ValueError(
-                f"{next(iter(folders.values()))}: expected the score "
-                f"{score.key}, got {values}"
+                f"{folder}: expected the score {score.key}, got {value}"
             )
         name = score.column
         if not plan.own:
             name += f" on {plan.corpus.name}"
-        value = score.scale * sum(values) / len(values)
-        found["scores"][name] = round(value, 4)
-    if len(runs) > 1:
-        found["runs"] = [run["scores"] for run in runs]
-    layers = [run["layers"] for run in runs]
+        found["scores"][name] = round(score.scale * value, 4)
+    layers = [read_layers(fold) for fold in folds]
     found["layers"] = [
         round(sum(weights) / len(weights), 6) for weights in zip(*layers)
     ]
     return found
 
 
-def _describe_run(folder):
-    """Scores, facts and layers of one run."""
-    record = read_json(folder / "experiment.json")
-    settings, facts = record["settings"], {}
+def _facts(folder):
+    """How a run was trained."""
+    record, scores = (
+        read_json(folder / f"{name}.json") for name in ("experiment", "scores")
+    )
+    settings = record.get("settings", {})
     facts = {key: settings[key] for key in ("lr", "seed") if key in settings}
+    if "learning_rate" in scores:
+        facts["lr"] = scores["learning_rate"]
+        facts["searched"] = scores["learning_rate_search"]
     training = folder / "export" / "training.json"
     if training.is_file():
         made = read_json(training).get("training", {})
         facts |= {
             name: made[key] for name, key in _FACTS.items() if key in made
         }
-    facts["scored_on"] = record.get("split", "test")
-    scores = read_json(folder / "scores.json")
-    return {"scores": scores, "facts": facts, "layers": read_layers(folder)}
+    return {**facts, "scored_on": record.get("split", "test")}
 
 
 def read_layers(folder: Path) -> list[float]:
@@ -99,21 +99,11 @@ def read_layers(folder: Path) -> list[float]:
     return []
 
 
-def write_predictions(plan: Plan, folders: dict[str, Path], to: Path) -> None:
-    """Writes the predictions of a task's runs as the leaderboard takes them.
-
-    Arguments
-    ---------
-    plan : Plan
-        The task.
-    folders : dict
-        Suffix of each run -> its output folder.
-    to : pathlib.Path
-        Folder to write to, made if need be.
-    """
-    place, write = _FILES[plan.name]
-    for suffix, folder in folders.items():
-        target = to / place.replace("{run}", suffix)
+def write_predictions(plan: Plan, folder: Path, to: Path) -> None:
+    """Writes the predictions in a recipe's folder as the leaderboard takes
+    them, into a folder that is made if need be."""
+    for place, write in _FILES[plan.name].items():
+        target = to / place
         target.parent.mkdir(parents=True, exist_ok=True)
         write(folder, target)
 
@@ -150,17 +140,18 @@ def hypotheses(path: Path) -> Iterator[tuple[str, str]]:
         yield found[1], " ".join(kept)
 
 
-def _labelled(name_of, separator=" "):
-    """A writer of the labels found, of recordings named by their paths."""
+def _labelled(name_of):
+    """A writer of the labels of recordings, which are named by their paths."""
 
     def write(folder, target):
-        split = read_json(folder / "experiment.json")["split"]
+        split = read_json(folder / "experiment.json").get("split", "test")
         rows = _read_table(folder / "manifests" / f"{split}.csv")
         wavs = {row["ID"]: row["wav"] for row in rows}
-        found = _read_table(folder / "predictions.csv")
+        lines = read_text(folder / "test_predict.txt").splitlines()
+        pairs = (line.rpartition(" ") for line in lines)
         _write_lines(
             target,
-            (f"{name_of(wavs[r['id']])}{separator}{r['found']}" for r in found),
+            (f"{name_of(wavs[name])} {found}" for name, _, found in pairs),
         )
 
     return write
@@ -224,21 +215,22 @@ def _copied(name):
 
 
 _FILES = {
-    "pr": ("pr_public/predict.ark", _aligned("per.txt")),
-    "asr": ("asr_public/predict.ark", _aligned("wer.txt")),
-    "ks": ("ks_public/predict.txt", _labelled(lambda p: _dashed(p, 2))),
-    "qbe": (
-        "qbe_public/benchmark.stdlist.xml",
-        _copied("benchmark.stdlist.xml"),
-    ),
-    "sid": ("sid_public/predict.txt", _labelled(_voxceleb_name)),
-    "asv": ("sv_public/predict.txt", _write_trials),
-    "sd": ("sd_public/scoring/predictions", _write_activities),
-    "er": ("er_{run}_public/predict.txt", _labelled(lambda p: Path(p).stem)),
-    "ic": (
-        "ic_public/predict.csv",
-        _labelled(lambda p: Path(p).stem, separator=","),
-    ),
-    "sf": ("sf_public/predict.ark", _copied("predict.ark")),
+    "pr": {"pr_public/predict.ark": _aligned("per.txt")},
+    "asr": {"asr_public/predict.ark": _aligned("wer.txt")},
+    "ks": {"ks_public/predict.txt": _labelled(lambda path: _dashed(path, 2))},
+    "qbe": {
+        "qbe_public/benchmark.stdlist.xml": _copied("benchmark.stdlist.xml")
+    },
+    "sid": {"sid_public/predict.txt": _labelled(_voxceleb_name)},
+    "asv": {"sv_public/predict.txt": _write_trials},
+    "sd": {"sd_public/scoring/predictions": _write_activities},
+    "er": {
+        f"er_fold{fold}_public/predict.txt": _copied(
+            f"fold{fold}/test_fold{fold}_predict.txt"
+        )
+        for fold in range(1, 6)
+    },
+    "ic": {"ic_public/predict.csv": _copied("test_predict.csv")},
+    "sf": {"sf_public/predict.ark": _copied("test-hyp.ark")},
 }
-"""Task -> its file in a submission, and what writes it from a run's folder."""
+"""Task -> its files in a submission, and what writes each from a run's folder."""

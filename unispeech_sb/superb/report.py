@@ -124,7 +124,7 @@ def _about(row):
     return (
         f'<p><b class="path">{escape(str(row["model"]))}</b><br>'
         f"Preset <b>{escape(str(row['preset']))}</b>: {escape(preset)}. "
-        f"Seed {escape(str(row['seed']))}. {', '.join(counts)}.</p>"
+        f"{', '.join(counts)}.</p>"
     )
 
 

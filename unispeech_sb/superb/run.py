@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from unispeech_sb import __version__
 from unispeech_sb.atomic import OneWriter, atomic, remove, write_json
 from unispeech_sb.errors import print_escaped
 from unispeech_sb.superb.collect import (
-    describe_runs,
+    describe_run,
     read_json,
     write_predictions,
 )
@@ -35,6 +35,7 @@ from unispeech_sb.superb.results import RESULTS
 from unispeech_sb.superb.tasks import (
     FAILED,
     FINISHED,
+    GRID,
     MISSING,
     RUNNING,
     TASKS,
@@ -58,8 +59,9 @@ class Request(NamedTuple):
     """What ``superb run`` is asked for.
 
     ``model`` is a folder, preset or hub name, ``root`` the folder of corpora,
-    ``options`` are run options of the recipes, such as ``--device=cpu``, and
-    ``changed`` task -> keys of its yaml that have another value.
+    ``seed`` None for those of the yamls, ``cache`` and ``search`` are of
+    ``SUITS``, ``options`` run options of the recipes, such as ``--device=cpu``,
+    and ``changed`` is task -> keys of its yaml that have another value.
     """
 
     model: str
@@ -67,36 +69,44 @@ class Request(NamedTuple):
     root: Path
     output: Path
     preset: str
-    seed: int
+    seed: int | None = None
+    cache: str = "means"
+    search: str = "means"
     options: tuple[str, ...] = ()
     changed: Mapping[str, Mapping[str, Any]] = {}
 
-    def folders(self, plan: Plan) -> dict[str, Path]:
-        """Suffix of each run of a task -> its output folder."""
-        place = self.output / "tasks"
-        return {
-            run: place / (f"{plan.name}_{run}" if run else plan.name)
-            for run in plan.task.runs
-        }
+    def folder(self, plan: Plan) -> Path:
+        """Output folder of a task's recipe."""
+        return self.output / "tasks" / plan.name
 
     def linked(self, plan: Plan) -> Path:
         """The folder of a corpus that is linked together."""
         return self.output / "corpora" / plan.name
 
-    def options_of(self, plan: Plan, run: str) -> Iterator[str]:
-        """A recipe's keys, the more particular ones last."""
-        folder = self.folders(plan)[run]
-        keys = {} if plan.corpus.yaml else plan.task.keys(self.preset)
-        keys |= {**plan.keys, **plan.task.runs[run]}
+    def keys(self, plan: Plan) -> dict[str, Any]:
+        """Values of a recipe's keys, the more particular ones last."""
+        task, folder = plan.task, self.folder(plan)
+        keys = {} if plan.corpus.yaml else task.keys(self.preset)
+        keys |= plan.keys
+        suits = ("all", "means") if task.pooled else ("all",)
+        if self.cache in suits and not task.alone:
+            keys["feature_cache"] = str(self.output / "cache")
+        if self.search in suits and not task.alone:
+            keys["learning_rate_search"] = list(
+                GRID[1:4] if self.preset == "tiny" else GRID
+            )
         if plan.corpus.links:
             keys["data_folder"] = str(self.linked(plan))
-        keys |= {"model": self.model, "seed": self.seed}
-        keys |= self.changed.get(plan.name, {})
+        if self.seed is not None:
+            keys["seed"] = self.seed
+        keys |= {"model": self.model, **self.changed.get(plan.name, {})}
         keys["output_folder"] = str(folder)
-        for key, value in keys.items():
-            if isinstance(value, str):
-                value = value.replace("{output}", str(folder))
-            yield as_option(key, value)
+        return {
+            key: value.replace("{output}", str(folder))
+            if isinstance(value, str)
+            else value
+            for key, value in keys.items()
+        }
 
 
 def run_tasks(request: Request) -> int:
@@ -199,23 +209,21 @@ def _run_and_record(request, plan, ranks, results):
 
 
 def _finished(request, plan):
-    """What the runs of a task have noted when they ended; empty before."""
-    files = [f / "experiment.json" for f in request.folders(plan).values()]
-    if not all(file.is_file() for file in files):
-        return []
+    """What a task's recipe has noted of its runs; empty before any."""
+    files = sorted(request.folder(plan).glob("**/experiment.json"))
     return [file.read_bytes() for file in files]
 
 
 def _collect(request, plan, record):
     """Adds to a record what the runs have left; a sentence where that cannot be
     read or written."""
-    folders = request.folders(plan)
+    folder = request.folder(plan)
     place = request.output / "predict"
     if not plan.own:
         place = request.output / f"predict_on_{plan.corpus.name}"
     try:
-        record |= describe_runs(plan, folders)
-        write_predictions(plan, folders, place)
+        record |= describe_run(plan, folder)
+        write_predictions(plan, folder, place)
         record["predictions"] = place.name
     except ImportError as error:
         record["predictions"] = f"not written: {error}"
@@ -230,26 +238,20 @@ def _yaml(plan):
 
 
 def _run_task(request, plan, ranks):
-    """Runs the recipe of a task as often as it takes; a sentence if it
-    fails."""
-    for run, folder in request.folders(plan).items():
-        options = request.options_of(plan, run)
-        line = ["recipe", plan.task.recipe, _yaml(plan), *options]
-        log = request.output / "logs" / ranks.own_name(f"{folder.name}.log")
-        try:
-            if plan.corpus.links and ranks.is_main:
-                _link(plan.corpus, request.root, request.linked(plan))
-            log.parent.mkdir(parents=True, exist_ok=True)
-            status = ranks.run(
-                [*line, *request.options, "--noprogressbar"],
-                log,
-                plan.task.alone,
-            )
-        except OSError as error:
-            return str(error)
-        if status:
-            return _reason(status, log)
-    return ""
+    """Runs the recipe of a task; a sentence if it fails."""
+    options = [as_option(k, v) for k, v in request.keys(plan).items()]
+    line = ["recipe", plan.task.recipe, _yaml(plan), *options]
+    log = request.output / "logs" / ranks.own_name(f"{plan.name}.log")
+    try:
+        if plan.corpus.links and ranks.is_main:
+            _link(plan.corpus, request.root, request.linked(plan))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        status = ranks.run(
+            [*line, *request.options, "--noprogressbar"], log, plan.task.alone
+        )
+    except OSError as error:
+        return str(error)
+    return _reason(status, log) if status else ""
 
 
 def _link(corpus, root, folder):

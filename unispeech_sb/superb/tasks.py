@@ -11,9 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SEED = 1337
-"""Of s3prl, for all tasks."""
-
 PRESETS = {
     "superb": "the tasks as published: days on one GPU",
     "mini": "MiniSUPERB's smoke test, of which ASR and SID have recipes here",
@@ -124,9 +121,9 @@ class Task(NamedTuple):
     corpora: tuple[Corpus, ...]
     tiny: Mapping[str, Any] = {}
     mini: Mapping[str, Any] = {}
-    runs: Mapping[str, Mapping[str, Any]] = {"": {}}
-    """Suffix of a folder -> keys of each of several runs, whose scores are
-    averaged."""
+    pooled: bool = False
+    """Whether the head takes means over time: they are cached and learning
+    rates searched in minutes."""
     alone: bool = False
     """Whether one process does it, of those of torchrun."""
 
@@ -297,6 +294,7 @@ TASKS = {
             _embedded({**_SYNTHETIC, "test_folder": None, "num_classes": 10}),
         ),
         {**_FEW, "draws_per_epoch": 256, "batch_size": 16},
+        pooled=True,
     ),
     "qbe": Task(
         "Query by example",
@@ -348,6 +346,7 @@ TASKS = {
         ),
         {**_FEW, "draws_per_epoch": 256},
         {"number_of_epochs": 4, "lr": 0.001},  # 20 000 updates
+        pooled=True,
     ),
     "asv": Task(
         "Speaker verification",
@@ -432,6 +431,7 @@ TASKS = {
             _embedded(),
         ),
         _FEW,
+        pooled=True,
     ),
     "ic": Task(
         "Intent classification",
@@ -451,6 +451,7 @@ TASKS = {
             _embedded(),
         ),
         _FEW,
+        pooled=True,
     ),
     "sf": Task(
         "Slot filling",
@@ -503,6 +504,14 @@ def plan_task(
             return Plan(name, task, corpus, keys, own), []
         faults = faults or [f"{corpus.name}: {fault}" for fault in missing]
     return None, faults
+
+
+SUITS = ("means", "all", "none")
+"""Of which tasks features are cached, or learning rates searched: those whose
+heads take means over time, all, none."""
+
+GRID = tuple(10.0**-power for power in range(1, 8))
+"""Learning rates that SUPERB's rules search."""
 
 
 def as_option(key: str, value: Any) -> str:
