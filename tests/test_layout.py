@@ -29,7 +29,7 @@ MAY_IMPORT = {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
         "plots",
     },
-    "superb": {"checkpoints"},
+    "superb": {"checkpoints", "recipe_options"},
     "brains": {"nnet", "metrics", "checkpoints", "dataio"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),

@@ -10,6 +10,7 @@ import yaml
 from unispeech_sb.commands.options import check_output_folder, new_parser
 from unispeech_sb.errors import check_device, print_escaped
 from unispeech_sb.recipe_options import unknown
+from unispeech_sb.superb.kinds import PRESETS, SUITS
 from unispeech_sb.superb.report import (
     REPORT,
     summary_text,
@@ -17,7 +18,7 @@ from unispeech_sb.superb.report import (
 )
 from unispeech_sb.superb.results import merge_rows, read_results
 from unispeech_sb.superb.run import Request, run_tasks
-from unispeech_sb.superb.tasks import PRESETS, SUITS, TASKS
+from unispeech_sb.superb.tasks import TASKS
 
 _ROOT = "UNISPEECH_SB_DATA"
 """Environment variable that names the folder of corpora."""
@@ -132,6 +133,12 @@ def _run_parser():
         choices=PRESETS,
         help="; ".join(f"{name}: {does}" for name, does in PRESETS.items()),
     )
+    _add_choices(parser)
+    return parser
+
+
+def _add_choices(parser):
+    """Adds how the tasks are run."""
     parser.add_argument(
         "--seed",
         type=int,
@@ -165,7 +172,6 @@ def _run_parser():
         help="another value of a key of a task's yaml, as sid.lr=0.05; it "
         "stands in the results; may be given several times",
     )
-    return parser
 
 
 def _tasks_of(preset):

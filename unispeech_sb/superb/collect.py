@@ -11,7 +11,7 @@ from typing import Any
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.environment import require_extra
-from unispeech_sb.superb.tasks import Plan
+from unispeech_sb.superb.kinds import Plan
 from unispeech_sb.text import lines_of, read_text
 
 FRAME_SHIFT = 320
@@ -233,4 +233,4 @@ _FILES = {
     "ic": {"ic_public/predict.csv": _copied("test_predict.csv")},
     "sf": {"sf_public/predict.ark": _copied("test-hyp.ark")},
 }
-"""Task -> its files in a submission, and what writes each from a run's folder."""
+"""Task -> its files in a submission, and what writes each of a run's folder."""

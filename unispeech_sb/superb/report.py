@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unispeech_sb import __version__
 from unispeech_sb.atomic import atomic
+from unispeech_sb.superb.kinds import FINISHED, PRESETS, TROUBLES
 from unispeech_sb.superb.results import (
     SCORES,
     Row,
@@ -19,7 +20,7 @@ from unispeech_sb.superb.results import (
     published_rows,
     task_points,
 )
-from unispeech_sb.superb.tasks import FINISHED, PRESETS, TASKS, TROUBLES
+from unispeech_sb.superb.tasks import TASKS
 
 REPORT = "report.html"
 

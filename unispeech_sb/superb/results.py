@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unispeech_sb.superb.collect import read_json
-from unispeech_sb.superb.tasks import FINISHED, STATES, TASKS
+from unispeech_sb.superb.kinds import FINISHED, STATES
+from unispeech_sb.superb.tasks import TASKS
 
 RESULTS = "results.json"
 

@@ -19,10 +19,21 @@ import unispeech_sb
 from unispeech_sb import __version__
 from unispeech_sb.atomic import OneWriter, atomic, remove, write_json
 from unispeech_sb.errors import print_escaped
+from unispeech_sb.recipe_options import keys_of
 from unispeech_sb.superb.collect import (
     describe_run,
     read_json,
     write_predictions,
+)
+from unispeech_sb.superb.kinds import (
+    FAILED,
+    FINISHED,
+    GRID,
+    MISSING,
+    RUNNING,
+    Plan,
+    as_option,
+    plan_task,
 )
 from unispeech_sb.superb.report import (
     REPORT,
@@ -32,17 +43,7 @@ from unispeech_sb.superb.report import (
     write_report,
 )
 from unispeech_sb.superb.results import RESULTS
-from unispeech_sb.superb.tasks import (
-    FAILED,
-    FINISHED,
-    GRID,
-    MISSING,
-    RUNNING,
-    TASKS,
-    Plan,
-    as_option,
-    plan_task,
-)
+from unispeech_sb.superb.tasks import TASKS
 
 _SAME = ("model", "preset", "seed")
 """What all results in one folder are of."""
@@ -89,12 +90,12 @@ class Request(NamedTuple):
         keys = {} if plan.corpus.yaml else task.keys(self.preset)
         keys |= plan.keys
         suits = ("all", "means") if task.pooled else ("all",)
-        if self.cache in suits and not task.alone:
+        known = keys_of(plan.yaml)
+        if self.cache in suits and "feature_cache" in known:
             keys["feature_cache"] = str(self.output / "cache")
-        if self.search in suits and not task.alone:
-            keys["learning_rate_search"] = list(
-                GRID[1:4] if self.preset == "tiny" else GRID
-            )
+        if self.search in suits and "learning_rate_search" in known:
+            rates = GRID[1:4] if self.preset == "tiny" else GRID
+            keys["learning_rate_search"] = rates
         if plan.corpus.links:
             keys["data_folder"] = str(self.linked(plan))
         if self.seed is not None:
@@ -152,7 +153,9 @@ def _check_corpora(request):
         )
     plans, missing = [], {}
     for name in request.tasks:
-        plan, faults = plan_task(name, request.preset, request.root)
+        plan, faults = plan_task(
+            name, TASKS[name], request.preset, request.root
+        )
         if plan is None:
             missing[name] = faults
         else:
@@ -188,7 +191,7 @@ def _run_and_record(request, plan, ranks, results):
         "state": RUNNING,
         "corpus": plan.corpus.name,
         "own_corpus": plan.own,
-        "yaml": _yaml(plan),
+        "yaml": plan.yaml,
         "changed": dict(request.changed.get(plan.name, {})),
         "seconds": old.get("seconds", 0.0),
     }
@@ -232,15 +235,10 @@ def _collect(request, plan, record):
     return ""
 
 
-def _yaml(plan):
-    """Name of the yaml of a task."""
-    return plan.corpus.yaml or f"{plan.task.recipe}_superb.yaml"
-
-
 def _run_task(request, plan, ranks):
     """Runs the recipe of a task; a sentence if it fails."""
     options = [as_option(k, v) for k, v in request.keys(plan).items()]
-    line = ["recipe", plan.task.recipe, _yaml(plan), *options]
+    line = ["recipe", plan.task.recipe, plan.yaml, *options]
     log = request.output / "logs" / ranks.own_name(f"{plan.name}.log")
     try:
         if plan.corpus.links and ranks.is_main:

@@ -1,136 +1,9 @@
 """The ten tasks of SUPERB (Yang et al. 2021): one table, from which all else
 derives. A row says by which recipe a task is run, which corpora it may have and
 what these must hold, and what its score is.
-
-Nothing here imports torch: missing corpora are named at once.
 """
 
-import json
-from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple
-
-PRESETS = {
-    "superb": "the tasks as published: days on one GPU",
-    "mini": "MiniSUPERB's smoke test, of which ASR and SID have recipes here",
-    "tiny": "a few updates of each task, on whatever corpus there is: minutes",
-}
-
-FINISHED, FAILED, MISSING, RUNNING = "finished", "failed", "missing", "running"
-TROUBLES = {
-    FAILED: "failed",
-    MISSING: "no corpus",
-    RUNNING: "not finished",
-}
-STATES = (FINISHED, *TROUBLES)
-"""Of a task in the results."""
-
-
-class Score(NamedTuple):
-    """A score: its column in the published table and key in ``scores.json``.
-
-    ``scale`` takes it to the column's unit, all in percent. ``baseline`` and
-    ``topline`` are the leaderboard's 0 and 1000 points.
-    """
-
-    column: str
-    key: str
-    name: str
-    higher: bool
-    scale: float
-    baseline: float
-    topline: float
-
-    @property
-    def heading(self) -> str:
-        """Task, measure, and which way is better."""
-        return f"{self.name} {'↑' if self.higher else '↓'}"
-
-
-class Part(NamedTuple):
-    """A file or folder of a corpus: where it may lie under the data root, and
-    the patterns that it has to hold, of alternatives by ``|``."""
-
-    places: tuple[str, ...]
-    holds: tuple[str, ...] = ()
-
-    def find(self, root: Path) -> tuple[Path | None, str]:
-        """Its place; what is missing, empty where nothing is."""
-        found = [root / place for place in self.places]
-        place = next((path for path in found if path.exists()), None)
-        if place is None:
-            return None, f"there is no {' or '.join(self.places)}"
-        lacks = [
-            held
-            for held in self.holds
-            if not any(
-                next(place.glob(pattern), None) is not None
-                for pattern in held.split("|")
-            )
-        ]
-        if not lacks:
-            return place, ""
-        named = ", ".join(held.replace("|", " or ") for held in lacks)
-        return None, f"{place} lacks {named}"
-
-
-class Corpus(NamedTuple):
-    """A corpus of a task, for some presets.
-
-    ``parts`` are key of the yaml -> what it names; several parts make a list.
-    ``keys`` are further values, of which "{output}" is the task's folder, and
-    ``links`` name -> pattern under the data root of what is linked together in
-    one folder, the ``data_folder``. The first one of a task for the preset
-    "superb" is the task's own.
-    """
-
-    name: str
-    presets: tuple[str, ...]
-    parts: Mapping[str, Part | tuple[Part, ...]] = {}
-    keys: Mapping[str, Any] = {}
-    links: Mapping[str, str] = {}
-    yaml: str | None = None
-
-    def find(self, root: Path) -> tuple[dict[str, Any], list[str]]:
-        """Keys of the yaml with their places; what is missing."""
-        keys: dict[str, Any] = {}
-        missing = []
-        for key, parts in self.parts.items():
-            several = not isinstance(parts, Part)
-            places = [
-                part.find(root) for part in (parts if several else [parts])
-            ]
-            missing += [fault for _, fault in places if fault]
-            paths = [str(path) for path, _ in places]
-            keys[key] = paths if several else paths[0]
-        for pattern in self.links.values():
-            if next(root.glob(pattern), None) is None:
-                missing.append(f"there is no {pattern}")
-        if self.keys.get("synthetic") and find_spec("espeakng_loader") is None:
-            missing.append("synthetic speech needs the extra [demo]")
-        return {**self.keys, **keys}, missing
-
-
-class Task(NamedTuple):
-    """A row of ``TASKS``."""
-
-    title: str
-    recipe: str
-    scores: tuple[Score, ...]
-    corpora: tuple[Corpus, ...]
-    tiny: Mapping[str, Any] = {}
-    mini: Mapping[str, Any] = {}
-    pooled: bool = False
-    """Whether the head takes means over time: they are cached and learning
-    rates searched in minutes."""
-    alone: bool = False
-    """Whether one process does it, of those of torchrun."""
-
-    def keys(self, preset: str) -> dict[str, Any]:
-        """Keys of a preset."""
-        return dict({"tiny": self.tiny, "mini": self.mini}.get(preset, {}))
-
+from unispeech_sb.superb.kinds import Corpus, Part, Score, Task
 
 _OWN, _TINY, _MINI = ("superb", "tiny"), ("tiny",), ("mini",)
 _FEW = {"num_workers": 0, "number_of_epochs": 1}
@@ -178,6 +51,7 @@ def _embedded(keys=_SYNTHETIC, yaml=None):
 
 
 _CLEAN = _texts("train-clean-100", "dev-clean", "test-clean")
+_SMALL = {"proj_size": 64, "hidden_size": 64}
 _MINI_SUBSETS = ("train-mini", "dev-mini", "test-other-mini")
 _SHORT = {"subsets": _MINI_SUBSETS, "max_duration_s": 8.0}
 _FEW_PHONES = {
@@ -191,6 +65,12 @@ _SPEAKERS = _folder(
     _VOXCELEB,
     "dev/wav/id10001|dev/id10001|wav/id10001|id10001",
     "test/wav/id10270|test/id10270|wav/id10270|id10270",
+)
+_IEMOCAP = ("IEMOCAP_full_release", "IEMOCAP", "iemocap")
+_SESSIONS = _folder(
+    _IEMOCAP,
+    *(f"Session{number}/sentences/wav" for number in range(1, 6)),
+    *(f"Session{number}/dialog/EmoEvaluation/*.txt" for number in range(1, 6)),
 )
 _SEGMENTS = _folder(("libri248/sid_segments.csv",))
 
@@ -255,7 +135,7 @@ TASKS = {
             Corpus("LibriSpeech mini", _TINY, _texts(*_MINI_SUBSETS), _SHORT),
             _embedded(_SENTENCES),
         ),
-        {**_FEW, "batches_per_epoch": 6, "batch_size": 8},
+        {**_FEW, **_SMALL, "batches_per_epoch": 8, "batch_size": 8},
         {  # three BiLSTMs of 256, 20 000 updates
             "number_of_epochs": 10,
             "proj_size": 256,
@@ -416,21 +296,21 @@ TASKS = {
             Corpus(
                 "IEMOCAP",
                 _OWN,
-                _folder(
-                    ("IEMOCAP_full_release", "IEMOCAP", "iemocap"),
-                    *(
-                        f"Session{number}/{held}"
-                        for number in range(1, 6)
-                        for held in (
-                            "sentences/wav",
-                            "dialog/EmoEvaluation/*.txt",
-                        )
+                {
+                    **_SESSIONS,
+                    "fold_lists": Part(
+                        tuple(
+                            f"{place}/meta_data"
+                            for place in (*_IEMOCAP, "s3prl", "emotion")
+                        ),
+                        ("Session1/train_meta_data.json",),
                     ),
-                ),
+                },
             ),
+            Corpus("IEMOCAP in the order of its paths", _OWN, _SESSIONS),
             _embedded(),
         ),
-        _FEW,
+        {**_FEW, "draws_per_epoch": 64},
         pooled=True,
     ),
     "ic": Task(
@@ -447,10 +327,21 @@ TASKS = {
                     *("data/test_data.csv", "wavs/speakers"),
                 ),
             ),
-            Corpus("intent", _TINY, _folder(("intent",), "manifest.csv")),
-            _embedded(),
+            Corpus(
+                "intent",
+                _TINY,
+                _folder(("intent",), "manifest.csv"),
+                {
+                    "slots": [
+                        *("coffeeDrink", "roast", "size", "numberOfShots"),
+                        *("milkAmount", "sugarAmount"),
+                    ],
+                    "num_classes": 37,
+                },
+            ),
+            _embedded({**_SENTENCES, "synthetic_sentences": [100, 20, 20]}),
         ),
-        _FEW,
+        {**_FEW, "draws_per_epoch": 128, "batch_size": 16},
         pooled=True,
     ),
     "sf": Task(
@@ -470,50 +361,9 @@ TASKS = {
                     *("all.iob.snips.txt", "slots.txt"),
                 ),
             ),
-            _embedded(),
+            _embedded(_SENTENCES),
         ),
-        _FEW,
+        {**_FEW, **_SMALL, "batches_per_epoch": 8, "batch_size": 8},
     ),
 }
 """Short name -> task, in the order of the benchmark's tables."""
-
-
-class Plan(NamedTuple):
-    """What is to be run of a task."""
-
-    name: str
-    task: Task
-    corpus: Corpus
-    keys: dict[str, Any]
-    own: bool
-
-
-def plan_task(
-    name: str, preset: str, root: Path
-) -> tuple[Plan | None, list[str]]:
-    """The first corpus of a task, of those for a preset, that is complete; if
-    none is, what is missing of the first."""
-    task = TASKS[name]
-    faults: list[str] = []
-    for corpus in task.corpora:
-        if preset not in corpus.presets:
-            continue
-        keys, missing = corpus.find(root)
-        if not missing:
-            own = corpus is task.corpora[0]
-            return Plan(name, task, corpus, keys, own), []
-        faults = faults or [f"{corpus.name}: {fault}" for fault in missing]
-    return None, faults
-
-
-SUITS = ("means", "all", "none")
-"""Of which tasks features are cached, or learning rates searched: those whose
-heads take means over time, all, none."""
-
-GRID = tuple(10.0**-power for power in range(1, 8))
-"""Learning rates that SUPERB's rules search."""
-
-
-def as_option(key: str, value: Any) -> str:
-    """A key of a yaml on a recipe's command line."""
-    return f"--{key}={json.dumps(value, ensure_ascii=False)}"
