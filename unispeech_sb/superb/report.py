@@ -32,7 +32,6 @@ _POINTS = (
     "The leaderboard's score: 1000 · (x − baseline) / (topline − baseline), "
     "averaged within a task, then over the {count} tasks."
 )
-_GENERIC = {"export", "model", "checkpoint"}  # names that do not tell models
 
 
 def duration_text(seconds: float) -> str:
@@ -52,10 +51,12 @@ def score_text(record: Row) -> str:
 
 
 def model_name(model: str) -> str:
-    """What tells a model in a table: the end of its path."""
-    parts = [part for part in Path(model).parts if part not in ("/", "..")]
-    count = 2 if len(parts) > 1 and parts[-1] in _GENERIC else 1
-    return "/".join(parts[-count:]) or model
+    """What tells a model in a table: the end of its path, of a recipe's export
+    its folder, which is named by recipe, data and seed."""
+    parts = [part for part in Path(model).parts if part not in ("/", "..", ".")]
+    if parts[-1:] == ["export"]:
+        return "/".join(parts[-4:-1]) or model
+    return "/".join(parts[-1:]) or model
 
 
 def summary_text(row: Row) -> str:
@@ -184,7 +185,7 @@ def _own_row(row):
     scores = own_scores(row)
     for value in (mean_score(scores), leaderboard_score(scores)):
         cells.append(f"<td>{_number(value, 1)}</td>")
-    name = escape(model_name(row["model"]))
+    name = escape(model_name(row["model"])).replace("/", "/<wbr>")
     preset = f"preset {escape(str(row['preset']))}"
     return (
         f'<tr class="ours"><th scope="row">{name}<small>{preset}</small></th>'
@@ -216,7 +217,8 @@ def _details(row):
     lines = []
     for name, record in row["tasks"].items():
         cells = "".join(
-            f'<td class="text" data-label="{column}">{escape(text)}</td>'
+            f'<td class="text{_SHORT.get(column, "")}" '
+            f'data-label="{column}">{escape(text)}</td>'
             for column, text in zip(columns, _cells(name, record), strict=True)
         )
         lines.append(
@@ -277,6 +279,8 @@ def _layers(row):
     )
 
 
+_SHORT = {"time": " short"}  # columns that do not break
+
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 320, 150, 38, 18, 34
 
 
@@ -312,9 +316,9 @@ def _chart(name, record):
             f'<path class="even" stroke-dasharray="3 3" '
             f'd="M{_LEFT} {even:.1f}H{_WIDTH - 4}"/>'
         )
-        ticks.append(
-            _label(_LEFT - 5, even + 4, f"{1 / len(values):.2f}", "end")
-        )
+        if even < floor - 14:  # else it would touch the 0
+            share = f"{1 / len(values):.2f}"
+            ticks.append(_label(_LEFT - 5, even + 4, share, "end"))
     title = escape(f"{record['title']}, on {record['corpus']}")
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '

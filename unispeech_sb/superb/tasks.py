@@ -179,7 +179,7 @@ TASKS = {
     "qbe": Task(
         "Query by example",
         "query_by_example",
-        (_accuracy("QbE", "MTWV ×100", 0.58, 7.36, "MTWV"),),
+        (_accuracy("QbE", "MTWV", 0.58, 7.36, "MTWV"),),
         (
             Corpus(
                 "QUESST 2014",
