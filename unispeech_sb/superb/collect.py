@@ -208,8 +208,7 @@ def _copied(name):
     """A writer of a file that a recipe has in the leaderboard's form."""
 
     def write(folder, target):
-        with atomic(target) as file:
-            file.write(read_text(folder / name))
+        _write_lines(target, read_text(folder / name).splitlines())
 
     return write
 
