@@ -223,7 +223,8 @@ def _collect(request, plan, record):
     folder = request.folder(plan)
     place = request.output / "predict"
     if not plan.own:
-        place = request.output / f"predict_on_{plan.corpus.name}"
+        name = plan.corpus.name.replace(" ", "_")
+        place = request.output / f"predict_on_{name}"
     try:
         record |= describe_run(plan, folder)
         write_predictions(plan, folder, place)
