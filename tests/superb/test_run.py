@@ -156,7 +156,7 @@ def test_predictions_of_another_corpus_are_kept_apart(finished):
     output, _, _ = finished
     place = output / "predict_on_digits" / "ks_public" / "predict.txt"
     lines = place.read_text().splitlines()
-    assert len(lines) == 9
+    assert 0 < len(lines) <= 9  # drawn, as the protocol has it
     assert all(line.split()[0].endswith(".wav") for line in lines)
     assert not (output / "predict").exists()
     assert not (output / "predict.zip").exists()

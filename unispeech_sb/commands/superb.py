@@ -74,10 +74,6 @@ def _run(argv):
         parser.error(f"expected --data-root, or {_ROOT} in the environment")
     check_output_folder(given.output)
     _check_model(given.model)
-    options = ()
-    if given.device:
-        check_device(given.device)
-        options = (f"--device={given.device}",)
     output = given.output or Path("results", "superb", Path(given.model).name)
     return run_tasks(
         Request(
@@ -89,10 +85,25 @@ def _run(argv):
             given.seed,
             given.cache,
             given.search,
-            options,
+            _options(given.device),
             changed,
         )
     )
+
+
+def _options(device):
+    """Run options of the recipes: the device, and on CPUs what processes talk
+    by."""
+    options = []
+    if device:
+        check_device(device)
+        options.append(f"--device={device}")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        from torch.cuda import is_available
+
+        if device == "cpu" or not is_available():
+            options.append("--distributed_backend=gloo")
+    return tuple(options)
 
 
 def _run_parser():
