@@ -2,9 +2,12 @@
 found."""
 
 import random
+import sys
 
 import pytest
 
+from unispeech_sb.commands import main
+from unispeech_sb.superb import run
 from unispeech_sb.superb.kinds import FAILED, FINISHED, MISSING, RUNNING
 from unispeech_sb.superb.results import SCORES, published_rows
 from unispeech_sb.superb.tasks import TASKS
@@ -77,3 +80,25 @@ def partly(model="results/pretrain_unispeech_sat/LibriSpeech/1337/export"):
 def rows():
     """Results of two models."""
     return [made_up(), partly()]
+
+
+def run_in_process(monkeypatch):
+    """Has recipes run in this process; gives the lines of their commands, as
+    they come."""
+    lines = []
+
+    def watch(line, log, variables, failure):
+        lines.append(line)
+        with open(log, "a") as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            return main(line)
+
+    monkeypatch.setattr(run, "_watch", watch)
+    return lines
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Recipes run in this process; the lines of their commands."""
+    return run_in_process(monkeypatch)

@@ -15,6 +15,7 @@ import pytest
 from tests.recipes.conftest import write_corpus
 from tests.recipes.processes import environment
 from tests.recipes.voices import write_voices
+from tests.superb.conftest import run_in_process
 from unispeech_sb.atomic import OneWriter
 from unispeech_sb.commands import main
 from unispeech_sb.superb import run
@@ -50,22 +51,6 @@ def corpora(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Recipes run in this process; the lines of their commands."""
-    lines = []
-
-    def watch(line, log, variables, failure):
-        lines.append(line)
-        with open(log, "a") as stream, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "stdout", stream)
-            patch.setattr(sys, "stderr", stream)
-            return main(line)
-
-    monkeypatch.setattr(run, "_watch", watch)
-    return lines
-
-
 def superb(root, output, *options, tasks="ks"):
     """One call of the command; its status."""
     try:
@@ -90,7 +75,7 @@ def finished(corpora, tmp_path_factory):
     output = tmp_path_factory.mktemp("superb") / "out"
     printed = []
     with pytest.MonkeyPatch.context() as patch:
-        in_process.__wrapped__(patch)
+        run_in_process(patch)
         patch.setattr(run, "_say", printed.append)
         empty = corpora.parent / "empty"
         patch.setitem(

@@ -14,6 +14,7 @@ _SENTENCES = {
     "synthetic_sentences": [40, 10, 10],
     "synthetic_voices": [8, 4, 4],
 }
+_TALKING = {**_SYNTHETIC, "synthetic_sentences": [60, 10, 20]}
 _VOXCELEB = ("VoxCeleb1", "voxceleb1", "VoxCeleb", "voxceleb")
 _LIBRISPEECH = ("LibriSpeech", "librispeech")
 
@@ -222,7 +223,7 @@ TASKS = {
                 },
             ),
             Corpus("libri248", _TINY, _SEGMENTS, {"valid_tail_s": 0.7}),
-            _embedded(),
+            _embedded(_TALKING),
         ),
         {**_FEW, "draws_per_epoch": 256},
         {"number_of_epochs": 4, "lr": 0.001},  # 20 000 updates
@@ -256,7 +257,7 @@ TASKS = {
                     "min_duration_s": 0.5,
                 },
             ),
-            _embedded({**_SYNTHETIC, "trials": None, "valid_speakers": None}),
+            _embedded({**_TALKING, "trials": None, "valid_speakers": None}),
         ),
         {**_FEW, "draws_per_epoch": 200},
     ),
