@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from unispeech_sb.commands import main
 from unispeech_sb.commands import superb as command
-from unispeech_sb.superb.kinds import PRESETS
+from unispeech_sb.superb.kinds import PRESETS, Part
 from unispeech_sb.superb.tasks import TASKS
 
 PAGE = (ROOT / "docs" / "superb.md").read_text("utf-8")
@@ -60,7 +60,7 @@ def test_the_table_has_every_task_and_where_its_corpus_lies():
         known = {
             place
             for parts in task.corpora[0].parts.values()
-            for part in (parts if isinstance(parts, tuple) else (parts,))
+            for part in ((parts,) if isinstance(parts, Part) else parts)
             for place in part.places
         }
         assert set(re.findall(r"`([^`]+)`", places)) <= known
