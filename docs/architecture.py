@@ -13,6 +13,7 @@ ABOUT = {
     "recipes": "one script for each task",
     "commands": "unispeech-sb COMMAND",
     "experiment": "run(): a recipe's main",
+    "superb": "the benchmark in one command",
     "brains": "training loops, exports",
     "convert": "checkpoints <-> folders",
     "inference": "long recordings, many files",

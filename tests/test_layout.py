@@ -30,10 +30,11 @@ MAY_IMPORT = {
         *("nnet", "checkpoints", "dataio", "decoding", "lobes", "metrics"),
         *("plots", "convert"),
     },
+    "superb": {"checkpoints", "recipe_options"},
     "brains": {"nnet", "metrics", "checkpoints", "dataio"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
-        *("metrics", "recipe_options"),
+        *("metrics", "recipe_options", "superb"),
     },
     "cli": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},

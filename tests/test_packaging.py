@@ -92,7 +92,7 @@ def test_wheel_carries_recipes_yamls_and_licence(root, wheel):
         for file in root.glob(pattern)
     ] + [
         str(file.relative_to(root))
-        for pattern in ("*.py", "py.typed")
+        for pattern in ("*.py", "py.typed", "*.css", "*.csv")
         for file in (root / "unispeech_sb").rglob(pattern)
     ]
     expected += ["speechbrain/lobes/models/unispeech.py"]

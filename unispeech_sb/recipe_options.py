@@ -11,6 +11,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -250,6 +252,18 @@ def answer_help() -> None:
     docstring = sys.modules["__main__"].__doc__ or ""
     print(describe_recipe(yaml_file, usage, docstring))
     sys.exit(0)
+
+
+def home_of(kind: str) -> str:
+    """Package of ``recipes`` or ``hparams``: installed, else the clone's."""
+    installed = f"unispeech_sb.{kind}"
+    return kind if find_spec(installed) is None else installed
+
+
+def keys_of(yaml_name: str) -> list[str]:
+    """Keys of an installed yaml, without reading what they build."""
+    text = (files(home_of("hparams")) / yaml_name).read_text("utf-8")
+    return re.findall(r"^(\w+):", text, re.MULTILINE)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

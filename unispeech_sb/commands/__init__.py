@@ -22,6 +22,10 @@ COMMANDS = {
         "recipe:recipe",
         "list the training recipes; train a model with one",
     ),
+    "superb": (
+        "superb:superb",
+        "the SUPERB benchmark: run its tasks, report on runs",
+    ),
     "convert": (
         "convert:convert",
         "checkpoint of Hugging Face, fairseq or s3prl -> pretrained folder",
@@ -72,6 +76,7 @@ COMMANDS = {
 _TO_CONTINUE = {
     "demo": "the same command goes on from the last checkpoint",
     "recipe": "the same command goes on from the last checkpoint",
+    "superb": "the same command goes on where it stopped",
     "embed": "the embeddings so far are kept, the same command goes on",
     "score": "with -o the embeddings so far are kept, the same command goes on",
     **dict.fromkeys(

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from unispeech_sb.errors import print_escaped
 from unispeech_sb.recipe_options import (
     check_inputs,
     describe_recipe,
+    home_of,
     read_command_line,
     unknown,
 )
@@ -89,7 +89,7 @@ def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
     if not Path(arguments[0]).is_file():
         if arguments[0] not in yamls:
             raise ValueError(unknown("yaml file", arguments[0], yamls))
-        arguments[0] = str(files(_home("hparams")) / arguments[0])
+        arguments[0] = str(files(home_of("hparams")) / arguments[0])
     if {"-h", "--help"} & {*arguments}:
         usage = f"{program} [YAML] [--key=value ...]"
         docstring = _as_commands(known[name])
@@ -97,7 +97,7 @@ def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
         print(_as_commands(text))
         return None
     check_inputs(read_command_line(arguments, program))
-    return import_module(f"{_home('recipes')}.{name}").main(arguments)
+    return import_module(f"{home_of('recipes')}.{name}").main(arguments)
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -155,17 +155,11 @@ def _list_recipes(known, with_usage):
         print("\nunispeech-sb recipe NAME --help lists the keys of a recipe.")
 
 
-def _home(kind):
-    """Package of ``recipes`` or ``hparams``: installed, else the clone's."""
-    installed = f"unispeech_sb.{kind}"
-    return kind if find_spec(installed) is None else installed
-
-
 def _docstrings():
     """Name of each recipe -> docstring, read without importing."""
     scripts = {
         file.name.removesuffix(".py"): file
-        for file in files(_home("recipes")).iterdir()
+        for file in files(home_of("recipes")).iterdir()
         if file.name.endswith(".py") and not file.name.startswith("_")
     }
     return {
@@ -181,7 +175,7 @@ def _yamls_of(name, recipes):
         fitting = [r for r in recipes if f"{stem}_".startswith(f"{r}_")]
         return max(fitting, key=len, default=None)
 
-    found = [file.name for file in files(_home("hparams")).iterdir()]
+    found = [file.name for file in files(home_of("hparams")).iterdir()]
     stems = [n.removesuffix(".yaml") for n in found if n.endswith(".yaml")]
     return sorted(f"{stem}.yaml" for stem in stems if owner(stem) == name)
 
