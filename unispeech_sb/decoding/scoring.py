@@ -414,7 +414,7 @@ class HotWords:
         split: Callable[[str], list[str]] = str.split,
     ) -> None:
         several = hasattr(words, "__iter__") and not isinstance(words, str)
-        self.words = list(words) if several else [None]
+        self.words = list(words) if several else [""]
         self.weight = weight
         if not all(isinstance(word, str) and word for word in self.words):
             raise ValueError(

@@ -41,6 +41,7 @@ from unispeech_sb.decoding import (
 )
 from unispeech_sb.inference.audio_blocks import (
     GlobalStatistics,
+    Known,
     Source,
     as_source,
     check_batch_seconds,
@@ -560,17 +561,17 @@ class WindowEncoder:
         """Seconds from one frame to the next."""
         return self._stride / self.sample_rate
 
-    def seconds(self, source: Source) -> float:
+    def seconds(self, source: Known) -> float:
         """Length of a recording, without reading it."""
         return seconds_of(source, self.sample_rate)
 
-    def read(self, path: Source) -> torch.Tensor:
+    def read(self, path: Known) -> torch.Tensor:
         """Reads a whole recording, [N]."""
         blocks = list(read_blocks(path, self.normalizer))
         self._check_length(path, sum(map(len, blocks)))
         return torch.cat(blocks)
 
-    def cut(self, source: Source) -> Iterator[Chunk]:
+    def cut(self, source: Known) -> Iterator[Chunk]:
         """Yields a recording as chunks; the only one where it is short."""
         statistics = self._statistics(source)
         samples = round(self.window_s * self.sample_rate)

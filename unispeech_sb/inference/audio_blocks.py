@@ -46,16 +46,21 @@ _logger = logging.getLogger(__name__)
 Source = str | Path | torch.Tensor | np.ndarray
 """A file that ``read_audio`` reads, or a waveform at the model's rate, [N]."""
 
+Known = str | Path | torch.Tensor
+"""A ``Source`` that ``as_source`` has seen."""
+
 _Item = TypeVar("_Item")
 
 _BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
 
 
-def as_source(source: Any) -> str | Path | torch.Tensor:
+def as_source(source: Any) -> Known:
     """A recording as it is, an array as a tensor; raises for anything else."""
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, str):
         return source
+    if isinstance(source, os.PathLike):
+        return Path(source)
     if isinstance(source, np.ndarray) and source.dtype.kind in "fiubc":
         source = torch.from_numpy(np.array(source))
     if not isinstance(source, torch.Tensor):
@@ -86,7 +91,7 @@ def check_batch_seconds(batch_seconds: float) -> None:
         )
 
 
-def check_list(paths: Iterable[str | Path]) -> None:
+def check_list(paths: Iterable[Any]) -> None:
     """Refuses a single file where several may come."""
     one = isinstance(paths, (str, bytes, os.PathLike, torch.Tensor))
     if one or not hasattr(paths, "__iter__"):
@@ -96,7 +101,7 @@ def check_list(paths: Iterable[str | Path]) -> None:
 
 
 def read_blocks(
-    source: Source, normalizer: AudioNormalizer, block_s: float = _BLOCK_S
+    source: Known, normalizer: AudioNormalizer, block_s: float = _BLOCK_S
 ) -> Iterator[torch.Tensor]:
     """Yields a file, or a waveform at the model's rate, in blocks, [N] each.
 
@@ -142,14 +147,14 @@ def check_blocks(
     """Passes blocks on, [N] each, float32; raises where one is not finite."""
     for block in blocks:
         try:
-            block = as_source(block)
+            wav = as_source(block)
         except AudioError as error:
             raise AudioError(f"{name}: {error}") from None
-        if not isinstance(block, torch.Tensor):
-            raise AudioError(f"{name}: expected waveforms, [N]; got {block!r}")
-        if not block.isfinite().all():
+        if not isinstance(wav, torch.Tensor):
+            raise AudioError(f"{name}: expected waveforms, [N]; got {wav!r}")
+        if not wav.isfinite().all():
             raise AudioError(f"{name}: some samples are NaN or infinite")
-        yield block.float().cpu()
+        yield wav.float().cpu()
 
 
 def duration_s(path: str | Path) -> float:
@@ -162,7 +167,7 @@ def duration_s(path: str | Path) -> float:
     return num_samples / rate
 
 
-def seconds_of(source: Source, sample_rate: int) -> float:
+def seconds_of(source: Known, sample_rate: int) -> float:
     """Seconds of a file, by its header, or of a waveform at a rate."""
     if isinstance(source, torch.Tensor):
         return len(source) / sample_rate
@@ -297,7 +302,7 @@ def return_memory() -> None:
 def run_apart(
     run: Callable[[list[_Item]], Iterable[Any]],
     batch: list[_Item],
-    source_of: Callable[[_Item], Source],
+    source_of: Callable[[_Item], Known],
 ) -> list[Any]:
     """Results of a batch, an item each; where it fails, of each item by itself,
     an ``AudioError`` for those that fail alone."""
@@ -311,7 +316,7 @@ def run_apart(
         return [error_of(source_name(source_of(batch[0])), error)]
 
 
-def source_name(source: Source) -> str | Path:
+def source_name(source: Known) -> str | Path:
     """What an error calls a recording."""
     return "waveform" if isinstance(source, torch.Tensor) else source
 
