@@ -80,14 +80,15 @@ class UtteranceBrain(SSLBrain):
         self.confusion.append(chosen, targets)
         if getattr(self.hparams, "predictions_file", None):
             labels = [self.confusion.labels[i] for i in chosen.tolist()]
-            self.predictions |= dict(zip(batch.id, labels, strict=True))
+            pairs = zip(batch.id, labels, strict=True)
+            self.predictions += [f"{uid} {label}" for uid, label in pairs]
 
     def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Start an empty confusion matrix."""
         super().on_stage_start(stage, epoch)
         encoder = getattr(self.hparams, "label_encoder", None)
         self.confusion: ConfusionMatrix | None = None
-        self.predictions: dict[str, Any] = {}
+        self.predictions: list[str] = []
         if encoder is not None:
             labels = [encoder.ind2lab[i] for i in range(len(encoder))]
             self.confusion = ConfusionMatrix(labels)
@@ -115,8 +116,7 @@ class UtteranceBrain(SSLBrain):
         """Write the predictions, where the yaml names a file for them."""
         if self.predictions:
             with atomic(folder / self.hparams.predictions_file) as file:
-                rows = self.predictions.items()
-                file.writelines(f"{uid} {label}\n" for uid, label in rows)
+                file.writelines(f"{line}\n" for line in self.predictions)
 
     def export(
         self, folder: Path, scores: Mapping[str, float], scored_on: str
@@ -186,9 +186,11 @@ class IntentBrain(UtteranceBrain):
             confusion.append(chosen[:, column], targets[:, column])
         self.num_right += int((chosen == targets).all(1).sum())
         self.num_scored += len(targets)
-        for uid, row in zip(batch.id, chosen.tolist(), strict=True):
-            values = zip(self.slots.values(), row, strict=True)
-            self.predictions[uid] = [names[index] for names, index in values]
+        if getattr(self.hparams, "predictions_file", None):
+            for uid, row in zip(batch.id, chosen.tolist(), strict=True):
+                pairs = zip(self.slots.values(), row, strict=True)
+                values = [names[index] for names, index in pairs]
+                self.predictions.append(",".join([uid, *values]))
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
         """``accuracy``, 0 to 1: the share of utterances that are all right."""
@@ -200,9 +202,7 @@ class IntentBrain(UtteranceBrain):
         SSLBrain.write_report(self, folder)
         for slot, confusion in self.confusions.items():
             confusion.write(folder, f"confusion.{slot}")
-        with atomic(folder / self.hparams.predictions_file) as file:
-            for uid, values in self.predictions.items():
-                file.write(f"{','.join([uid, *values])}\n")
+        self.write_predictions(folder)
 
     def export(
         self, folder: Path, scores: Mapping[str, float], scored_on: str
