@@ -153,6 +153,7 @@ def test_superb_runs_on_the_archives_layout(root, snips, tmp_path):
     assert lines[0] == f"Brian-snips-test-0 {text}"
     readme = (tmp_path / "export" / "README.md").read_text()
     assert "Speech to text with tags of slots, by CTC over 109 tok" in readme
+    assert 'transcribe_long("a.wav").slots' in readme
 
 
 def superb_hparams(root, snips, output, **overrides):

@@ -34,6 +34,18 @@ README = """\
 
 {training}
 {table}"""
+SLOTS = """\
+
+## Slots
+
+```python
+from unispeech_sb.inference.asr import LongFormASR
+
+asr = LongFormASR.from_hparams("PATH/TO/THIS/FOLDER")
+for name, value in asr.transcribe_long("a.wav").slots:
+    print(name, value)
+```
+"""
 THRESHOLDS = """\
 
 ## Thresholds
@@ -139,6 +151,7 @@ def export_asr(folder, hparams, scores, scored_on, facts):
         scores,
         scored_on,
         facts,
+        SLOTS if tokenizer.has_tags else "",
     )
     write_pretrained(
         folder,
