@@ -116,8 +116,8 @@ def read_s3prl(
     """Reads a head that s3prl trained: without a backbone, unless the file
     holds one.
 
-    A head of a kind that transformers does not have is a ``ValueError``, and so
-    is a tensor that is missing or unknown. What the user overrides wins.
+    A head of another kind is a ``ValueError``, and so is a tensor that is
+    missing or unknown. What the user overrides wins.
     """
     head = named_tensors(objects["Downstream"], "Downstream", path)
     args = _arguments(objects, path)
@@ -125,6 +125,7 @@ def read_s3prl(
     task = _task(head, path)
     top = _renamed(head, task)
     dropped = {name: DROPPED[name] for name in head if name in DROPPED}
+    dropped |= {n: "state of the training run" for n in RUN if n in objects}
     _check_names(head, top, task, path)
     sizes = _sizes(top, task, path)
     mixing, notes = _mixing(objects.get("Featurizer", {}), args, path)
@@ -141,15 +142,17 @@ def read_s3prl(
         facts["normalize_eps"] = Fact(WAV_NORM_EPS, "Args: an upstream of HF")
     classes = facts.pop("num_labels").value
     vocabulary = None
+    if task == "ForLSTMDiarization":
+        _check_frames(objects, path)
     if task in VOCABULARIES:
+        if "blank" in overrides:
+            raise ValueError(f"{path}: expected no blank: s3prl's is number 0")
         _check_rates(objects, path)
         facts["vocab_size"] = Fact(classes, TENSORS)
         vocabulary = _vocabulary(task, classes, args, _expert(objects, path))
         notes.append(UNSPELT if vocabulary is None else SPELT)
-    elif task == "ForLSTMDiarization":
-        _check_frames(objects, path)
-    if "blank" in overrides:
-        raise ValueError(f"{path}: expected no blank: s3prl's is number 0")
+    else:
+        notes.append(UNNAMED)
     facts = settle(facts, overrides, path)
     if task == "ForXVector" and "relu" not in overrides:
         notes.append(RELU)
@@ -168,16 +171,8 @@ def read_s3prl(
         blank_index=0 if task in VOCABULARIES else None,
         vocabulary=vocabulary,
         facts=facts,
-        dropped=dropped
-        | upstream.dropped
-        | {
-            name: "state of the training run" for name in RUN if name in objects
-        },
-        notes=[
-            *upstream.notes,
-            *notes,
-            *([] if task in VOCABULARIES else [UNNAMED]),
-        ],
+        dropped=dropped | upstream.dropped,
+        notes=[*upstream.notes, *notes],
     )
 
 
