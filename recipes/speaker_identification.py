@@ -55,7 +55,9 @@ def prepare(hparams):
     }
     records = read_corpus("speaker_identification", hparams)
     records = split_valid(check_speakers(records, hparams), ways)
-    write_manifests(long_enough(records, hparams), hparams["manifest_folder"])
+    write_manifests(
+        long_enough(records, hparams), hparams["manifest_folder"], ("train",)
+    )
 
 
 def dataio_prep(hparams):

@@ -22,6 +22,7 @@ SpeakerRecognition and EncoderClassifier load.
 from functools import partial
 from pathlib import Path
 
+from speechbrain import Stage
 from speechbrain.utils.distributed import run_on_main
 
 from unispeech_sb.brains import SpeakerBrain
@@ -52,7 +53,8 @@ def prepare(hparams):
     ---------
     hparams : dict
         The recipe's yaml. ``trials`` say what is tested on,
-        ``valid_speakers`` are held out of a corpus without a validation set.
+        ``valid_speakers`` are held out of a corpus without a validation set,
+        none where ``validate_on`` is "test".
     """
     if hparams["skip_prep"]:
         return
@@ -62,6 +64,8 @@ def prepare(hparams):
             records, hparams["trials"], hparams["audio_root"]
         )
     num_speakers = hparams["valid_speakers"]
+    if hparams.get("validate_on") == "test":
+        num_speakers = 0
     apart = partial(
         split_speakers,
         num_speakers=num_speakers,
@@ -72,7 +76,9 @@ def prepare(hparams):
         check_speakers(records, hparams),
         {"valid_speakers": num_speakers and apart},
     )
-    write_manifests(long_enough(records, hparams), hparams["manifest_folder"])
+    write_manifests(
+        long_enough(records, hparams), hparams["manifest_folder"], ("train",)
+    )
 
 
 def copy_noises(hparams):
@@ -112,6 +118,12 @@ def dataio_prep(hparams):
         encoder = read_speakers(start)
     datasets = speaker_datasets(hparams, encoder=encoder)
     add_trials(hparams)
+    if hparams.get("validate_on") == "test":
+        if "test" not in datasets:
+            raise ValueError("validate_on: expected a test set, got none")
+        datasets["valid"] = datasets["test"]
+        hparams["valid_dataloader_opts"] = hparams["test_dataloader_opts"]
+        hparams["trials"][Stage.VALID] = hparams["trials"][Stage.TEST]
     build_for_speakers("objective", hparams)
     if start is not None:
         for name in ("head", "objective"):

@@ -10,7 +10,8 @@ from tests.conftest import ROOT
 from unispeech_sb.lobes.backbone import Backbone
 
 YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
-TRAINING = [path for path in YAMLS if path.stem != "make_units"]
+UNTRAINED = ("make_units", "query_by_example", "query_by_example_superb")
+TRAINING = [path for path in YAMLS if path.stem not in UNTRAINED]
 REQUIRED = ("data_folder", "test_folder", "lexicon", "trials", "units_folder")
 PLACEHOLDERS = {name: name for name in REQUIRED}
 
@@ -30,12 +31,12 @@ def recipe_of(path):
 
 
 def test_there_are_as_many_as_expected():
-    assert len(YAMLS) >= 21
+    assert len(YAMLS) >= 23
 
 
 def test_every_recipe_has_the_yaml_of_its_name():
     recipes = {p.stem for p in (ROOT / "recipes").glob("[!_]*.py")}
-    assert len(recipes) >= 9
+    assert len(recipes) >= 10
     assert recipes == {recipe_of(path) for path in YAMLS}
     assert recipes <= {path.stem for path in YAMLS}
 
@@ -55,8 +56,9 @@ def test_the_yaml_builds_its_modules(path, tmp_path):
     assert modules_of(path) | {"backbone", "epoch_counter"} <= recovered
 
 
-def test_the_yaml_of_units_builds_a_frozen_backbone():
-    text = (ROOT / "hparams" / "make_units.yaml").read_text()
+@pytest.mark.parametrize("stem", UNTRAINED)
+def test_a_yaml_without_training_builds_a_frozen_backbone(stem):
+    text = (ROOT / "hparams" / f"{stem}.yaml").read_text()
     hparams = load_hyperpyyaml(text, {"data_folder": "x", "model": "tiny"})
     backbone = hparams["make_backbone"]()
     assert not any(p.requires_grad for p in backbone.parameters())

@@ -215,8 +215,9 @@ def run(
         Brain of the task. Its ``export(folder, scores, split)``, where it has
         one, is called last.
     dataio_prep : callable
-        hparams -> dict of the datasets ``train``, ``valid`` and, if there is
-        one, ``test``.
+        hparams -> dict of the datasets ``train``, ``valid`` and ``test``.
+        Without ``valid``, the last checkpoint is evaluated; without ``test``,
+        ``valid`` is evaluated on.
     prepare : callable, optional
         hparams -> None; prepares the corpus, on the main process only, in the
         ``manifest_folder`` and ``save_folder`` of what it is given.
@@ -501,6 +502,11 @@ def _train(brain_class, dataio_prep, output, run_opts):
     """All that a run does once its data are prepared."""
     hparams = output.hparams
     datasets = dataio_prep(hparams)
+    if not {"valid", "test"} & {*datasets}:
+        raise ValueError(
+            "expected a validation or a test set to score the model on; got "
+            "training recordings alone"
+        )
     if "seed" in hparams:
         # What was prepared before is skipped when a run goes on, and must not
         # change the random numbers of the training
@@ -519,7 +525,7 @@ def _train(brain_class, dataio_prep, output, run_opts):
         brain.fit(
             hparams["epoch_counter"],
             datasets["train"],
-            datasets["valid"],
+            datasets.get("valid"),
             train_loader_kwargs=hparams.get("train_dataloader_opts", {}),
             valid_loader_kwargs=hparams.get("valid_dataloader_opts", {}),
         )
@@ -672,7 +678,7 @@ def format_scores(scores):
 
 def _format_score(name, value):
     """Formats a score with its unit; "EER low" and "EER high" are as "EER"."""
-    kind = name.removesuffix(" low").removesuffix(" high")
+    kind = re.split(" (?:low|high|at|of|after|chosen)\\b", name)[0]
     if value is None:  # of a file: there was no finite number
         return "undefined"
     if kind in _SHARES:

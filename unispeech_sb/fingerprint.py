@@ -112,7 +112,11 @@ _NUM_SAMPLED, _SAMPLE_BYTES = 16, 2**16  # recordings that are looked into
 _NOTHING = "not given"
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 SPLITS = ("train.csv", "valid.csv", "test.csv")
-MANIFESTS = (*SPLITS, *(f"voices/{name}" for name in SPLITS))
+MANIFESTS = (
+    *SPLITS,
+    *(f"voices/{name}" for name in SPLITS),
+    "documents/test.csv",
+)
 
 
 def read_settings(

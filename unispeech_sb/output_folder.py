@@ -40,14 +40,18 @@ _LEFT = (
     *("speakers.txt", "[wcp]er.txt", "trials.csv", "det.png", "histogram.png"),
     *("hypotheses.rttm", "activities.safetensors"),
     *("test_predict.*", "test_fold?_predict.txt", "test-???.ark"),
+    *("benchmark.stdlist.xml", "layers.json"),
 )
 """What runs leave in the output folder, beside copies of scripts, ..."""
 
 _DRAFTS = (".preparing-*", ".export-*")
-_CHECKPOINTS, _COMPUTED = ("CKPT*", "learning_rates"), ("*.f32", "*.npz")
+_CHECKPOINTS, _COMPUTED = (
+    ("CKPT*", "learning_rates"),
+    ("*.f32", "*.npz", "states"),
+)
 _SETTINGS = "settings.json"  # of make_units, before there was _FILE
 _SAVED = (*_CHECKPOINTS, *_COMPUTED, "partial", "tokenizer.ckpt", _SETTINGS)
-_PREPARED = (*SPLITS, "voices", "noises", "rirs")
+_PREPARED = (*SPLITS, "voices", "documents", "noises", "rirs")
 """... in ``save_folder``, and in ``manifest_folder``."""
 
 _NUM_NAMED = 10  # differences that an error names before it only counts

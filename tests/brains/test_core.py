@@ -1,7 +1,6 @@
 """Updates, stages, scores, and checkpoints that are whole."""
 
 import multiprocessing
-import random
 import sys
 
 import numpy as np
@@ -13,12 +12,6 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from toy import dataset, encoder
 
 from unispeech_sb.brains import UtteranceBrain
-from unispeech_sb.brains.core import (
-    best_checkpoint,
-    random_states,
-    save_checkpoint,
-    set_random_state,
-)
 
 
 def parameters(brain):
@@ -221,63 +214,3 @@ def test_tensorboard_is_built_on_request_only(make_brain):
     assert brain.tensorboard is None and not asked
     make_brain(tensorboard=True, tensorboard_logger=lambda: asked.append(1))
     assert asked
-
-
-def test_all_generators_continue_where_they_were():
-    def draw():
-        return torch.rand(1).item(), random.random(), np.random.rand()
-
-    states = random_states()
-    first = draw()
-    assert draw() != first
-    set_random_state(states)
-    assert draw() == first
-
-
-def importance(checkpoint):
-    return checkpoint.meta["accuracy"]
-
-
-@pytest.fixture
-def checkpointer(tmp_path):
-    return Checkpointer(tmp_path, {"head": torch.nn.Linear(1, 1)})
-
-
-def kept(checkpointer):
-    return sorted(
-        (c.meta.get("name", c.meta.get("accuracy")), c.meta["end-of-epoch"])
-        for c in checkpointer.list_checkpoints()
-    )
-
-
-def test_best_and_last_are_kept(checkpointer):
-    for accuracy in (0.1, 0.9, 0.5, 0.3):
-        save_checkpoint(checkpointer, {"accuracy": accuracy}, importance)
-    assert kept(checkpointer) == [(0.3, True), (0.9, True)]
-
-
-def test_checkpoint_inside_an_epoch_lasts_until_the_next(checkpointer):
-    save_checkpoint(checkpointer, {"accuracy": 0.2}, importance)
-    for step in (1, 2):
-        save_checkpoint(
-            checkpointer, {"name": step}, importance, end_of_epoch=False
-        )
-    assert kept(checkpointer) == [(0.2, True), (2, False)]
-    save_checkpoint(checkpointer, {"accuracy": 0.1}, importance)
-    assert kept(checkpointer) == [(0.1, True), (0.2, True)]
-
-
-def test_of_equally_good_ones_the_earliest_is_the_best(checkpointer):
-    for name in range(3):
-        meta = {"accuracy": 0.5, "name": name}
-        save_checkpoint(checkpointer, meta, importance)
-    best = best_checkpoint(checkpointer, importance)
-    assert best.meta["name"] == 0
-
-
-def test_failed_save_leaves_no_checkpoint(checkpointer, tmp_path):
-    checkpointer.add_recoverable("unknown", object())
-    with pytest.raises(RuntimeError, match="know how to save"):
-        save_checkpoint(checkpointer, {"accuracy": 0.5}, importance)
-    assert checkpointer.list_checkpoints() == []
-    assert checkpointer.checkpoints_dir == tmp_path

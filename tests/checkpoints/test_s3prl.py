@@ -5,6 +5,7 @@ from argparse import Namespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from speechbrain.inference.ASR import EncoderASR
 from torch.nn import functional as F
 
 from tests.huggingface import save_folder, tiny_config, tiny_model
@@ -13,6 +14,8 @@ from unispeech_sb.checkpoints.huggingface import split_heads
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.convert import convert_checkpoint
+from unispeech_sb.convert.info import describe
+from unispeech_sb.convert.lobes import kind_of
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead, SpeakerHead, UtteranceHead
 
@@ -53,6 +56,33 @@ def speaker_head():
         head |= linear(f"{TDNN}.{layer}.kernel", kernel * 6, size)
     head |= linear(f"{UTTERANCE}.linear1", 14, 5)
     return head | linear(f"{UTTERANCE}.linear2", 5, 5)
+
+
+def recurrent_head(classes=32, layers=2, size=5):
+    """ASR and SF: projector, LSTMs in both directions, linear."""
+    head = linear("projector", D, 6)
+    for layer in range(layers):
+        inputs = 2 * size if layer else 6
+        lstm = torch.nn.LSTM(inputs, size, bidirectional=True)
+        head |= {
+            f"model.rnns.{layer}.layer.{name}": tensor
+            for name, tensor in lstm.state_dict().items()
+        }
+    head |= linear("model.linear", 2 * size, classes)
+    return head | {"best_score": torch.ones(1)}
+
+
+def phone_head(classes=74):
+    """PR: two linear layers."""
+    head = linear("projector", D, 6) | linear("model.linear", 6, classes)
+    return head | {"best_score": torch.ones(1)}
+
+
+def lstm_head(layers=1, size=7):
+    """SD with rnn_layers 1, as SUPERB has it, or more."""
+    lstm = torch.nn.LSTM(D, size, layers)
+    head = {f"model.rnn.{k}": tensor for k, tensor in lstm.state_dict().items()}
+    return head | linear("model.linear", size, 2)
 
 
 HEADS = {
@@ -150,6 +180,215 @@ def test_frame_heads_score_as_in_s3prl(path):
         objects["Downstream"]["model.linear.bias"],
     )  # fmt: skip
     torch.testing.assert_close(head(states), expected, rtol=1e-5, atol=1e-5)
+
+
+def own_lobe(found):
+    """The head of a task that transformers lacks, with its tensors."""
+    head = kind_of(found).build(found)["head"]
+    load_strict(head, found.top, "test")
+    return head.eval()
+
+
+def apply_lstm(theirs, name, feats, size, reverse=False):
+    """One of s3prl's LSTMs, its states from zero, step by step."""
+    end = "_reverse" if reverse else ""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    start, _, layer = name.rpartition("*")
+    w_in, w_back, b_in, b_back = (
+        theirs[f"{start}{kind}_l{layer}{end}"] for kind in names
+    )
+    hidden = cell = feats.new_zeros(feats.shape[0], size)
+    found = []
+    for frame in feats.flip(1).unbind(1) if reverse else feats.unbind(1):
+        gates = F.linear(frame, w_in, b_in) + F.linear(hidden, w_back, b_back)
+        admit, forget, new, show = gates.chunk(4, 1)
+        cell = forget.sigmoid() * cell + admit.sigmoid() * new.tanh()
+        hidden = show.sigmoid() * cell.tanh()
+        found.append(hidden)
+    return torch.stack(found[::-1] if reverse else found, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_lstms_of_diarization_score_as_in_s3prl(path, layers):
+    objects = saved(lstm_head(layers), path, {"downstream": "diarization"})
+    found = read_s3prl(objects, path, {})
+    assert (found.task, len(found.labels)) == ("ForLSTMDiarization", 2)
+    states = torch.randn(LAYERS + 1, 2, 10, D)
+    theirs, hidden = objects["Downstream"], mixed(objects, states)
+    for layer in range(layers):
+        hidden = apply_lstm(theirs, f"model.rnn.*{layer}", hidden, 7)
+    expected = F.linear(
+        hidden, theirs["model.linear.weight"], theirs["model.linear.bias"]
+    )
+    torch.testing.assert_close(
+        own_lobe(found)(states), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_speech_recognition_scores_as_in_s3prl(path, layers):
+    head = recurrent_head(layers=layers)
+    objects = saved(head, path, {"downstream": "asr"})
+    found = read_s3prl(objects, path, {})
+    assert (found.task, found.blank_index) == ("ForRecurrentCTC", 0)
+    states = torch.randn(LAYERS + 1, 2, 10, D)
+    theirs = objects["Downstream"]
+    hidden = F.linear(
+        mixed(objects, states), theirs["projector.weight"],
+        theirs["projector.bias"],
+    )  # fmt: skip
+    for layer in range(layers):
+        name = f"model.rnns.{layer}.layer.*0"
+        both = [
+            apply_lstm(theirs, name, hidden, 5, way) for way in (False, True)
+        ]
+        hidden = torch.cat(both, 2)
+    expected = F.linear(
+        hidden, theirs["model.linear.weight"], theirs["model.linear.bias"]
+    )
+    torch.testing.assert_close(
+        own_lobe(found)(states), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_phoneme_recognition_scores_as_in_s3prl(path):
+    objects = saved(phone_head(), path, {"downstream": "ctc"})
+    found = read_s3prl(objects, path, {})
+    assert (found.task, found.blank_index) == ("ForProjectedCTC", 0)
+    states = torch.randn(LAYERS + 1, 2, 10, D)
+    feats = mixed(objects, states)
+    for name in ("projector", "model.linear"):
+        feats = F.linear(
+            feats, *(objects["Downstream"][f"{name}.{leaf}"]
+                     for leaf in ("weight", "bias")),
+        )  # fmt: skip
+    torch.testing.assert_close(
+        own_lobe(found)(states), feats, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "downstream", "vocabulary"),
+    [
+        (recurrent_head(), "asr", "superb_letters"),
+        (recurrent_head(109), "ctc", None),  # slots
+        (recurrent_head(32), "ctc", None),  # characters of another language
+        (recurrent_head(40), "asr", None),
+        (phone_head(), "ctc", "superb_phones"),
+        (phone_head(73), "ctc", None),
+    ],
+)
+def test_a_vocabulary_is_superbs_or_not_known(
+    path, head, downstream, vocabulary
+):
+    found = read_s3prl(saved(head, path, {"downstream": downstream}), path, {})
+    assert found.vocabulary == vocabulary
+    assert found.labels is None and found.tokens is None
+    text = "in s3prl's order" if vocabulary else "not in the file"
+    assert any(text in note for note in found.notes)
+    config = {
+        "datarc": {"dict_path": "./downstream/asr/char.dict"},
+        "text": {"vocab_file": "downstream/ctc/vocab/phoneme.txt"},
+    }
+    for files, expected in (
+        (config, vocabulary),
+        ({"datarc": {"dict_path": "b"}, "text": {"vocab_file": "c"}}, None),
+    ):
+        given = {"downstream_expert": files}
+        args = {"downstream": downstream}
+        objects = saved(head, path, args, Config=given)
+        assert read_s3prl(objects, path, {}).vocabulary == expected
+
+
+@pytest.mark.parametrize(
+    ("head", "downstream", "interface"),
+    [
+        (recurrent_head(), "asr", "EncoderASR"),
+        (recurrent_head(109), "ctc", "WaveformEncoder"),
+        (phone_head(), "ctc", "EncoderASR"),
+        (lstm_head(), "diarization", "SpeakerDiarization"),
+    ],
+)
+def test_recognition_and_diarization_become_folders(
+    path, head, downstream, interface, tmp_path
+):
+    saved(head, path, {"downstream": downstream})
+    body = tiny_model("unispeech-sat", hidden_size=D, num_hidden_layers=LAYERS)
+    hf = save_folder(body, tmp_path / "hf")
+    report = convert_checkpoint(path, tmp_path / "sb", backbone=hf)
+    assert report.interface == interface
+    assert describe(path).facts["converts for"].value == interface
+    loaded = describe(tmp_path / "sb")
+    if interface == "EncoderASR":
+        labels = loaded.facts["labels"].value
+        # s3prl's char.dict, and its list of phonemes
+        expected = {18: "C", 19: "W"} if downstream == "asr" else {73: "ZH"}
+        assert {i: labels[i] for i in expected} == expected
+        asr = EncoderASR.from_hparams(source=str(tmp_path / "sb"))
+        words, _ = asr.transcribe_batch(torch.randn(1, 8000), torch.ones(1))
+        assert len(words) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "config", "message"),
+    [
+        (
+            recurrent_head(),
+            {"modelrc": {"RNNs": {"sample_rate": [1, 2], "total_rate": -1}}},
+            "every frame; this one leaves frames out",
+        ),
+        (
+            recurrent_head(109),
+            {"model": {"RNNs": {"sample_rate": [1, 1], "total_rate": 640}}},
+            "total_rate 640",
+        ),
+        (
+            lstm_head(),
+            {"datarc": {"frame_shift": 160}},
+            "repeated ones, for labels of 160 samples",
+        ),
+    ],
+)
+def test_what_no_tensor_shows_is_in_the_configuration(
+    path, head, config, message
+):
+    objects = saved(head, path, Config={"downstream_expert": config})
+    with pytest.raises(ValueError, match=message):
+        read_s3prl(objects, path, {})
+    usual = {
+        "modelrc": {"RNNs": {"sample_rate": [1, 1], "total_rate": -1}},
+        "datarc": {"frame_shift": 320},
+    }
+    objects = saved(head, path, Config={"downstream_expert": usual})
+    read_s3prl(objects, path, {})
+
+
+def test_other_recurrent_layers_are_refused(path):
+    gru = {
+        f"model.rnn.{name}": tensor
+        for name, tensor in torch.nn.GRU(D, 7).state_dict().items()
+    }
+    for head, message in (
+        (
+            gru | linear("model.linear", 7, 2),
+            "expected LSTMs, .* got 21, as of",
+        ),
+        (
+            recurrent_head() | {"model.rnns.0.ln.weight": torch.ones(10)},
+            "unexpected model.rnns.0.ln.weight|unexpected layers.0.ln.weight",
+        ),
+        (
+            {k: t for k, t in recurrent_head().items() if "reverse" not in k},
+            "missing layers.0.bias_hh_l0_reverse",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_s3prl(saved(head, path), path, {})
+    with pytest.raises(ValueError, match="expected no blank"):
+        read_s3prl(saved(recurrent_head(), path), path, {"blank": 1})
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -262,7 +501,10 @@ def test_without_weights_the_last_state_is_taken(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model.rnn.weight_ih_l0": torch.ones(4, D)}, "holds an LSTM"),
+        (
+            {"model.rnn.weight_ih_l0": torch.ones(4, D)},
+            "unexpected layers.0.weight_ih_l0",
+        ),
         ({"model.linear.bias": None}, "missing classifier.bias"),
         ({"model.linear.gain": torch.ones(1)}, "unexpected classifier.gain"),
         ({"model.other.bias": torch.ones(1)}, "unexpected model.other.bias"),

@@ -10,7 +10,6 @@ from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from tests.huggingface import save_folder, tiny_model
-from unispeech_sb.brains.core import save_checkpoint
 from unispeech_sb.brains.export import (
     export_asr,
     export_classifier,
@@ -19,6 +18,7 @@ from unispeech_sb.brains.export import (
     export_pretraining,
     export_speakers,
 )
+from unispeech_sb.brains.saving import save_checkpoint
 from unispeech_sb.checkpoints.huggingface import CLASSES
 from unispeech_sb.checkpoints.pretrained_folder import write_beam_search
 from unispeech_sb.convert import convert_checkpoint

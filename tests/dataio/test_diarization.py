@@ -23,6 +23,7 @@ from unispeech_sb.dataio.diarization import (
     frame_labels,
     longest_speakers,
     mixture_recordings,
+    superb_frames,
     superb_labels,
 )
 from unispeech_sb.dataio.labels import LabelEncoder
@@ -298,8 +299,7 @@ def s3prl_labels(segments, speakers, start, end):
     labels = np.zeros((end - start, len(speakers)))
     for begin, finish, speaker in segments:
         first, last = (
-            int(np.rint(np.float32(time) * 16000 / 320))
-            for time in (begin, finish)
+            int(np.rint(float(time) * 16000 / 320)) for time in (begin, finish)
         )
         inside = slice(
             first - start if start <= first < end else None,
@@ -335,6 +335,60 @@ def test_superb_rounds_halves_to_even_frames():
     assert labels.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("boundary", "frame"),
+    # 101.5, 200.5, ... in double precision, as s3prl's ``float`` reads them;
+    # in single precision 2.03 and 4.09 would be a frame later
+    [(2.03, 101), (4.01, 200), (4.05, 202), (4.09, 204), (8.07, 404)],
+)
+def test_superb_rounds_in_double_precision(boundary, frame):
+    ends = superb_labels([(0.0, boundary, "a")], ["a"], 0, 500)
+    begins = superb_labels([(boundary, 10.0, "a")], ["a"], 0, 500)
+    assert ends.sum() == frame
+    assert begins.sum() == 500 - frame
+
+
+def test_superb_counts_the_frames_of_a_stated_duration():
+    """By ``int(reco2dur * 16000 / 320)``: 4.02 s are 200.99999999999997."""
+    stated = {4.0: 200, 4.02: 200, 4.06: 202, 8.04: 401, 8.06: 403, 12.5: 625}
+    assert {s: superb_frames(s) for s in stated} == stated
+
+
+def test_superbs_labels_are_those_of_segments_and_its_scores_of_rttm(
+    hparams, tmp_path
+):
+    folder = tmp_path / "kaldi"
+    for split in ("train", "test"):
+        own = folder / split
+        own.mkdir(parents=True)
+        speak(own / "a.wav", 4.02)
+        (own / "wav.scp").write_text(f"{split} a.wav\n")
+        # Two speakers under one id: of utt2spk the last line counts
+        lines = [f"a_100_203 {split} 1.0 2.03\n"] * 2
+        lines.append(f"a_300_402 {split} 3.0 4.02\n")
+        (own / "segments").write_text("".join(lines))
+        (own / "utt2spk").write_text(
+            "a_100_203 anna\na_100_203 ben\na_300_402 anna\n"
+        )
+        (own / "reco2dur").write_text(f"{split} 4.02\n")
+        write_rttm(own / "rttm", {split: [(1, 2.5, "anna"), (2, 3, "ben")]})
+    records = check_records(conversations(folder))
+    write_manifests(records, hparams["manifest_folder"], ("train",))
+    datasets = diarization_datasets(hparams)
+    assert datasets["test"][0]["activity"].sum(0).tolist() == [75, 50]
+    hparams |= {"superb_labels": True, "chunk_s": 40.0, "eval_chunk_s": 40.0}
+    datasets = diarization_datasets(hparams)
+    for split in ("train", "test"):
+        item = datasets[split][0]
+        assert len(item["sig"]) == 64_000  # 200 frames of 201
+        anna, ben = item["activity"].T
+        assert len(anna) == 200
+        assert anna.nonzero()[:, 0].tolist() == list(range(150, 200))
+        assert ben.nonzero()[:, 0].tolist() == list(range(50, 101))
+    references = hparams["references"][Stage.TEST]["test"]
+    assert references == [(1.0, 2.5, "anna"), (2.0, 3.0, "ben")]
+
+
 ENCODER = LabelEncoder.from_labels(["anna", "ben", "cleo"])
 
 
@@ -349,7 +403,8 @@ def ramp(tmp_path):
 def row(wav, start_s, end_s, segments=()):
     """A chunk's row."""
     times = {"start_s": start_s, "end_s": end_s}
-    return {"id": "talk", "wav": wav, "segments": list(segments), **times}
+    times["whole_s"] = 5.0
+    return {"id": "talk", "wav": wav, "labels": list(segments), **times}
 
 
 def test_chunks_follow_one_another_and_no_frame_is_lost():

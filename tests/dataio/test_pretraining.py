@@ -166,6 +166,10 @@ def test_a_table_with_splits_is_read_and_one_without_passed_over(folder):
     assert len(read(folder)) == 10
 
 
+def test_a_share_of_0_holds_nothing_out(folder):
+    assert len(names(read(folder, valid_share=0), "train")) == 10
+
+
 def test_what_is_no_corpus_is_told(tmp_path, folder):
     with pytest.raises(ValueError, match="nowhere: expected a LibriSpeech"):
         read(tmp_path / "nowhere")

@@ -68,6 +68,25 @@ def test_a_last_single_utterance_is_left_out():
     assert batches.items == [[0, 1], [2, 3]]
 
 
+def test_an_epoch_of_superbs_recognition_has_1783_batches():
+    """Of 28 539 utterances: 891 x 32, each in two, and a last one of 27."""
+    rows = dataset(range(28_539))
+    batches = halved_batches(rows, 32, seed=0).items
+    assert len(batches) == 1783
+    assert [len(batch) for batch in batches] == [16] * 1782 + [27]
+    assert sorted(sum(batches, [])) == list(range(28_539))
+    assert batches[-1] == list(range(26, -1, -1))  # the shortest
+
+
+def test_the_last_windows_of_superbs_phonemes_are_one_and_the_same():
+    """One batch for each utterance; the 16 with the fewest phones 16 times."""
+    rows = dataset([1.0] * 100, range(200, 100, -1))
+    batches = neighbour_batches(rows, 16, halve_over_s=18.75, seed=0).items
+    assert len(batches) == 100
+    assert batches[-17] == list(range(83, 99))
+    assert batches[-16:] == [list(range(84, 100))] * 16
+
+
 def test_windows_of_neighbours_hold_each_utterance_many_times():
     numbers = [3, 9, 1, 7, 5]
     batches = neighbour_batches(

@@ -317,6 +317,18 @@ def test_a_validation_set_comes_from_one_place_only():
             split_valid(records, ways)
 
 
+def test_a_way_of_0_asks_for_no_validation_set():
+    train, valid = record("a"), record("b", "valid")
+    move = partial(split_share, share=0.5)
+    for records in ([train], [train, valid]):
+        for ways in ({"x": 0}, {"x": 0.0, "y": None}):
+            assert split_valid(records, ways) == records
+    made = split_valid([train, record("a2")], {"x": 0, "y": move})
+    assert {r["split"] for r in made} == {"train", "valid"}
+    with pytest.raises(ValueError, match="--x: expected recordings to valid"):
+        split_valid([train], {"x": lambda records: records})
+
+
 def spoken(counts, split="train"):
     """Records of speakers with so many recordings each."""
     return [

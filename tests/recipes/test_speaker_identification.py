@@ -17,6 +17,7 @@ from tests.recipes.voices import (
     run_recipe,
     small_run,
     table_of,
+    table_with_test,
     write_table,
     write_voices,
 )
@@ -106,6 +107,27 @@ def test_a_validation_set_is_a_share_of_each_speaker(root, corpus, tmp_path):
     run(root, found, output, "--valid_share=0.25", "--number_of_epochs=1")
     valid = read_rows(output / "manifests" / "valid.csv")
     assert sorted(row["spk_id"] for row in valid) == sorted(VOICES)
+
+
+@pytest.mark.parametrize("option", ["--valid_share=0", "--valid_tail_s=0"])
+def test_without_a_validation_set_the_last_epoch_is_tested(
+    root, corpus, tmp_path, option
+):
+    found = table_with_test(corpus, tmp_path / "train.csv")
+    output = tmp_path / "out"
+    scores = run(root, found, output, option, "--number_of_epochs=2")
+    assert 0.0 <= scores["accuracy"] <= 1.0
+    assert not (output / "manifests" / "valid.csv").exists()
+    assert len(read_rows(output / "manifests" / "train.csv")) == 16
+    log = (output / "train_log.txt").read_text()
+    assert "epoch loaded: 2 - test loss" in log and "valid loss" not in log
+    with_own = run(
+        root, corpus, tmp_path / "own", option, "--number_of_epochs=1"
+    )
+    assert with_own.keys() == scores.keys()
+    alone = table_of(corpus, tmp_path / "alone.csv", "train")
+    with pytest.raises(ValueError, match="a validation or a test set to sc"):
+        run(root, alone, tmp_path / "none", option, "--number_of_epochs=1")
 
 
 def test_a_mistake_is_one_line(root, corpus, tmp_path, capsys):

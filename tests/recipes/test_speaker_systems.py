@@ -106,13 +106,47 @@ def build_voxceleb(corpus, folder):
     return folder
 
 
-def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
-    trials = tmp_path / "veri_test.txt"
-    ids = {"bob": "id10270", "eve": "id10309"}
-    text = trial_list(trials, "{}/v{}/00001.wav").read_text()
-    for name, speaker in ids.items():
+TESTED = {"bob": "id10270", "eve": "id10309"}
+
+
+def voxceleb_trials(path):
+    """All pairs of the recordings of the two who are tested."""
+    text = trial_list(path, "{}/v{}/00001.wav").read_text()
+    for name, speaker in TESTED.items():
         text = text.replace(f"{name}/", f"{speaker}/")
-    trials.write_text(text)
+    path.write_text(text)
+    return path
+
+
+def test_superb_may_train_on_all_speakers_and_test_each_checkpoint(
+    root, corpus, tmp_path
+):
+    trials = voxceleb_trials(tmp_path / "veri_test.txt")
+    voxceleb, out = build_voxceleb(corpus, tmp_path / "vox"), tmp_path / "out"
+    for epochs in (1, 3):
+        scores = run(
+            root, voxceleb, out, f"--trials={trials}", "--validate_on=test",
+            "--min_duration_s=0.2", f"--number_of_epochs={epochs}",
+            "--draws_per_epoch=200", "--lr=0.01", yaml=SUPERB,
+        )  # fmt: skip
+    assert not (out / "manifests" / "valid.csv").exists()
+    train = read_rows(out / "manifests" / "train.csv")
+    assert len({row["spk_id"] for row in train}) == 4  # all of them
+    rates = [scores[f"EER after epoch {number}"] for number in (1, 2, 3)]
+    assert "EER after epoch 4" not in scores
+    assert len(set(rates)) > 1
+    # Clean: the last one, which the test set did not choose
+    assert scores["EER"] == rates[-1]
+    assert scores["EER chosen on test, as s3prl does"] == min(rates)
+    readme = (out / "export" / "README.md").read_text()
+    assert "| EER chosen on test, as s3prl does | " in readme
+    assert "| best epoch | 3 |" in readme
+    assert "48 % rms in Base" in readme
+    assert not (out / "export" / "calibration.ckpt").exists()
+
+
+def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
+    trials = voxceleb_trials(tmp_path / "veri_test.txt")
     scores = run(
         root, build_voxceleb(corpus, tmp_path / "vox"), tmp_path / "out",
         f"--trials={trials}", "--valid_speakers=2", "--min_duration_s=0.2",
@@ -125,7 +159,7 @@ def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
         {row["spk_id"] for row in read_rows(out / "manifests" / f"{split}.csv")}
         for split in ("train", "valid", "test")
     )
-    assert test == set(ids.values())
+    assert test == set(TESTED.values())
     assert len(train) == len(valid) == 2
     assert not train & valid
     assert len(read_rows(out / "trials.csv")) == 28

@@ -17,6 +17,7 @@ from tests.recipes.voices import (
     run_recipe,
     small_run,
     table_of,
+    table_with_test,
     trial_list,
     write_table,
     write_voices,
@@ -129,6 +130,20 @@ def test_speakers_are_held_out_for_validation(root, corpus, tmp_path):
     )
     assert len(train) == len(valid) == 2
     assert train | valid == set(VOICES)
+
+
+def test_no_speakers_are_held_out_on_request(root, corpus, tmp_path):
+    found = table_with_test(corpus, tmp_path / "train.csv")
+    output = tmp_path / "out"
+    scores = run(
+        root, found, output, "--valid_speakers=0", "--number_of_epochs=2"
+    )
+    train = read_rows(output / "manifests" / "train.csv")
+    assert {row["spk_id"] for row in train} == set(VOICES)
+    assert 0.0 <= scores["EER"] <= 100.0
+    assert "EER chosen on test, as s3prl does" not in scores
+    log = (output / "train_log.txt").read_text()
+    assert "epoch loaded: 2 - test loss" in log and "valid loss" not in log
 
 
 def test_held_out_speakers_with_one_recording_are_cut(root, corpus, tmp_path):

@@ -66,6 +66,7 @@ class SSLBrain(Brain):
     * ``feature_cache``, a folder: features of a frozen backbone are computed
       once and read from there, with ``cache_dtype``, ``cache_crops`` and
       ``seed``; see ``brains.feature_cache``. A ``--debug`` run has none.
+    * ``protocol``: "superb" breaks no ties of checkpoints by the loss.
 
     Against ``Brain``: gradients are clipped by their global norm over all
     that is stepped, ``max_grad_norm`` of None, 0 or less means no clipping,
@@ -376,7 +377,7 @@ class SSLBrain(Brain):
                 max_key=max_key, min_key=min_key
             )
         else:
-            best = best_checkpoint(self.checkpointer, self.importance)
+            best = best_checkpoint(self.checkpointer, self.precedence)
         if best is None:
             raise ValueError(
                 f"{self.checkpointer.checkpoints_dir} holds no checkpoint of a "
@@ -425,6 +426,31 @@ class SSLBrain(Brain):
         loss = checkpoint.meta["loss"]
         return (-loss if math.isfinite(loss) else -math.inf,)
 
+    def precedence(self, checkpoint: Checkpoint) -> tuple[float, ...]:
+        """``importance``, of which SUPERB takes the first score alone: of
+        equal checkpoints the first stays, whatever their loss. Of a run without
+        validation the last is the best."""
+        if "loss" not in checkpoint.meta:
+            return (checkpoints.ckpt_recency(checkpoint),)
+        found = self.importance(checkpoint)
+        superb = getattr(self.hparams, "protocol", None) == "superb"
+        return found[:1] if superb else found
+
+    def _fit_valid(self, valid_set, epoch, enable):
+        """As ``Brain``; without a validation set an epoch is saved as it is."""
+        if valid_set is not None:
+            super()._fit_valid(valid_set, epoch, enable)
+        else:
+            self._end_epoch(epoch)
+
+    def _end_epoch(self, epoch, **scores):
+        """Logs and saves an epoch, with the scores of its validation."""
+        stats = {"train_stats": self.train_scores}
+        stats |= {"valid_stats": scores} if scores else {}
+        self._log({"epoch": epoch, **self._learning_rates()}, **stats)
+        if self.checkpointer is not None:
+            save_checkpoint(self.checkpointer, scores, self.precedence)
+
     def on_stage_end(
         self, stage: Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
@@ -435,13 +461,7 @@ class SSLBrain(Brain):
         scores = {"loss": float(stage_loss)}
         scores |= {k: float(v) for k, v in self.stage_scores(stage).items()}
         if stage == Stage.VALID:
-            self._log(
-                {"epoch": epoch, **self._learning_rates()},
-                train_stats=self.train_scores,
-                valid_stats=scores,
-            )
-            if self.checkpointer is not None:
-                save_checkpoint(self.checkpointer, scores, self.importance)
+            self._end_epoch(epoch, **scores)
         else:
             self.scores = scores
             loaded = self.hparams.epoch_counter.current
@@ -490,7 +510,7 @@ class SSLBrain(Brain):
         save_checkpoint(
             self.checkpointer,
             {INTRA_EPOCH_CKPT_FLAG: True},
-            self.importance,
+            self.precedence,
             end_of_epoch=False,
         )
 

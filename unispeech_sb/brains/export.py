@@ -46,6 +46,12 @@ for name, value in asr.transcribe_long("a.wav").slots:
     print(name, value)
 ```
 """
+PADDING = """
+Scores are by SUPERB's protocol. An utterance gives the same in a padded batch
+as alone here. In s3prl it does not: with random weights and half the length of
+the batch, the last hidden state is off by 48 % rms in Base and 3 % in Large. So
+only results of utterances alone can equal s3prl's.
+"""
 THRESHOLDS = """\
 
 ## Thresholds
@@ -268,6 +274,8 @@ def _texts(
         training=_rows(training),
         table=table,
     )
+    if getattr(hparams, "protocol", None) == "superb":
+        readme += PADDING
     record = training_record(scores, scored_on, training)
     return {"readme": readme, "files": record}
 

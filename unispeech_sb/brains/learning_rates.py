@@ -121,7 +121,7 @@ def _outcome(brain):
     """How good a Brain's best checkpoint is, by the recipe's first score alone,
     as in SUPERB, and its scores of the validation set; none of one whose loss
     was not finite before the first."""
-    best = best_checkpoint(brain.checkpointer, brain.importance)
+    best = best_checkpoint(brain.checkpointer, brain.precedence)
     if best is not None:
         scores = {k: v for k, v in best.meta.items() if k not in _NO_SCORES}
         return brain.importance(best)[0], scores

@@ -2,6 +2,7 @@
 verification trials of any (Snyder et al. 2018; Chen et al. 2021, section 4.3).
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.checkpoints import Checkpoint
+from speechbrain.utils.checkpoints import Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 from torch.nn import functional as F
 
+from unispeech_sb.atomic import write_json
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_speakers
 from unispeech_sb.dataio.speakers import UNKNOWN
@@ -26,6 +28,8 @@ logger = get_logger(__name__)
 
 BLOCK = 65536
 """Trials that are scored at a time."""
+
+CHOSEN_ON_TEST = "EER chosen on test, as s3prl does"
 
 
 class SpeakerBrain(SSLBrain):
@@ -42,6 +46,10 @@ class SpeakerBrain(SSLBrain):
       split. Their scores are cosines.
     * ``trial_speakers``, optional: Stage.TEST -> the speakers of the left and
       of the right side of each trial, for confidence intervals.
+    * ``validate_on``, optional: "test" where validations are of the test set,
+      as s3prl chooses checkpoints. Then the last checkpoint is evaluated, and
+      its scores stand beside the ``EER after epoch`` 1, 2, ... and the lowest
+      of these, ``EER chosen on test, as s3prl does``.
     * ``margin_schedule``, optional: epochs made, as a float -> share of the
       objective's margins.
 
@@ -70,15 +78,29 @@ class SpeakerBrain(SSLBrain):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.calibration = Calibration()
-        if self.checkpointer is not None:
+        self.test_rates: list[float] = []
+        if self.checkpointer is None:
+            return
+        self.checkpointer.add_recoverable(
+            "calibration",
+            self,
+            custom_save_hook=lambda brain, path: brain.calibration.save(path),
+            custom_load_hook=_load_calibration,
+        )
+        if self._validates_on_test:
             self.checkpointer.add_recoverable(
-                "calibration",
+                "test_rates",
                 self,
-                custom_save_hook=lambda brain, path: brain.calibration.save(
-                    path
+                custom_save_hook=lambda brain, path: write_json(
+                    path, brain.test_rates
                 ),
-                custom_load_hook=_load_calibration,
+                custom_load_hook=_load_rates,
             )
+
+    @property
+    def _validates_on_test(self):
+        """Whether what is called a validation is of the test set."""
+        return getattr(self.hparams, "validate_on", "valid") == "test"
 
     def compute_forward(self, batch: PaddedBatch, stage: Stage) -> torch.Tensor:
         """``sig`` to embeddings, [B, X], that train or are compared."""
@@ -128,7 +150,9 @@ class SpeakerBrain(SSLBrain):
         self, stage: Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
         """Score the trials before the base logs and saves."""
-        if stage == Stage.VALID:
+        if stage == Stage.VALID and self._validates_on_test:
+            self.test_rates.append(100 * eer(*self._sides(stage))[0])
+        elif stage == Stage.VALID:
             self.calibration = self._calibrated(stage)
         if stage != Stage.TRAIN and not self.num_known:
             stage_loss = self.stage_scores(stage)["EER"] / 100
@@ -168,12 +192,24 @@ class SpeakerBrain(SSLBrain):
             scores["accuracy"] = self.num_right / self.num_known
         if stage == Stage.TEST:
             scores |= self._intervals(stage)
+            scores |= {
+                f"EER after epoch {number}": rate
+                for number, rate in enumerate(self.test_rates, 1)
+            }
+        if stage == Stage.TEST and self.test_rates:
+            scores[CHOSEN_ON_TEST] = min(self.test_rates)
         return scores
 
     def importance(self, checkpoint: Checkpoint) -> tuple[float, ...]:
         """The EER first, then the loss."""
         rate = checkpoint.meta.get("EER", 100.0)
         return (-rate, *super().importance(checkpoint))
+
+    def precedence(self, checkpoint: Checkpoint) -> tuple[float, ...]:
+        """As the base; the last where the test set would choose."""
+        if self._validates_on_test:
+            return (ckpt_recency(checkpoint),)
+        return super().precedence(checkpoint)
 
     def write_report(self, folder: Path) -> None:
         """Write scores.json, the trials with their scores, and pictures of
@@ -249,3 +285,8 @@ class SpeakerBrain(SSLBrain):
 def _load_calibration(brain, path, end_of_epoch):
     """Recovers a Brain's calibration."""
     brain.calibration = Calibration.read(path)
+
+
+def _load_rates(brain, path, end_of_epoch):
+    """Recovers the error rates of a Brain on the test set."""
+    brain.test_rates = json.loads(Path(path).read_text(encoding="utf-8"))

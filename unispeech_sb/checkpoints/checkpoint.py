@@ -19,9 +19,13 @@ TASKS = (
     "ForXVector",
     "ForECAPA",
     "ForEENDVC",
+    "ForRecurrentCTC",
+    "ForProjectedCTC",
+    "ForLSTMDiarization",
 )
 """What stands on the backbone: transformers' classes without the family's
-name, then the authors' speaker verification and diarization."""
+name, the authors' speaker verification and diarization, then s3prl's speech and
+phoneme recognition and diarization."""
 
 TENSORS = "shapes of the tensors"
 """Source of what cannot be set otherwise."""
@@ -64,6 +68,9 @@ class Checkpoint:
         authors' heads have the names of their lobes.
     tokens : list of str or None
         The vocabulary of a CTC model by index.
+    vocabulary : str or None
+        Name of a vocabulary that the file does not hold, one of
+        ``convert.tokenizers.VOCABULARIES``.
     blank_index : int or None
         Index of CTC's blank.
     labels : list of str or None
@@ -91,6 +98,7 @@ class Checkpoint:
     facts: dict[str, Fact] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    vocabulary: str | None = None
 
 
 def settle(facts, overrides, path):

@@ -224,6 +224,7 @@ MORE = {
     "num_labels": Option(COUNT, may_be_none=True),
     "num_layers": Option(LAYERS),
     "num_heads": Option(KERNEL),
+    "rnn_size": Option(SIZE),
     "relu": Option(FLAG),
     "dictionary": Option(TEXT),
     "blank": Option(BLANK),

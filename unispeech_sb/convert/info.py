@@ -33,6 +33,7 @@ from unispeech_sb.checkpoints.texts import read_json
 from unispeech_sb.convert.lobes import KINDS, kinds_of, shown_of
 from unispeech_sb.convert.pretrained import interface_of
 from unispeech_sb.convert.to_huggingface import why_not
+from unispeech_sb.convert.tokenizers import take_tokens
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.adapters import adapter_languages
 
@@ -131,6 +132,7 @@ def describe(
     if is_lobe_file(path):
         return _describe_lobe(path)
     found = read_checkpoint(path, overrides=overrides)
+    take_tokens(found)
     facts = {"what": _what(found)}
     kinds = [kind for kind in KINDS if kind.task == found.task]
     facts |= _shown_facts(found.facts, kinds)

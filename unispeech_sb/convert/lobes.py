@@ -195,6 +195,48 @@ def _frame(checkpoint):
     return {"head": FrameHead(size, len(checkpoint.labels), num_states=states)}
 
 
+def _recurrent(checkpoint):
+    """s3prl's head for speech recognition."""
+    config = checkpoint.config
+    return {
+        "head": RecurrentHead(
+            config["hidden_size"],
+            config["vocab_size"],
+            config["classifier_proj_size"],
+            config["rnn_size"],
+            config["num_layers"],
+            num_states=_num_states(config),
+        )
+    }
+
+
+def _projected(checkpoint):
+    """s3prl's head for phoneme recognition."""
+    config = checkpoint.config
+    return {
+        "head": ProjectedFrameHead(
+            config["hidden_size"],
+            config["vocab_size"],
+            config["classifier_proj_size"],
+            _num_states(config),
+        )
+    }
+
+
+def _diarization(checkpoint):
+    """s3prl's head for diarization."""
+    config = checkpoint.config
+    return {
+        "head": DiarizationHead(
+            config["hidden_size"],
+            len(checkpoint.labels),
+            config["rnn_size"],
+            config["num_layers"],
+            num_states=_num_states(config),
+        )
+    }
+
+
 TDNN = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation", "xvector_output_dim")
 
 
@@ -365,10 +407,28 @@ KINDS = (
         lambda found: {"head": _from_options(EENDVCHead, found.config)},
         shown=("num_speakers", "num_layers", "num_heads", "speaker_size"),
     ),
-    LobeKind(DiarizationHead, shown=("num_speakers", "num_layers", "context")),
+    LobeKind(
+        DiarizationHead,
+        "ForLSTMDiarization",
+        "SpeakerDiarization",
+        _diarization,
+        shown=("num_speakers", "num_layers", "context"),
+    ),
     LobeKind(StatisticsHead, shown=("proj_size", "embedding_size")),
-    LobeKind(ProjectedFrameHead, shown=("proj_size",)),
-    LobeKind(RecurrentHead, shown=("proj_size", "num_layers")),
+    LobeKind(
+        ProjectedFrameHead,
+        "ForProjectedCTC",
+        "EncoderASR",
+        _projected,
+        shown=("proj_size",),
+    ),
+    LobeKind(
+        RecurrentHead,
+        "ForRecurrentCTC",
+        "EncoderASR",
+        _recurrent,
+        shown=("proj_size", "num_layers"),
+    ),
     LobeKind(AMSoftmax),
     LobeKind(AAMSoftmax, shown=("sub_centers",)),
 )

@@ -34,7 +34,11 @@ from unispeech_sb.checkpoints.source import (
 from unispeech_sb.checkpoints.special_tokens import WARNING
 from unispeech_sb.checkpoints.texts import read_tokens
 from unispeech_sb.convert.lobes import build_lobes, kind_of
-from unispeech_sb.convert.tokenizers import tokenizer_files
+from unispeech_sb.convert.tokenizers import (
+    VOCABULARIES,
+    take_tokens,
+    tokenizer_files,
+)
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.adapters import load_adapter
@@ -122,9 +126,10 @@ class ConversionReport(NamedTuple):
 
 def interface_of(checkpoint: Checkpoint) -> str:
     """The key of ``INTERFACES`` for a ``Checkpoint``."""
-    if checkpoint.task == "ForCTC" and not checkpoint.tokens:
+    interface = kind_of(checkpoint).interface
+    if interface == "EncoderASR" and not checkpoint.tokens:
         return "WaveformEncoder"
-    return kind_of(checkpoint).interface
+    return interface
 
 
 def convert_checkpoint(
@@ -172,6 +177,7 @@ def convert_checkpoint(
     """
     path = find_source(src)
     found = read_checkpoint(path, overrides=overrides)
+    take_tokens(found)
     if backbone is not None:
         _take_backbone(found, backbone, overrides)
     lobes = build_lobes(found, path)
@@ -265,7 +271,8 @@ def _options(found, interface, lobes):
         "threshold": 0.5,
         "median_filter": 1,
         "frame_s": 0.02,
-        "num_local_speakers": head["num_classes"],
+        "num_local_speakers": head.get("num_speakers")
+        or head.get("num_classes"),
         "narrow_band": False,
     }
 
@@ -316,6 +323,8 @@ def _label_encoder(found, path):
 
 def _tokenizer(found):
     """The tokenizer of a CTC model."""
+    if found.vocabulary is not None:
+        return VOCABULARIES[found.vocabulary]()
     if "vocab.json" in found.files:
         return CTCTokenizer.from_huggingface(
             found.files, found.tokens, found.blank_index

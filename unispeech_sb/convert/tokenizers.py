@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speechbrain.utils.logger import get_logger
 
-from unispeech_sb.checkpoints.checkpoint import Fact
+from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.fairseq.options import read_vocabulary
 from unispeech_sb.checkpoints.options import shown
 from unispeech_sb.checkpoints.pretrained_folder import TOKENIZER_FILE
@@ -29,7 +29,21 @@ PADS = ("<pad>", "[PAD]")
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 
+VOCABULARIES = {
+    "superb_letters": CTCTokenizer.superb_letters,
+    "superb_phones": CTCTokenizer.superb_phones,
+}
+"""Vocabulary that a file names, and does not hold -> its tokenizer."""
+
 logger = get_logger(__name__)
+
+
+def take_tokens(checkpoint: Checkpoint) -> None:
+    """Gives a checkpoint the tokens of the vocabulary that it names."""
+    if checkpoint.vocabulary is not None:
+        tokenizer = VOCABULARIES[checkpoint.vocabulary]()
+        size = range(len(tokenizer))
+        checkpoint.tokens = [tokenizer.ind2lab[index] for index in size]
 
 
 def make_tokenizer(

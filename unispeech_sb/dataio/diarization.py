@@ -22,7 +22,12 @@ from unispeech_sb.dataio.audio import read_audio, read_header
 from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SPLITS, check_records, read_manifest
-from unispeech_sb.dataio.rttm import Segment, read_annotations, read_uem
+from unispeech_sb.dataio.rttm import (
+    Segment,
+    kaldi_segment_lines,
+    read_annotations,
+    read_uem,
+)
 from unispeech_sb.dataio.samplers import (
     SEED_STEP,
     PassSampler,
@@ -46,6 +51,8 @@ _LEAST_S = 0.025  # one frame of the backbone
 _DIGITS = 6  # of frame numbers: times in seconds are not exact
 _NUM_BUCKETS = 10  # ranges of lengths in the batches of evaluations
 _STAGES = {"valid": Stage.VALID, "test": Stage.TEST}
+_READ = ("id", "wav", "start_s", "end_s", "whole_s", "stated_s", "labels")
+"""What of a row a chunk is read by."""
 
 
 def mixture_recordings(
@@ -203,13 +210,16 @@ def _rows(hparams, split):
 
 
 def _annotated(records, hparams):
-    """Rows of recordings with their segments, and stretches to score."""
+    """Rows of recordings with their segments, and stretches to score; with
+    ``labels``, the segments that are trained on, where SUPERB's are others."""
     read = {
         "rttm": partial(
             read_annotations, merge=bool(hparams.get("merge_segments"))
         ),
         "uem": read_uem,
     }
+    if hparams.get("superb_labels"):
+        read["kaldi_segments"] = _segment_lines
     rows, files = [], {}
     for record in records:
         own = {}
@@ -227,10 +237,17 @@ def _annotated(records, hparams):
                 "duration": record["duration"],
                 "split": record.get("split"),
                 "segments": own["rttm"],
+                "labels": own.get("kaldi_segments") or own["rttm"],
+                "stated_s": float(record.get("stated_s") or 0.0),
                 "uem": own["uem"],
             }
         )
     return rows
+
+
+def _segment_lines(path):
+    """The lines of a file ``segments``."""
+    return kaldi_segment_lines(Path(path).parent)
 
 
 def _mixture_records(hparams):
@@ -281,11 +298,10 @@ def _evaluation(rows, reader, split, hparams):
     chunks = chunk_rows(rows, hparams["eval_chunk_s"])
     _log_crowds(chunks, split, reader.num_speakers)
 
-    @takes("id", "wav", "start_s", "end_s", "segments")
+    @takes(*_READ)
     @provides("sig", "activity", "speaker_labels")
-    def read(name, wav, start_s, end_s, segments):
-        row = {"id": name, "wav": wav, "start_s": start_s, "end_s": end_s}
-        item = reader.read({**row, "segments": segments})
+    def read(*values):
+        item = reader.read(dict(zip(_READ, values, strict=True)))
         return item["sig"], item["activity"], item["speaker_labels"]
 
     dataset = DynamicItemDataset({row.pop("id"): row for row in chunks})
@@ -413,7 +429,7 @@ class ChunkReader:
     narrow_band: bool = False
 
     def read(self, row):
-        """Reads and labels a chunk: a row of ``chunk_rows`` with segments."""
+        """Reads and labels a chunk: a row of ``chunk_rows`` with labels."""
         num_samples, rate = read_header(row["wav"])
         start = round(row["start_s"] * rate)
         stop = min(round(row["end_s"] * rate), num_samples)
@@ -428,7 +444,11 @@ class ChunkReader:
         )
         if self.narrow_band:
             wav = _resampled(wav, _NARROW_RATE, _SAMPLE_RATE)
-        item = self.labelled(wav, row["segments"], row["start_s"])
+        frames = None
+        if row.get("stated_s") and row["end_s"] >= row["whole_s"]:
+            frames = superb_frames(row["stated_s"])
+            frames -= superb_frames(row["start_s"])
+        item = self.labelled(wav, row["labels"], row["start_s"], frames)
         return {"id": row["id"], **item}
 
     def simulate(self, mixtures, number):
@@ -439,8 +459,9 @@ class ChunkReader:
             wav = _resampled(wav, _NARROW_RATE, _SAMPLE_RATE)
         return {"id": f"mixture_{number}", **self.labelled(wav, segments)}
 
-    def labelled(self, wav, segments, start_s=0.0):
-        """Labels a waveform at 16 kHz, [N], that begins at ``start_s``.
+    def labelled(self, wav, segments, start_s=0.0, num_frames=None):
+        """Labels a waveform at 16 kHz, [N], that begins at ``start_s``, in
+        ``num_frames`` frames where SUPERB counts them otherwise.
 
         Gives sig, [N], activity, [T, S], and speaker_labels: the index of each
         column's speaker, ``NOBODY`` where nobody is labelled, int64, [S].
@@ -448,7 +469,7 @@ class ChunkReader:
         inside = clipped(segments, start_s, start_s + len(wav) / _SAMPLE_RATE)
         speakers = longest_speakers(inside, self.num_speakers)
         if self.superb:
-            frames = len(wav) // HOP_SAMPLES
+            frames = num_frames or len(wav) // HOP_SAMPLES
             wav = wav[: frames * HOP_SAMPLES]
             first = round(start_s * _SAMPLE_RATE / HOP_SAMPLES)
             labels = superb_labels(segments, speakers, first, frames)
@@ -521,6 +542,12 @@ def frame_labels(segments, speakers, num_frames, frame_s=0.02):
     return labels
 
 
+def superb_frames(seconds):
+    """Number of 20 ms that s3prl counts in a stated duration, by floating
+    point: now and then one less than there are."""
+    return int(seconds * _SAMPLE_RATE / HOP_SAMPLES)
+
+
 def superb_labels(segments, speakers, first_frame, num_frames):
     """1 where a speaker is active for s3prl's SUPERB, else 0, [T, S].
 
@@ -530,10 +557,11 @@ def superb_labels(segments, speakers, first_frame, num_frames):
     """
     labels = torch.zeros(num_frames, len(speakers))
     for start, end, speaker in segments:
-        # In single precision, as its numbers are read
-        times = torch.tensor([start, end], dtype=torch.float32)
-        times = times * 16000 / HOP_SAMPLES
-        begin, finish = (times.round().long() - first_frame).tolist()
+        # In double precision; Python rounds halves to the even one, as NumPy
+        begin, finish = (
+            round(time * _SAMPLE_RATE / HOP_SAMPLES) - first_frame
+            for time in (start, end)
+        )
         begins, ends = 0 <= begin < num_frames, 0 < finish <= num_frames
         if speaker in speakers and (begins or ends):
             column = speakers.index(speaker)

@@ -311,9 +311,9 @@ def phone_targets(
 
 def _split_valid(records, share, seed):
     """Moves a share of the training recordings to validation."""
-    if not 0 < share < 1:
+    if not 0 <= share < 1:
         raise ValueError(
-            f"valid_share: expected a share in (0, 1), got {share}"
+            f"valid_share: expected a share in [0, 1), got {share}"
         )
     places = [i for i, r in enumerate(records) if r["split"] == "train"]
     generator = torch.Generator().manual_seed(seed)

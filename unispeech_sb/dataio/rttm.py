@@ -307,23 +307,51 @@ def read_kaldi_segments(
     It has ``segments`` (utterance, recording, start, end) and ``utt2spk``
     (utterance, speaker). ``merge`` is as for ``read_rttm``.
     """
+    path, lines = Path(folder) / "segments", dict[str, list[Any]]()
+
+    def rows():
+        for name, (where, fields) in kaldi_table(path, 3).items():
+            yield where, [name, *fields]
+
+    for where, recording, segment in _spoken(folder, rows(), merge):
+        lines.setdefault(recording, []).append((segment, where))
+    return _gathered(lines, path, merge)
+
+
+def kaldi_segment_lines(folder: str | Path) -> dict[str, list[Segment]]:
+    """Reads ``segments`` as SUPERB's labels take it: all of its lines as they
+    are, also those of one name and those of one speaker that overlap; of a
+    name in ``utt2spk`` the last line."""
+    found: dict[str, list[Segment]] = {}
+    rows = fields_of(Path(folder) / "segments")
+    for _, recording, segment in _spoken(folder, rows, may_be_empty=True):
+        found.setdefault(recording, []).append(segment)
+    return found
+
+
+def _spoken(folder, rows, may_be_empty):
+    """Yields file with line, recording and segment of rows of ``segments``:
+    file with line, and fields."""
     speakers_file = Path(folder) / "utt2spk"
     speakers = {
         utterance: fields[0]
         for utterance, (_, fields) in kaldi_table(speakers_file, 1).items()
     }
-    path, lines = Path(folder) / "segments", dict[str, list[Any]]()
-    for utterance, (where, fields) in kaldi_table(path, 3).items():
-        recording, *times = fields
+    for where, fields in rows:
+        if len(fields) != 4:
+            raise ValueError(f"{where}: expected 4 fields, got {len(fields)}")
+        utterance, recording, *times = fields
         if utterance not in speakers:
             raise ValueError(
                 f"{where}: {utterance} has no speaker in {speakers_file}"
             )
         start, end = (read_number(field, where) for field in times)
         speaker = speakers[utterance]
-        segment = _checked_segment(start, end, speaker, where, merge)
-        lines.setdefault(recording, []).append((segment, where))
-    return _gathered(lines, path, merge)
+        yield (
+            where,
+            recording,
+            _checked_segment(start, end, speaker, where, may_be_empty),
+        )
 
 
 def write_kaldi_segments(

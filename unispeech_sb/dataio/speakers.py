@@ -93,7 +93,8 @@ def check_speakers(
 def split_valid(
     records: Iterable[dict[str, Any]],
     ways: Mapping[
-        str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None
+        str,
+        Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | float | None,
     ],
 ) -> list[dict[str, Any]]:
     """Takes the corpus's own validation set, or the one way to make one.
@@ -103,18 +104,18 @@ def split_valid(
     records : iterable of dict
         Utterance records.
     ways : dict
-        Name of an option -> what makes a validation set of the records, or
-        None where the option is not given.
+        Name of an option -> what makes a validation set of the records; None
+        where the option is not given, 0 where none is to be made.
 
     Returns
     -------
     list of dict
-        The records, some of them in valid.
+        The records, some of them in valid, unless an option was 0.
 
     Raises
     ------
     ValueError
-        Unless there is a validation set, or one way to make it.
+        Unless there is a validation set, one way to make it, or a 0.
 
     Example
     -------
@@ -124,8 +125,10 @@ def split_valid(
     ValueError: expected a validation set: recordings of the split valid, ...
     """
     records = list(records)
-    given = [name for name, way in ways.items() if way is not None]
+    given = [name for name, way in ways.items() if way]
     found = any(record["split"] == "valid" for record in records)
+    if not given and any(way == 0 for way in ways.values()):
+        return records
     if found + len(given) != 1:
         options = " or ".join(f"--{name}" for name in ways)
         got = ["the split valid"] * found + [f"--{name}" for name in given]
@@ -135,8 +138,13 @@ def split_valid(
         )
     if found:
         return records
-    (way,) = (way for way in ways.values() if way is not None)
-    return way(records)
+    (way,) = (way for way in ways.values() if callable(way))
+    records = way(records)
+    if not any(record["split"] == "valid" for record in records):
+        raise ValueError(
+            f"--{given[0]}: expected recordings to validate on, got none"
+        )
+    return records
 
 
 def split_tails(
@@ -578,7 +586,7 @@ def _move_speakers(records, num_speakers, seed=0):
         if record["split"] == "train":
             counts[record["spk_id"]] = counts.get(record["spk_id"], 0) + 1
     names = sorted(name for name, count in counts.items() if count > 1)
-    if num_speakers > min(len(names), len(counts) - 2):
+    if not 0 < num_speakers <= min(len(names), len(counts) - 2):
         raise ValueError(
             f"expected {num_speakers} speakers with two recordings or more to "
             f"hold out, and two others to train on; got {len(counts)} "

@@ -360,11 +360,7 @@ def add_trials(hparams: dict[str, Any]) -> None:
     owners: dict[Stage, Any] = {}
     for stage, split in ((Stage.VALID, "valid"), (Stage.TEST, "test")):
         manifest = Path(hparams["manifest_folder"], f"{split}.csv")
-        if not manifest.is_file():  # a run then evaluates on valid
-            found[stage], owners[stage] = (
-                found[Stage.VALID],
-                owners[Stage.VALID],
-            )
+        if not manifest.is_file():
             continue
         speakers = {r["ID"]: r["spk_id"] for r in read_manifest(manifest)}
         if path is not None and stage == Stage.TEST:
@@ -373,6 +369,9 @@ def add_trials(hparams: dict[str, Any]) -> None:
             trials = _split_trials(speakers, split, hparams)
         found[stage] = trials
         owners[stage] = _owners(trials, speakers, path)
+    if Stage.VALID in found:  # a run without a test set evaluates on it
+        found.setdefault(Stage.TEST, found[Stage.VALID])
+        owners.setdefault(Stage.TEST, owners[Stage.VALID])
     hparams["trials"], hparams["trial_speakers"] = found, owners
 
 

@@ -425,7 +425,7 @@ def draw_sample(records, share, seed):
 def dump_frames(records, features, path, max_batch_s):
     """Writes the frames of recordings, as ``map_frames`` reads them."""
     with atomic(path, "wb") as file:
-        for frames in _frames(records, features, max_batch_s, "Frames"):
+        for frames in frames_of(records, features, max_batch_s, "Frames"):
             file.write(frames.numpy().tobytes())
 
 
@@ -434,7 +434,7 @@ def dump_units(records, features, centres, path, max_batch_s):
     centres = torch.from_numpy(np.ascontiguousarray(centres))
     found = [
         nearest_centres(frames, centres).to(torch.int32).numpy()
-        for frames in _frames(records, features, max_batch_s, "Units")
+        for frames in frames_of(records, features, max_batch_s, "Units")
     ]
     with atomic(path, "wb") as file:
         np.savez(
@@ -444,7 +444,7 @@ def dump_units(records, features, centres, path, max_batch_s):
         )
 
 
-def _frames(records, features, max_batch_s, what):
+def frames_of(records, features, max_batch_s, what):
     """Yields the frames of each recording, computed in batches."""
     with tqdm(
         total=len(records), desc=what, unit="file", disable=None

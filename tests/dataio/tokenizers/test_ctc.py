@@ -383,12 +383,14 @@ def test_encoder_asr_transcribes(decoder, tmp_path):
     assert [text.strip() for text in texts] == ["AA B", "C A"]
 
 
-def test_superbs_letters_are_fairseqs_of_librispeech():
+def test_superbs_letters_are_in_the_order_of_s3prl():
     tokenizer = CTCTokenizer.superb_letters()
     tokens = [tokenizer.ind2lab[index] for index in range(len(tokenizer))]
     assert len(tokens) == 32 and tokenizer.blank_index == 0
     assert tokens[:6] == ["<s>", "<pad>", "</s>", "<unk>", "|", "E"]
     assert sorted(tokens[4:]) == sorted("|'ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    # fairseq's own dictionary has these two the other way round
+    assert (tokens.index("C"), tokens.index("W")) == (18, 19)
 
 
 def test_targets_end_as_superbs_do_and_texts_do_not():

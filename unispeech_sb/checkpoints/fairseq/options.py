@@ -46,6 +46,12 @@ KINDS = {
 }
 """Name of a model, of 2021 and of the released code -> what it is."""
 
+FLAT, FLAT_KIND = "s3prl's upstream", Kind("unispeech-sat", "Model", "")
+"""What s3prl's files of UniSpeech-SAT are called here, and what they are: their
+``cfg`` has WavLM's options in one place, and no name of a model."""
+FLAT_MARKS = {"extractor_mode", "encoder_embed_dim", "layer_norm_first"}
+"""Options that such a ``cfg`` has."""
+
 TRAINING = {
     theirs: ours
     for ours, option in OPTIONS.items()
@@ -97,7 +103,7 @@ class Options(NamedTuple):
         Those of the model that was fine-tuned; empty where the file leaves
         them out.
     place : str
-        ``cfg`` or ``args``.
+        ``cfg`` or ``args``, or ``FLAT``.
     criterion : dict
         Those of the loss.
     """
@@ -112,11 +118,11 @@ class Options(NamedTuple):
     @property
     def kind(self):
         """What the model is."""
-        return KINDS[self.name]
+        return FLAT_KIND if self.name == FLAT else KINDS[self.name]
 
     def where(self, section):
         """What errors and sources call a section, such as ``cfg.model``."""
-        return self.place if self.place == "args" else f"cfg.{section}"
+        return f"cfg.{section}" if self.place == "cfg" else self.place
 
 
 def read_options(objects, path):
@@ -136,6 +142,8 @@ def read_options(objects, path):
         _section(found, name, place) for name in ("model", "task", "criterion")
     )
     name = model.get("_name") or model.get("arch")
+    if model is found and name is None and FLAT_MARKS <= model.keys():
+        return Options(FLAT, model, {}, {}, FLAT)
     if not isinstance(name, str) or name not in KINDS:
         *names, last = KINDS
         what = what_objects(objects)

@@ -1,7 +1,8 @@
 """fairseq checkpoints of both families, read without fairseq.
 
 Both training stages of UniSpeech, UniSpeech-SAT, and CTC models fine-tuned
-from any of them, as written in 2021 and by the released code.
+from any of them, as written in 2021 and by the released code; and the backbones
+of UniSpeech-SAT that s3prl keeps as its upstreams.
 """
 
 import re
@@ -18,6 +19,7 @@ from unispeech_sb.checkpoints.checkpoint import (
     settle,
 )
 from unispeech_sb.checkpoints.fairseq.options import (
+    FLAT,
     SPECIALS,
     known_sizes,
     known_training,
@@ -53,6 +55,7 @@ FILLED_LATER = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
 
 PROJECTION = "w2v_encoder.proj."
 LEFT_OVER = "left over from pre-training; a CTC model does not use it"
+ALONE = "as utterances alone, which s3prl's own padding changes"
 RELATIVE = re.compile(r"relative_attention_bias|\.grep_")
 OLD_PROJECTION = "q2h_proj."
 SEVERAL = (
@@ -122,8 +125,13 @@ def read_fairseq(
     else:
         top, sizes, dropped = read_pretraining(rest, kind, path)
         task = "Model" if dropped else task
+    if task == "Model" and top:
+        raise _unexpected(min(rest), path)
+    origin = "fairseq"
+    if options.name == FLAT:
+        origin, facts["mask_rule"] = "s3prl", Fact("hf", ALONE)
     checkpoint = Checkpoint(
-        "fairseq", kind.family, task, {}, backbone, top,
+        origin, kind.family, task, {}, backbone, top,
         dropped=dropped, notes=notes,
     )  # fmt: skip
     facts |= {"family": Fact(kind.family, named), "task": Fact(task, named)}

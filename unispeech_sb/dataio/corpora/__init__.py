@@ -36,6 +36,12 @@ from unispeech_sb.dataio.corpora.fluent_speech_commands import (
 from unispeech_sb.dataio.corpora.iemocap import iemocap, is_iemocap
 from unispeech_sb.dataio.corpora.kaldi import is_kaldi, kaldi_texts
 from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
+from unispeech_sb.dataio.corpora.quesst14 import (
+    is_query_lists,
+    is_quesst14,
+    query_lists,
+    quesst14,
+)
 from unispeech_sb.dataio.corpora.recordings import is_recordings, recordings
 from unispeech_sb.dataio.corpora.speech_commands import (
     is_speech_commands,
@@ -143,6 +149,16 @@ CORPORA = {
         is_audio_snips,
         {"slot_filling": _by(audio_snips)},
     ),
+    "quesst14": Corpus(
+        "a QUESST 2014 folder",
+        is_quesst14,
+        {"query_by_example": _by(quesst14, "language")},
+    ),
+    "query_lists": Corpus(
+        "a folder with queries.csv and documents.csv",
+        is_query_lists,
+        {"query_by_example": _by(query_lists)},
+    ),
     "kaldi": Corpus(
         "a Kaldi folder with wav.scp, or a folder of some",
         is_kaldi,
@@ -218,8 +234,8 @@ def read_corpus(
         What it is for: "asr", "phoneme", "pretraining", "keyword_spotting",
         "intent_classification", "emotion_recognition", "slot_filling",
         "speaker_identification", "speaker_verification",
-        "speaker_diarization", or "single_speaker", of which mixtures are
-        simulated.
+        "speaker_diarization", "query_by_example", or "single_speaker", of
+        which mixtures are simulated.
     hparams : dict
         The recipe's yaml: ``corpus``, a name of ``CORPORA`` or "auto", as when
         it is missing; ``synthetic``, which stands for the name "synthetic";

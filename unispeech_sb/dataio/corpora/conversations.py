@@ -41,7 +41,9 @@ def kaldi_folders(
 
     Records have ID, wav, duration, split, rttm (the annotation's file: an RTTM,
     or Kaldi's ``segments``) and uem (its file, or empty); ``rttm_name`` and
-    ``uem_name`` where these files call the recording otherwise. A speaker that
+    ``uem_name`` where these files call the recording otherwise. What SUPERB
+    labels by is kept too: kaldi_segments, the file ``segments`` where there is
+    one, and stated_s, the seconds of ``reco2dur``. A speaker that
     overlaps itself is an error unless ``merge``, as for ``read_rttm``; a
     segment past the end of its recording is one.
     """
@@ -90,10 +92,14 @@ def _checked(records, merge):
     _find_names(records, "uem", stretches)
     for record in records:
         num_samples, rate = read_header(record["wav"])
-        stated = record.get("duration", num_samples / rate)
+        stated = record.get("duration")
         record["duration"] = num_samples / rate
-        if abs(stated - record["duration"]) > _OFF_S:
+        if stated is None:
+            pass
+        elif abs(stated - record["duration"]) > _OFF_S:
             wrong.append(f"{record['wav']} ({stated:g} s)")
+        else:
+            record["stated_s"] = stated
         name = record.get("rttm_name", record["ID"])
         _check_scored(record, stretches)
         _check_end(record, name, annotations[record["rttm"]].get(name, []))
@@ -139,13 +145,15 @@ def _find_names(records, kind, files):
 def _kaldi(folder):
     """Records of a Kaldi folder."""
     split = split_of(folder.name, folder)
-    rttm = folder / "rttm"
+    rttm, segments = folder / "rttm", folder / "segments"
     if not rttm.is_file():
-        rttm = folder / "segments"
+        rttm = segments
     uem = folder / "uem"
     seconds = stated_durations(folder)
     for name, wav in kaldi_recordings(folder).items():
         stated = {"duration": seconds[name]} if name in seconds else {}
+        if segments.is_file() and (folder / "utt2spk").is_file():
+            stated["kaldi_segments"] = str(segments)
         yield {**_record(name, wav, split, rttm, uem), **stated}
 
 

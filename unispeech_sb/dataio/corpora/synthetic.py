@@ -382,6 +382,21 @@ def _emotions(folder, hparams):
     return split_fold(records, hparams["fold"], hparams["protocol"])
 
 
+def _spoken_terms(folder, hparams):
+    """Words as queries, and sentences of other voices as documents."""
+    words = [*_VERBS, *(text.split()[-1] for text in (*_OBJECTS, *_PLACES))]
+    voices, seed = hparams["synthetic_voices"], hparams["seed"]
+    count = hparams["synthetic_documents"]
+    yield from synthetic_keywords(
+        folder, words[:-1], (0, *voices[1:]), seed + 1
+    )
+    for record in synthetic_sentences(
+        folder, (count, 0, 0), (voices[0], 0, 0), seed
+    ):
+        del record["split"]
+        yield record
+
+
 READERS = {
     "asr": _by_counts(synthetic_sentences),
     "phoneme": _by_counts(synthetic_sentences),
@@ -392,5 +407,6 @@ READERS = {
     "slot_filling": _slots,
     "speaker_identification": _known_speakers,
     "speaker_verification": _speakers,
+    "query_by_example": _spoken_terms,
 }
 """Task -> its reader, of folder and yaml."""

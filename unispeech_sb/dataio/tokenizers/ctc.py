@@ -32,8 +32,9 @@ _SPECIALS = (
 )
 """Names of tokens that no text holds."""
 
-LIBRISPEECH_LETTERS = "|ETAONIHSRDLUMWCFGYPBVK'XJQZ"
-"""fairseq's letters of LibriSpeech, the most frequent first."""
+SUPERB_LETTERS = "|ETAONIHSRDLUMCWFGYPBVK'XJQZ"
+"""s3prl's letters of LibriSpeech, the most frequent first. fairseq's own
+dictionary has W before C."""
 
 _UNUSED = re.compile(r"<unused \d+>")
 """Name of an output that a vocabulary leaves out."""
@@ -319,8 +320,9 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
     def superb_letters(cls, texts: Iterable[str] = ()) -> "CTCTokenizer":
         """Makes the tokenizer of SUPERB's speech recognition.
 
-        It is fairseq's of LibriSpeech: four special tokens, ``<s>`` the blank,
-        and 28 letters by their frequency. Targets end in ``| </s>``.
+        Four special tokens of fairseq, ``<s>`` the blank, and 28 letters of
+        LibriSpeech by their frequency, in s3prl's order: C before W. Targets
+        end in ``| </s>``.
 
         Arguments
         ---------
@@ -338,7 +340,7 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         >>> [tokenizer.ind2lab[i] for i in tokenizer.targets("IT IS")]
         ['I', 'T', '|', 'I', 'S', '|', '</s>']
         """
-        tokens = ["<s>", BLANK, "</s>", UNKNOWN, *LIBRISPEECH_LETTERS]
+        tokens = ["<s>", BLANK, "</s>", UNKNOWN, *SUPERB_LETTERS]
         tokenizer = cls.from_tokens(tokens, 0)
         tokenizer.ending = [DELIMITER, "</s>"]
         return tokenizer
