@@ -1,9 +1,12 @@
 """Pretrained folders back to Hugging Face, for transformers to load."""
 
+import inspect
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,23 +26,26 @@ from unispeech_sb.checkpoints.options import (
     SWITCHES,
     WAV_NORM_EPS,
     check_config,
+    check_overrides,
 )
 from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
     TOKENIZER_FILE,
     Pretrained,
+    is_pretrained,
     new_folder,
     read_pretrained,
 )
+from unispeech_sb.checkpoints.speechbrain import (
+    DEFAULT_FAMILY,
+    is_training_checkpoint,
+)
 from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
+from unispeech_sb.convert.pretrained import convert_checkpoint
 from unispeech_sb.convert.tokenizers import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.backbone import Backbone
-
-DEFAULT_FAMILY = "unispeech-sat"
-"""For folders that do not say: the one that has every class. The backbone is
-the same for both."""
 
 NO_CLASS = (
     "{folder}: transformers has no class for {head}; --backbone-only writes "
@@ -53,13 +59,16 @@ def to_huggingface(
     dst: str | Path,
     family: str | None = None,
     backbone_only: bool = False,
+    config: str | Path | None = None,
+    **overrides: Any,
 ) -> str:
     """Writes a folder that transformers loads without a missing key.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        A folder that a recipe exported or ``convert_checkpoint`` wrote.
+        A folder that a recipe exported or ``convert_checkpoint`` wrote, or
+        what the latter reads.
     dst : str or pathlib.Path
         The folder to make; must not hold anything yet.
     family : str, optional
@@ -67,6 +76,11 @@ def to_huggingface(
         omitted, else ``unispeech-sat``.
     backbone_only : bool
         Leave the head out.
+    config : str or pathlib.Path, optional
+        As for ``convert_checkpoint``.
+    **overrides
+        Options of ``Backbone`` in place of those of the folder, such as
+        ``output_norm=False`` for what transformers has no step for.
 
     Returns
     -------
@@ -88,10 +102,15 @@ def to_huggingface(
     Wrote ... for transformers.UniSpeechSatModel
     ...
     """
-    found = read_pretrained(folder)
-    model = _model(found, family, backbone_only)
-    texts = model.texts
-    with new_folder(dst) as temporary:
+    with ExitStack() as stack:
+        if not is_pretrained(folder) or is_training_checkpoint(folder):
+            new = stack.enter_context(TemporaryDirectory()) + "/converted"
+            convert_checkpoint(folder, new, None, config, **overrides)
+            folder = new
+        found = _with_options(read_pretrained(folder), overrides)
+        model = _model(found, family, backbone_only)
+        texts = model.texts
+        temporary = stack.enter_context(new_folder(dst))
         path = temporary / "model.safetensors"
         write_tensors(path, model.tensors, {"format": "pt"})
         for file, text in texts.items():
@@ -104,6 +123,20 @@ def to_huggingface(
         f"files: {', '.join(sorted(texts))}",
     ]
     return "\n".join(lines + [f"note    {note}" for note in model.notes])
+
+
+def _with_options(found, overrides):
+    """A folder whose backbone has some other options."""
+    check_overrides(overrides)
+    file = found.lobes["backbone"]
+    known = inspect.signature(Backbone).parameters
+    for name in overrides:
+        if name not in known:
+            raise ValueError(
+                f"--set: expected an option of the backbone; got {name}"
+            )
+    file = file._replace(config={**file.config, **overrides})
+    return found._replace(lobes={**found.lobes, "backbone": file})
 
 
 def why_not(found: Pretrained, backbone_only: bool = False) -> str | None:
