@@ -376,7 +376,7 @@ def _describe_saved(folder, config):
         return Description(facts | _sizes(lobes), found.dropped, found.notes)
     facts |= _lobe_facts(lobes) | _sizes(lobes)
     note = "the recipe's own command goes on from it"
-    left = [name for name in lobes if name != "backbone"]
+    left = [name for name, lobe in lobes.items() if lobe.name != "Backbone"]
     why = "commands take the result; unispeech-sb export makes one"
     return Description(facts, dict.fromkeys(left, why), [note])
 

@@ -241,7 +241,7 @@ def _label_file(recipe, ckpt, given):
 def _has_labels(path):
     """Whether a file is SpeechBrain's of labels, with any in it."""
     with open(path, "rb") as file:
-        start = file.read(4096)
+        start = b"\n" + file.read(4096)
     return b"' => " in start.partition(b"\n====")[0]
 
 

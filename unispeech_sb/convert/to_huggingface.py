@@ -3,7 +3,6 @@
 import inspect
 import json
 import shutil
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -102,15 +101,24 @@ def to_huggingface(
     Wrote ... for transformers.UniSpeechSatModel
     ...
     """
-    with ExitStack() as stack:
-        if not is_pretrained(folder) or is_training_checkpoint(folder):
-            new = stack.enter_context(TemporaryDirectory()) + "/converted"
-            convert_checkpoint(folder, new, None, config, **overrides)
-            folder = new
-        found = _with_options(read_pretrained(folder), overrides)
-        model = _model(found, family, backbone_only)
-        texts = model.texts
-        temporary = stack.enter_context(new_folder(dst))
+    if is_pretrained(folder) and not is_training_checkpoint(folder):
+        return _write(folder, dst, family, backbone_only, overrides)
+    with TemporaryDirectory() as place:
+        new = Path(place, "converted")
+        convert_checkpoint(folder, new, None, config, **overrides)
+        try:
+            return _write(new, dst, family, backbone_only, overrides)
+        except ValueError as error:
+            sentence = str(error).replace(str(new), str(folder))
+            raise ValueError(sentence) from error
+
+
+def _write(folder, dst, family, backbone_only, overrides):
+    """Writes what a pretrained folder has; the report."""
+    found = _with_options(read_pretrained(folder), overrides)
+    model = _model(found, family, backbone_only)
+    texts = model.texts
+    with new_folder(dst) as temporary:
         path = temporary / "model.safetensors"
         write_tensors(path, model.tensors, {"format": "pt"})
         for file, text in texts.items():
@@ -418,7 +426,8 @@ def _notes(found, config):
         if option.only_here and backbone[name] != option.default:
             raise ValueError(
                 f"{found.folder}: expected {name} {option.default}; "
-                "transformers has no such step"
+                f"transformers has no such step: --set {name}="
+                f"{option.default} leaves it out"
             )
     notes = []
     mixes = config.get("use_weighted_layer_sum") and len(found.lobes) > 1

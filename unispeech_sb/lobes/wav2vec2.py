@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from torch import nn
 from torch.nn import functional as F
 
@@ -260,6 +261,7 @@ class Wav2Vec2Pretrain(UniSpeech):
         normalize_wav: bool = True,
         **kwargs: Any,
     ) -> None:
+        yaml.add_representer(torch.Tensor, _represent_tensor)
         found: dict[str, Any] = PRESETS.get(str(source), {})
         family = "unispeech-sat" if "_sat_" in str(source) else None
         if str(source) not in PRESETS:
@@ -338,3 +340,12 @@ class Wav2Vec2Pretrain(UniSpeech):
             found.losses["diversity"],
         )
         return out, frames.mask.long()
+
+
+def _represent_tensor(dumper, tensor):
+    """A single number as a number. SpeechBrain's recipe gives its accuracy to
+    the checkpointer as a tensor, and from 1.1.1 on SpeechBrain cannot read
+    back what yaml makes of one."""
+    if tensor.dim() == 0 and tensor.is_floating_point():
+        return dumper.represent_float(tensor.item())
+    return dumper.represent_object(tensor)
