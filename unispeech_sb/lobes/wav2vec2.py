@@ -236,6 +236,8 @@ class Wav2Vec2Pretrain(UniSpeech):
         Length of a span, in frames.
     normalize_wav : bool
         Give each waveform zero mean and unit variance first.
+    num_negatives : int
+        Candidates of each masked frame, from its utterance.
     **kwargs
         Options of ``Backbone``.
 
@@ -259,6 +261,7 @@ class Wav2Vec2Pretrain(UniSpeech):
         mask_prob: float = 0.65,
         mask_length: int = 10,
         normalize_wav: bool = True,
+        num_negatives: int = 100,
         **kwargs: Any,
     ) -> None:
         yaml.add_representer(torch.Tensor, _represent_tensor)
@@ -290,9 +293,10 @@ class Wav2Vec2Pretrain(UniSpeech):
                 dropouts=[settings["feat_quantizer_dropout"], 0.0],
             ),
             SpanMasks(mask_prob, mask_length),
-            Negatives(found.get("num_negatives", 100)),
+            Negatives(num_negatives),
         )
-        self.num_updates = 0
+        self.mask_prob, self.mask_length = mask_prob, mask_length
+        self.normalize_wav, self.num_updates = normalize_wav, 0
 
     @property
     def model(self) -> Backbone:
