@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +126,8 @@ class Pretrained(NamedTuple):
     training : dict
         ``training.json``: how it was trained; empty where that was not
         written.
+    others : list of str
+        Names of modules of other packages, from a recipe of SpeechBrain's.
     """
 
     folder: Path
@@ -133,6 +135,7 @@ class Pretrained(NamedTuple):
     origin: dict[str, Any]
     texts: dict[str, str]
     training: dict[str, Any] = {}
+    others: Sequence[str] = ()
 
 
 def is_pretrained(folder: str | Path) -> bool:
@@ -199,11 +202,9 @@ def read_pretrained(folder: str | Path) -> Pretrained:
         raise ValueError(
             f"{folder}: expected a pretrained folder, with {BACKBONE_FILE}"
         )
-    lobes = {
-        path.stem: read_lobe(path)
-        for path in sorted(folder.glob("*.ckpt"))
-        if path.name not in NO_LOBES
-    }
+    paths = [p for p in sorted(folder.glob("*.ckpt")) if p.name not in NO_LOBES]
+    others = [path.stem for path in paths if is_torch_file(path)]
+    lobes = {p.stem: read_lobe(p) for p in paths if p.stem not in others}
     texts = sorted((folder / TEXTS_FOLDER).glob("*.json"))
     for path in texts:
         read_json(path)
@@ -213,6 +214,7 @@ def read_pretrained(folder: str | Path) -> Pretrained:
         _read_origin(folder / ORIGIN_FILE),
         {path.name: path.read_text("utf-8") for path in texts},
         _read_notes(folder / TRAINING_FILE, TRAINING_KINDS),
+        others,
     )
 
 

@@ -93,6 +93,13 @@ class Apply(NamedTuple):
 _CALLS = {"!new": New, "!name": Name, "!apply": Apply}
 
 
+class Part(NamedTuple):
+    """Where the tensors of an entry are: a file, a prefix of their names."""
+
+    file: Path
+    prefix: str = ""
+
+
 class RecipeYaml:
     """A recipe's yaml, or the ``hyperparams.yaml`` of its run.
 
@@ -138,6 +145,32 @@ class RecipeYaml:
         if not isinstance(found, dict):
             raise ValueError(f"{self.path}: expected modules by name")
         return {k: str(v) for k, v in found.items() if isinstance(v, Ref)}
+
+    def parts(self, ckpt: Path) -> dict[str, Part]:
+        """Entry -> where its tensors are in a checkpoint."""
+        found = {}
+        for stem, entry in self.recoverables().items():
+            file = ckpt / f"{stem}.ckpt"
+            if not file.is_file():
+                continue
+            found[entry] = Part(file)
+            call = self.get(entry)
+            if getattr(call, "name", "") != "torch.nn.ModuleList":
+                continue
+            for items in call.arguments or ():
+                for place, item in enumerate(items):
+                    found.setdefault(str(item), Part(file, f"{place}."))
+        return found
+
+    def lobes(self) -> dict[str, Any]:
+        """Entries of self-supervised models: what is built from a source."""
+        calls = {name: self.get(name) for name in self.nodes}
+        return {
+            name: call
+            for name, call in calls.items()
+            if isinstance(getattr(call, "arguments", None), dict)
+            and {"source", "hub"} & call.arguments.keys()
+        }
 
 
 class _Reader:
@@ -270,7 +303,7 @@ def known_order(
         order[1:1] = [name for name in pools if name not in order][:1]
     last = [n for n, c in names.items() if c in SOFTMAX and n not in order]
     order += [n for n in last if n in ("log_softmax", "softmax")][:1]
-    if owner is None or len(order) < 2:
+    if owner is None or not rest:
         raise ValueError(
             f"{recipe.path}: expected modules of a known order; got "
             f"{', '.join(modules)}: give --forward with their names, the "

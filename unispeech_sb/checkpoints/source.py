@@ -37,11 +37,14 @@ from unispeech_sb.checkpoints.interfaces import (
 )
 from unispeech_sb.checkpoints.options import check_overrides, shown
 from unispeech_sb.checkpoints.pretrained_folder import is_lobe_file, read_lobe
+from unispeech_sb.checkpoints.recipe_yaml import Part, RecipeYaml
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.checkpoints.speechbrain import (
+    DEFAULT_FAMILY,
     Beginning,
     as_checkpoint,
+    beginning_by,
     beginning_of,
     find_saved,
     is_training_checkpoint,
@@ -235,6 +238,50 @@ def read_backbone(
             f"{found.origin} only"
         )
     return found.config, found.backbone, path
+
+
+def read_trained(
+    recipe: RecipeYaml, ckpt: Path, config: str | Path | None = None
+) -> tuple[Checkpoint, str | None, Part | None]:
+    """The backbone that a recipe trained, the entry of its lobe, and where the
+    lobe's tensors are; None where nothing tells, or where it was frozen and so
+    is not in the checkpoint."""
+    saved = find_saved(ckpt)
+    if saved is None:
+        found, entry = _read_frozen(recipe, ckpt, config)
+        return found, entry, None
+    parts = {
+        entry: part
+        for entry, part in recipe.parts(ckpt).items()
+        if part.file == saved.path and saved.prefix.startswith(part.prefix)
+    }
+    found = read_checkpoint(saved.path, config=config)
+    if not parts:
+        return found, None, Part(saved.path, saved.prefix)
+    entry = max(parts, key=lambda name: len(parts[name].prefix))
+    return found, entry, parts[entry]
+
+
+def _read_frozen(recipe, ckpt, config):
+    """The backbone that a recipe began with, and the entry of its lobe."""
+    modules = recipe.modules().values()
+    lobes = {n: call for n, call in recipe.lobes().items() if n in modules}
+    if len(lobes) != 1:
+        raise ValueError(
+            f"{ckpt}: expected a backbone in one of its files, or one among "
+            f"the modules of {recipe.path}; got {len(lobes)}"
+        )
+    ((entry, call),) = lobes.items()
+    if call.arguments.get("freeze") is not True:
+        raise ValueError(
+            f"{ckpt}: expected the backbone {entry} among the recoverables of "
+            "the recipe, or freeze: True; it was trained and not saved"
+        )
+    begun = beginning_by(call)
+    options, tensors, _ = read_backbone(config or begun.source, begun.downloads)
+    family = options.get("family", DEFAULT_FAMILY)
+    options = {**options, **begun.options}
+    return Checkpoint("SpeechBrain", family, "Model", options, tensors), entry
 
 
 def _refuse_ours(path, expected):

@@ -14,7 +14,7 @@ import torch
 
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.file_types import what_file, what_tensors
-from unispeech_sb.checkpoints.files import read_tensors
+from unispeech_sb.checkpoints.files import is_safetensors, read_tensors
 from unispeech_sb.checkpoints.huggingface import FAMILIES, WEIGHT_NORM
 from unispeech_sb.checkpoints.pretrained_folder import (
     is_lobe_file,
@@ -108,7 +108,7 @@ def _saved_in(path):
 
 def state_of(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a file that is a state dict; none of any other."""
-    if Path(path).suffix == ".safetensors":
+    if is_safetensors(path):
         return read_tensors(path)
     if not is_torch_file(path):
         return {}
@@ -145,7 +145,7 @@ class Beginning(NamedTuple):
 
     source: str
     downloads: str | None = None
-    options: Mapping[str, bool] = {}
+    options: Mapping[str, Any] = {}
 
 
 def beginning_of(saved: Saved) -> Beginning:
@@ -163,31 +163,31 @@ def beginning_of(saved: Saved) -> Beginning:
             f"hyperparams.yaml of its run is near; {_ASK}"
         )
     recipe = RecipeYaml(yaml_file)
-    calls = {name: recipe.get(name) for name in recipe.nodes}
-    found = {
-        name: call
-        for name, call in calls.items()
-        if isinstance(getattr(call, "arguments", None), dict)
-        and {"source", "hub"} & call.arguments.keys()
-    }
+    found = recipe.lobes()
     entry = recipe.recoverables().get(saved.path.stem)
     if entry not in found and len(found) != 1:
         raise ValueError(
             f"{saved.path}: the file has tensors alone, and {yaml_file} does "
             f"not say of which model; {_ASK}"
         )
-    call = found[entry if entry in found else next(iter(found))]
+    return beginning_by(found[entry if entry in found else next(iter(found))])
+
+
+def beginning_by(call: Any) -> Beginning:
+    """What a yaml's call of a lobe says."""
     given = call.arguments
     downloads = given.get("save_path")
     if not isinstance(downloads, str) or not Path(downloads).is_dir():
         downloads = None
-    options = {
+    options: dict[str, Any] = {
         name: given[name]
         for name in ("output_norm", "normalize_wav")
         if isinstance(given.get(name), bool)
     }
-    if call.name.endswith("WeightedSSLModel"):
-        options["normalize_wav"] = False  # it passes over that
+    if not call.name.startswith("unispeech_sb."):
+        options["normalize_eps"] = SPEECHBRAIN_EPS
+        if call.name.endswith("WeightedSSLModel"):
+            options["normalize_wav"] = False  # it passes over that
     source = str(given.get("source") or given.get("hub"))
     return Beginning(source, downloads, options)
 
@@ -205,7 +205,7 @@ def as_checkpoint(
         facts = {
             name: Fact(value, note) for name, value in saved.config.items()
         }
-    elif "model." in saved.prefix:
+    elif "model." in saved.prefix:  # of one of SpeechBrain's lobes
         facts["normalize_eps"] = Fact(SPEECHBRAIN_EPS, "SpeechBrain's lobe")
     notes, begun = [], facts.pop("family", Fact(None, ""))
     family = _family(saved.prefix) or begun.value

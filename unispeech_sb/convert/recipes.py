@@ -42,10 +42,9 @@ from unispeech_sb.checkpoints.safe_yaml import (
     read_plain,
 )
 from unispeech_sb.checkpoints.safety.pickles import read_objects
-from unispeech_sb.checkpoints.source import read_checkpoint
+from unispeech_sb.checkpoints.source import read_trained
 from unispeech_sb.checkpoints.speechbrain import (
     META_FILE,
-    find_saved,
     is_training_checkpoint,
     state_of,
 )
@@ -84,13 +83,6 @@ installed. It loads offline and from anywhere:
 
 {scores}
 """
-
-
-class _Part(NamedTuple):
-    """Where the tensors of an entry are: a file, a prefix of their names."""
-
-    file: Path
-    prefix: str = ""
 
 
 class _Tensors(NamedTuple):
@@ -167,8 +159,7 @@ def export_recipe(
             "give --yaml FILE"
         )
     recipe = RecipeYaml(place)
-    parts = _parts(recipe, ckpt)
-    plan = _Plan(recipe, parts, ckpt, trust)
+    plan = _Plan(recipe, ckpt, trust)
     plan.add_backbone(config)
     interface = interface or interface_of(recipe)
     plan.add_modules(forward or known_order(recipe, plan.owner, interface))
@@ -201,23 +192,6 @@ def export_recipe(
     return "\n".join(lines)
 
 
-def _parts(recipe, ckpt):
-    """Entry of the yaml -> where its tensors are."""
-    found = {}
-    for stem, entry in recipe.recoverables().items():
-        file = ckpt / f"{stem}.ckpt"
-        if not file.is_file():
-            continue
-        found[entry] = _Part(file)
-        call = recipe.get(entry)
-        if getattr(call, "name", "") != "torch.nn.ModuleList":
-            continue
-        for items in call.arguments or ():
-            for place, item in enumerate(items):
-                found.setdefault(str(item), _Part(file, f"{place}."))
-    return found
-
-
 def _label_file(recipe, ckpt, given):
     """The file of the tokens or classes."""
     if given is not None:
@@ -248,39 +222,25 @@ def _has_labels(path):
 class _Plan:
     """Entries of the new yaml, and what its files hold."""
 
-    def __init__(self, recipe, parts, ckpt, trust):
-        self.recipe, self.parts, self.ckpt = recipe, parts, ckpt
-        self.trust = trust
+    def __init__(self, recipe, ckpt, trust):
+        self.recipe, self.ckpt, self.trust = recipe, ckpt, trust
+        self.parts = recipe.parts(ckpt)
         self.entries: dict[str, Any] = {}
         self.files: dict[str, Any] = {}
         self.chain: list[str] = []
-        self.owner = None
 
     def add_backbone(self, config):
         """The backbone, by its own sizes; after one that a layer mix follows
         that as well."""
-        saved = find_saved(self.ckpt)
-        if saved is None:
-            raise ValueError(
-                f"{self.ckpt}: expected a backbone in one of its files"
-            )
-        fitting = {
-            entry: part
-            for entry, part in self.parts.items()
-            if part.file == saved.path and saved.prefix.startswith(part.prefix)
-        }
-        self.owner = max(
-            fitting, key=lambda entry: len(fitting[entry].prefix), default=None
-        )
-        found = read_checkpoint(saved.path, config=config)
+        found, self.owner, part = read_trained(self.recipe, self.ckpt, config)
         self.family = found.family
-        backbone = build_lobes(found, saved.path)["backbone"]
-        check_finite(backbone.state_dict(), saved.path)
+        backbone = build_lobes(found, self.ckpt)["backbone"]
+        check_finite(backbone.state_dict(), self.ckpt)
         options = dict(backbone.config)
         self.files["backbone.ckpt"] = backbone
-        prefix = fitting[self.owner].prefix if self.owner else saved.prefix
-        tensors = state_of(saved.path)
-        mixes = [f"{prefix}{n}" for n in ("weights", "layer_mix.weights")]
+        tensors = {} if part is None else state_of(part.file)
+        mixes = ("weights", "layer_mix.weights")
+        mixes = [f"{part.prefix}{name}" for name in mixes if part]
         weights = [tensors[name] for name in mixes if name in tensors]
         self.chain = ["backbone"]
         if weights:

@@ -204,6 +204,9 @@ def _model(found, family=None, backbone_only=False):
 
 def _kind(found):
     """What stands on the backbone, which transformers has to have."""
+    if found.others:
+        others = ", ".join(found.others)
+        raise ValueError(NO_CLASS.format(folder=found.folder, head=others))
     if "head" not in found.lobes:
         return KINDS[0]
     path = found.folder / "head.ckpt"
