@@ -145,7 +145,11 @@ def test_a_pretraining_objective_comes_back(hub, tmp_path, cls, noted):
         config = hub
     found = Backbone.from_pretrained(ckpt, config=config)
     assert torch.equal(features(found), features(backbone))
-    dropped = read_checkpoint(ckpt, config=config).dropped
+    checkpoint = read_checkpoint(ckpt, config=config)
+    dropped = checkpoint.dropped
+    if noted:
+        family = "unispeech-sat" if cls == "sat" else "unispeech"
+        assert checkpoint.family == family and not checkpoint.notes
     assert "head.project_q.weight" in dropped
     assert not any(name.startswith("backbone.") for name in dropped)
     report = convert_checkpoint(ckpt, tmp_path / "new", config=config)

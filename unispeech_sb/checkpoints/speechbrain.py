@@ -34,6 +34,8 @@ _ASK = (
 DEFAULT_FAMILY = "unispeech-sat"
 """For what does not say its family: the one that has every class of
 transformers. The backbone is the same for both."""
+_HEADS = {"UniSpeechHead": "unispeech", "UniSpeechSATHead": "unispeech-sat"}
+"""Head of a pre-training -> its family."""
 SPEECHBRAIN_EPS = 1e-5
 """What SpeechBrain's lobes add to the variance of a waveform."""
 
@@ -53,6 +55,8 @@ class Saved(NamedTuple):
         Names of the file's other tensors.
     config : dict or None
         Arguments of ``Backbone``; None where the file does not say.
+    family : str or None
+        That of the head beside it, or of its names; None where neither tells.
     """
 
     path: Path
@@ -60,6 +64,7 @@ class Saved(NamedTuple):
     tensors: dict[str, torch.Tensor]
     others: list[str]
     config: dict[str, Any] | None
+    family: str | None = None
 
 
 def is_training_checkpoint(path: str | Path) -> bool:
@@ -90,6 +95,8 @@ def _saved_in(path):
             return []  # the state of a counter, a sampler, ... is a text
         lobes = read_lobes(path)
         names = {f"{k}.{n}" for k, lobe in lobes.items() for n in lobe.tensors}
+        heads = [_HEADS.get(lobe.name) for lobe in lobes.values()]
+        family = next(filter(None, heads), None)
         return [
             Saved(
                 path,
@@ -97,6 +104,7 @@ def _saved_in(path):
                 lobe.tensors,
                 sorted(n for n in names if not n.startswith(f"{name}.")),
                 lobe.config,
+                family,
             )
             for name, lobe in lobes.items()
             if lobe.name == "Backbone"
@@ -136,7 +144,7 @@ def _with_prefix(path, tensors, prefix):
     }
     kept = {name for name in own if re.match(parts, name)}
     others = [n for n in tensors if n.removeprefix(prefix) not in kept]
-    return Saved(path, prefix, backbone, others, None)
+    return Saved(path, prefix, backbone, others, None, _family(prefix))
 
 
 class Beginning(NamedTuple):
@@ -208,7 +216,7 @@ def as_checkpoint(
     elif "model." in saved.prefix:  # of one of SpeechBrain's lobes
         facts["normalize_eps"] = Fact(SPEECHBRAIN_EPS, "SpeechBrain's lobe")
     notes, begun = [], facts.pop("family", Fact(None, ""))
-    family = _family(saved.prefix) or begun.value
+    family = saved.family or begun.value
     if family not in FAMILIES:
         family = DEFAULT_FAMILY
         notes.append(

@@ -13,7 +13,11 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch import nn
 
-from unispeech_sb.checkpoints.files import check_finite, load_strict
+from unispeech_sb.checkpoints.files import (
+    check_finite,
+    load_strict,
+    public_path,
+)
 from unispeech_sb.checkpoints.interfaces import INTERFACES, YAML_FILE
 from unispeech_sb.checkpoints.options import shown
 from unispeech_sb.checkpoints.pretrained_folder import (
@@ -50,9 +54,9 @@ from unispeech_sb.checkpoints.speechbrain import (
 )
 from unispeech_sb.convert.lobes import build_lobes
 from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.lobe import Lobe
 
-_TEXT_ENCODER = "speechbrain.dataio.encoder.CTCTextEncoder"
 _PIECES = "sentencepiece.SentencePieceProcessor"
 _RESERVED = {
     *("backbone", "blank_index", "decoding_function", "label_encoder"),
@@ -351,8 +355,10 @@ class _Plan:
                     f"{self.recipe.path}: expected the number blank_index"
                 )
             self.entries["blank_index"] = blank
-        self.entries[row.labels] = New(_label_class(labels, interface))
-        self.files[f"{row.labels}.ckpt"] = labels
+        built = _built_labels(labels, interface, blank)
+        cls = _PIECES if built is labels else public_path(type(built))
+        self.entries[row.labels] = New(cls)
+        self.files[f"{row.labels}.ckpt"] = built
         self.entries |= _WIRES[interface](self.entries, self.chain)
         loaded = [Path(n).stem for n in self.files if n.endswith(".ckpt")]
         self.entries["pretrainer"] = New(
@@ -360,14 +366,19 @@ class _Plan:
         )
 
 
-def _label_class(path, interface):
-    """The class that loads a file of labels, which has to be one."""
+def _built_labels(path, interface, blank):
+    """What a file of labels holds: classes, or tokens by which texts are made;
+    the file itself, where it is a model of SentencePiece."""
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of labels; there is none")
     if _has_labels(path):
-        LabelEncoder.read_labels(path)
-        ours = "unispeech_sb.dataio.labels.LabelEncoder"
-        return _TEXT_ENCODER if interface == "EncoderASR" else ours
+        labels = LabelEncoder.read_labels(path)
+        if interface != "EncoderASR":
+            return LabelEncoder.from_labels(labels)
+        phones = any(len(n) > 1 and not n.startswith("<") for n in labels)
+        return CTCTokenizer.from_tokens(
+            labels, blank, " ", " " if phones else "", specials=()
+        )
     if interface != "EncoderASR" or path.suffix != ".model":
         raise ValueError(
             f"{path}: expected labels as SpeechBrain's encoders save them"
@@ -380,7 +391,7 @@ def _label_class(path, interface):
         raise ValueError(
             f"{path}: expected a model of SentencePiece"
         ) from error
-    return _PIECES
+    return path
 
 
 def _chain(names):
