@@ -295,12 +295,12 @@ def known_order(
     elif "embedding_model" in rest:
         known = ("mean_var_norm", "embedding_model", "classifier", "softmax")
         rest = [name for name in known if name in rest]
-    order = [owner, *(modules[name] for name in rest)]
+    order = [*(modules[name] for name in rest)]
     calls = {name: recipe.get(name) for name in recipe.nodes}
     names = {n: getattr(call, "name", "") for n, call in calls.items()}
     pools = [n for n, c in names.items() if c.startswith(f"{NNET}.pooling.")]
     if interface != "EncoderASR" and "embedding_model" not in rest:
-        order[1:1] = [name for name in pools if name not in order][:1]
+        order[:0] = [name for name in pools if name not in order][:1]
     last = [n for n, c in names.items() if c in SOFTMAX and n not in order]
     order += [n for n in last if n in ("log_softmax", "softmax")][:1]
     if owner is None or not rest:
@@ -309,4 +309,4 @@ def known_order(
             f"{', '.join(modules)}: give --forward with their names, the "
             "backbone first"
         )
-    return order
+    return [owner, *order]

@@ -224,8 +224,10 @@ def read_backbone(
     check_file(path)
     if is_lobe_file(path):
         saved = None if path.name == BACKBONE_FILE else find_saved(path)
-        lobe = read_lobe(path) if saved is None else saved
-        if saved is None and path.name != BACKBONE_FILE:
+        if saved is not None and saved.config is not None:
+            return saved.config, saved.tensors, path
+        lobe = read_lobe(path)
+        if path.name != BACKBONE_FILE:
             raise ValueError(
                 f"{path}: expected a backbone; it is another module of this "
                 f"package, {shown(lobe.name)}"

@@ -112,8 +112,10 @@ def export(argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--interface",
+        metavar="NAME",
         choices=("EncoderASR", "EncoderClassifier", "SpeakerRecognition"),
-        help="what is to load it; by default as the recipe's modules say",
+        help="what is to load it: %(choices)s; by default as the recipe's "
+        "modules say",
     )
     parser.add_argument(
         "--forward",

@@ -339,7 +339,7 @@ class Wav2Vec2Pretrain(UniSpeech):
             weighted_loss(found, _PRETRAIN_WEIGHTS),
             frames.output.last_hidden_state,
             vectors,
-            found.diagnostics["prob_perplexity"],
+            torch.as_tensor(found.diagnostics["prob_perplexity"]),
             found.losses["contrastive"],
             found.losses["diversity"],
         )
