@@ -290,3 +290,18 @@ def test_only_a_checkpoint_is_exported(hub, tmp_path, capsys):
     for source in (hub, tmp_path / "none"):
         assert main(["export", str(source)]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["decoder", "pre-training"])
+def test_what_no_interface_loads_is_named(export, tmp_path, name):
+    text = runs.EMOTIONS.replace("output_mlp: !ref", "dec: !ref")
+    text = (
+        runs.SSL.replace("    mask_length: 2\n", "")
+        if name != "decoder"
+        else text
+    )
+    ckpt, _ = export(text)
+    expected = "a decoder, dec," if name == "decoder" else "a backbone alone"
+    with pytest.raises(ValueError, match=expected) as caught:
+        export_recipe(ckpt, tmp_path / "new")
+    assert "unispeech-sb convert" in str(caught.value)

@@ -71,7 +71,8 @@ SOFTMAX = (
     f"{NNET}.activations.Softmax",
     *("torch.nn.LogSoftmax", "torch.nn.Softmax"),
 )
-
+_DECODERS = {"dec", "decoder", "seq_lin", "Transformer"}
+"""Names of what writes texts token by token, in SpeechBrain's recipes."""
 _REFERENCE = re.compile(r"<([\w.\[\]]+)>")
 _OPERATORS = {
     ast.Add: operator.add,
@@ -303,6 +304,18 @@ def known_order(
         order[:0] = [name for name in pools if name not in order][:1]
     last = [n for n, c in names.items() if c in SOFTMAX and n not in order]
     order += [n for n in last if n in ("log_softmax", "softmax")][:1]
+    decoder = [name for name in modules if name in _DECODERS]
+    if (
+        decoder
+        and interface != "EncoderASR"
+        or list(modules.values()) == [owner]
+    ):
+        what = f"a decoder, {decoder[0]}," if decoder else "a backbone alone,"
+        raise ValueError(
+            f"{recipe.path}: expected a recipe of CTC, of classes or of "
+            f"speakers; got {what} which no interface here loads: "
+            "unispeech-sb convert takes the backbone"
+        )
     if owner is None or not rest:
         raise ValueError(
             f"{recipe.path}: expected modules of a known order; got "
