@@ -18,7 +18,7 @@ from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import UniSpeechHead, UniSpeechSATHead
 from unispeech_sb.lobes.pretraining import Instances, UniSpeech, UniSpeechSAT
 
-WAVS = torch.randn(2, 3000, generator=torch.Generator().manual_seed(1))
+WAVS = torch.randn(2, 3000, generator=torch.Generator().manual_seed(1)) / 100
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from unispeech_sb.checkpoints.huggingface import (
     WEIGHT_NORM,
     join_heads,
 )
+from unispeech_sb.checkpoints.interfaces import folder_kind
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
@@ -31,10 +32,10 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
     TOKENIZER_FILE,
     Pretrained,
-    is_pretrained,
     new_folder,
     read_pretrained,
 )
+from unispeech_sb.checkpoints.source import READ_HERE
 from unispeech_sb.checkpoints.speechbrain import (
     DEFAULT_FAMILY,
     is_training_checkpoint,
@@ -101,7 +102,9 @@ def to_huggingface(
     Wrote ... for transformers.UniSpeechSatModel
     ...
     """
-    if is_pretrained(folder) and not is_training_checkpoint(folder):
+    kind = folder_kind(folder)
+    read = is_training_checkpoint(folder) or kind in READ_HERE
+    if not read and Path(folder).exists():
         return _write(folder, dst, family, backbone_only, overrides)
     with TemporaryDirectory() as place:
         new = Path(place, "converted")
