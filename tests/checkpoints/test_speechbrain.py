@@ -96,6 +96,7 @@ def test_tensors_alone_need_the_model_they_began_with(hub, tmp_path, capsys):
         assert "--config FOLDER" in error and error.count("\n") == 1
     found = Backbone.from_pretrained(moved, config=hub)
     same(features(found), features(hparams["wav2vec2"], output_norm=False))
+    assert found.normalize_eps == 1e-5  # SpeechBrain's, not transformers'
     # A configuration and no weights are enough, as recipes leave them
     small = tmp_path / "small"
     small.mkdir()
