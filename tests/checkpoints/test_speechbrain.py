@@ -211,3 +211,26 @@ def test_another_model_is_named(tmp_path):
     (tmp_path / "CKPT+1" / "CKPT.yaml").write_text("WER: 1.0\n")
     with pytest.raises(ValueError, match="it is a WavLM model"):
         read_checkpoint(tmp_path / "CKPT+1")
+
+
+class Touch:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_file_that_would_run_code_is_not_read(hub, tmp_path):
+    ckpt, hparams = runs.run(tmp_path / "results", runs.CTC, hub)
+    torch.save({"a": Touch(tmp_path / "proof")}, ckpt / "other.ckpt")
+    found = Backbone.from_pretrained(ckpt, output_norm=True)
+    same(features(found), features(hparams["wav2vec2"]))
+    torch.save({"a": Touch(tmp_path / "proof")}, ckpt / "wav2vec2.ckpt")
+    with pytest.raises(ValueError, match="ckpt: expected a file of tensors"):
+        Backbone.from_pretrained(ckpt)
+    with pytest.raises(ValueError, match="ckpt: expected a file of tensors"):
+        Backbone.from_pretrained(ckpt / "wav2vec2.ckpt")
+    assert not (tmp_path / "proof").exists()

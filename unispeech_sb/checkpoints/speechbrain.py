@@ -74,11 +74,19 @@ def is_training_checkpoint(path: str | Path) -> bool:
 
 def find_saved(path: str | Path) -> Saved | None:
     """Finds the backbone in a training checkpoint, or in a file of one; None
-    where there is none. Several are a ``ValueError``."""
+    where there is none. Several are a ``ValueError``, and so is a file that
+    cannot be read, where no other has one."""
     path = Path(path)
     files = sorted(path.glob("*.ckpt")) if path.is_dir() else [path]
     named = [file for file in files if file.name == "backbone.ckpt"]
-    found = [saved for file in named or files for saved in _saved_in(file)]
+    found, faults = [], []
+    for file in named or files:
+        try:
+            found += _saved_in(file)
+        except ValueError as error:  # of a file that is not read
+            faults.append(error)
+    if faults and not found:
+        raise faults[0]
     if len(found) > 1:
         places = ", ".join(f"{s.path.name}: {s.prefix}*" for s in found[:5])
         raise ValueError(
