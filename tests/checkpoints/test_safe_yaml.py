@@ -14,13 +14,12 @@ from unispeech_sb.checkpoints.safe_yaml import (
     CLASSES,
     FUNCTIONS,
     LOBES,
-    MOST_BYTES,
     New,
     Ref,
-    compose_file,
     read_folder_yaml,
     read_plain,
 )
+from unispeech_sb.checkpoints.yaml_nodes import MOST_BYTES, compose_file
 from unispeech_sb.convert.lobes import KINDS
 from unispeech_sb.lobes import heads
 from unispeech_sb.lobes.lobe import Lobe

@@ -65,7 +65,7 @@ ANSWERED = [
     ("convert none b", 1, "none: expected a folder, a checkpoint file, or the"),
     ("convert a.wav model", 1, "model: expected a new folder; it exists"),
     ("convert a.wav b --set mask_rule", 1, "--set: expected NAME=VALUE; got"),
-    ("to-hf none b", 1, "none: there is no such folder"),
+    ("to-hf none b", 1, "there is no such folder or file"),
     ("info none", 1, "none: expected a folder, a checkpoint file, or the hub"),
 ]
 """Command line, exit code, what is printed: all without torch."""
@@ -215,7 +215,7 @@ def test_ctrl_c_is_130_and_one_line(converter, line, capsys):
 def test_every_command_that_writes_over_time_says_how_to_go_on():
     assert set(_TO_CONTINUE) < set(COMMANDS)
     assert set(COMMANDS) - set(_TO_CONTINUE) == {
-        *("convert", "to-hf", "info", "tune-lm", "verify"),
+        *("convert", "to-hf", "export", "info", "tune-lm", "verify"),
     }
 
 

@@ -24,11 +24,14 @@ def test_arguments_reach_the_work(given, tmp_path, capsys):
     convert([here, new, "--backbone", "a/b", "--set", "layers=[1, 2]"])
     to_hf([here, new, "--family", "unispeech", "--backbone-only"])
     info([here, "--set", "mask_rule=hf", "--set", "mask_rule=fairseq"])
-    options = {"family": "unispeech", "backbone_only": True}
+    to_hf([here, new, "--config", "a/b", "--set", "output_norm=false"])
+    options = {"family": "unispeech", "backbone_only": True, "config": None}
+    other = {"family": None, "backbone_only": False, "config": "a/b"}
     assert given == [
-        ((here, new, "a/b"), {"layers": [1, 2]}),
+        ((here, new, "a/b", None), {"layers": [1, 2]}),
         ((), {"folder": here, "dst": new, **options}),
-        ((here,), {"mask_rule": "fairseq"}),
+        ((here,), {"config": None, "mask_rule": "fairseq"}),
+        ((), {"folder": here, "dst": new, "output_norm": False, **other}),
     ]
 
 

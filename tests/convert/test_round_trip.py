@@ -479,3 +479,14 @@ def test_tiny_models_cover_what_is_converted():
         assert getattr(transformers, name)
         assert tiny_config(family).model_type == family
         assert name.endswith(head)
+
+
+def test_a_folder_of_transformers_is_written_with_other_options(tmp_path):
+    hub = save_folder(tiny_model("unispeech-sat", "ForCTC"), tmp_path / "hub")
+    to_huggingface(hub, tmp_path / "new", mask_time_prob=0.25)
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert config["mask_time_prob"] == 0.25
+    assert config["architectures"] == ["UniSpeechSatForCTC"]
+    convert_checkpoint(hub, tmp_path / "ours")
+    with pytest.raises(ValueError, match="an option of the backbone; got voc"):
+        to_huggingface(tmp_path / "ours", tmp_path / "x", vocab_size=5)

@@ -214,18 +214,7 @@ def read_huggingface(
     """
     folder, overrides = Path(folder), overrides or {}
     path = folder / "config.json"
-    if not is_huggingface(folder):
-        raise ValueError(
-            f"{folder}: expected config.json of a Hugging Face checkpoint"
-        )
-    written = read_json(path)
-    family = written.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise ValueError(
-            f"{path}: expected model_type {' or '.join(FAMILIES)}; "
-            f"got {shown(family)}"
-        )
-    check_config({**BACKBONE, **HEADS, **written, **overrides}, path)
+    written, family = _read_config(folder, overrides)
     tensors = _read_weights(folder)
     backbone, top = split_backbone(tensors, family)
     task = _task(written, top, path)
@@ -243,6 +232,35 @@ def read_huggingface(
     _add_texts(checkpoint, folder, written)
     _complete(checkpoint)
     return checkpoint
+
+
+def read_options(folder: str | Path) -> dict[str, Fact]:
+    """The facts of a folder's configuration, whose weights are not looked at
+    and may be missing."""
+    folder = Path(folder)
+    written, family = _read_config(folder, {})
+    facts = _facts(written, {})
+    facts["family"] = Fact(family, "config.json: model_type")
+    facts["normalize_wav"] = _normalizes(folder)
+    return facts
+
+
+def _read_config(folder, overrides):
+    """The configuration of a folder, checked, and its family."""
+    path = folder / "config.json"
+    if not is_huggingface(folder):
+        raise ValueError(
+            f"{folder}: expected config.json of a Hugging Face checkpoint"
+        )
+    written = read_json(path)
+    family = written.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(
+            f"{path}: expected model_type {' or '.join(FAMILIES)}; "
+            f"got {shown(family)}"
+        )
+    check_config({**BACKBONE, **HEADS, **written, **overrides}, path)
+    return written, family
 
 
 def _task(written, top, path):

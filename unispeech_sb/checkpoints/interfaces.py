@@ -15,8 +15,8 @@ from unispeech_sb.checkpoints.safe_yaml import (
     Name,
     New,
     Ref,
-    compose_file,
 )
+from unispeech_sb.checkpoints.yaml_nodes import compose_file
 
 YAML_FILE = "hyperparams.yaml"
 BACKBONE_FILE = "backbone.ckpt"
@@ -334,7 +334,7 @@ def result_of(path: str | Path) -> Path | None:
 
 def _kind_of_yaml(path):
     """The interface of a ``hyperparams.yaml``, by the names in it."""
-    entries = _entries(compose_file(path))
+    entries = _entries(compose_file(path, aliases=True))
     if "pretrainer" not in entries:
         return "run" if "output_folder" in entries else FOREIGN
     if not any("unispeech" in node.tag for node in entries.values()):

@@ -313,6 +313,11 @@ _ELSEWHERE = {
     "attention_dropout_prob": "attention_dropout",
     "pretrain": "Backbone.from_preset, for random weights",
     "output_hidden_states": "output_all_hiddens",
+    "for_pretraining": "unispeech_sb.lobes.Wav2Vec2Pretrain",
+    **dict.fromkeys(
+        ("seq2seqlm", "with_casual_lm", "with_lm_head"),
+        "nothing, as it is no language model",
+    ),
     "quantizer": "the recipe make_units, for units of frames",
     **dict.fromkeys(
         ("quantization_config", "load_in_8bit"), "none; weights are as saved"

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +126,8 @@ class Pretrained(NamedTuple):
     training : dict
         ``training.json``: how it was trained; empty where that was not
         written.
+    others : list of str
+        Names of modules of other packages, from a recipe of SpeechBrain's.
     """
 
     folder: Path
@@ -133,6 +135,7 @@ class Pretrained(NamedTuple):
     origin: dict[str, Any]
     texts: dict[str, str]
     training: dict[str, Any] = {}
+    others: Sequence[str] = ()
 
 
 def is_pretrained(folder: str | Path) -> bool:
@@ -150,9 +153,23 @@ def read_lobe(path: str | Path) -> LobeFile:
     """The ``LobeFile`` of a ``.ckpt`` that ``Lobe.save`` wrote; a
     ``ValueError`` where it is damaged, another one, or an argument cannot be.
     """
+    found = read_lobes(path)
+    if list(found) != [""]:
+        raise ValueError(f"{path}: expected one module; got {', '.join(found)}")
+    return found[""]
+
+
+def read_lobes(path: str | Path) -> dict[str, LobeFile]:
+    """Each ``LobeFile`` of a file of several, name -> lobe; the name is empty
+    in that of one. See ``read_lobe``."""
     try:
-        note = json.loads(read_metadata(path)["lobe"])
-        cls, config = str(note["class"]), dict(note["config"])
+        notes = read_metadata(path)
+        single = {"": json.loads(notes["lobe"])} if "lobe" in notes else None
+        own = single or dict(json.loads(notes["lobes"]))
+        told = {
+            name: (str(note["class"]), dict(note["config"]))
+            for name, note in own.items()
+        }
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise  # the file itself is damaged
@@ -160,8 +177,17 @@ def read_lobe(path: str | Path) -> LobeFile:
             f"{path}: expected a file that this package wrote, with the "
             "module's class and arguments in it"
         ) from error
-    check_arguments(config, path)
-    return LobeFile(cls, config, read_tensors(path))
+    tensors, found = read_tensors(path), {}
+    for name, (cls, config) in told.items():
+        check_arguments(config, path)
+        prefix = f"{name}." if name else ""
+        own = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(prefix)
+        }
+        found[name] = LobeFile(cls, config, own)
+    return found
 
 
 def read_pretrained(folder: str | Path) -> Pretrained:
@@ -176,11 +202,9 @@ def read_pretrained(folder: str | Path) -> Pretrained:
         raise ValueError(
             f"{folder}: expected a pretrained folder, with {BACKBONE_FILE}"
         )
-    lobes = {
-        path.stem: read_lobe(path)
-        for path in sorted(folder.glob("*.ckpt"))
-        if path.name not in NO_LOBES
-    }
+    paths = [p for p in sorted(folder.glob("*.ckpt")) if p.name not in NO_LOBES]
+    others = [path.stem for path in paths if is_torch_file(path)]
+    lobes = {p.stem: read_lobe(p) for p in paths if p.stem not in others}
     texts = sorted((folder / TEXTS_FOLDER).glob("*.json"))
     for path in texts:
         read_json(path)
@@ -190,6 +214,7 @@ def read_pretrained(folder: str | Path) -> Pretrained:
         _read_origin(folder / ORIGIN_FILE),
         {path.name: path.read_text("utf-8") for path in texts},
         _read_notes(folder / TRAINING_FILE, TRAINING_KINDS),
+        others,
     )
 
 
@@ -362,13 +387,22 @@ def write_pretrained(
         "speechbrain.utils.parameter_transfer.Pretrainer",
         {"loadables": {name: Ref(name) for name in (*lobes, *plain)}},
     )
+    built = {**lobes, **plain}
+    saved = {f"{name}.ckpt": module for name, module in built.items()}
+    texts = {"README.md": readme, **(files or {})}
     with new_folder(path, replace) as folder:
-        for name, built in {**lobes, **plain}.items():
-            built.save(folder / f"{name}.ckpt")
-        for name, content in (files or {}).items():
-            _write(folder / name, content)
-        _write(folder / YAML_FILE, HEADER + _yaml_text(entries))
-        _write(folder / "README.md", readme)
+        write_parts(folder, entries, {**saved, **texts})
+
+
+def write_parts(
+    folder: Path, entries: Mapping[str, Any], files: Mapping[str, Any]
+) -> None:
+    """Writes what a folder has: the entries of its yaml, with ``New``, ``Name``
+    and ``Ref`` among them, and files, name -> text, path of a file to copy, or
+    object to ``save``."""
+    for name, content in files.items():
+        _write(folder / name, content)
+    _write(folder / YAML_FILE, HEADER + _yaml_text(entries))
 
 
 def training_record(
@@ -534,6 +568,8 @@ def _represent_call(dumper, call):
     tag = f"!{type(call).__name__.lower()}:{call.name}"
     if not call.arguments:
         return dumper.represent_scalar(tag, "")
+    if isinstance(call.arguments, list):
+        return dumper.represent_sequence(tag, call.arguments)
     return dumper.represent_mapping(tag, call.arguments)
 
 

@@ -7,7 +7,7 @@ torch.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +24,13 @@ from unispeech_sb.checkpoints.options import (
     real,
     shown,
 )
+from unispeech_sb.checkpoints.yaml_nodes import (
+    PLAIN,
+    compose_file,
+    compose_yaml,
+    read_scalar,
+)
 from unispeech_sb.moved import current_name
-
-MOST_BYTES = 2**18
-"""Largest yaml that is read; ours have some thousands."""
-_MOST_EVENTS, _MOST_DEPTH = 5_000, 24
 
 HEADS = "unispeech_sb.lobes.heads"
 """Package of the heads, and of what makes them parts of an interface."""
@@ -127,16 +129,8 @@ _SEARCH = {
 }
 """Options of a beam search; SpeechBrain would fetch a ``kenlm_model_path``."""
 
-_WORDS = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _KEY = re.compile(r"[\w.@ -]{1,100}")
 _REFERENCE = re.compile(r"<(\w+)>")
-_PLAIN = "tag:yaml.org,2002:"
 _TRUST = (
     "which would run as code: if you trust who made it, say --trust, or "
     "trust=True in Python"
@@ -159,28 +153,6 @@ class Name(NamedTuple):
 
     name: str
     arguments: dict[str, Any] = {}
-
-
-def compose_yaml(text: str | bytes, path: str | Path) -> yaml.Node | None:
-    """The nodes of a yaml, with any tags, of bounded number and depth and
-    without aliases; None of an empty one. ``path`` is for the error."""
-    events = yaml.parse(text, Loader=yaml.SafeLoader)
-    try:
-        return _Composer(_bounded(events, path)).document()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: expected yaml ({problem})") from error
-    finally:
-        events.close()
-
-
-def compose_file(path: str | Path) -> yaml.Node | None:
-    """The nodes of a yaml file, as ``compose_yaml``."""
-    with open(path, "rb") as file:
-        text = file.read(MOST_BYTES + 1)
-    if len(text) > MOST_BYTES:
-        raise ValueError(f"{path}: expected at most {MOST_BYTES} bytes")
-    return compose_yaml(text, path)
 
 
 def read_plain(path: str | Path) -> dict[str, Any]:
@@ -238,68 +210,6 @@ def read_folder_yaml(
     return entries
 
 
-class _Composer:
-    """Makes nodes of bounded events."""
-
-    def __init__(self, events: Iterator[yaml.Event]) -> None:
-        self.events = events
-
-    def document(self):
-        """The only document."""
-        found = None
-        for event in self.events:
-            if isinstance(event, yaml.NodeEvent):
-                if found is not None:
-                    raise yaml.YAMLError("more than one document")
-                found = self.node(event)
-        return found
-
-    def node(self, event):
-        """The node that begins with an event."""
-        marks = event.start_mark, event.end_mark
-        if isinstance(event, yaml.ScalarEvent):
-            tag = event.tag if event.tag not in (None, "!") else ""
-            plain = not tag and not event.style
-            tag = tag or _PLAIN + ("plain" if plain else "str")
-            return yaml.ScalarNode(tag, event.value, *marks, event.style)
-        if isinstance(event, yaml.SequenceStartEvent):
-            tag = event.tag or f"{_PLAIN}seq"
-            items = list(self.nodes(yaml.SequenceEndEvent))
-            return yaml.SequenceNode(tag, items, *marks, event.flow_style)
-        tag = event.tag or f"{_PLAIN}map"
-        items = list(self.nodes(yaml.MappingEndEvent))
-        pairs = list(zip(items[::2], items[1::2], strict=True))
-        return yaml.MappingNode(tag, pairs, *marks, event.flow_style)
-
-    def nodes(self, end):
-        """The nodes of a collection."""
-        for event in self.events:
-            if isinstance(event, end):
-                return
-            yield self.node(event)
-
-
-def _bounded(events, path):
-    """Events, up to a number and depth; there are no aliases."""
-    count = depth = 0
-    for event in events:
-        count += 1
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        line = event.start_mark.line + 1
-        if count > _MOST_EVENTS or depth > _MOST_DEPTH:
-            raise ValueError(
-                f"{path}: expected yaml of at most {_MOST_EVENTS} values, "
-                f"{_MOST_DEPTH} inside one another; got more in line {line}"
-            )
-        if getattr(event, "anchor", None) is not None:
-            raise ValueError(
-                f"{path}, line {line}: expected yaml without anchors and "
-                f"aliases; got {shown(event.anchor)}"
-            )
-        yield event
-
-
 class _Checker:
     """Makes plain data of nodes; tags become ``Ref``, ``New`` and ``Name``."""
 
@@ -312,7 +222,7 @@ class _Checker:
             raise self.error(node, "names and values", "something else")
         found = {}
         for key, value in node.value:
-            if key.tag not in (f"{_PLAIN}plain", f"{_PLAIN}str"):
+            if key.tag not in (f"{PLAIN}plain", f"{PLAIN}str"):
                 got = f"{self.tag_of(key)}, {_TRUST}"
                 raise self.error(key, "a plain name as a key", got)
             if not _KEY.fullmatch(key.value):
@@ -324,7 +234,7 @@ class _Checker:
 
     def value(self, node):
         """What a node stands for."""
-        tag = node.tag.removeprefix(_PLAIN)
+        tag = node.tag.removeprefix(PLAIN)
         if tag == "map" and isinstance(node, yaml.MappingNode):
             return self.mapping(node)
         if tag == "seq" and isinstance(node, yaml.SequenceNode):
@@ -382,22 +292,16 @@ class _Checker:
     def scalar(self, node):
         """A text without quotes: a number, true, false, null, or a text."""
         text = node.value
-        if text in _WORDS:
-            return _WORDS[text]
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        if text[0] == "(" and text[-1] == ")":  # code to HyperPyYAML
+        if text[:1] == "(" and text[-1] == ")":  # code to HyperPyYAML
             got = f"{shown(text)}, {_TRUST}"
             raise self.error(node, "a list in brackets, [...]", got)
-        return text
+        return read_scalar(node)
 
     def tag_of(self, node):
         """A tag as an error shows it."""
         tag = node.tag
-        if tag.startswith(_PLAIN):
-            tag = f"!!{tag.removeprefix(_PLAIN)}"
+        if tag.startswith(PLAIN):
+            tag = f"!!{tag.removeprefix(PLAIN)}"
         return tag if tag.isprintable() and len(tag) < 100 else shown(tag)
 
     def error(self, node, expected, got):

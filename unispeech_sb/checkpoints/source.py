@@ -14,7 +14,7 @@ from unispeech_sb.checkpoints.authors import (
     read_diarization,
     read_speaker_verification,
 )
-from unispeech_sb.checkpoints.checkpoint import Checkpoint
+from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.fairseq import is_fairseq, read_fairseq
 from unispeech_sb.checkpoints.file_types import (
     check_file,
@@ -26,6 +26,7 @@ from unispeech_sb.checkpoints.huggingface import (
     WEIGHT_FILES,
     is_huggingface,
     read_huggingface,
+    read_options,
 )
 from unispeech_sb.checkpoints.interfaces import (
     BACKBONE_FILE,
@@ -36,8 +37,18 @@ from unispeech_sb.checkpoints.interfaces import (
 )
 from unispeech_sb.checkpoints.options import check_overrides, shown
 from unispeech_sb.checkpoints.pretrained_folder import is_lobe_file, read_lobe
+from unispeech_sb.checkpoints.recipe_yaml import Part, RecipeYaml
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
+from unispeech_sb.checkpoints.speechbrain import (
+    DEFAULT_FAMILY,
+    Beginning,
+    as_checkpoint,
+    beginning_by,
+    beginning_of,
+    find_saved,
+    is_training_checkpoint,
+)
 
 SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt", "adapter.*"]
 WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin"])
@@ -98,14 +109,26 @@ def read_checkpoint(
     source: str | Path,
     save_path: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
 ) -> Checkpoint:
-    """Reads a checkpoint of another framework: a Hugging Face folder or hub
-    name, a file of the authors' fairseq, of their speaker verification or
-    diarization, or of s3prl. Overrides replace what the files say or leave
-    open."""
+    """Reads a checkpoint: a Hugging Face folder or hub name, a file of the
+    authors' fairseq, of their speaker verification or diarization, or of
+    s3prl; the backbone of a training checkpoint of SpeechBrain, a folder or a
+    file in it. Overrides replace what the files say or leave open; ``config``
+    is the source of the sizes of a file with tensors alone."""
     path, overrides = find_source(source, save_path), overrides or {}
     check_overrides(overrides)
     _refuse_ours(path, "a checkpoint of another framework")
+    if is_training_checkpoint(path) or is_lobe_file(path):
+        check_file(path)
+        found = _read_saved(path, config, overrides)
+        if found is not None:
+            return found
+    if is_training_checkpoint(path):
+        raise ValueError(
+            f"{path}: expected a backbone in one of its files; it is a "
+            f"training checkpoint that {_contents(path)}"
+        )
     if path.is_dir():
         if not is_huggingface(path):
             raise ValueError(
@@ -125,11 +148,47 @@ def read_checkpoint(
         if recognises(objects):
             return _checked(read(objects, path, overrides), path, overrides)
     what = what_objects(objects)
+    if what is None or config is not None:
+        found = _read_saved(path, config, overrides)
+        if found is not None:
+            return found
     raise ValueError(
         f"{path}: expected a checkpoint of fairseq, of the authors' speaker "
         "verification or diarization, or of s3prl; it "
         + (f"is {what}" if what else f"holds {_names(objects)}")
     )
+
+
+def _read_saved(path, config, overrides):
+    """The backbone that a recipe of SpeechBrain saved; None where there is
+    none."""
+    saved = find_saved(path)
+    if saved is None:
+        return None
+    facts = {}
+    if saved.config is None:
+        begun = beginning_of(saved) if config is None else Beginning(config)
+        facts = _facts_of(begun, saved.path)
+    return as_checkpoint(saved, facts, overrides)
+
+
+def _facts_of(begun, path):
+    """The options of the model that a training began with."""
+    try:
+        place = find_source(begun.source, begun.downloads)
+        if place.is_dir() and is_huggingface(place):
+            facts = read_options(place)
+        else:
+            options, _, _ = read_backbone(place)
+            facts = {k: Fact(v, str(place)) for k, v in options.items()}
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: its training began with {begun.source}, which is needed "
+            f"for its sizes and cannot be read ({error}); give a copy: "
+            "--config FOLDER, or config= in Python"
+        ) from error
+    given = {k: Fact(v, "yaml of the run") for k, v in begun.options.items()}
+    return {**facts, **given}
 
 
 def _checked(found, path, overrides):
@@ -150,26 +209,31 @@ def _read_file(path):
 
 
 def read_backbone(
-    source: str | Path, save_path: str | None = None
+    source: str | Path,
+    save_path: str | None = None,
+    config: str | Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], Path]:
     """Reads what it takes to build a backbone, from a pretrained folder, its
-    ``backbone.ckpt``, a training checkpoint of ours, or any source of
-    ``read_checkpoint``: arguments of ``Backbone``, among possibly others; name
-    -> tensor; and the file or folder they are from."""
+    ``backbone.ckpt``, or any source of ``read_checkpoint``: arguments of
+    ``Backbone``, among possibly others; name -> tensor; and the file or folder
+    they are from."""
     path = find_source(source, save_path)
     if (path / BACKBONE_FILE).is_file():
         path /= BACKBONE_FILE
     _refuse_ours(path, "a model, as a folder or a file")
     check_file(path)
     if is_lobe_file(path):
+        saved = None if path.name == BACKBONE_FILE else find_saved(path)
+        if saved is not None and saved.config is not None:
+            return saved.config, saved.tensors, path
         lobe = read_lobe(path)
-        if path.name != BACKBONE_FILE and lobe.name != "Backbone":
+        if path.name != BACKBONE_FILE:
             raise ValueError(
                 f"{path}: expected a backbone; it is another module of this "
                 f"package, {shown(lobe.name)}"
             )
         return lobe.config, lobe.tensors, path
-    found = read_checkpoint(path)
+    found = read_checkpoint(path, config=config)
     if not found.backbone:
         raise ValueError(
             f"{path}: expected a backbone; it holds a head of "
@@ -178,9 +242,55 @@ def read_backbone(
     return found.config, found.backbone, path
 
 
+def read_trained(
+    recipe: RecipeYaml, ckpt: Path, config: str | Path | None = None
+) -> tuple[Checkpoint, str | None, Part | None]:
+    """The backbone that a recipe trained, the entry of its lobe, and where the
+    lobe's tensors are; None where nothing tells, or where it was frozen and so
+    is not in the checkpoint."""
+    saved = find_saved(ckpt)
+    if saved is None:
+        found, entry = _read_frozen(recipe, ckpt, config)
+        return found, entry, None
+    parts = {
+        entry: part
+        for entry, part in recipe.parts(ckpt).items()
+        if part.file == saved.path and saved.prefix.startswith(part.prefix)
+    }
+    found = read_checkpoint(saved.path, config=config)
+    if not parts:
+        return found, None, Part(saved.path, saved.prefix)
+    entry = max(parts, key=lambda name: len(parts[name].prefix))
+    return found, entry, parts[entry]
+
+
+def _read_frozen(recipe, ckpt, config):
+    """The backbone that a recipe began with, and the entry of its lobe."""
+    modules = recipe.modules().values()
+    lobes = {n: call for n, call in recipe.lobes().items() if n in modules}
+    if len(lobes) != 1:
+        raise ValueError(
+            f"{ckpt}: expected a backbone in one of its files, or one among "
+            f"the modules of {recipe.path}; got {len(lobes)}"
+        )
+    ((entry, call),) = lobes.items()
+    if call.arguments.get("freeze") is not True:
+        raise ValueError(
+            f"{ckpt}: expected the backbone {entry} among the recoverables of "
+            "the recipe, or freeze: True; it was trained and not saved"
+        )
+    begun = beginning_by(call)
+    options, tensors, _ = read_backbone(config or begun.source, begun.downloads)
+    family = options.get("family", DEFAULT_FAMILY)
+    options = {**options, **begun.options}
+    return Checkpoint("SpeechBrain", family, "Model", options, tensors), entry
+
+
 def _refuse_ours(path, expected):
     """Refuses a folder of this package that is for something else."""
     kind = folder_kind(path)
+    if is_training_checkpoint(path):
+        return
     if kind in INTERFACES or kind in OTHERS and kind not in READ_HERE:
         raise ValueError(f"{path}: expected {expected}; {purpose(path, kind)}")
 

@@ -34,6 +34,10 @@ COMMANDS = {
         "convert:to_hf",
         "pretrained folder -> Hugging Face folder, for transformers",
     ),
+    "export": (
+        "convert:export",
+        "training checkpoint of a SpeechBrain recipe -> pretrained folder",
+    ),
     "info": (
         "convert:info",
         "describe a checkpoint or a pretrained folder",

@@ -1,4 +1,4 @@
-"""Checkpoints: ``unispeech-sb convert``, ``to-hf`` and ``info``."""
+"""Checkpoints: ``unispeech-sb convert``, ``to-hf``, ``export``, ``info``."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,13 @@ from unispeech_sb.errors import print_escaped
 
 _SOURCES = (
     "a Hugging Face folder or the hub name of a model; a file of fairseq, of "
-    "the authors' speaker verification or diarization, or of s3prl"
+    "the authors' speaker verification or diarization, or of s3prl; a training "
+    "checkpoint of SpeechBrain (CKPT+...) or a file in it"
 )
+
+
+_WORDS = {"True": "true", "False": "false", "None": "null"}
+"""Values as Python and SpeechBrain's yamls write them, and as JSON does."""
 
 
 def convert(argv: Sequence[str]) -> None:
@@ -28,7 +33,7 @@ def convert(argv: Sequence[str]) -> None:
         help="the model that a head was trained on, for files with a head only "
         "(those of s3prl)",
     )
-    _add_set(parser)
+    _add_options(parser)
     arguments = parser.parse_args(argv)
     options = _options(arguments.set)
     _check_source(arguments.src)
@@ -40,7 +45,11 @@ def convert(argv: Sequence[str]) -> None:
 
     print_escaped(
         convert_checkpoint(
-            arguments.src, arguments.dst, arguments.backbone, **options
+            arguments.src,
+            arguments.dst,
+            arguments.backbone,
+            arguments.config,
+            **options,
         )
     )
 
@@ -56,7 +65,7 @@ def to_hf(argv: Sequence[str]) -> None:
         "folder",
         metavar="FOLDER",
         help="pretrained folder: the export/ of a recipe, or what "
-        "unispeech-sb convert wrote",
+        "unispeech-sb convert wrote; or anything that it reads",
     )
     parser.add_argument("dst", metavar="DST", help="folder to make")
     parser.add_argument(
@@ -68,14 +77,76 @@ def to_hf(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--backbone-only", action="store_true", help="leave the head out"
     )
-    arguments = parser.parse_args(argv)
-    if not Path(arguments.folder).exists():
-        raise ValueError(f"{arguments.folder}: there is no such folder")
-    _check_target(arguments.dst)
+    _add_options(parser)
+    arguments = vars(parser.parse_args(argv))
+    options = _options(arguments.pop("set"))
+    _check_source(arguments["folder"])
+    _check_target(arguments["dst"])
 
     from unispeech_sb.convert import to_huggingface
 
-    print_escaped(to_huggingface(**vars(arguments)))
+    print_escaped(to_huggingface(**arguments, **options))
+
+
+def export(argv: Sequence[str]) -> None:
+    """Exports what a recipe of SpeechBrain trained."""
+    parser = new_parser(
+        "export",
+        "Export what a recipe of SpeechBrain trained, backbone, head and "
+        "labels, to a folder that EncoderASR, EncoderClassifier or "
+        "SpeakerRecognition loads.",
+    )
+    parser.add_argument(
+        "ckpt", metavar="CKPT", help="training checkpoint: a folder CKPT+..."
+    )
+    parser.add_argument(
+        "dst",
+        metavar="DST",
+        nargs="?",
+        help="folder to make; export in the folder of the run by default",
+    )
+    parser.add_argument(
+        "--yaml",
+        metavar="FILE",
+        help="yaml of the recipe; the run's hyperparams.yaml by default",
+    )
+    parser.add_argument(
+        "--interface",
+        metavar="NAME",
+        choices=("EncoderASR", "EncoderClassifier", "SpeakerRecognition"),
+        help="what is to load it: %(choices)s; by default as the recipe's "
+        "modules say",
+    )
+    parser.add_argument(
+        "--forward",
+        metavar="NAME,NAME",
+        type=lambda text: text.split(","),
+        default=(),
+        help="entries of the yaml in the order in which the recipe runs them, "
+        "the backbone first, where its names are not those of SpeechBrain",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="label_encoder.txt or SentencePiece's model, in place of the "
+        "run's own",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="build any class that the yaml names, which may run any code",
+    )
+    _add_config(parser)
+    arguments = parser.parse_args(argv)
+    for path in (arguments.ckpt, arguments.yaml, arguments.labels):
+        if path is not None and not Path(path).exists():
+            raise ValueError(f"{path}: there is no such file or folder")
+    if arguments.dst is not None:
+        _check_target(arguments.dst)
+
+    from unispeech_sb.convert import export_recipe
+
+    print_escaped(export_recipe(**vars(arguments)))
 
 
 def info(argv: Sequence[str]) -> None:
@@ -88,7 +159,7 @@ def info(argv: Sequence[str]) -> None:
     parser.add_argument(
         "path", metavar="PATH", help=f"{_SOURCES}; or a pretrained folder"
     )
-    _add_set(parser)
+    _add_options(parser)
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -104,7 +175,7 @@ def info(argv: Sequence[str]) -> None:
 
     from unispeech_sb.convert import describe
 
-    print_escaped(describe(arguments.path, **options))
+    print_escaped(describe(arguments.path, config=arguments.config, **options))
 
 
 def _verify(folder):
@@ -117,8 +188,20 @@ def _verify(folder):
         raise SystemExit(1)
 
 
-def _add_set(parser):
-    """Adds the option that sets what a file does not say."""
+def _add_config(parser):
+    """Adds the option that names the model a training began with."""
+    parser.add_argument(
+        "--config",
+        metavar="SOURCE",
+        help="the model that a training began with, for checkpoints of "
+        "SpeechBrain with tensors alone, where the yaml of the run does not "
+        "tell: its config.json is read",
+    )
+
+
+def _add_options(parser):
+    """Adds the options that say what a file does not."""
+    _add_config(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -137,7 +220,7 @@ def _options(pairs):
         if not equals or not name:
             raise ValueError(f"--set: expected NAME=VALUE; got {pair!r}")
         try:
-            options[name] = json.loads(text)
+            options[name] = json.loads(_WORDS.get(text, text))
         except json.JSONDecodeError:
             options[name] = text
     return options

@@ -6,6 +6,7 @@ from unispeech_sb.convert.pretrained import (
     convert_checkpoint,
     converted_folder,
 )
+from unispeech_sb.convert.recipes import export_recipe
 from unispeech_sb.convert.to_huggingface import to_huggingface
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "convert_checkpoint",
     "converted_folder",
     "describe",
+    "export_recipe",
     "to_huggingface",
 ]

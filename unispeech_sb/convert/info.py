@@ -22,13 +22,16 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
     ORIGIN_FILE,
     TRAINING_FILE,
+    LobeFile,
     is_lobe_file,
     is_pretrained,
     read_lobe,
+    read_lobes,
     read_pretrained,
 )
 from unispeech_sb.checkpoints.safe_yaml import read_folder_yaml, read_plain
 from unispeech_sb.checkpoints.source import find_source, read_checkpoint
+from unispeech_sb.checkpoints.speechbrain import META_FILE, find_saved
 from unispeech_sb.checkpoints.texts import read_json
 from unispeech_sb.convert.lobes import KINDS, kinds_of, shown_of
 from unispeech_sb.convert.pretrained import interface_of
@@ -38,8 +41,6 @@ from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.lobes.adapters import adapter_languages
 
 UNKNOWN = "not recorded"
-META_FILE = "CKPT.yaml"
-"""Scores of a training checkpoint of SpeechBrain."""
 
 SIZES = {(12, 768): "Base", (24, 1024): "Large"}
 SHOWN = (
@@ -90,7 +91,10 @@ class Description(NamedTuple):
 
 
 def describe(
-    source: str | Path, save_path: str | None = None, **overrides: Any
+    source: str | Path,
+    save_path: str | None = None,
+    config: str | Path | None = None,
+    **overrides: Any,
 ) -> Description:
     """Describes a file or folder by its names, sizes and texts.
 
@@ -100,6 +104,8 @@ def describe(
         Anything that ``convert_checkpoint`` reads, or a pretrained folder.
     save_path : str, optional
         Where downloads are kept.
+    config : str or pathlib.Path, optional
+        As for ``convert_checkpoint``.
     **overrides
         As for ``convert_checkpoint``.
 
@@ -124,14 +130,14 @@ def describe(
     path = find_source(source, save_path)
     kind = folder_kind(path)
     if kind in RUNS:
-        return RUNS[kind](path)
+        return RUNS[kind](path, config)
     if path.is_dir() and is_pretrained(path):
         return _describe_ours(path, kind)
     if path.is_file() and path.name.startswith("adapter."):
         return _describe_adapter(path)
     if is_lobe_file(path):
-        return _describe_lobe(path)
-    found = read_checkpoint(path, overrides=overrides)
+        return _describe_lobes(path)
+    found = read_checkpoint(path, None, overrides, config)
     take_tokens(found)
     facts = {"what": _what(found)}
     kinds = [kind for kind in KINDS if kind.task == found.task]
@@ -222,15 +228,17 @@ def _describe_adapter(path):
     return Description(facts, {}, ["goes beside the model that it is for"])
 
 
-def _describe_lobe(path):
-    """The facts of one module of a pretrained folder."""
-    lobe = read_lobe(path)
-    facts = {"what": Fact(f"{lobe.name} of unispeech_sb", "note in the file")}
-    facts |= _shown_facts(
-        {k: Fact(v, "note in the file") for k, v in lobe.config.items()},
-        kinds_of(lobe, path),
-    )
-    return Description(facts | _sizes({path.stem: lobe}), {}, [])
+def _describe_lobes(path):
+    """The facts of one module of a pretrained folder, or of several that were
+    trained together."""
+    lobes, source = read_lobes(path), "note in the file"
+    names = ", ".join(lobe.name for lobe in lobes.values())
+    facts = {"what": Fact(f"{names} of unispeech_sb", source)}
+    for lobe in lobes.values():
+        options = {k: Fact(v, source) for k, v in lobe.config.items()}
+        facts |= _shown_facts(options, kinds_of(lobe, path))
+    named = {name or path.stem: lobe for name, lobe in lobes.items()}
+    return Description(facts | _sizes(named), {}, [])
 
 
 def _describe_ours(folder, kind):
@@ -329,7 +337,7 @@ def _lobe_facts(lobes):
     return facts
 
 
-def _describe_run(folder):
+def _describe_run(folder, config):
     """The facts of a recipe's folder."""
     result = result_of(folder)
     facts = {
@@ -344,29 +352,38 @@ def _describe_run(folder):
     return Description(facts, {"all of it": "commands take the result"}, [])
 
 
-def _describe_saved(folder):
+def _describe_saved(folder, config):
     """The facts of a training checkpoint, or of the last one of a folder."""
     path = folder / META_FILE
     if not path.is_file():
         path = max(folder.glob(f"CKPT+*/{META_FILE}"))
     result = result_of(folder)
-    facts = {
-        "what": Fact("training checkpoint of unispeech_sb", path.name),
-        "result": Fact(result or "none yet", "files"),
-    }
-    for name, value in read_plain(path).items():
-        facts[f"saved: {name}"] = Fact(_number(value), path.name)
     lobes = {
         file.stem: read_lobe(file)
         for file in sorted(path.parent.glob("*.ckpt"))
         if is_safetensors(file) and "lobe" in read_metadata(file)
     }
+    saved = None if lobes else find_saved(path.parent)
+    who = "unispeech_sb" if lobes else "SpeechBrain"
+    facts = {
+        "what": Fact(f"training checkpoint of {who}", path.name),
+        "result": Fact(result or "none yet", "files"),
+    }
+    for name, value in read_plain(path).items():
+        facts[f"saved: {name}"] = Fact(_number(value), path.name)
+    if saved is not None:
+        found = read_checkpoint(path.parent, config=config)
+        facts |= _shown_facts(found.facts, KINDS[:1])
+        lobes = {saved.path.stem: LobeFile("Backbone", {}, saved.tensors)}
+        return Description(facts | _sizes(lobes), found.dropped, found.notes)
     facts |= _lobe_facts(lobes) | _sizes(lobes)
     note = "the recipe's own command goes on from it"
-    return Description(facts, {"all of it": "commands take the result"}, [note])
+    left = [name for name, lobe in lobes.items() if lobe.name != "Backbone"]
+    why = "commands take the result; unispeech-sb export makes one"
+    return Description(facts, dict.fromkeys(left, why), [note])
 
 
-def _describe_units(folder):
+def _describe_units(folder, config):
     """The facts of a folder of units."""
     name = "units.json"
     facts = {

@@ -136,6 +136,7 @@ def convert_checkpoint(
     src: str | Path,
     dst: str | Path,
     backbone: str | Path | None = None,
+    config: str | Path | None = None,
     **overrides: Any,
 ) -> ConversionReport:
     """Converts a checkpoint to a pretrained folder.
@@ -147,11 +148,15 @@ def convert_checkpoint(
     ---------
     src : str or pathlib.Path
         A Hugging Face folder or hub name; a file of the authors' fairseq, of
-        their speaker verification or diarization, or of s3prl.
+        their speaker verification or diarization, or of s3prl; a training
+        checkpoint of SpeechBrain (``CKPT+...``), or a file in it.
     dst : str or pathlib.Path
         The folder to make; must not hold anything yet.
     backbone : str or pathlib.Path, optional
         For files that hold a head only: any source of a backbone.
+    config : str or pathlib.Path, optional
+        For training checkpoints with tensors alone: source of the model that
+        the training began with, where the yaml of the run does not tell.
     **overrides
         Options to set in place of what the files say or leave open, such as
         ``num_attention_heads``, ``mask_rule``, or ``target_lang`` for a model
@@ -176,7 +181,7 @@ def convert_checkpoint(
     ValueError: ...: expected a checkpoint, ...; it is empty
     """
     path = find_source(src)
-    found = read_checkpoint(path, overrides=overrides)
+    found = read_checkpoint(path, overrides=overrides, config=config)
     take_tokens(found)
     if backbone is not None:
         _take_backbone(found, backbone, overrides)

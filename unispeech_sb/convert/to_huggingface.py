@@ -1,9 +1,11 @@
 """Pretrained folders back to Hugging Face, for transformers to load."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +18,7 @@ from unispeech_sb.checkpoints.huggingface import (
     WEIGHT_NORM,
     join_heads,
 )
+from unispeech_sb.checkpoints.interfaces import folder_kind
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     HEADS,
@@ -23,6 +26,7 @@ from unispeech_sb.checkpoints.options import (
     SWITCHES,
     WAV_NORM_EPS,
     check_config,
+    check_overrides,
 )
 from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
@@ -31,15 +35,17 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     new_folder,
     read_pretrained,
 )
+from unispeech_sb.checkpoints.source import READ_HERE
+from unispeech_sb.checkpoints.speechbrain import (
+    DEFAULT_FAMILY,
+    is_training_checkpoint,
+)
 from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
+from unispeech_sb.convert.pretrained import convert_checkpoint
 from unispeech_sb.convert.tokenizers import tokenizer_files
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.backbone import Backbone
-
-DEFAULT_FAMILY = "unispeech-sat"
-"""For folders that do not say: the one that has every class. The backbone is
-the same for both."""
 
 NO_CLASS = (
     "{folder}: transformers has no class for {head}; --backbone-only writes "
@@ -53,13 +59,16 @@ def to_huggingface(
     dst: str | Path,
     family: str | None = None,
     backbone_only: bool = False,
+    config: str | Path | None = None,
+    **overrides: Any,
 ) -> str:
     """Writes a folder that transformers loads without a missing key.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        A folder that a recipe exported or ``convert_checkpoint`` wrote.
+        A folder that a recipe exported or ``convert_checkpoint`` wrote, or
+        what the latter reads.
     dst : str or pathlib.Path
         The folder to make; must not hold anything yet.
     family : str, optional
@@ -67,6 +76,11 @@ def to_huggingface(
         omitted, else ``unispeech-sat``.
     backbone_only : bool
         Leave the head out.
+    config : str or pathlib.Path, optional
+        As for ``convert_checkpoint``.
+    **overrides
+        Options of ``Backbone`` in place of those of the folder, such as
+        ``output_norm=False`` for what transformers has no step for.
 
     Returns
     -------
@@ -88,7 +102,23 @@ def to_huggingface(
     Wrote ... for transformers.UniSpeechSatModel
     ...
     """
-    found = read_pretrained(folder)
+    kind = folder_kind(folder)
+    read = is_training_checkpoint(folder) or kind in READ_HERE
+    if not read and Path(folder).exists():
+        return _write(folder, dst, family, backbone_only, overrides)
+    with TemporaryDirectory() as place:
+        new = Path(place, "converted")
+        convert_checkpoint(folder, new, None, config, **overrides)
+        try:
+            return _write(new, dst, family, backbone_only, overrides)
+        except ValueError as error:
+            sentence = str(error).replace(str(new), str(folder))
+            raise ValueError(sentence) from error
+
+
+def _write(folder, dst, family, backbone_only, overrides):
+    """Writes what a pretrained folder has; the report."""
+    found = _with_options(read_pretrained(folder), overrides)
     model = _model(found, family, backbone_only)
     texts = model.texts
     with new_folder(dst) as temporary:
@@ -104,6 +134,20 @@ def to_huggingface(
         f"files: {', '.join(sorted(texts))}",
     ]
     return "\n".join(lines + [f"note    {note}" for note in model.notes])
+
+
+def _with_options(found, overrides):
+    """A folder whose backbone has some other options."""
+    check_overrides(overrides)
+    file = found.lobes["backbone"]
+    known = inspect.signature(Backbone).parameters
+    for name in overrides:
+        if name not in known:
+            raise ValueError(
+                f"--set: expected an option of the backbone; got {name}"
+            )
+    file = file._replace(config={**file.config, **overrides})
+    return found._replace(lobes={**found.lobes, "backbone": file})
 
 
 def why_not(found: Pretrained, backbone_only: bool = False) -> str | None:
@@ -163,6 +207,9 @@ def _model(found, family=None, backbone_only=False):
 
 def _kind(found):
     """What stands on the backbone, which transformers has to have."""
+    if found.others:
+        others = ", ".join(found.others)
+        raise ValueError(NO_CLASS.format(folder=found.folder, head=others))
     if "head" not in found.lobes:
         return KINDS[0]
     path = found.folder / "head.ckpt"
@@ -385,7 +432,8 @@ def _notes(found, config):
         if option.only_here and backbone[name] != option.default:
             raise ValueError(
                 f"{found.folder}: expected {name} {option.default}; "
-                "transformers has no such step"
+                f"transformers has no such step: --set {name}="
+                f"{option.default} leaves it out"
             )
     notes = []
     mixes = config.get("use_weighted_layer_sum") and len(found.lobes) > 1

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_OF_SPEECHBRAIN = ("Wav2Vec2", "WeightedSSLModel")
+_OF_SPEECHBRAIN = ("Wav2Vec2", "Wav2Vec2Pretrain", "WeightedSSLModel")
 
 
 def __getattr__(name: str) -> Any:

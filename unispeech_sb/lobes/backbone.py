@@ -327,6 +327,7 @@ class Backbone(Lobe):
         freeze_feature_extractor: bool = False,
         apply_spec_augment: bool = False,
         output_all_hiddens: bool = False,
+        config: str | Path | None = None,
         **overrides: Any,
     ) -> "Backbone":
         """Loads a checkpoint, with the keywords of SpeechBrain's SSL lobes.
@@ -336,8 +337,9 @@ class Backbone(Lobe):
         source : str or pathlib.Path
             A pretrained folder (with ``backbone.ckpt``), a Hugging Face
             folder of any UniSpeech or UniSpeech-SAT class, the name of one
-            on the hub, or a file of the authors' (fairseq, speaker
-            verification, diarization).
+            on the hub, a file of the authors' (fairseq, speaker
+            verification, diarization), or a training checkpoint of
+            SpeechBrain (``CKPT+...``) or a file in it.
         save_path : str, optional
             Where downloads are kept; the hub's own cache when omitted.
         output_norm : bool
@@ -350,6 +352,9 @@ class Backbone(Lobe):
             Mask spans in training, as the checkpoint's options say.
         output_all_hiddens : bool
             ``forward`` returns all hidden states.
+        config : str or pathlib.Path, optional
+            Source of the model that a training began with, for a training
+            checkpoint with tensors alone whose run has no ``hyperparams.yaml``.
         **overrides
             Any other option of ``Backbone``, such as ``layerdrop``.
 
@@ -371,7 +376,7 @@ class Backbone(Lobe):
         False
         """
         overrides = options_of(overrides, _options(cls))
-        found, tensors, path = read_backbone(source, save_path)
+        found, tensors, path = read_backbone(source, save_path, config)
         options = {name: found[name] for name in _options(cls) if name in found}
         options.update(
             overrides,
@@ -385,6 +390,11 @@ class Backbone(Lobe):
             backbone = cls(**options)
         load_strict(backbone, tensors, path, assign=True)
         return backbone
+
+    def current_config(self) -> dict[str, Any]:
+        """The arguments that build the backbone as it is now: some recipes
+        keep the first blocks alone."""
+        return {**self.config, "num_hidden_layers": len(self.encoder.layers)}
 
     @property
     def freeze(self) -> bool:

@@ -93,26 +93,12 @@ class LobeConfig(dict[str, Any]):
 
 
 @register_checkpoint_hooks
-class Lobe(nn.Module):
-    """A module that knows how it was built and loads strictly.
+class _Stored(nn.Module):
+    """A module in a file that says how it was built, and that fits exactly.
 
     SpeechBrain's default transfer hook loads a file that does not match at
     all and only logs a warning; the hooks here raise instead.
-
-    Arguments
-    ---------
-    config : dict
-        The constructor's arguments: plain numbers, texts, lists.
-
-    Example
-    -------
-    >>> Lobe({"input_size": 4}).config
-    {'input_size': 4}
     """
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.config = LobeConfig(config)
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
@@ -123,9 +109,8 @@ class Lobe(nn.Module):
         path : str or pathlib.Path
             The file, usually ``<name>.ckpt``.
         """
-        # One note: safetensors writes several in an order that varies
-        own = {"class": public_path(type(self)), "config": self.config}
-        write_tensors(path, self.state_dict(), {"lobe": json.dumps(own)})
+        key, note = self._note()
+        write_tensors(path, self.state_dict(), {key: json.dumps(note)})
 
     @mark_as_transfer
     def load(self, path: str | Path) -> None:
@@ -160,6 +145,66 @@ class Lobe(nn.Module):
             Part of SpeechBrain's signature; not used.
         """
         self.load(path)
+
+    def _note(self) -> tuple[str, dict[str, Any]]:
+        """What the file says of the module. One note: safetensors writes
+        several in an order that varies."""
+        raise NotImplementedError
+
+
+class Lobe(_Stored):
+    """A module that knows how it was built and loads strictly.
+
+    Arguments
+    ---------
+    config : dict
+        The constructor's arguments: plain numbers, texts, lists.
+
+    Example
+    -------
+    >>> Lobe({"input_size": 4}).config
+    {'input_size': 4}
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = LobeConfig(config)
+
+    def current_config(self) -> dict[str, Any]:
+        """The arguments that build the module as it is now."""
+        return self.config
+
+    def _note(self) -> tuple[str, dict[str, Any]]:
+        """Class and arguments."""
+        return "lobe", _described(self)
+
+
+class LobeGroup(_Stored):
+    """Lobes that train together, among other modules, in one file.
+
+    It says of each lobe how it was built, so that each can be read from it.
+
+    Example
+    -------
+    >>> group = LobeGroup()
+    >>> group.head = Lobe({"input_size": 4})
+    >>> group.save(getfixture("tmp_path") / "group.ckpt")
+    """
+
+    def _note(self) -> tuple[str, dict[str, Any]]:
+        """Name -> class and arguments."""
+        lobes = dict(self.named_children())
+        return "lobes", {
+            name: _described(lobe)
+            for name, lobe in lobes.items()
+            if isinstance(lobe, Lobe)
+        }
+
+
+def _described(lobe):
+    """Class and arguments of a lobe, for its file."""
+    path = public_path(type(lobe))
+    return {"class": path, "config": lobe.current_config()}
 
 
 def build_empty(

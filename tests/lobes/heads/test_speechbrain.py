@@ -16,6 +16,7 @@ from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import (
     AAMSoftmax,
     AMSoftmax,
+    Chain,
     ECAPAHead,
     FrameHead,
     FramePosteriors,
@@ -26,6 +27,7 @@ from unispeech_sb.lobes.heads import (
 )
 from unispeech_sb.nnet.ctc import ctc_loss
 from unispeech_sb.nnet.lengths import absolute_lengths
+from unispeech_sb.nnet.pooling import masked_mean
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 HEADS = {
@@ -240,3 +242,20 @@ def test_the_nearest_of_a_speakers_vectors_counts():
         found = SpeakerPosteriors(head, objective)(wanted[None, None])
     assert found.dtype == torch.float32
     assert int(found.argmax(-1)) == 2
+
+
+class Pooled(torch.nn.Module):
+    """Takes lengths under another name, and gives two results."""
+
+    def forward(self, x, lens=None):
+        return masked_mean(x, lens)[:, None], "not used"
+
+
+def test_a_chain_gives_lengths_to_whoever_takes_them():
+    backbone = Backbone.from_preset("tiny").eval()
+    chain = Chain(backbone=backbone, lin=torch.nn.Identity(), pool=Pooled())
+    wavs = torch.randn(2, 8000)
+    padded = chain(wavs, torch.tensor([1.0, 0.5]))
+    alone = chain(wavs[1:, :4000], torch.tensor([1.0]))
+    torch.testing.assert_close(padded[1:], alone)
+    assert chain(wavs).shape == (2, 1, 16)

@@ -19,6 +19,7 @@ from unispeech_sb.lobes.heads.speaker import (
     StatisticsHead,
 )
 from unispeech_sb.lobes.heads.speechbrain import (
+    Chain,
     FramePosteriors,
     IntentPosteriors,
     PassThrough,
@@ -30,6 +31,7 @@ from unispeech_sb.lobes.heads.speechbrain import (
 __all__ = [
     "AAMSoftmax",
     "AMSoftmax",
+    "Chain",
     "DiarizationHead",
     "ECAPAHead",
     "EENDVCHead",

@@ -1,5 +1,6 @@
 """Wrappers of backbone and head for SpeechBrain's inference interfaces."""
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,9 @@ from unispeech_sb.lobes.heads.speaker import (
 )
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.losses import PROBLEM_TYPES, check_combinations
+
+_LENGTHS = ("wav_lens", "lengths", "lens")
+"""What SpeechBrain's modules call relative lengths."""
 
 
 class FramePosteriors(nn.Module):
@@ -375,6 +379,58 @@ class PassThrough(nn.Module):
             The input.
         """
         return x
+
+
+class Chain(nn.Module):
+    """Modules one after another, as a recipe of SpeechBrain runs them: what a
+    recipe trained, as one part of an interface.
+
+    Arguments
+    ---------
+    **modules : torch.nn.Module
+        Each by its name, in their order. Of several results of one the first
+        goes on.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> backbone = Backbone.from_preset("tiny")
+    >>> chain = Chain(backbone=backbone, lin=torch.nn.Linear(16, 5))
+    >>> chain(torch.randn(2, 1600), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 4, 5])
+    """
+
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__()
+        self.steps = nn.ModuleDict(modules)
+
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Runs the modules.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            What the first one takes: waveforms, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each row, in (0, 1], [B]: given to each module that
+            takes lengths, whatever it calls them.
+
+        Returns
+        -------
+        torch.Tensor
+            What the last one gives.
+        """
+        for module in self.steps.values():
+            known = inspect.signature(module.forward).parameters
+            names = [name for name in _LENGTHS if name in known]
+            given = dict.fromkeys(names[:1], wav_lens)
+            wav = module(wav, **given)
+            if isinstance(wav, tuple):
+                wav = wav[0]
+        return wav
 
 
 def _features(backbone, head, wav, wav_lens):

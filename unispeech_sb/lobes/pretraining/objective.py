@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from unispeech_sb.checkpoints.files import load_strict, read_tensors
 from unispeech_sb.lobes.backbone import Backbone, BackboneOutput
-from unispeech_sb.lobes.lobe import Lobe
+from unispeech_sb.lobes.lobe import Lobe, LobeGroup
 from unispeech_sb.nnet.contrastive import feature_penalty
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.masking import SpanMasks
@@ -106,7 +105,7 @@ class MaskedFrames(NamedTuple):
     mask: torch.Tensor
 
 
-class Objective(nn.Module):
+class Objective(LobeGroup):
     """A backbone and a head that are pre-trained together.
 
     Masks are drawn in evaluation too, as in the authors' wav2vec 2.0 and

@@ -11,6 +11,7 @@ import torch
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import UniSpeechHead
 from unispeech_sb.lobes.pretraining.objective import (
+    MaskedFrames,
     Objective,
     PretrainingOutput,
 )
@@ -221,13 +222,63 @@ class UniSpeech(Objective):
         draws = UniSpeechDraws() if draws is None else draws
         temperature = self.temperature(num_updates)
         frames = self.encode_masked(wavs, wav_lens, draws.mask, generator)
+        output, vectors = self.compare(
+            frames, temperature, draws, generator, targets is not None
+        )
+        losses, diagnostics = output.losses, output.diagnostics
+        if targets is not None:
+            assert self.blank_index is not None  # of a head with phones
+            states = frames.output.last_hidden_state
+            replaced = draws.replaced
+            if replaced is None:
+                replaced = self._draw_replaced(states, generator)
+            logits = self._score_phones(states, vectors, replaced)
+            losses["ctc"] = self._ctc(
+                logits, targets, frames.counts, target_lens
+            )
+            diagnostics["blank_share"] = blank_share(
+                logits.detach(), frames.counts, self.blank_index
+            )
+        return output
+
+    def compare(
+        self,
+        frames: MaskedFrames,
+        temperature: float,
+        draws: UniSpeechDraws,
+        generator: torch.Generator | None = None,
+        all_frames: bool = True,
+    ) -> tuple[PretrainingOutput, torch.Tensor]:
+        """Computes the losses that need no phones.
+
+        Arguments
+        ---------
+        frames : MaskedFrames
+            Of ``encode_masked``.
+        temperature : float
+            Of the Gumbel softmax.
+        draws : UniSpeechDraws
+            Decisions to take instead of drawing.
+        generator : torch.Generator, optional
+            Source of the others; torch's default one when omitted.
+        all_frames : bool
+            Quantize all frames even where candidates are masked ones.
+
+        Returns
+        -------
+        output : PretrainingOutput
+            ``contrastive``, ``diversity``, ``feature_penalty``.
+        vectors : torch.Tensor
+            Quantized features as the losses compare them, [B, T, P]; those of
+            the S masked frames alone, [1, S, P], without ``all_frames``.
+        """
         states = frames.output.last_hidden_state
         feats = self.head.dropout_features(frames.output.extract_features)
         quantized, positives = self._quantize(
             feats[frames.mask][None], temperature, draws.masked_noise, generator
         )
         everything = quantized, positives
-        if targets is not None or self.negatives.from_everywhere:
+        if all_frames or self.negatives.from_everywhere:
             everything = self._quantize(
                 feats, temperature, draws.noise, generator
             )
@@ -250,19 +301,7 @@ class UniSpeech(Objective):
             "code_perplexity": quantized.code_perplexity,
             "temperature": temperature,
         }
-        if targets is not None:
-            assert self.blank_index is not None  # of a head with phones
-            replaced = draws.replaced
-            if replaced is None:
-                replaced = self._draw_replaced(states, generator)
-            logits = self._score_phones(states, everything[1], replaced)
-            losses["ctc"] = self._ctc(
-                logits, targets, frames.counts, target_lens
-            )
-            diagnostics["blank_share"] = blank_share(
-                logits.detach(), frames.counts, self.blank_index
-            )
-        return PretrainingOutput(losses, size, diagnostics)
+        return PretrainingOutput(losses, size, diagnostics), everything[1]
 
     def _check_targets(self, targets):
         """Refuses phones without scores, and scores without phones."""
