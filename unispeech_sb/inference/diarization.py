@@ -618,6 +618,13 @@ def modules_of(
     mods: nn.ModuleDict,
 ) -> tuple[Backbone, DiarizationHead | EENDVCHead | FrameHead]:
     """A folder's backbone, ``encoder`` in converted ones, and head."""
+    for name, module in mods.items():
+        if isinstance(module, nn.DataParallel) or hasattr(module, "_orig_mod"):
+            raise ValueError(
+                "run_opts: expected neither compile nor data_parallel_backend, "
+                "as diarization runs parts of modules; got "
+                f"{type(module).__name__} of {name}"
+            )
     for name in ("backbone", "encoder"):
         if name in mods and "head" in mods:
             backbone, head = mods[name], mods["head"]

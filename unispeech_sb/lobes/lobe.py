@@ -161,6 +161,15 @@ class Lobe(nn.Module):
         """
         self.load(path)
 
+    def __prepare_scriptable__(self) -> "Lobe":
+        """Refuses TorchScript, which ``jit`` of SpeechBrain's run_opts asks
+        for: it takes no generators, for one."""
+        raise ValueError(
+            "jit: expected modules that TorchScript takes; got "
+            f"{type(self).__name__}: leave it out by jit_module_keys, or give "
+            "compile instead"
+        )
+
 
 def build_empty(
     cls: type[Lobe], config: dict[str, Any], source: str | Path

@@ -4,7 +4,7 @@ Two ways to count, transformers' and the authors'; either draw is one batched
 operation on the mask's own device.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
