@@ -400,7 +400,7 @@ def options_of(
     for name, value in given.items():
         if name in known:
             kept[name] = value
-        elif any(value is other for other in _WITHOUT_EFFECT.get(name, ())):
+        elif value in _WITHOUT_EFFECT.get(name, ()):
             continue
         elif name in _ELSEWHERE:
             raise ValueError(

@@ -127,6 +127,15 @@ class Lobe(nn.Module):
         own = {"class": public_path(type(self)), "config": self.config}
         write_tensors(path, self.state_dict(), {"lobe": json.dumps(own)})
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Refuses TorchScript, which ``jit`` of SpeechBrain's run_opts asks
+        for: it takes no generators, for one."""
+        raise ValueError(
+            "jit: expected modules that TorchScript takes; got "
+            f"{type(self).__name__}: leave it out by jit_module_keys, or give "
+            "compile instead"
+        )
+
     @mark_as_transfer
     def load(self, path: str | Path) -> None:
         """Loads a file that must fit exactly.
@@ -160,15 +169,6 @@ class Lobe(nn.Module):
             Part of SpeechBrain's signature; not used.
         """
         self.load(path)
-
-    def __prepare_scriptable__(self) -> "Lobe":
-        """Refuses TorchScript, which ``jit`` of SpeechBrain's run_opts asks
-        for: it takes no generators, for one."""
-        raise ValueError(
-            "jit: expected modules that TorchScript takes; got "
-            f"{type(self).__name__}: leave it out by jit_module_keys, or give "
-            "compile instead"
-        )
 
 
 def build_empty(

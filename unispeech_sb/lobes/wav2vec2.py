@@ -36,8 +36,9 @@ class Wav2Vec2:
         Where downloads are kept; the hub's own cache when omitted or empty.
     **kwargs
         All keywords of SpeechBrain's ``Wav2Vec2``, ``device`` or ``device_map``
-        (one device), and options of ``Backbone``. What transformers or SpeechBrain's ``FairseqWav2Vec2``
-        call otherwise is refused with the name that it has here.
+        (one device), and options of ``Backbone``. What transformers or
+        SpeechBrain's ``FairseqWav2Vec2`` call otherwise is refused with the
+        name that it has here.
 
     Raises
     ------
