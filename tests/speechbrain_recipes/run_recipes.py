@@ -36,6 +36,8 @@ THEIRS = "speechbrain.integrations.huggingface"
 LINES = {
     f"!new:{THEIRS}.wav2vec2.Wav2Vec2": "!new:unispeech_sb.lobes.Wav2Vec2",
     f"!new:{THEIRS}.hubert.HuBERT": "!new:unispeech_sb.lobes.Wav2Vec2",
+    f"!new:{THEIRS}.wav2vec2.Wav2Vec2Pretrain":
+    "!new:unispeech_sb.lobes.Wav2Vec2Pretrain",
     "!new:speechbrain.lobes.models.huggingface_transformers.WeightedSSLModel":
     "!new:unispeech_sb.lobes.WeightedSSLModel",
 }  # fmt: skip
@@ -59,9 +61,10 @@ class Recipe(NamedTuple):
     options: tuple[str, ...] = ()  # what is not at its default
     hub: str | None = None  # key of the model's name; None: block is changed
     epochs: int = 3
-    ddp: bool = False
+    ddp: bool = False  # not with batch norms, which need GPUs then
     result: str | None = None  # pattern of a score, where nothing is trained
     model: str | None = None  # name of the recipe whose embeddings it uses
+    family: str = "unispeech-sat"
 
 
 _WAV2VEC2 = "train_with_wav2vec2.yaml"
@@ -80,7 +83,7 @@ RECIPES = {
     "CommonVoice CTC": Recipe(
         "recipes/CommonVoice/ASR/CTC/train_with_wav2vec.py",
         "hparams/train_en_with_wav2vec.yaml", corpora.common_voice, 1024,
-        ("--precision=bf16", "--warmup_steps=2"), "wav2vec2_hub", ddp=True,
+        ("--precision=bf16", "--warmup_steps=2"), "wav2vec2_hub",
     ),
     "TIMIT seq2seq": Recipe(
         "recipes/TIMIT/ASR/seq2seq/train_with_wav2vec2.py",
@@ -95,11 +98,12 @@ RECIPES = {
         "recipes/SLURP/direct/train_with_wav2vec2.py",
         f"hparams/{_WAV2VEC2}", corpora.slurp, 768,
         ("--slu_beam_size=4", "--max_decode_ratio=2.0"), "wav2vec2_hub",
+        ddp=True,
     ),
     "VoxCeleb": Recipe(
         "recipes/VoxCeleb/SpeakerRec/train_speaker_embeddings.py",
         "hparams/train_ecapa_tdnn.yaml", corpora.voxceleb, 80,
-        ("--batch_size=4", "--step_size=8"), ddp=True,
+        ("--batch_size=4", "--step_size=8"),
     ),
     "VoxCeleb cosine": Recipe(
         "recipes/VoxCeleb/SpeakerRec/speaker_verification_cosine.py",
@@ -123,6 +127,13 @@ RECIPES = {
         "benchmarks/MP3S/IEMOCAP/ecapa_tdnn/train.py", "hparams/ssl.yaml",
         corpora.iemocap, 768, ("--batch_size=64", "--test_batch_size=16"),
         "ssl_hub", epochs=1,
+    ),
+    "CommonVoice SSL": Recipe(
+        "recipes/CommonVoice/self-supervised-learning/wav2vec2/"
+        "train_hf_wav2vec2.py", "hparams/wav2vec2_base.yaml",
+        corpora.common_voice, 768,
+        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=20000"),
+        "wav2vec2_hub", ddp=True, family="unispeech",
     ),
 }  # fmt: skip
 
@@ -178,7 +189,7 @@ def changed_yaml(recipe, work):
     """Writes the yaml with one line or block changed, and gives that line."""
     path = (clone_of(recipe) / recipe.script).parent / recipe.yaml
     text = path.read_text(encoding="utf-8")
-    hub = backbone(recipe.size, work)
+    hub = backbone(recipe, work)
     if recipe.hub is None:
         pattern, new = r"(?m)^compute_features:.*\n(?:[ \t].*\n)*", BLOCK
         text, times = re.subn(pattern, new.format(hub=hub), text)
@@ -196,10 +207,11 @@ def changed_yaml(recipe, work):
     return changed, line
 
 
-def backbone(size, work):
-    """A folder that transformers wrote: a random UniSpeech-SAT."""
+def backbone(recipe, work):
+    """A folder that transformers wrote, of the size that the yaml expects."""
+    size = recipe.size
     model = tiny_model(
-        "unispeech-sat", hidden_size=size, intermediate_size=64,
+        recipe.family, hidden_size=size, intermediate_size=64,
         num_attention_heads=4, conv_dim=[32] * 7, initializer_range=0.02,
         num_conv_pos_embedding_groups=8, layerdrop=0.1, hidden_dropout=0.1,
         feat_extract_norm="layer" if size == 1024 else "group",
