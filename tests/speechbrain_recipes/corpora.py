@@ -7,6 +7,7 @@ folder, and gives the command line options that a recipe needs to find it.
 
 import json
 import os
+import shutil
 import tarfile
 from itertools import count, cycle, product
 from pathlib import Path
@@ -187,7 +188,8 @@ def iemocap(folder):
 
 
 def slurp(folder):
-    """SLURP: slurp_real and slurp_synth, one JSON a line; and a tokenizer."""
+    """SLURP: slurp_real and slurp_synth, one JSON a line, its training set by
+    both names that the recipes give it; and a tokenizer."""
     requests = [
         ("wake me up at [time : five am]", "alarm", "set"),
         ("play [artist_name : madonna] please", "play", "music"),
@@ -213,6 +215,7 @@ def slurp(folder):
             entry["recordings"] = [{"file": name, "status": "correct"}]
             lines.append(json.dumps(entry) + "\n")
         (folder / f"{split}.jsonl").write_text("".join(lines))
+    shutil.copy(folder / "train_real.jsonl", folder / "train.jsonl")
     published = folder / "SLU-direct-SLURP-hubert-enc"
     published.mkdir()
     model = published / "tokenizer_58_unigram.model"

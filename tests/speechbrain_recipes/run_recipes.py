@@ -119,9 +119,9 @@ RECIPES = {
         corpora.ami, 80, ("--batch_size=8",),
         result=r"(Dev = [\d.]+ % \| Eval = [\d.]+ %)", model="VoxCeleb",
     ),
-    "MP3S LibriSpeech": Recipe(
-        "benchmarks/MP3S/LibriSpeech/LSTM/train.py", "hparams/ssl.yaml",
-        corpora.librispeech, 768, (), "ssl_hub",
+    "MP3S SLURP": Recipe(
+        "benchmarks/MP3S/SLURP/LSTM_linear/train.py", "hparams/ssl.yaml",
+        corpora.slurp, 768, ("--train_splits=[train]",), "ssl_hub",
     ),
     "MP3S IEMOCAP": Recipe(
         "benchmarks/MP3S/IEMOCAP/ecapa_tdnn/train.py", "hparams/ssl.yaml",
