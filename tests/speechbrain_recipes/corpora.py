@@ -34,6 +34,11 @@ PHONES = (
 ).split()
 COMMANDS = "yes no up down left right on off stop go bed bird cat".split()
 EMOTIONS = "neu hap sad ang".split()
+MEANINGS = (
+    ("alarm", "set", "time", "five am"),
+    ("play", "music", "artist_name", "madonna"),
+    ("weather", "query", "date", "tomorrow"),
+)
 NUM_IEMOCAP = 5531  # the recipe counts them
 
 
@@ -188,27 +193,19 @@ def iemocap(folder):
 
 
 def slurp(folder):
-    """SLURP: slurp_real and slurp_synth, one JSON a line, its training set by
-    both names that the recipes give it; and a tokenizer."""
-    requests = [
-        ("wake me up at [time : five am]", "alarm", "set"),
-        ("play [artist_name : madonna] please", "play", "music"),
-        ("is it going to rain [date : tomorrow]", "weather", "query"),
-    ]
+    """SLURP: slurp_real and slurp_synth, one JSON a line; its training set by
+    both names that the recipes give it."""
     sizes = {"train_real": 6, "train_synthetic": 3, "devel": 2, "test": 2}
-    semantics, numbers = [], count()
+    numbers = count()
     for split, size in sizes.items():
         lines = []
         for index in range(size):
-            annotation, scenario, action = requests[index % len(requests)]
+            scenario, action, slot, filler = MEANINGS[index % len(MEANINGS)]
+            annotation = f"please {action} [{slot} : {filler}]"
             kind = "synth" if split == "train_synthetic" else "real"
             name = f"audio-{1490000000 + next(numbers)}.flac"
             write(folder / f"slurp_{kind}" / name, tones(annotation[:20]))
-            slot, filler = annotation.split("[")[1].split("]")[0].split(" : ")
             entry = {"scenario": scenario, "action": action}
-            entities = [{"type": slot, "filler": filler}]
-            meaning = str({**entry, "entities": entities})
-            semantics.append(meaning.replace(",", "|"))
             entry |= {"slurp_id": index, "intent": f"{scenario}_{action}"}
             entry |= {"sentence": annotation, "entities": [], "tokens": []}
             entry |= {"sentence_annotation": annotation}
@@ -216,11 +213,22 @@ def slurp(folder):
             lines.append(json.dumps(entry) + "\n")
         (folder / f"{split}.jsonl").write_text("".join(lines))
     shutil.copy(folder / "train_real.jsonl", folder / "train.jsonl")
+    return [f"--data_folder={folder}"]
+
+
+def slurp_with_tokenizer(folder):
+    """SLURP, and the tokenizer of meanings that the recipe downloads."""
+    options = slurp(folder / "SLURP")
     published = folder / "SLU-direct-SLURP-hubert-enc"
     published.mkdir()
+    texts = [
+        f"{{'scenario': '{scenario}'| 'action': '{action}'| 'entities': "
+        f"[{{'type': '{slot}'| 'filler': '{filler}'}}]}}"
+        for scenario, action, slot, filler in MEANINGS
+    ]
     model = published / "tokenizer_58_unigram.model"
-    train_tokenizer(model, semantics, 58, "unigram")
-    return [f"--data_folder={folder}", f"--tokenizer_file={published}"]
+    train_tokenizer(model, texts, 58, "unigram")
+    return [*options, f"--tokenizer_file={published}"]
 
 
 def voxceleb(folder):

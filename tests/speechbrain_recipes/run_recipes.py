@@ -96,7 +96,7 @@ RECIPES = {
     ),
     "SLURP": Recipe(
         "recipes/SLURP/direct/train_with_wav2vec2.py",
-        f"hparams/{_WAV2VEC2}", corpora.slurp, 768,
+        f"hparams/{_WAV2VEC2}", corpora.slurp_with_tokenizer, 768,
         ("--slu_beam_size=4", "--max_decode_ratio=2.0"), "wav2vec2_hub",
         ddp=True,
     ),
