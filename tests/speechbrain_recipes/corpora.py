@@ -167,7 +167,7 @@ def iemocap(folder):
     dialogs = [(session, gender) for session in range(1, 6) for gender in "FM"]
     sources = [
         write(folder / "sources" / f"{emotion}-{index}.wav",
-              tones([emotion, emotion + "x" * index]))
+              tones([emotion, emotion + "x" * index], 0.1))
         for emotion in EMOTIONS for index in range(3)
     ]  # fmt: skip
     lines = {dialog: [] for dialog in dialogs}
