@@ -77,7 +77,8 @@ RECIPES = {
     "LibriSpeech seq2seq": Recipe(
         "recipes/LibriSpeech/ASR/seq2seq/train.py",
         "hparams/train_BPE_1000.yaml", corpora.librispeech_with_lm, 40,
-        ("--valid_beam_size=4", "--test_beam_size=4", "--batch_size=4"),
+        ("--valid_beam_size=4", "--test_beam_size=4", "--batch_size=4",
+         "--num_workers=0"),
         epochs=2,
     ),
     "CommonVoice CTC": Recipe(
@@ -103,7 +104,7 @@ RECIPES = {
     "VoxCeleb": Recipe(
         "recipes/VoxCeleb/SpeakerRec/train_speaker_embeddings.py",
         "hparams/train_ecapa_tdnn.yaml", corpora.voxceleb, 80,
-        ("--batch_size=4", "--step_size=8"),
+        ("--batch_size=4", "--step_size=8", "--num_workers=0"),
     ),
     "VoxCeleb cosine": Recipe(
         "recipes/VoxCeleb/SpeakerRec/speaker_verification_cosine.py",
@@ -112,7 +113,7 @@ RECIPES = {
     ),
     "Speech Commands": Recipe(
         "recipes/Google-speech-commands/train.py", "hparams/xvect.yaml",
-        corpora.speech_commands, 24,
+        corpora.speech_commands, 24, ("--num_workers=0",), epochs=2,
     ),
     "AMI": Recipe(
         "recipes/AMI/Diarization/experiment.py", "hparams/ecapa_tdnn.yaml",
