@@ -618,22 +618,15 @@ def modules_of(
     mods: nn.ModuleDict,
 ) -> tuple[Backbone, DiarizationHead | EENDVCHead | FrameHead]:
     """A folder's backbone, ``encoder`` in converted ones, and head."""
-    for name, module in mods.items():
-        if isinstance(module, nn.DataParallel) or hasattr(module, "_orig_mod"):
-            raise ValueError(
-                "run_opts: expected neither compile nor data_parallel_backend, "
-                "as diarization runs parts of modules; got "
-                f"{type(module).__name__} of {name}"
-            )
     for name in ("backbone", "encoder"):
         if name in mods and "head" in mods:
             backbone, head = mods[name], mods["head"]
             if isinstance(head, HEADS):
                 return cast(Backbone, backbone), head
     raise ValueError(
-        "modules: expected backbone (or encoder) and a head that scores "
-        f"frames ({', '.join(cls.__name__ for cls in HEADS)}); "
-        f"got {', '.join(mods)}"
+        "modules: expected backbone (or encoder) and a head that scores frames "
+        f"({', '.join(cls.__name__ for cls in HEADS)}), without compile and data_"
+        f"parallel_backend; got {[type(m).__name__ for m in mods.values()]}"
     )
 
 
