@@ -135,5 +135,5 @@ def test_diarization_refuses_wrapped_modules(option, without_inductor):
     modules = {"backbone": Backbone.from_preset("tiny")}
     modules["head"] = DiarizationHead(16, 2, 4)
     rule = {"threshold": 0.5, "median_filter": 1, "chunk_s": 1.0}
-    with pytest.raises(ValueError, match="without compile and data_parallel"):
+    with pytest.raises(ValueError, match="not compiled and not data"):
         SpeakerDiarization(modules, rule, {"device": "cpu", option: True})

@@ -625,8 +625,8 @@ def modules_of(
                 return cast(Backbone, backbone), head
     raise ValueError(
         "modules: expected backbone (or encoder) and a head that scores frames "
-        f"({', '.join(cls.__name__ for cls in HEADS)}), without compile and data_"
-        f"parallel_backend; got {[type(m).__name__ for m in mods.values()]}"
+        f"({', '.join(cls.__name__ for cls in HEADS)}), not compiled and not "
+        f"data-parallel; got {[type(m).__name__ for m in mods.values()]}"
     )
 
 
