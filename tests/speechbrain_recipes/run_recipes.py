@@ -132,9 +132,10 @@ RECIPES = {
     "CommonVoice SSL": Recipe(
         "recipes/CommonVoice/self-supervised-learning/wav2vec2/"
         "train_hf_wav2vec2.py", "hparams/wav2vec2_base.yaml",
-        corpora.common_voice, 768,
-        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=3000"),
-        "wav2vec2_hub", epochs=20, ddp=True, family="unispeech",
+        corpora.common_voice, 32,
+        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=1000",
+         "--num_workers=0"),
+        "wav2vec2_hub", epochs=100, ddp=True, family="unispeech",
     ),
 }  # fmt: skip
 
