@@ -180,8 +180,8 @@ def measure(name, folder):
     ddp = []
     if recipe.ddp:
         output = work / "results-of-two"
-        last = [f"--output_folder={output}", "--number_of_epochs=2"]
-        last.append("--distributed_backend=gloo")
+        last = [f"--output_folder={output}", "--distributed_backend=gloo"]
+        last.append(f"--number_of_epochs={recipe.epochs}")
         run([*command, *last], work, recipe, processes=2)
         ddp = [loss for _, loss in training(output)]
     return Measured(line, list(losses), resumed, ddp, "")
