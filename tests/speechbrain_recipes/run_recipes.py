@@ -113,7 +113,9 @@ RECIPES = {
     ),
     "Speech Commands": Recipe(
         "recipes/Google-speech-commands/train.py", "hparams/xvect.yaml",
-        corpora.speech_commands, 24, ("--num_workers=0",), epochs=2,
+        corpora.speech_commands, 24,
+        # It writes its tables into the one and reads them from the other
+        ("--num_workers=0", "--save_folder=!ref <output_folder>"), epochs=2,
     ),
     "AMI": Recipe(
         "recipes/AMI/Diarization/experiment.py", "hparams/ecapa_tdnn.yaml",
