@@ -65,6 +65,7 @@ class Recipe(NamedTuple):
     result: str | None = None  # pattern of a score, where nothing is trained
     model: str | None = None  # name of the recipe whose embeddings it uses
     family: str = "unispeech-sat"
+    falls: bool = True  # the loss, which in pre-training takes hundreds of updates
 
 
 _WAV2VEC2 = "train_with_wav2vec2.yaml"
@@ -134,10 +135,9 @@ RECIPES = {
     "CommonVoice SSL": Recipe(
         "recipes/CommonVoice/self-supervised-learning/wav2vec2/"
         "train_hf_wav2vec2.py", "hparams/wav2vec2_base.yaml",
-        corpora.common_voice, 32,
-        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=1000",
-         "--num_workers=0"),
-        "wav2vec2_hub", epochs=100, ddp=True, family="unispeech",
+        corpora.common_voice, 768,
+        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=20000"),
+        "wav2vec2_hub", ddp=True, family="unispeech", falls=False,
     ),
 }  # fmt: skip
 

@@ -31,6 +31,7 @@ def test_speechbrains_recipe(name, folder):
         return
     assert done.resumed
     assert all(map(math.isfinite, done.losses + done.ddp))
-    assert done.losses[-1] < done.losses[0]
     assert len(done.ddp) == recipe.epochs * recipe.ddp
-    assert not recipe.ddp or done.ddp[-1] < done.ddp[0]
+    if recipe.falls:
+        assert done.losses[-1] < done.losses[0]
+        assert not recipe.ddp or done.ddp[-1] < done.ddp[0]
