@@ -65,7 +65,7 @@ class Recipe(NamedTuple):
     result: str | None = None  # pattern of a score, where nothing is trained
     model: str | None = None  # name of the recipe whose embeddings it uses
     family: str = "unispeech-sat"
-    falls: bool = True  # the loss, which in pre-training takes hundreds of updates
+    falls: bool = True  # the loss; in pre-training after hundreds of updates
 
 
 _WAV2VEC2 = "train_with_wav2vec2.yaml"
