@@ -322,6 +322,11 @@ _ELSEWHERE = {
     **dict.fromkeys(
         ("quantization_config", "load_in_8bit"), "none; weights are as saved"
     ),
+    "for_pretraining": "the class Wav2Vec2Pretrain",
+    **dict.fromkeys(
+        ("with_lm_head", "with_casual_lm", "seq2seqlm"),
+        "none; it is no language model",
+    ),
 }
 """Keyword of transformers or of SpeechBrain's lobes -> what does it here."""
 
@@ -330,8 +335,16 @@ _WITHOUT_EFFECT = {
     "trust_remote_code": (True, False, None),
     "use_safetensors": (True, False, None),
     "low_cpu_mem_usage": (True, False, None),
+    **dict.fromkeys(
+        ("for_pretraining", "with_lm_head", "with_casual_lm", "seq2seqlm"),
+        (False,),
+    ),
+    **dict.fromkeys(
+        ("quantization_config", "device", "device_map", "cache_dir"), (None,)
+    ),
 }
-"""Keyword of transformers -> values that change no result here."""
+"""Keyword of transformers or of SpeechBrain's lobes -> values that change no
+result here."""
 
 
 def check_arguments(config: Mapping[str, Any], path: str | Path) -> None:
@@ -393,12 +406,14 @@ def options_of(
     for name, value in given.items():
         if name in known:
             kept[name] = value
+        elif value in _WITHOUT_EFFECT.get(name, ()):
+            continue
         elif name in _ELSEWHERE:
             raise ValueError(
                 f"Backbone: expected an option of its own; got {name!r}, for "
                 f"which it has {_ELSEWHERE[name]}"
             )
-        elif value not in _WITHOUT_EFFECT.get(name, ()):
+        else:
             close = get_close_matches(name, known, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise ValueError(

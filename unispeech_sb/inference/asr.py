@@ -181,6 +181,13 @@ class LongFormASR(CheckedFolder, EncoderASR):
         for ``set_language``."""
         return super().from_hparams(source, *args, folder=source, **kwargs)
 
+    def encode_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor
+    ) -> torch.Tensor:
+        """As ``EncoderASR``, in the ``precision`` of ``run_opts``."""
+        with self.inference_ctx:
+            return super().encode_batch(wavs, wav_lens)
+
     def transcribe_long(
         self,
         source: Source,
@@ -477,7 +484,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
 
     def _encode(self, wavs, wav_lens):
         """Log-posteriors of a batch, [B, T, V]."""
-        with torch.no_grad(), self.inference_ctx:
+        with torch.no_grad():
             return self.encode_batch(wavs, wav_lens)
 
     def _decoder(self):

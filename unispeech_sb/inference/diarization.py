@@ -624,9 +624,9 @@ def modules_of(
             if isinstance(head, HEADS):
                 return cast(Backbone, backbone), head
     raise ValueError(
-        "modules: expected backbone (or encoder) and a head that scores "
-        f"frames ({', '.join(cls.__name__ for cls in HEADS)}); "
-        f"got {', '.join(mods)}"
+        "modules: expected backbone (or encoder) and a head that scores frames "
+        f"({', '.join(cls.__name__ for cls in HEADS)}), not compiled and not "
+        f"data-parallel; got {[type(m).__name__ for m in mods.values()]}"
     )
 
 

@@ -176,6 +176,16 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
             )
         return found
 
+    def encode_batch(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        normalize: bool = False,
+    ) -> torch.Tensor:
+        """As ``SpeakerRecognition``, in the ``precision`` of ``run_opts``."""
+        with self.inference_ctx:
+            return super().encode_batch(wavs, wav_lens, normalize)
+
     def embed(
         self,
         source: Source,
@@ -449,7 +459,7 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
         if self.rms is not None:
             wavs = [_scaled(wav.float().cpu(), self.rms) for wav in wavs]
         padded = pad_sequence(wavs, batch_first=True)
-        with torch.no_grad(), self.inference_ctx:
+        with torch.no_grad():
             found = self.encode_batch(padded, counts / padded.shape[1])
         return found[:, 0].float().cpu()
 

@@ -112,6 +112,15 @@ class _Stored(nn.Module):
         key, note = self._note()
         write_tensors(path, self.state_dict(), {key: json.dumps(note)})
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Refuses TorchScript, which ``jit`` of SpeechBrain's run_opts asks
+        for: it takes no generators, for one."""
+        raise ValueError(
+            "jit: expected modules that TorchScript takes; got "
+            f"{type(self).__name__}: leave it out by jit_module_keys, or give "
+            "compile instead"
+        )
+
     @mark_as_transfer
     def load(self, path: str | Path) -> None:
         """Loads a file that must fit exactly.

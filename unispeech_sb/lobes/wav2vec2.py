@@ -69,9 +69,10 @@ class Wav2Vec2:
     save_path : str, optional
         Where downloads are kept; the hub's own cache when omitted or empty.
     **kwargs
-        All keywords of SpeechBrain's ``Wav2Vec2``, and options of
-        ``Backbone``. What transformers or SpeechBrain's ``FairseqWav2Vec2``
-        call otherwise is refused with the name that it has here.
+        All keywords of SpeechBrain's ``Wav2Vec2``, ``device`` or ``device_map``
+        (one device), and options of ``Backbone``. What transformers or
+        SpeechBrain's ``FairseqWav2Vec2`` call otherwise is refused with the
+        name that it has here.
 
     Raises
     ------
@@ -94,7 +95,11 @@ class Wav2Vec2:
         **kwargs: Any,
     ) -> Backbone:
         """Loads the backbone."""
-        return Backbone.from_pretrained(source, save_path or None, **kwargs)
+        devices = [kwargs.pop(name, None) for name in ("device", "device_map")]
+        lobe = Backbone.from_pretrained(source, save_path or None, **kwargs)
+        for device in devices:
+            lobe = lobe if device is None else lobe.to(device)
+        return lobe
 
 
 class WeightedSSLModel(LobeGroup):

@@ -4,7 +4,7 @@ Two ways to count, transformers' and the authors'; either draw is one batched
 operation on the mask's own device.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -107,7 +107,7 @@ def span_mask(
     (torch.Size([2, 50]), False)
     """
     _check_spans(prob, span)
-    draw: dict[str, Any] = {"generator": generator, "device": lengths.device}
+    draw = _source(generator, lengths.device)
     candidates = (lengths - span + 1).clamp(min=0)  # places to start, [B]
     spans = torch.floor(prob * lengths / span + torch.rand(1, **draw))
     spans = spans.clamp(min=min_spans).minimum(lengths // span)
@@ -159,7 +159,7 @@ def equal_span_mask(
     (tensor([0]), False)
     """
     _check_spans(prob, span)
-    draw: dict[str, Any] = {"generator": generator, "device": lengths.device}
+    draw = _source(generator, lengths.device)
     shares = torch.rand(len(lengths), **draw)
     spans = torch.floor(prob * lengths / span + shares).clamp(min=min_spans)
     candidates = (lengths - span).maximum(spans.long() + 1)
@@ -181,6 +181,13 @@ def _below(counts, max_length):
     """Marks the first positions of each row, [B, T]."""
     positions = torch.arange(max_length, device=counts.device)
     return positions < counts[:, None]
+
+
+def _source(generator, device):
+    """Where random numbers are from; without a generator none is named, as
+    torch.compile takes none beside sizes that it does not know."""
+    named = {} if generator is None else {"generator": generator}
+    return {"device": device, **named}
 
 
 def _draw_places(allowed, counts, draw):

@@ -1,0 +1,284 @@
+"""SpeechBrain's own recipes with our lobes, on miniature corpora.
+
+    SPEECHBRAIN_CLONE=... SPEECHBRAIN_BENCHMARKS_CLONE=... \\
+        python -m tests.speechbrain_recipes.run_recipes FOLDER [NAME ...]
+
+Each recipe of the clones runs as it is, with its own preparation of the data;
+of its yaml one line is changed, that with the class, or the block of the
+features where it has no self-supervised model. It trains, goes on from its
+checkpoint, and, where the table says so, trains in two processes. A line of
+Markdown is printed for each.
+
+It is here and not among the benchmarks since a test asserts what it measures.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.huggingface import save_folder, tiny_model
+from tests.speechbrain_recipes import corpora
+
+ROOT = Path(__file__).parent.parent.parent
+CLONES = {
+    "recipes": "SPEECHBRAIN_CLONE",
+    "benchmarks": "SPEECHBRAIN_BENCHMARKS_CLONE",
+}
+"""First folder of a recipe's path -> variable that names the clone."""
+
+THEIRS = "speechbrain.integrations.huggingface"
+LINES = {
+    f"!new:{THEIRS}.wav2vec2.Wav2Vec2": "!new:unispeech_sb.lobes.Wav2Vec2",
+    f"!new:{THEIRS}.hubert.HuBERT": "!new:unispeech_sb.lobes.Wav2Vec2",
+    f"!new:{THEIRS}.wav2vec2.Wav2Vec2Pretrain":
+    "!new:unispeech_sb.lobes.Wav2Vec2Pretrain",
+    "!new:speechbrain.lobes.models.huggingface_transformers.WeightedSSLModel":
+    "!new:unispeech_sb.lobes.WeightedSSLModel",
+}  # fmt: skip
+"""Class of SpeechBrain's in a yaml -> ours."""
+
+BLOCK = """compute_features: !new:unispeech_sb.lobes.Wav2Vec2
+    source: {hub}
+    save_path: !ref <save_folder>
+    freeze: True
+"""
+"""Instead of the block of the spectral features, whose size is ``n_mels``."""
+
+
+class Recipe(NamedTuple):
+    """One of SpeechBrain's recipes, and how it runs here."""
+
+    script: str  # within the clone
+    yaml: str  # within the script's folder
+    corpus: Callable[[Path], list[str]]
+    size: int  # of the backbone's features, which the yaml is written for
+    options: tuple[str, ...] = ()  # what is not at its default
+    hub: str | None = None  # key of the model's name; None: block is changed
+    epochs: int = 3
+    ddp: bool = False  # not with batch norms, which need GPUs then
+    result: str | None = None  # pattern of a score, where nothing is trained
+    model: str | None = None  # name of the recipe whose embeddings it uses
+    family: str = "unispeech-sat"
+    falls: bool = True  # the loss; in pre-training after hundreds of updates
+
+
+_WAV2VEC2 = "train_with_wav2vec2.yaml"
+RECIPES = {
+    "LibriSpeech CTC": Recipe(
+        "recipes/LibriSpeech/ASR/CTC/train_with_wav2vec.py",
+        "hparams/train_hf_wav2vec.yaml",
+        corpora.librispeech, 1024, (), "wav2vec2_hub",
+    ),
+    "LibriSpeech seq2seq": Recipe(
+        "recipes/LibriSpeech/ASR/seq2seq/train.py",
+        "hparams/train_BPE_1000.yaml", corpora.librispeech_with_lm, 40,
+        # As Speech Commands: tables here, read there
+        ("--valid_beam_size=4", "--test_beam_size=4", "--batch_size=4",
+         "--num_workers=0", "--save_folder=!ref <output_folder>"),
+        epochs=1,
+    ),
+    "CommonVoice CTC": Recipe(
+        "recipes/CommonVoice/ASR/CTC/train_with_wav2vec.py",
+        "hparams/train_en_with_wav2vec.yaml", corpora.common_voice, 1024,
+        ("--precision=bf16", "--warmup_steps=2"), "wav2vec2_hub",
+    ),
+    "TIMIT seq2seq": Recipe(
+        "recipes/TIMIT/ASR/seq2seq/train_with_wav2vec2.py",
+        f"hparams/{_WAV2VEC2}", corpora.timit, 1024, (), "wav2vec2_hub",
+    ),
+    "IEMOCAP": Recipe(
+        "recipes/IEMOCAP/emotion_recognition/train_with_wav2vec2.py",
+        f"hparams/{_WAV2VEC2}", corpora.iemocap, 768, ("--batch_size=64",),
+        "wav2vec2_hub", epochs=2, ddp=True,
+    ),
+    "SLURP": Recipe(
+        "recipes/SLURP/direct/train_with_wav2vec2.py",
+        f"hparams/{_WAV2VEC2}", corpora.slurp_with_tokenizer, 768,
+        ("--slu_beam_size=4", "--max_decode_ratio=2.0"), "wav2vec2_hub",
+        ddp=True,
+    ),
+    "VoxCeleb": Recipe(
+        "recipes/VoxCeleb/SpeakerRec/train_speaker_embeddings.py",
+        "hparams/train_ecapa_tdnn.yaml", corpora.voxceleb, 80,
+        ("--batch_size=4", "--step_size=8", "--num_workers=0"),
+    ),
+    "VoxCeleb cosine": Recipe(
+        "recipes/VoxCeleb/SpeakerRec/speaker_verification_cosine.py",
+        "hparams/verification_ecapa.yaml", corpora.voxceleb, 80,
+        ("--cohort_size=4",), result=r"EER\(%\)=([\d.]+)", model="VoxCeleb",
+    ),
+    "Speech Commands": Recipe(
+        "recipes/Google-speech-commands/train.py", "hparams/xvect.yaml",
+        corpora.speech_commands, 24,
+        # It writes its tables into the one and reads them from the other
+        ("--num_workers=0", "--save_folder=!ref <output_folder>"), epochs=2,
+    ),
+    "AMI": Recipe(
+        "recipes/AMI/Diarization/experiment.py", "hparams/ecapa_tdnn.yaml",
+        corpora.ami, 80, ("--batch_size=8",),
+        result=r"(Dev = [\d.]+ % \| Eval = [\d.]+ %)", model="VoxCeleb",
+    ),
+    "MP3S SLURP": Recipe(
+        "benchmarks/MP3S/SLURP/LSTM_linear/train.py", "hparams/ssl.yaml",
+        corpora.slurp, 768, ("--train_splits=[train]",), "ssl_hub",
+    ),
+    "MP3S IEMOCAP": Recipe(
+        "benchmarks/MP3S/IEMOCAP/ecapa_tdnn/train.py", "hparams/ssl.yaml",
+        corpora.iemocap, 768, ("--batch_size=64", "--test_batch_size=16"),
+        "ssl_hub", epochs=1,
+    ),
+    "CommonVoice SSL": Recipe(
+        "recipes/CommonVoice/self-supervised-learning/wav2vec2/"
+        "train_hf_wav2vec2.py", "hparams/wav2vec2_base.yaml",
+        corpora.common_voice, 768,
+        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=20000"),
+        "wav2vec2_hub", ddp=True, family="unispeech", falls=False,
+    ),
+}  # fmt: skip
+
+
+class Measured(NamedTuple):
+    """What a recipe did."""
+
+    line: str  # of its yaml, as changed
+    losses: list[float]  # of training, by epoch
+    resumed: bool
+    ddp: list[float]  # losses in two processes
+    result: str
+
+
+def clone_of(recipe):
+    """The clone that a recipe is in; None where no variable names one."""
+    folder = os.environ.get(CLONES[recipe.script.partition("/")[0]])
+    return Path(folder) if folder else None
+
+
+def measure(name, folder):
+    """Runs a recipe below a folder, twice, and in two processes."""
+    recipe, work = RECIPES[name], folder / name.replace(" ", "-")
+    shutil.rmtree(work, ignore_errors=True)
+    data = work / "data"
+    data.mkdir(parents=True)
+    options = [*recipe.corpus(data), *recipe.options]
+    yaml, line = changed_yaml(recipe, work)
+    command = [str(clone_of(recipe) / recipe.script), str(yaml), *options]
+    if recipe.model:
+        command.append(f"--pretrain_path={embeddings_of(recipe.model, folder)}")
+    output = work / "results"
+    if recipe.result:
+        log = run([*command, f"--output_folder={output}"], work, recipe)
+        found = re.findall(recipe.result, log)
+        return Measured(line, [], False, [], found[-1] if found else "none")
+    for epochs in (recipe.epochs, recipe.epochs + 1):
+        last = [f"--output_folder={output}", f"--number_of_epochs={epochs}"]
+        run([*command, *last], work, recipe)
+    epochs, losses = zip(*training(output))
+    resumed = epochs == tuple(range(1, recipe.epochs + 2))
+    ddp = []
+    if recipe.ddp:
+        output = work / "results-of-two"
+        last = [f"--output_folder={output}", "--distributed_backend=gloo"]
+        last.append(f"--number_of_epochs={recipe.epochs}")
+        run([*command, *last], work, recipe, processes=2)
+        ddp = [loss for _, loss in training(output)]
+    return Measured(line, list(losses), resumed, ddp, "")
+
+
+def changed_yaml(recipe, work):
+    """Writes the yaml with one line or block changed, and gives that line."""
+    path = (clone_of(recipe) / recipe.script).parent / recipe.yaml
+    text = path.read_text(encoding="utf-8")
+    hub = backbone(recipe, work)
+    if recipe.hub is None:
+        pattern, new = r"(?m)^compute_features:.*\n(?:[ \t].*\n)*", BLOCK
+        text, times = re.subn(pattern, new.format(hub=hub), text)
+        line = new.splitlines()[0]
+    else:
+        (old,) = (old for old in LINES if re.search(rf"{old}\b", text))
+        line, times = LINES[old], text.count(old)
+        text = text.replace(old, line)
+        pattern = rf"(?m)^{recipe.hub}:.*"
+        text, named = re.subn(pattern, f"{recipe.hub}: {hub}", text)
+        times *= named
+    assert times == 1, f"{path}: expected one place to change; got {times}"
+    changed = work / path.name
+    changed.write_text(text, encoding="utf-8")
+    return changed, line
+
+
+def backbone(recipe, work):
+    """A folder that transformers wrote, of the size that the yaml expects."""
+    size = recipe.size
+    model = tiny_model(
+        recipe.family, hidden_size=size, intermediate_size=64,
+        num_attention_heads=4, conv_dim=[32] * 7, initializer_range=0.02,
+        num_conv_pos_embedding_groups=8, layerdrop=0.1, hidden_dropout=0.1,
+        feat_extract_norm="layer" if size == 1024 else "group",
+        do_stable_layer_norm=size == 1024,
+    )  # fmt: skip
+    return save_folder(model, work / "hub", do_normalize=size == 1024)
+
+
+def embeddings_of(name, folder):
+    """The last checkpoint of a recipe that ran, or runs now."""
+    pattern = f"{name.replace(' ', '-')}/results/save/CKPT+*"
+    if not [*folder.glob(pattern)]:
+        measure(name, folder)
+    return max(folder.glob(pattern))
+
+
+def run(command, work, recipe, processes=1):
+    """Runs a script on the CPU, and gives what it printed."""
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone"]
+        launch += [f"--nproc_per_node={processes}"]
+    own = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    own |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    if recipe.corpus is corpora.ami:
+        # The wheel lacks the script that scores diarization
+        own["PYTHONPATH"] += f"{os.pathsep}{clone_of(recipe)}"
+    log = work / "log.txt"
+    with open(log, "a", encoding="utf-8") as file:
+        process = subprocess.run(
+            [*launch, *command, "--device=cpu", "--noprogressbar"],
+            cwd=work, env=os.environ | own, stdout=file,
+            stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    text = log.read_text(encoding="utf-8", errors="replace")
+    assert process.returncode == 0, f"{log}:\n{text[-3000:]}"
+    return text
+
+
+def training(output):
+    """Epochs and losses of training in a recipe's log."""
+    text = (output / "train_log.txt").read_text(encoding="utf-8")
+    pattern = r"(?im)^epoch: (\d+),.* train loss: ([^ ,]+)"
+    return [(int(n), float(loss)) for n, loss in re.findall(pattern, text)]
+
+
+def main():
+    """Prints a table of the recipes that are named, or of all."""
+    folder, *names = sys.argv[1:]
+    print("| recipe | line changed | losses | resumed | two processes |")
+    print(f"|---|---|---|---|---| SpeechBrain {version('speechbrain')}")
+    for name in names or RECIPES:
+        done = measure(name, Path(folder).resolve())
+        cells = [name, f"`{done.line}`", arrows(done.losses) or done.result]
+        cells += ["yes" if done.resumed else "no", arrows(done.ddp)]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def arrows(losses):
+    """Losses in a row."""
+    return " → ".join(f"{loss:.3g}" for loss in losses)
+
+
+if __name__ == "__main__":
+    main()
