@@ -58,13 +58,13 @@ def add_files(parser):
     )
 
 
-def add_outputs(parser, formats: Mapping[str, Format], default="text"):
+def add_outputs(parser, formats):
     """Adds format and folder of the results, under whisper's names, too."""
     parser.add_argument(
         "--format",
         type=_ours,
         choices=[*formats, ALL],
-        default=default,
+        default="text",
         help=f"{describe(formats)}; all: each of them (default: %(default)s)",
     )
     parser.add_argument(
