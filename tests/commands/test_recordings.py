@@ -43,6 +43,16 @@ def test_a_folder_is_searched_and_keeps_its_tree(tree):
     }
 
 
+def test_recordings_of_one_stem_keep_their_suffixes(tree):
+    (tree / "x" / "b.flac").touch()
+    assert places("x") == {
+        "x/b.flac": "b.flac", "x/b.wav": "b.wav", "x/y/a.FLAC": "y/a",
+    }  # fmt: skip
+    made(tree / "out", ["x"]).check()
+    with pytest.raises(ValueError, match="x/b.flac and x/b.wav would both"):
+        made(tree / "out", ["x/b.flac", "x/b.wav"]).check()
+
+
 def test_a_pattern_that_the_shell_left_is_expanded(tree):
     assert places("x/*.wav") == {"x/b.wav": "b"}
     assert places("**/*.wav") == {

@@ -107,7 +107,7 @@ def test_a_call_does_the_task_for_one_and_many(name, models, file):
         assert same(getattr(several[number], field), one)
     assert same(getattr(several[0], field), getattr(model(wav[:9000]), field))
     assert model([]) == []
-    for wrong in ("no.wav", None, wav.short()):
+    for wrong in ("no.wav", None, wav.short(), wav * torch.nan, wav[:0]):
         with pytest.raises((AudioError, ValueError)) as caught:
             model(wrong)
         assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,13 +58,13 @@ def add_files(parser):
     )
 
 
-def add_outputs(parser, formats: Mapping[str, Format], default="text"):
+def add_outputs(parser, formats):
     """Adds format and folder of the results, under whisper's names, too."""
     parser.add_argument(
         "--format",
         type=_ours,
         choices=[*formats, ALL],
-        default=default,
+        default="text",
         help=f"{describe(formats)}; all: each of them (default: %(default)s)",
     )
     parser.add_argument(
@@ -115,7 +116,7 @@ def find_recordings(words: Sequence[str]) -> dict[str, Recording]:
     """
     found: dict[str, Recording] = {}
     for word in words:
-        for recording in _named_by(word):
+        for recording in _distinct([*_named_by(word)]):
             before = found.setdefault(recording.path, recording)
             if before.name != recording.name:
                 raise ValueError(
@@ -123,6 +124,18 @@ def find_recordings(words: Sequence[str]) -> dict[str, Recording]:
                     f"{recording.path} is {before.name} and {recording.name}"
                 )
     return found
+
+
+def _distinct(recordings):
+    """Recordings of one word; those that would share a place, as a.wav and
+    a.flac in a folder, keep their suffixes in it."""
+    counts = Counter(recording.place for recording in recordings)
+    return [
+        recording._replace(place=recording.place + Path(recording.path).suffix)
+        if counts[recording.place] > 1
+        else recording
+        for recording in recordings
+    ]
 
 
 def _named_by(word):

@@ -110,7 +110,7 @@ def read_blocks(
     """
     if isinstance(source, torch.Tensor):
         size = math.ceil(block_s * normalizer.sample_rate)
-        yield from source.float().cpu().split(size)
+        yield from check_blocks(source.float().cpu().split(size), "waveform")
         return
     with naming(source):
         blocks = _converted(source, normalizer.sample_rate, block_s)

@@ -163,8 +163,8 @@ def load(
             f"{source}: expected a folder with {YAML_FILE}, a Hugging Face "
             f"folder or the hub name of a model; {found or 'there is none'}"
         )
-    interface = pydoc.locate(INTERFACES[kind].ours)
-    model = interface.from_hparams(  # type: ignore[union-attr]
+    interface: Any = pydoc.locate(INTERFACES[kind].ours)
+    model = interface.from_hparams(
         str(folder),
         fetch_config=FetchConfig(allow_network=False),
         run_opts={"device": device} if device else None,
@@ -226,8 +226,9 @@ class CheckedFolder(Pretrained):
             return super().__call__(sources, *args, **options)
         kinds = (str, bytes, os.PathLike, torch.Tensor, np.ndarray)
         one = isinstance(sources, kinds)
+        given: Any = [sources] if one else sources
         results = run_sources(
-            [sources] if one else sources,
+            given,
             partial(getattr(self, self.files_method), **options),
             self.audio_normalizer.sample_rate,
             sample_rate,
