@@ -322,11 +322,6 @@ _ELSEWHERE = {
     **dict.fromkeys(
         ("quantization_config", "load_in_8bit"), "none; weights are as saved"
     ),
-    "for_pretraining": "the class Wav2Vec2Pretrain",
-    **dict.fromkeys(
-        ("with_lm_head", "with_casual_lm", "seq2seqlm"),
-        "none; it is no language model",
-    ),
 }
 """Keyword of transformers or of SpeechBrain's lobes -> what does it here."""
 
