@@ -5,7 +5,7 @@ et al. 2021, section 3): convolutional features, span masks, transformer.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +31,12 @@ from unispeech_sb.nnet.lengths import (
     chunk_lengths,
     conv_lengths,
     length_mask,
+    makes_graph,
     receptive_field,
     sample_lengths,
 )
 from unispeech_sb.nnet.masking import span_mask
+from unispeech_sb.nnet.packing import Packing
 from unispeech_sb.nnet.transformer import (
     Attention,
     AttentionAdapter,
@@ -44,6 +46,9 @@ from unispeech_sb.nnet.transformer import (
     PositionalConv,
     keep_in_graph,
 )
+
+CPU_ROW_FRAMES = 2000
+"""Frames that keep two cores busy while what is computed fits the cache."""
 
 _LARGE = {
     "hidden_size": 1024,
@@ -467,15 +472,16 @@ class Backbone(Lobe):
         """
         if self.output_all_hiddens:
             return torch.stack(list(self.iter_states(wav, wav_lens)))
-        for state in self.iter_states(wav, wav_lens, last_state="normed"):
-            last = state
-        return last
+        last = self.num_states - 1
+        (state,) = self.iter_states(wav, wav_lens, "normed", [last])
+        return state
 
     def iter_states(
         self,
         wav: torch.Tensor,
         wav_lens: torch.Tensor | None = None,
         last_state: str | None = None,
+        layers: Collection[int] | None = None,
     ) -> Iterator[torch.Tensor]:
         """Yields the hidden states one by one, as they are computed.
 
@@ -490,17 +496,40 @@ class Backbone(Lobe):
             Valid share of each waveform, in (0, 1], [B].
         last_state : str, optional
             Instead of the option of that name.
+        layers : collection of int, optional
+            Yield these states only, 0 for the encoder's input; no block above
+            the last of them is computed. All when omitted.
 
         Yields
         ------
         torch.Tensor
             The encoder's input, then the output of each block, [B, T, D].
+
+        Raises
+        ------
+        ValueError
+            When there is no such layer, or as for ``forward``.
+
+        Example
+        -------
+        >>> backbone = Backbone.from_preset("tiny")
+        >>> (state,) = backbone.iter_states(torch.randn(1, 800), layers=[1])
+        >>> state.shape
+        torch.Size([1, 2, 16])
         """
+        known = range(self.num_states)
+        if layers is not None and (not layers or set(layers) - set(known)):
+            raise ValueError(
+                f"layers: expected numbers from 0 to {known[-1]}; got "
+                f"{[*layers]}"
+            )
         last_state = last_state or self.last_state
         _check_choice("last_state", last_state)
         feats, _, lengths = self._features(wav, wav_lens)
         raw = last_state == "raw"
-        for state, _ in self._states(feats, lengths, raw_last=raw):
+        for state, _ in self._states(
+            feats, lengths, raw_last=raw, wanted=layers
+        ):
             if self.output_norm:
                 counts = None if lengths is None else lengths * self.dim
                 state = normalize_wavs(state.flatten(1), counts).view_as(state)
@@ -539,11 +568,14 @@ class Backbone(Lobe):
             wav, wav_lens, mask_time_indices
         )
         raw = self.last_state == "raw"
+        last_only = not output_hidden_states and not output_attentions
+        found = self._states(
+            feats, lengths, output_attentions, raw,
+            [self.num_states - 1] if last_only else None,
+        )  # fmt: skip
         states: list[torch.Tensor] = []
         maps = []
-        for state, attention_map in self._states(
-            feats, lengths, output_attentions, raw
-        ):
+        for state, attention_map in found:
             states = [*states, state] if output_hidden_states else [state]
             maps.append(attention_map)
         last = self.encoder.final_norm(states[-1]) if raw else states[-1]
@@ -675,13 +707,27 @@ class Backbone(Lobe):
         total = self.output_lengths(num_samples)
         return chunk_lengths(lengths, num_samples, total)
 
-    def _states(self, feats, lengths, need_maps=False, raw_last=False):
+    def _states(
+        self, feats, lengths, need_maps=False, raw_last=False, wanted=None
+    ):
         """The encoder's hidden states, one by one."""
-        mask = None
-        if lengths is not None:
+        mask = packing = None
+        if lengths is not None and (need_maps or not self._packs()):
             mask = length_mask(lengths, feats.shape[1])
-        recompute = self._recomputes()
-        return self.encoder(feats, mask, need_maps, recompute, raw_last)
+        elif lengths is not None:
+            counts, padded = lengths.tolist(), feats.shape[1]
+            on_cpu = feats.device.type == "cpu"
+            most = CPU_ROW_FRAMES if on_cpu else sum(counts)
+            packing = Packing(counts, padded, most)
+        return self.encoder(
+            feats, mask, packing, need_maps, self._recomputes(), raw_last,
+            wanted,
+        )  # fmt: skip
+
+    def _packs(self):
+        """Whether padding can be left out: not where fairseq's rule counts
+        some of it, nor where a graph has to serve any lengths."""
+        return self.mask_rule == "hf" and not makes_graph()
 
     def _recomputes(self):
         """Whether the backward pass should compute activations again."""

@@ -1,0 +1,96 @@
+"""Time of a fine-tuning step on mixed lengths, beside transformers, in one run.
+
+    python benchmarks/training.py [--model unispeech_sat_base] [--rounds 3]
+
+Both sides have the same random weights and take one step of AdamW on a batch of
+eight mixed lengths, for the distance of valid frames' features to random ones,
+in turn. Gradients are compared first with those of transformers, utterance by
+utterance: in its padded batch the group norm of Base models counts the padding.
+Ratios above 1 mean that this package is faster.
+"""
+
+import argparse
+
+import torch
+from peers import (
+    MIXED_S,
+    Batch,
+    difference,
+    flops,
+    interleaved,
+    matrix_product,
+    models,
+    print_setting,
+)
+
+
+def loss_of(features, frames):
+    """A loss with a gradient everywhere: LayerNorm fixes the squares' sum."""
+    generator = torch.Generator().manual_seed(2)
+    total = 0.0
+    for row, count in zip(features, frames, strict=True):
+        wanted = torch.randn(row[:count].shape, generator=generator)
+        total = total + (row[:count] - wanted).square().sum()
+    return total / sum(frames)
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="unispeech_sat_base")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, nargs="+", default=MIXED_S)
+    arguments = parser.parse_args()
+    ours, theirs = (model.train() for model in models(arguments.model))
+    batch = Batch(arguments.seconds)
+    frames = ours.output_lengths(torch.tensor(batch.counts)).tolist()
+    sides = {
+        "unispeech_sb": lambda: ours(batch.wavs, batch.wav_lens),
+        "padded": lambda: (
+            theirs(batch.wavs, attention_mask=batch.mask).last_hidden_state
+        ),
+        "one by one": lambda: [
+            theirs(wav).last_hidden_state[0] for wav in batch.alone()
+        ],
+    }
+    print_setting(arguments.model)
+    gradients = {}
+    for name, model in (("unispeech_sb", ours), ("one by one", theirs)):
+        loss_of(sides[name](), frames).backward()
+        gradients[name] = dict(model.named_parameters())
+    worst = {
+        name: difference([p.grad], [gradients["one by one"][name].grad])
+        for name, p in gradients["unispeech_sb"].items()
+        if p.grad.abs().max() > 0
+    }
+    name = max(worst, key=worst.__getitem__)
+    print("largest difference of a gradient to its root mean square: "
+          f"{worst[name]:.1e} ({name})\n")  # fmt: skip
+    optimizers = {
+        "unispeech_sb": torch.optim.AdamW(ours.parameters(), 1e-6),
+        "padded": torch.optim.AdamW(theirs.parameters(), 1e-6),
+    }
+    optimizers["one by one"] = optimizers["padded"]
+
+    def step(name):
+        optimizers[name].zero_grad()
+        loss_of(sides[name](), frames).backward()
+        optimizers[name].step()
+
+    product, operations = matrix_product()
+    runs = {name: lambda name=name: step(name) for name in sides}
+    times = interleaved({**runs, "product": product}, arguments.rounds)
+    rate = operations / times.pop("product")
+    needed = 3 * sum(flops(ours.config, count) for count in batch.counts)
+    mine = times["unispeech_sb"]
+    print("| side | s | ratio | of the rate |")
+    print("|---|---|---|---|")
+    for name, seconds in times.items():
+        print(f"| {name} | {seconds:.3f} | {seconds / mine:.2f} | "
+              f"{needed / seconds / rate:.2f} |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
