@@ -46,7 +46,7 @@ def test_normalised_waveforms_do_not_see_the_padding():
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("least", [1, 700, 10**6])
 def test_frames_do_not_see_the_padding(norm, checkpointing, least, monkeypatch):
-    monkeypatch.setattr(frontend, "GROUP_SAMPLES", least)
+    monkeypatch.setattr(frontend, "CPU_PIECE_SAMPLES", least)
     extractor = FeatureExtractor([8, 6], [10, 3], [5, 2], norm=norm)
     lengths = torch.tensor([300, 999, 300, 1000, 57])
     wavs = torch.randn(5, 1000)  # anything in the padding

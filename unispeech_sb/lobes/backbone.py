@@ -47,7 +47,7 @@ from unispeech_sb.nnet.transformer import (
     keep_in_graph,
 )
 
-CPU_ROW_FRAMES = 2000
+CPU_ROW_FRAMES = 800
 """Frames that keep two cores busy while what is computed fits the cache."""
 
 _LARGE = {

@@ -38,10 +38,10 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """The activations that checkpoints of both families name."""
 
-PIECE_SAMPLES = 32_000
-"""Two seconds keep two cores busy and stay in their cache."""
-GROUP_SAMPLES = 160_000
-"""Ten seconds of short rows keep a GPU's launches few."""
+CPU_PIECE_SAMPLES = 32_000
+"""Two seconds keep two cores busy and mostly stay in their cache."""
+PIECE_SAMPLES = 640_000
+"""Forty seconds keep another device's launches few."""
 _BLOCK_PATCHES = 100_000
 """Patches whose products are summed at once."""
 
@@ -380,14 +380,15 @@ class FeatureExtractor(nn.Module):
         if lengths is not None:
             counts = lengths.tolist()
         frames: list[torch.Tensor] = [wavs] * len(wavs)
-        for rows in groups_of_similar_length(counts, GROUP_SAMPLES):
+        on_cpu = wavs.device.type == "cpu"
+        most = CPU_PIECE_SAMPLES if on_cpu else PIECE_SAMPLES
+        for rows in groups_of_similar_length(counts, most):
             own = None if moments is None else [m[rows] for m in moments]
-            found = self._in_pieces(wavs[rows, : counts[rows[-1]]], own, run)
+            group = wavs[rows, : counts[rows[-1]]]
+            found = self._in_pieces(group, own, run, most)
             for row, feats in zip(rows, found):
-                own_frames = conv_lengths(
-                    counts[row], self.kernels, self.strides
-                )
-                frames[row] = feats[:own_frames]
+                valid = conv_lengths(counts[row], self.kernels, self.strides)
+                frames[row] = feats[:valid]
         padded = pad_sequence(frames, batch_first=True)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         return F.pad(padded, (0, 0, 0, total - padded.shape[1]))
@@ -404,12 +405,12 @@ class FeatureExtractor(nn.Module):
             )
         return first.output_moments(*statistics)
 
-    def _in_pieces(self, wavs, moments, run):
+    def _in_pieces(self, wavs, moments, run, most):
         """Frames of a group of waveforms, piece by piece."""
         field = receptive_field(self.kernels, self.strides)
         hop = math.prod(self.strides)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
-        size = max(1, PIECE_SAMPLES // (hop * len(wavs)))
+        size = max(1, most // (hop * len(wavs)))
         pieces = [
             run(wavs[:, start * hop : (stop - 1) * hop + field], moments)
             for start in range(0, total, size)

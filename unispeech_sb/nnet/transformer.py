@@ -24,7 +24,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.frontend import activation
+from unispeech_sb.nnet.lengths import makes_graph
 from unispeech_sb.nnet.packing import Packing
+
+CPU_PIECE_FRAMES = 1000
+"""Frames that keep two cores busy while the inner layer fits their cache."""
 
 
 def keep_in_graph(
@@ -271,6 +275,14 @@ class FeedForward(nn.Module):
         torch.Tensor
             Features, [B, T, D].
         """
+        if feats.device.type != "cpu" or makes_graph():
+            return self._run(feats)
+        pieces = feats.split(CPU_PIECE_FRAMES, dim=1)
+        outputs = [self._run(piece) for piece in pieces]
+        return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
+
+    def _run(self, feats):
+        """Runs the layer on some frames."""
         inner = self.activation(self.intermediate_dense(feats))
         inner = self.intermediate_dropout(inner)
         return self.output_dropout(self.output_dense(inner))
