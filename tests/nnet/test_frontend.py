@@ -9,7 +9,6 @@ from transformers import Wav2Vec2FeatureExtractor
 from unispeech_sb.nnet import frontend
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
-    TimeNorm,
     groups_of_similar_length,
     normalize_wavs,
 )
@@ -70,17 +69,30 @@ def test_groups_hold_every_row_once_and_similar_lengths():
         assert sum(samples[:-1]) < 100_000 <= sum(samples)
 
 
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_time_norm_is_group_norm_over_the_valid_frames(offset):
-    norm, reference = TimeNorm(6), nn.GroupNorm(6, 6)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    reference.load_state_dict(norm.state_dict())
-    feats = torch.randn(2, 6, 50) * 4 + offset
-    torch.testing.assert_close(norm(feats), reference(feats))
-    normed = norm(feats, torch.tensor([50, 20]))
-    torch.testing.assert_close(normed[:1], reference(feats[:1]))
-    torch.testing.assert_close(normed[1:, :, :20], reference(feats[1:, :, :20]))
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_the_first_norm_is_group_norm_over_the_valid_frames(
+    offset, bias, recorded, monkeypatch
+):
+    monkeypatch.setattr(frontend, "makes_graph", lambda: recorded)
+    monkeypatch.setattr(frontend, "CPU_PIECE_SAMPLES", 300)
+    monkeypatch.setattr(frontend, "_BLOCK_PATCHES", 30)
+    extractor = FeatureExtractor([6, 8], [10, 3], [5, 2], bias)
+    first, second = extractor.conv_layers
+    for parameter in extractor.parameters():
+        nn.init.normal_(parameter)
+    reference = nn.GroupNorm(6, 6)
+    reference.load_state_dict(first.layer_norm.state_dict())
+    lengths = torch.tensor([1000, 555])
+    wavs = torch.randn(2, 1000) + offset
+    found = extractor(wavs, lengths)
+    for row, wav, length in zip(found, wavs, lengths):
+        feats = first.conv(wav[None, None, :length])
+        feats = second(F.gelu(reference(feats)))[0].T
+        torch.testing.assert_close(
+            row[: len(feats)], feats, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_nothing_is_recomputed_unless_asked_for(monkeypatch):

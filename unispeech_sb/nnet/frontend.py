@@ -251,17 +251,19 @@ class ConvLayer(nn.Module):
         torch.Tensor
             Features, [B, C', T'].
         """
-        feats = self.conv(feats)
         if moments is not None:
-            feats = self.layer_norm(feats, moments)
-        elif self.layer_norm is not None:
+            feats = F.conv1d(feats, self.conv.weight, stride=self.conv.stride)
+            return self.activation(self.layer_norm(feats, moments))
+        feats = self.conv(feats)
+        if self.layer_norm is not None:
             feats = self.layer_norm(feats)
         return self.activation(feats)
 
     def output_moments(
         self, mean: torch.Tensor, covariance: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance of what a first convolution gives over time.
+        """Mean and variance of what a first convolution gives over time,
+        without its bias, which the norm cancels.
 
         Arguments
         ---------
@@ -276,7 +278,7 @@ class ConvLayer(nn.Module):
         weight = self.conv.weight[:, 0].double()  # [C, K]
         means = mean @ weight.T
         if self.conv.bias is not None:
-            means = means + self.conv.bias
+            means = means + 0.0 * self.conv.bias  # a gradient of zero
         variances = ((weight @ covariance) * weight).sum(2).clamp(min=0)
         kind = self.conv.weight.dtype
         return means.to(kind), variances.to(kind)
