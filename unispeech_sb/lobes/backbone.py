@@ -5,6 +5,7 @@ et al. 2021, section 3): convolutional features, span masks, transformer.
 """
 
 import inspect
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,12 +32,10 @@ from unispeech_sb.nnet.lengths import (
     chunk_lengths,
     conv_lengths,
     length_mask,
-    makes_graph,
     receptive_field,
     sample_lengths,
 )
 from unispeech_sb.nnet.masking import span_mask
-from unispeech_sb.nnet.packing import Packing
 from unispeech_sb.nnet.transformer import (
     Attention,
     AttentionAdapter,
@@ -47,8 +46,9 @@ from unispeech_sb.nnet.transformer import (
     keep_in_graph,
 )
 
-CPU_ROW_FRAMES = 800
-"""Frames that keep two cores busy while what is computed fits the cache."""
+_CONTEXT_S = 1.5
+"""On both sides of a window, in seconds: more than a positional convolution
+of the published models sees."""
 
 _LARGE = {
     "hidden_size": 1024,
@@ -214,6 +214,12 @@ class Backbone(Lobe):
         ``fairseq`` is as in the authors' code, where mostly one or two more
         are (see ``chunk_lengths``) and the group norm of Base models counts
         all padded frames.
+    window_s : float, optional
+        Longest stretch in seconds that attends to itself. Longer waveforms go
+        through the blocks in windows of so many seconds, with 1.5 s of context
+        on both sides, at a cost that grows with the length and not with its
+        square; features near the cuts differ from those of the whole. Nothing
+        is cut when omitted, nor in a padded batch by ``mask_rule`` fairseq.
 
     Example
     -------
@@ -268,6 +274,7 @@ class Backbone(Lobe):
         gradient_checkpointing: bool = False,
         last_state: str = "normed",
         mask_rule: str = "hf",
+        window_s: float | None = None,
     ) -> None:
         super().__init__(constructor_arguments(locals()))
         names = list(self.config)
@@ -472,8 +479,8 @@ class Backbone(Lobe):
         """
         if self.output_all_hiddens:
             return torch.stack(list(self.iter_states(wav, wav_lens)))
-        last = self.num_states - 1
-        (state,) = self.iter_states(wav, wav_lens, "normed", [last])
+        last = [len(self.encoder.layers)]
+        (state,) = self.iter_states(wav, wav_lens, "normed", last)
         return state
 
     def iter_states(
@@ -517,7 +524,7 @@ class Backbone(Lobe):
         >>> state.shape
         torch.Size([1, 2, 16])
         """
-        known = range(self.num_states)
+        known = range(len(self.encoder.layers) + 1)
         if layers is not None and (not layers or set(layers) - set(known)):
             raise ValueError(
                 f"layers: expected numbers from 0 to {known[-1]}; got "
@@ -571,7 +578,7 @@ class Backbone(Lobe):
         last_only = not output_hidden_states and not output_attentions
         found = self._states(
             feats, lengths, output_attentions, raw,
-            [self.num_states - 1] if last_only else None,
+            [len(self.encoder.layers)] if last_only else None,
         )  # fmt: skip
         states: list[torch.Tensor] = []
         maps = []
@@ -711,23 +718,10 @@ class Backbone(Lobe):
         self, feats, lengths, need_maps=False, raw_last=False, wanted=None
     ):
         """The encoder's hidden states, one by one."""
-        mask = packing = None
-        if lengths is not None and (need_maps or not self._packs()):
-            mask = length_mask(lengths, feats.shape[1])
-        elif lengths is not None:
-            counts, padded = lengths.tolist(), feats.shape[1]
-            on_cpu = feats.device.type == "cpu"
-            most = CPU_ROW_FRAMES if on_cpu else sum(counts)
-            packing = Packing(counts, padded, most)
         return self.encoder(
-            feats, mask, packing, need_maps, self._recomputes(), raw_last,
-            wanted,
+            feats, lengths, self.mask_rule == "fairseq", need_maps,
+            self._recomputes(), raw_last, wanted,
         )  # fmt: skip
-
-    def _packs(self):
-        """Whether padding can be left out: not where fairseq's rule counts
-        some of it, nor where a graph has to serve any lengths."""
-        return self.mask_rule == "hf" and not makes_graph()
 
     def _recomputes(self):
         """Whether the backward pass should compute activations again."""
@@ -783,7 +777,14 @@ def _build_encoder(options):
         options["feat_extract_activation"],
         options["pos_conv_weight_norm"],
     )
-    return Encoder(positions, blocks, dim, dropout, eps, options["layerdrop"])
+    window, context = options["window_s"], 0
+    if window is not None:
+        rate = 16000 / math.prod(options["conv_stride"])
+        window, context = round(window * rate), round(_CONTEXT_S * rate)
+    return Encoder(
+        positions, blocks, dim, dropout, eps, options["layerdrop"], window,
+        context,
+    )  # fmt: skip
 
 
 def _check_choice(name, value):

@@ -18,7 +18,6 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.lengths import (
@@ -27,6 +26,7 @@ from unispeech_sb.nnet.lengths import (
     makes_graph,
     receptive_field,
 )
+from unispeech_sb.nnet.packing import padded
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
@@ -386,14 +386,15 @@ class FeatureExtractor(nn.Module):
         most = CPU_PIECE_SAMPLES if on_cpu else PIECE_SAMPLES
         for rows in groups_of_similar_length(counts, most):
             own = None if moments is None else [m[rows] for m in moments]
-            group = wavs[rows, : counts[rows[-1]]]
+            group = wavs[:, : counts[rows[-1]]]
+            if len(wavs) > 1:
+                group = group[rows]
             found = self._in_pieces(group, own, run, most)
             for row, feats in zip(rows, found):
                 valid = conv_lengths(counts[row], self.kernels, self.strides)
                 frames[row] = feats[:valid]
-        padded = pad_sequence(frames, batch_first=True)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
-        return F.pad(padded, (0, 0, 0, total - padded.shape[1]))
+        return padded(frames, total)
 
     def _first_moments(self, wavs, lengths):
         """What the first layer normalises by, where it does so over time."""

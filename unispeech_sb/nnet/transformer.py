@@ -24,8 +24,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.frontend import activation
-from unispeech_sb.nnet.lengths import makes_graph
-from unispeech_sb.nnet.packing import Packing
+from unispeech_sb.nnet.lengths import length_mask, makes_graph
+from unispeech_sb.nnet.packing import CPU_ROW_FRAMES, Packing
 
 CPU_PIECE_FRAMES = 1000
 """Frames that keep two cores busy while the inner layer fits their cache."""
@@ -433,6 +433,9 @@ class Encoder(nn.Module):
         Epsilon of the norm.
     layerdrop : float
         Probability of skipping a block in training.
+    window, context : int
+        Utterances of more frames go through in windows of so many, with
+        ``context`` on both sides of what each one gives. None: never.
 
     Example
     -------
@@ -450,8 +453,11 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         eps: float = 1e-5,
         layerdrop: float = 0.0,
+        window: int | None = None,
+        context: int = 0,
     ) -> None:
         super().__init__()
+        self.window, self.context = window, context
         self.pos_conv_embed = pos_conv_embed
         self.layer_norm = nn.LayerNorm(dim, eps=eps)
         self.dropout = nn.Dropout(dropout)
@@ -462,8 +468,8 @@ class Encoder(nn.Module):
     def forward(
         self,
         feats: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        packing: Packing | None = None,
+        lengths: torch.Tensor | None = None,
+        on_padding: bool = False,
         need_maps: bool = False,
         checkpointing: bool = False,
         raw_last: bool = False,
@@ -475,13 +481,13 @@ class Encoder(nn.Module):
         ---------
         feats : torch.Tensor
             Projected features, [B, T, D].
-        mask : torch.Tensor, optional
-            Bool, True at valid frames, [B, T]. All when omitted.
-        packing : Packing, optional
-            Where the valid frames are, instead of a mask: then nothing is
-            computed on the others.
+        lengths : torch.Tensor, optional
+            Valid frames of each row, [B]. All when omitted.
+        on_padding : bool
+            Compute on padded frames, too, which nothing attends to. So does a
+            pass that yields attention maps, or is recorded as a graph.
         need_maps : bool
-            Yield attention maps too; not with a packing.
+            Yield attention maps too.
         checkpointing : bool
             Recompute activations in the backward pass to save memory.
         raw_last : bool
@@ -493,20 +499,24 @@ class Encoder(nn.Module):
         ------
         state : torch.Tensor
             The blocks' input, then the output of each block, the last one
-            after ``final_norm``, [B, T, D]; zeros at frames that a packing
-            leaves out.
+            after ``final_norm``, [B, T, D]; zeros in the padding where it is
+            left out.
         attention_map : torch.Tensor or None
             That of the block, [B, H, T, T]; None for the input, and for a
             block that LayerDrop skips.
         """
         wanted = range(len(self.layers) + 1) if wanted is None else wanted
-        if mask is not None:
-            feats = feats.masked_fill(~mask[..., None], 0.0)
-            mask = mask[:, None, None]
-        rows, counts, joined = [feats], [None], itemgetter(0)
-        if packing is not None:
+        rows, counts, mask, joined = [feats], [None], None, itemgetter(0)
+        if on_padding or need_maps or makes_graph():
+            if lengths is not None:
+                valid = length_mask(lengths, feats.shape[1])
+                rows = [feats.masked_fill(~valid[..., None], 0.0)]
+                mask = valid[:, None, None]
+        elif lengths is not None or self.window is not None:
+            packing = self._packing(feats, lengths)
             rows, counts = packing.pack(feats), packing.counts
             joined = packing.unpack
+        del feats  # that of an hour is large
         rows = [self._located(*row) for row in zip(rows, counts)]
         if 0 in wanted:
             yield joined(rows), None
@@ -525,6 +535,14 @@ class Encoder(nn.Module):
                 rows = [end(row) for row in rows]
             if number in wanted:
                 yield joined(rows), attention_map
+
+    def _packing(self, feats, lengths):
+        """Where the valid frames are."""
+        batch, frames, _ = feats.shape
+        counts = [frames] * batch if lengths is None else lengths.tolist()
+        on_cpu = feats.device.type == "cpu"
+        most = CPU_ROW_FRAMES if on_cpu else sum(counts)
+        return Packing(counts, frames, most, self.window, self.context)
 
     def _located(self, feats, counts):
         """The blocks' input: features with their positions."""
