@@ -6,10 +6,12 @@ All sides have the same random weights and run in turn, so that a drift of the
 machine's speed hits them alike; what they compute is compared first. Cases: one
 batch of eight mixed lengths; 64 lengths of LibriSpeech utterances from the
 folder in UNISPEECH_SB_DATA in batches of eight, as drawn; and single waveforms
-of some seconds. Sides: this package; transformers on the padded batch with its
-mask, and utterance by utterance; SpeechBrain's lobe around transformers. Ratios
-above 1 mean that this package is faster. "of the rate": operations on valid
-frames to what the machine does in products of large matrices.
+of some seconds. Sides: this package; the same with windows of 30 s;
+transformers on the padded batch with its mask, and utterance by utterance;
+SpeechBrain's lobe around transformers. Ratios above 1 mean that this package
+is faster; ``--clock cpu`` counts the processor's time, for a machine that does
+other things beside. "of the rate": operations on valid frames to what the
+machine does in products of large matrices.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import soundfile
 import torch
 import transformers
 from peers import (
+    CLOCKS,
     MIXED_S,
     Batch,
     difference,
@@ -33,8 +36,10 @@ from peers import (
 )
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
+from unispeech_sb.lobes.backbone import Backbone
+
 ROOT = Path(__file__).parent.parent
-SIDES = ("padded", "one by one", "SpeechBrain")
+SIDES = ("windows", "padded", "one by one", "SpeechBrain")
 
 
 def librispeech_s(number):
@@ -73,8 +78,12 @@ def lobe(theirs, folder):
 
 def sides_of(ours, theirs, speechbrain_lobe):
     """Name -> function from a batch to its features, a tensor or several."""
+    with torch.device("meta"):
+        windowed = Backbone(**{**ours.config, "window_s": 30.0}).eval()
+    windowed.load_state_dict(ours.state_dict(), assign=True)
     return {
         "unispeech_sb": lambda batch: ours(batch.wavs, batch.wav_lens),
+        "windows": lambda batch: windowed(batch.wavs, batch.wav_lens),
         "padded": lambda batch: (
             theirs(batch.wavs, attention_mask=batch.mask).last_hidden_state
         ),
@@ -108,7 +117,8 @@ def main():
     )
     parser.add_argument("--model", default="unispeech_sat_base")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES[1:])
     parser.add_argument(
         "--cases", nargs="+",
         default=["mixed", "librispeech", "5", "10", "60", "300"],
@@ -132,7 +142,9 @@ def main():
             for name, run in sides.items()
         }
         product, operations = matrix_product()
-        times = interleaved({**runs, "product": product}, arguments.rounds)
+        times = interleaved(
+            {**runs, "product": product}, arguments.rounds, arguments.clock
+        )
         rate = operations / times.pop("product")
         needed = sum(
             flops(ours.config, count) for b in batches for count in b.counts

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet import transformer
+from unispeech_sb.nnet.packing import plan_windows
 from unispeech_sb.nnet.pooling import LayerMix
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -162,3 +163,36 @@ def test_a_layer_mix_computes_no_block_above_its_last_weight():
     states = list(backbone.iter_states(*batch()))
     expected = sum(w * s for w, s in zip(mix.weights.softmax(0), states))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_windows_attend_to_themselves_and_the_front_end_sees_the_whole(
+    variant,
+):
+    options = {"window_s": 4.0, "num_hidden_layers": 1}
+    backbone = tiny(*variant, **options).eval()
+    whole = tiny(*variant, num_hidden_layers=1).eval()
+    wavs = torch.randn(2, 16000 * 9)  # 449 frames, and 100 that are one window
+    wav_lens = torch.tensor([1.0, 32080 / wavs.shape[1]])
+    found = backbone(wavs, wav_lens)
+    assert torch.equal(found[1], whole(wavs, wav_lens)[1])
+    feats = whole._features(wavs, wav_lens)[0][:1]
+    windows = plan_windows(449, 200, 75, stride=1, field=1)
+    assert len(windows) == 6
+    parts = []
+    for window in windows:
+        part = feats[:, window.start : window.stop]
+        *_, (last, _) = whole.encoder(part)
+        parts.append(last[:, window.kept])
+    torch.testing.assert_close(found[:1], torch.cat(parts, 1), **TOLERANCE)
+    torch.testing.assert_close(
+        backbone(wavs[:1]), torch.cat(parts, 1), **TOLERANCE
+    )
+
+
+def test_windows_train():
+    backbone = tiny(window_s=4.0).train()
+    feats = backbone(torch.randn(1, 16000 * 9))
+    (feats * torch.randn(feats.shape)).sum().backward()
+    missing = [n for n, p in backbone.named_parameters() if p.grad is None]
+    assert missing == []
