@@ -60,13 +60,14 @@ def test_frames_do_not_see_the_padding(norm, checkpointing, least, monkeypatch):
 
 def test_groups_hold_every_row_once_and_similar_lengths():
     lengths = torch.randint(400, 30000, (50,)).tolist()
-    groups = groups_of_similar_length(lengths, least=100_000)
+    groups = groups_of_similar_length([*lengths, 150_000], most=100_000)
+    assert groups.pop() == [50]
     assert sorted(row for group in groups for row in group) == list(range(50))
     ordered = [lengths[row] for group in groups for row in group]
     assert ordered == sorted(lengths)
-    for group in groups[:-1]:
-        samples = [lengths[row] for row in group]
-        assert sum(samples[:-1]) < 100_000 <= sum(samples)
+    for group, after in zip(groups, groups[1:]):
+        assert len(group) * lengths[group[-1]] <= 100_000
+        assert (len(group) + 1) * lengths[after[0]] > 100_000
 
 
 @pytest.mark.parametrize("recorded", [False, True])

@@ -413,7 +413,7 @@ class FeatureExtractor(nn.Module):
         field = receptive_field(self.kernels, self.strides)
         hop = math.prod(self.strides)
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
-        size = max(1, most // (hop * len(wavs)))
+        size = max(1, most // hop)
         pieces = [
             run(wavs[:, start * hop : (stop - 1) * hop + field], moments)
             for start in range(0, total, size)
@@ -484,7 +484,7 @@ def patch_statistics(
 
 
 def groups_of_similar_length(
-    lengths: Sequence[int], least: int
+    lengths: Sequence[int], most: int
 ) -> list[list[int]]:
     """Sorts the rows of a batch into groups that need little padding.
 
@@ -492,8 +492,8 @@ def groups_of_similar_length(
     ---------
     lengths : list of int
         Number of samples of each row.
-    least : int
-        Samples that make a group large enough to use the machine well.
+    most : int
+        Samples of a group, padding included, unless it is a single row.
 
     Returns
     -------
@@ -502,16 +502,14 @@ def groups_of_similar_length(
 
     Example
     -------
-    >>> groups_of_similar_length([300, 100, 301, 200], least=300)
+    >>> groups_of_similar_length([300, 100, 301, 200], most=400)
     [[1, 3], [0], [2]]
     """
     groups: list[list[int]] = [[]]
-    samples = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if samples >= least:
-            groups, samples = [*groups, []], 0
+        if groups[-1] and (len(groups[-1]) + 1) * lengths[row] > most:
+            groups.append([])
         groups[-1].append(row)
-        samples += lengths[row]
     return groups
 
 
