@@ -464,23 +464,20 @@ def patch_statistics(
     (torch.Size([2, 10]), 0.0)
     """
     patches = wavs.unfold(1, kernel, stride)  # [B, P, K], a view
-    if lengths is None:
-        counts = torch.full((len(wavs), 1), patches.shape[1])
-    else:
-        counts = conv_lengths(lengths, [kernel], [stride])[:, None]
-    counts = counts.to(wavs.device)
-    total = wavs.new_zeros(len(wavs), kernel, dtype=torch.float64)
-    products = total.new_zeros(len(wavs), kernel, kernel)
+    total = products = wavs.new_zeros((), dtype=torch.float64)
+    counts = total + patches.shape[1]
+    if lengths is not None:
+        counts = conv_lengths(lengths, [kernel], [stride])[:, None, None]
     for start in range(0, patches.shape[1], _BLOCK_PATCHES):
         block = patches[:, start : start + _BLOCK_PATCHES].double()
         if lengths is not None:
-            mask = length_mask(counts[:, 0] - start, block.shape[1])
+            mask = length_mask(counts[:, 0, 0] - start, block.shape[1])
             block = block.masked_fill(~mask[..., None], 0.0)
-        total = total + block.sum(1)
+        total = total + block.sum(1, keepdim=True)
         products = products + block.transpose(1, 2) @ block
-    mean = total / counts
-    covariance = products / counts[..., None] - mean[:, None] * mean[..., None]
-    return mean, covariance
+    mean = total / counts  # [B, 1, K]
+    covariance = products / counts - mean.transpose(1, 2) @ mean
+    return mean[:, 0], covariance
 
 
 def groups_of_similar_length(
