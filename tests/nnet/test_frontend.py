@@ -96,6 +96,15 @@ def test_the_first_norm_is_group_norm_over_the_valid_frames(
         )
 
 
+def test_the_first_norm_keeps_its_digits_in_half_precision():
+    extractor = FeatureExtractor([6], [10], [5])
+    wavs = 1e-3 * torch.randn(1, 2000)  # variances that float16 does not have
+    expected = extractor(wavs)
+    found = extractor.half()(wavs.half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
 def test_nothing_is_recomputed_unless_asked_for(monkeypatch):
     extractor = FeatureExtractor([8, 6], [10, 3], [5, 2])
     asked = []

@@ -156,10 +156,10 @@ class TimeNorm(nn.GroupNorm):
         mean, variance = moments
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
-        kind = feats.dtype
-        return torch.addcmul(
-            shift[..., None].to(kind), feats, scale[..., None].to(kind)
-        )
+        # Large means cancel, for which half of the digits are too few
+        wide = feats.to(shift.dtype)
+        wide = torch.addcmul(shift[..., None], wide, scale[..., None])
+        return wide.to(feats.dtype)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -273,14 +273,14 @@ class ConvLayer(nn.Module):
         Returns
         -------
         tuple of torch.Tensor
-            Mean and variance of each channel, [B, C] each.
+            Mean and variance of each channel, float32 at least, [B, C] each.
         """
         weight = self.conv.weight[:, 0].double()  # [C, K]
         means = mean @ weight.T
         if self.conv.bias is not None:
             means = means + 0.0 * self.conv.bias  # a gradient of zero
         variances = ((weight @ covariance) * weight).sum(2).clamp(min=0)
-        kind = self.conv.weight.dtype
+        kind = torch.promote_types(self.conv.weight.dtype, torch.float32)
         return means.to(kind), variances.to(kind)
 
 
