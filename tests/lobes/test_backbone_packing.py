@@ -104,9 +104,9 @@ def test_the_blocks_see_valid_frames_only_and_no_mask(monkeypatch):
                 )
     attend = F.scaled_dot_product_attention
 
-    def watched(*args, attn_mask=None, **options):
-        masks.append(attn_mask)
-        return attend(*args, attn_mask=attn_mask, **options)
+    def watched(query, key, value, mask, dropout):
+        masks.append(mask)
+        return attend(query, key, value, mask, dropout)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
     backbone(*batch())

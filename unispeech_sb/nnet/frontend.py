@@ -251,12 +251,13 @@ class ConvLayer(nn.Module):
         torch.Tensor
             Features, [B, C', T'].
         """
-        if moments is not None:
+        if self.layer_norm is None:
+            feats = self.conv(feats)
+        elif moments is None:
+            feats = self.layer_norm(self.conv(feats))
+        else:
             feats = F.conv1d(feats, self.conv.weight, stride=self.conv.stride)
-            return self.activation(self.layer_norm(feats, moments))
-        feats = self.conv(feats)
-        if self.layer_norm is not None:
-            feats = self.layer_norm(feats)
+            feats = self.layer_norm(feats, moments)
         return self.activation(feats)
 
     def output_moments(

@@ -62,7 +62,7 @@ class LayerMix(nn.Module):
             Their weighted sum, [B, T, D].
         """
         weights = torch.softmax(self.weights, 0)
-        needed = range(len(weights))
+        needed = [*range(len(weights))]
         if not torch.is_grad_enabled() and not makes_graph():
             needed = weights.nonzero()[:, 0].tolist()
         mixed, count = weights.new_zeros(()), 0

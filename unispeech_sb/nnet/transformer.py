@@ -211,16 +211,14 @@ class Attention(nn.Module):
             context = attention_map @ value
         else:
             sizes = counts or [frames]
-            parts = zip(*(x.split(sizes, 2) for x in (query, key, value)))
+            parts = [x.split(sizes, 2) for x in (query, key, value)]
             contexts = [
-                F.scaled_dot_product_attention(
-                    *part, attn_mask=mask, dropout_p=dropout
-                )
-                for part in parts
+                F.scaled_dot_product_attention(q, k, v, mask, dropout)
+                for q, k, v in zip(*parts)
             ]
-            context = (
-                contexts[0] if len(contexts) == 1 else torch.cat(contexts, 2)
-            )
+            context = contexts[0]
+            if len(contexts) > 1:
+                context = torch.cat(contexts, 2)
         context = context.transpose(1, 2).reshape(batch, frames, dim)
         return self.out_proj(context), attention_map
 
