@@ -11,10 +11,10 @@ from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.sliding_window import (
     SlidingWindow,
     cut_windows,
-    plan_windows,
 )
 from unispeech_sb.nnet.frontend import FeatureExtractor
 from unispeech_sb.nnet.lengths import conv_lengths
+from unispeech_sb.nnet.packing import plan_windows
 
 KERNELS, STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
 HOP = 10

@@ -135,7 +135,7 @@ def test_fairseq_rule_equals_the_recorded_padded_run(
     together, authors_folder, monkeypatch
 ):
     least = 10**6 if together else 1  # rows in one group, or each in its own
-    monkeypatch.setattr("unispeech_sb.nnet.frontend.GROUP_SAMPLES", least)
+    monkeypatch.setattr("unispeech_sb.nnet.frontend.CPU_PIECE_SAMPLES", least)
     run, backbone = recorded(authors_folder, "fairseq")
     wav_lens = (~run["sample/padding_mask"]).float().mean(1)
     valid = ~run["out/padding_mask"]

@@ -9,7 +9,6 @@ from transformers import Wav2Vec2FeatureExtractor
 from unispeech_sb.nnet import frontend
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
-    TimeNorm,
     groups_of_similar_length,
     normalize_wavs,
 )
@@ -46,7 +45,7 @@ def test_normalised_waveforms_do_not_see_the_padding():
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("least", [1, 700, 10**6])
 def test_frames_do_not_see_the_padding(norm, checkpointing, least, monkeypatch):
-    monkeypatch.setattr(frontend, "GROUP_SAMPLES", least)
+    monkeypatch.setattr(frontend, "CPU_PIECE_SAMPLES", least)
     extractor = FeatureExtractor([8, 6], [10, 3], [5, 2], norm=norm)
     lengths = torch.tensor([300, 999, 300, 1000, 57])
     wavs = torch.randn(5, 1000)  # anything in the padding
@@ -61,26 +60,49 @@ def test_frames_do_not_see_the_padding(norm, checkpointing, least, monkeypatch):
 
 def test_groups_hold_every_row_once_and_similar_lengths():
     lengths = torch.randint(400, 30000, (50,)).tolist()
-    groups = groups_of_similar_length(lengths, least=100_000)
+    groups = groups_of_similar_length([*lengths, 150_000], most=100_000)
+    assert groups.pop() == [50]
     assert sorted(row for group in groups for row in group) == list(range(50))
     ordered = [lengths[row] for group in groups for row in group]
     assert ordered == sorted(lengths)
-    for group in groups[:-1]:
-        samples = [lengths[row] for row in group]
-        assert sum(samples[:-1]) < 100_000 <= sum(samples)
+    for group, after in zip(groups, groups[1:]):
+        assert len(group) * lengths[group[-1]] <= 100_000
+        assert (len(group) + 1) * lengths[after[0]] > 100_000
 
 
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_time_norm_is_group_norm_over_the_valid_frames(offset):
-    norm, reference = TimeNorm(6), nn.GroupNorm(6, 6)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    reference.load_state_dict(norm.state_dict())
-    feats = torch.randn(2, 6, 50) * 4 + offset
-    torch.testing.assert_close(norm(feats), reference(feats))
-    normed = norm(feats, torch.tensor([50, 20]))
-    torch.testing.assert_close(normed[:1], reference(feats[:1]))
-    torch.testing.assert_close(normed[1:, :, :20], reference(feats[1:, :, :20]))
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_the_first_norm_is_group_norm_over_the_valid_frames(
+    offset, bias, recorded, monkeypatch
+):
+    monkeypatch.setattr(frontend, "makes_graph", lambda: recorded)
+    monkeypatch.setattr(frontend, "CPU_PIECE_SAMPLES", 300)
+    monkeypatch.setattr(frontend, "_BLOCK_PATCHES", 30)
+    extractor = FeatureExtractor([6, 8], [10, 3], [5, 2], bias)
+    first, second = extractor.conv_layers
+    for parameter in extractor.parameters():
+        nn.init.normal_(parameter)
+    reference = nn.GroupNorm(6, 6)
+    reference.load_state_dict(first.layer_norm.state_dict())
+    lengths = torch.tensor([1000, 555])
+    wavs = torch.randn(2, 1000) + offset
+    found = extractor(wavs, lengths)
+    for row, wav, length in zip(found, wavs, lengths):
+        feats = first.conv(wav[None, None, :length])
+        feats = second(F.gelu(reference(feats)))[0].T
+        torch.testing.assert_close(
+            row[: len(feats)], feats, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_the_first_norm_keeps_its_digits_in_half_precision():
+    extractor = FeatureExtractor([6], [10], [5])
+    wavs = 1e-3 * torch.randn(1, 2000)  # variances that float16 does not have
+    expected = extractor(wavs)
+    found = extractor.half()(wavs.half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
 
 
 def test_nothing_is_recomputed_unless_asked_for(monkeypatch):

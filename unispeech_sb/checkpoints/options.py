@@ -182,6 +182,7 @@ OURS = {
     "gradient_checkpointing": Option(FLAG, False),
     "last_state": Option(_choice("normed", "raw"), "normed", shown=True),
     "mask_rule": Option(_choice("hf", "fairseq"), "hf", shown=True),
+    "window_s": Option(real(4, 86_400), None, may_be_none=True, only_here=True),
 }
 """Those that only ``Backbone`` has, or has another default for."""
 

@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -188,9 +187,9 @@ class HiddenStates:
         lengths = torch.tensor([len(wav) for wav in wavs])
         batch = pad_sequence(wavs, batch_first=True).to(self.device)
         wav_lens = (lengths / batch.shape[1]).to(self.device)
-        states = self.backbone.iter_states(batch, wav_lens, last_state="raw")
-        # Computed one by one: what is above the layer is not
-        state = next(islice(states, self.layer, None))
+        (state,) = self.backbone.iter_states(
+            batch, wav_lens, last_state="raw", layers=[self.layer]
+        )
         counts = self.backbone.output_lengths(lengths).tolist()
         rows = state.float().cpu()
         return [row[:count] for row, count in zip(rows, counts)]

@@ -58,7 +58,6 @@ from unispeech_sb.inference.loading import CheckedFolder
 from unispeech_sb.inference.sliding_window import (
     Window,
     cut_windows,
-    plan_windows,
 )
 from unispeech_sb.lobes.adapters import (
     CLASSIFIER,
@@ -69,6 +68,7 @@ from unispeech_sb.lobes.adapters import (
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor
 from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
+from unispeech_sb.nnet.packing import plan_windows
 
 _VOCABULARY = "vocab.json"
 

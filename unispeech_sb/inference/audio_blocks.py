@@ -4,10 +4,8 @@ as a whole.
 A window's own mean and variance differ from the whole recording's, so what a
 model that normalises gives would depend on the cuts. Under global
 normalisation a first pass over the samples gathers what both normalisations
-need, in constant memory: mean and variance of the waveform, and those of the
-first convolution's outputs. As that convolution is linear, its mean is
-``w . m`` and its variance ``w' C w`` for the mean m and covariance C of the
-patches it sees, 10 x 10 for the published models.
+need, in constant memory: mean and variance of the waveform, and of the patches
+that the first convolution sees (``nnet/frontend.py``).
 """
 
 import ctypes
@@ -24,7 +22,6 @@ import numpy as np
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.interfaces import Pretrained
-from torch import nn
 
 from unispeech_sb.dataio.audio import (
     FILE_ERRORS,
@@ -38,7 +35,6 @@ from unispeech_sb.dataio.audio import (
     read_header,
 )
 from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.nnet.frontend import FeatureExtractor, TimeNorm
 from unispeech_sb.text import named
 
 _logger = logging.getLogger(__name__)
@@ -383,55 +379,6 @@ class GlobalStatistics:
         return self._products / self._num_patches - torch.outer(mean, mean)
 
 
-class _FixedNorm(nn.Module):
-    """Stands for a ``TimeNorm`` whose mean and variance, [C], are known."""
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __init__(
-        self, norm: TimeNorm, mean: torch.Tensor, variance: torch.Tensor
-    ) -> None:
-        super().__init__()
-        scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
-        shift = norm.bias.double() - mean * scale
-        self.register_buffer("scale", scale.to(norm.weight.dtype)[:, None])
-        self.register_buffer("shift", shift.to(norm.weight.dtype)[:, None])
-
-    def forward(
-        self, feats: torch.Tensor, lengths: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Normalises features, [B, C, T]; padding has no share in it."""
-        return torch.addcmul(self.shift, feats, self.scale)
-
-
-class _RowFrontEnd(nn.Module):
-    """Stands for a feature extractor whose first norm differs by row."""
-
-    def __init__(
-        self, extractor: FeatureExtractor, norms: Sequence[_FixedNorm]
-    ) -> None:
-        super().__init__()
-        self.extractor, self.norms = extractor, norms
-        self.kernels, self.strides = extractor.kernels, extractor.strides
-
-    def forward(
-        self,
-        wavs: torch.Tensor,
-        lengths: torch.Tensor | None = None,
-        *options: bool,
-    ) -> torch.Tensor:
-        """Turns waveforms, [B, N], into frames, [B, T, C]."""
-        first, frames = self.extractor.conv_layers[0], []
-        counts = [None] * len(wavs) if lengths is None else lengths.split(1)
-        for row, count, norm in zip(
-            wavs.split(1), counts, self.norms, strict=True
-        ):
-            first.layer_norm = norm
-            frames.append(self.extractor(row, count, *options))
-        return torch.cat(frames)
-
-
 @contextmanager
 def global_norm(
     backbone: Backbone, statistics: Sequence[GlobalStatistics]
@@ -443,15 +390,21 @@ def global_norm(
     the block ends; others must not use it meanwhile.
     """
     extractor, normalizes = backbone.feature_extractor, backbone.normalize_wav
-    first = extractor.conv_layers[0]
-    norm = first.layer_norm
     shifts = [(0.0, 1.0)] * len(statistics)
     if normalizes:
         eps = backbone.normalize_eps
         shifts = [(s.mean, (s.variance + eps) ** -0.5) for s in statistics]
-    if isinstance(norm, TimeNorm):
-        norms = [_fixed(first, *row) for row in zip(statistics, shifts)]
-        backbone.feature_extractor = _RowFrontEnd(extractor, norms)
+    means, covariances = zip(
+        *(
+            (scale * (s.patch_mean - mean), scale**2 * s.patch_covariance)
+            for s, (mean, scale) in zip(statistics, shifts, strict=True)
+        )
+    )
+    device = backbone.masked_spec_embed.device
+    extractor.patch_statistics = (
+        torch.stack(means).to(device),
+        torch.stack(covariances).to(device),
+    )
     backbone.normalize_wav = False
     try:
         yield lambda wavs: [
@@ -459,22 +412,5 @@ def global_norm(
             for wav, (mean, scale) in zip(wavs, shifts, strict=True)
         ]
     finally:
-        first.layer_norm = norm
-        backbone.feature_extractor, backbone.normalize_wav = (
-            extractor,
-            normalizes,
-        )
-
-
-def _fixed(layer, statistics, mean_and_scale):
-    """The norm after the first convolution, by the statistics of the whole
-    recording; the convolution's input will be ``(wav - mean) * scale``."""
-    mean, scale = mean_and_scale
-    weight = layer.conv.weight.detach()[:, 0].double()  # [C, kernel]
-    patch_mean = scale * (statistics.patch_mean - mean).to(weight.device)
-    covariance = scale**2 * statistics.patch_covariance.to(weight.device)
-    means = weight @ patch_mean
-    if layer.conv.bias is not None:
-        means = means + layer.conv.bias.detach().double()
-    variances = ((weight @ covariance) * weight).sum(1).clamp(min=0)
-    return _FixedNorm(layer.layer_norm, means, variances)
+        extractor.patch_statistics = None
+        backbone.normalize_wav = normalizes

@@ -261,15 +261,11 @@ class SpeechFeatures(CheckedFolder):
 
     def _encode(self, numbers, wavs, wav_lens):
         """States of a batch side by side, [B, T, L D]."""
-        wavs, kept = wavs.to(self.device), {}
+        wavs, wanted = wavs.to(self.device), sorted(set(numbers))
         shares = None if wav_lens is None else wav_lens.to(self.device)
         with torch.no_grad(), self.inference_ctx:
-            states = self.backbone.iter_states(wavs, shares)
-            for number, state in enumerate(states):
-                if number in numbers:
-                    kept[number] = state
-                if number == max(numbers):
-                    break
+            states = self.backbone.iter_states(wavs, shares, layers=wanted)
+            kept = dict(zip(wanted, states, strict=True))
         return torch.cat([kept[number] for number in numbers], -1)
 
     def _split(self, row, numbers, windows, seconds):

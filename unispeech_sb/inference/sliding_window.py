@@ -24,25 +24,7 @@ from typing import NamedTuple
 import torch
 
 from unispeech_sb.dataio.audio import AudioError
-
-
-class Window(NamedTuple):
-    """Samples ``start`` to ``stop``, whose frames ``first`` to ``last`` count.
-
-    Frame 0 of the window is frame ``offset`` of the recording; ends are
-    exclusive.
-    """
-
-    start: int
-    stop: int
-    offset: int
-    first: int
-    last: int
-
-    @property
-    def kept(self) -> slice:
-        """The frames that are taken, counted from the window's own first."""
-        return slice(self.first - self.offset, self.last - self.offset)
+from unispeech_sb.nnet.packing import Window
 
 
 def cut_windows(
@@ -81,46 +63,6 @@ def cut_windows(
         yield window, buffer[: window.stop - begin]
         if has_ended:
             return
-
-
-def plan_windows(
-    num_samples: int,
-    num_frames: int,
-    context: int,
-    stride: int = 320,
-    field: int = 400,
-) -> list[Window]:
-    """Places windows of up to ``num_frames`` evenly over a waveform.
-
-    They are as few, and then as short, as can be. Each frame is kept from the
-    window in which it is farthest, ``context`` at least, from an edge other
-    than the ends of the waveform. A frame depends on ``field`` samples.
-    """
-    if num_samples < field:
-        raise ValueError(
-            f"waveform: expected at least {field} samples, one frame; "
-            f"got {num_samples}"
-        )
-    if context < 0 or num_frames <= 2 * context:
-        raise ValueError(
-            "windows: expected more frames than the context on both sides; "
-            f"got {num_frames} and 2 * {context}"
-        )
-    total = (num_samples - field) // stride + 1
-    if total <= num_frames:
-        return [Window(0, num_samples, 0, 0, total)]
-    steps = -((num_frames - total) // (num_frames - 2 * context))
-    num_frames = -(-(total + steps * 2 * context) // (steps + 1))
-    offsets = [i * (total - num_frames) // steps for i in range(steps + 1)]
-    stops = [(o + num_frames - 1) * stride + field for o in offsets]
-    stops[-1] = num_samples  # the tail makes no frame but is in the window
-    cuts = [(a + b + num_frames) // 2 for a, b in zip(offsets, offsets[1:])]
-    return [
-        Window(offset * stride, *rest)
-        for offset, *rest in zip(
-            offsets, stops, offsets, [0, *cuts], [*cuts, total]
-        )
-    ]
 
 
 class SlidingWindow(NamedTuple):

@@ -5,7 +5,8 @@ et al. 2021, section 3): convolutional features, span masks, transformer.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,10 @@ from unispeech_sb.nnet.transformer import (
     PositionalConv,
     keep_in_graph,
 )
+
+_CONTEXT_S = 1.5
+"""On both sides of a window, in seconds: more than a positional convolution
+of the published models sees."""
 
 _LARGE = {
     "hidden_size": 1024,
@@ -209,6 +214,12 @@ class Backbone(Lobe):
         ``fairseq`` is as in the authors' code, where mostly one or two more
         are (see ``chunk_lengths``) and the group norm of Base models counts
         all padded frames.
+    window_s : float, optional
+        Longest stretch in seconds that attends to itself. Longer waveforms go
+        through the blocks in windows of so many seconds, with 1.5 s of context
+        on both sides, at a cost that grows with the length and not with its
+        square; features near the cuts differ from those of the whole. Nothing
+        is cut when omitted, nor in a padded batch by ``mask_rule`` fairseq.
 
     Example
     -------
@@ -263,6 +274,7 @@ class Backbone(Lobe):
         gradient_checkpointing: bool = False,
         last_state: str = "normed",
         mask_rule: str = "hf",
+        window_s: float | None = None,
     ) -> None:
         super().__init__(constructor_arguments(locals()))
         names = list(self.config)
@@ -477,15 +489,16 @@ class Backbone(Lobe):
         """
         if self.output_all_hiddens:
             return torch.stack(list(self.iter_states(wav, wav_lens)))
-        for state in self.iter_states(wav, wav_lens, last_state="normed"):
-            last = state
-        return last
+        last = [len(self.encoder.layers)]
+        (state,) = self.iter_states(wav, wav_lens, "normed", last)
+        return state
 
     def iter_states(
         self,
         wav: torch.Tensor,
         wav_lens: torch.Tensor | None = None,
         last_state: str | None = None,
+        layers: Collection[int] | None = None,
     ) -> Iterator[torch.Tensor]:
         """Yields the hidden states one by one, as they are computed.
 
@@ -500,17 +513,40 @@ class Backbone(Lobe):
             Valid share of each waveform, in (0, 1], [B].
         last_state : str, optional
             Instead of the option of that name.
+        layers : collection of int, optional
+            Yield these states only, 0 for the encoder's input; no block above
+            the last of them is computed. All when omitted.
 
         Yields
         ------
         torch.Tensor
             The encoder's input, then the output of each block, [B, T, D].
+
+        Raises
+        ------
+        ValueError
+            When there is no such layer, or as for ``forward``.
+
+        Example
+        -------
+        >>> backbone = Backbone.from_preset("tiny")
+        >>> (state,) = backbone.iter_states(torch.randn(1, 800), layers=[1])
+        >>> state.shape
+        torch.Size([1, 2, 16])
         """
+        known = range(len(self.encoder.layers) + 1)
+        if layers is not None and (not layers or set(layers) - set(known)):
+            raise ValueError(
+                f"layers: expected numbers from 0 to {known[-1]}; got "
+                f"{[*layers]}"
+            )
         last_state = last_state or self.last_state
         _check_choice("last_state", last_state)
         feats, _, lengths = self._features(wav, wav_lens)
         raw = last_state == "raw"
-        for state, _ in self._states(feats, lengths, raw_last=raw):
+        for state, _ in self._states(
+            feats, lengths, raw_last=raw, wanted=layers
+        ):
             if self.output_norm:
                 counts = None if lengths is None else lengths * self.dim
                 state = normalize_wavs(state.flatten(1), counts).view_as(state)
@@ -549,11 +585,14 @@ class Backbone(Lobe):
             wav, wav_lens, mask_time_indices
         )
         raw = self.last_state == "raw"
+        last_only = not output_hidden_states and not output_attentions
+        found = self._states(
+            feats, lengths, output_attentions, raw,
+            [len(self.encoder.layers)] if last_only else None,
+        )  # fmt: skip
         states: list[torch.Tensor] = []
         maps = []
-        for state, attention_map in self._states(
-            feats, lengths, output_attentions, raw
-        ):
+        for state, attention_map in found:
             states = [*states, state] if output_hidden_states else [state]
             maps.append(attention_map)
         last = self.encoder.final_norm(states[-1]) if raw else states[-1]
@@ -685,13 +724,14 @@ class Backbone(Lobe):
         total = self.output_lengths(num_samples)
         return chunk_lengths(lengths, num_samples, total)
 
-    def _states(self, feats, lengths, need_maps=False, raw_last=False):
+    def _states(
+        self, feats, lengths, need_maps=False, raw_last=False, wanted=None
+    ):
         """The encoder's hidden states, one by one."""
-        mask = None
-        if lengths is not None:
-            mask = length_mask(lengths, feats.shape[1])
-        recompute = self._recomputes()
-        return self.encoder(feats, mask, need_maps, recompute, raw_last)
+        return self.encoder(
+            feats, lengths, self.mask_rule == "fairseq", need_maps,
+            self._recomputes(), raw_last, wanted,
+        )  # fmt: skip
 
     def _recomputes(self):
         """Whether the backward pass should compute activations again."""
@@ -747,7 +787,14 @@ def _build_encoder(options):
         options["feat_extract_activation"],
         options["pos_conv_weight_norm"],
     )
-    return Encoder(positions, blocks, dim, dropout, eps, options["layerdrop"])
+    window, context = options["window_s"], 0
+    if window is not None:
+        rate = 16000 / math.prod(options["conv_stride"])
+        window, context = round(window * rate), round(_CONTEXT_S * rate)
+    return Encoder(
+        positions, blocks, dim, dropout, eps, options["layerdrop"], window,
+        context,
+    )  # fmt: skip
 
 
 def _check_choice(name, value):

@@ -153,6 +153,11 @@ def length_mask(lengths: torch.Tensor, max_length: int) -> torch.Tensor:
     return positions < lengths[:, None]
 
 
+def makes_graph() -> bool:
+    """Whether a graph is being recorded, which has to serve any lengths."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def sample_lengths(
     wavs: torch.Tensor, wav_lens: torch.Tensor | None, least: int
 ) -> torch.Tensor | None:

@@ -9,7 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from unispeech_sb.nnet.ecapa import MaskedBatchNorm
-from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.lengths import (
+    absolute_lengths,
+    length_mask,
+    makes_graph,
+)
 
 _FLOOR = 1e-5
 """Least variance over a window, for the root's slope."""
@@ -44,7 +48,8 @@ class LayerMix(nn.Module):
         """Sums the states.
 
         They are added up one by one as they come: where no gradient is
-        needed, a state that its producer drops is freed at once.
+        needed, a state that its producer drops is freed at once, and none is
+        asked for above the last whose weight is not zero.
 
         Arguments
         ---------
@@ -57,11 +62,16 @@ class LayerMix(nn.Module):
             Their weighted sum, [B, T, D].
         """
         weights = torch.softmax(self.weights, 0)
+        needed = [*range(len(weights))]
+        if not torch.is_grad_enabled() and not makes_graph():
+            needed = weights.nonzero()[:, 0].tolist()
         mixed, count = weights.new_zeros(()), 0
         for state in states:
-            if count < len(weights):
+            if count in needed:
                 mixed = mixed + weights[count] * state
             count += 1
+            if count > needed[-1] and needed[-1] < len(weights) - 1:
+                return mixed  # the states above are not even computed
         if count != len(weights):
             raise ValueError(
                 f"layer mix: expected {len(weights)} hidden states; got {count}"

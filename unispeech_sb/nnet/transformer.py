@@ -6,8 +6,15 @@ Parameter names are those of transformers, so that conversion needs no table.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -17,6 +24,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.frontend import activation
+from unispeech_sb.nnet.lengths import length_mask, makes_graph
+from unispeech_sb.nnet.packing import CPU_ROW_FRAMES, Packing
+
+CPU_PIECE_FRAMES = 1000
+"""Frames that keep two cores busy while the inner layer fits their cache."""
 
 
 def keep_in_graph(
@@ -93,23 +105,33 @@ class PositionalConv(nn.Module):
             weight_norm(self.conv, dim=2)
         self.activation = activation(act)
 
-    def forward(self, feats: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, feats: torch.Tensor, counts: Sequence[int] | None = None
+    ) -> torch.Tensor:
         """Computes the position features.
 
         Arguments
         ---------
         feats : torch.Tensor
             Features, zero in the padding, [B, T, D].
+        counts : list of int, optional
+            Frames of each utterance of a packed row, [1, P, D].
 
         Returns
         -------
         torch.Tensor
             Position features to add, [B, T, D].
         """
-        frames = feats.shape[1]
-        # An even kernel yields one frame too many: the last one is dropped.
-        positions = self.conv(feats.transpose(1, 2))[..., :frames]
-        return self.activation(positions).transpose(1, 2)
+        conv, weight = self.conv, self.conv.weight  # its norm is taken once
+        parts = [
+            # An even kernel yields one frame too many: the last is dropped.
+            F.conv1d(
+                part.transpose(1, 2), weight, conv.bias,
+                padding=conv.padding, groups=conv.groups,
+            )[..., : part.shape[1]]
+            for part in (feats.split(counts, 1) if counts else [feats])
+        ]  # fmt: skip
+        return self.activation(torch.cat(parts, 2)).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -150,6 +172,7 @@ class Attention(nn.Module):
         feats: torch.Tensor,
         mask: torch.Tensor | None = None,
         need_map: bool = False,
+        counts: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends over the valid frames.
 
@@ -161,6 +184,9 @@ class Attention(nn.Module):
             Bool, True at frames that may be attended to, [B, 1, 1, T].
         need_map : bool
             Compute the attention map explicitly, and return it.
+        counts : list of int, optional
+            Frames of each utterance of a packed row, [1, P, D], which attends
+            to itself. Not with the other two.
 
         Returns
         -------
@@ -184,9 +210,15 @@ class Attention(nn.Module):
             attention_map = F.dropout(scores.softmax(-1), dropout)
             context = attention_map @ value
         else:
-            context = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, dropout_p=dropout
-            )
+            sizes = counts or [frames]
+            parts = [x.split(sizes, 2) for x in (query, key, value)]
+            contexts = [
+                F.scaled_dot_product_attention(q, k, v, mask, dropout)
+                for q, k, v in zip(*parts)
+            ]
+            context = contexts[0]
+            if len(contexts) > 1:
+                context = torch.cat(contexts, 2)
         context = context.transpose(1, 2).reshape(batch, frames, dim)
         return self.out_proj(context), attention_map
 
@@ -241,6 +273,14 @@ class FeedForward(nn.Module):
         torch.Tensor
             Features, [B, T, D].
         """
+        if feats.device.type != "cpu" or makes_graph():
+            return self._run(feats)
+        pieces = feats.split(CPU_PIECE_FRAMES, dim=1)
+        outputs = [self._run(piece) for piece in pieces]
+        return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
+
+    def _run(self, feats):
+        """Runs the layer on some frames."""
         inner = self.activation(self.intermediate_dense(feats))
         inner = self.intermediate_dropout(inner)
         return self.output_dropout(self.output_dense(inner))
@@ -337,6 +377,7 @@ class EncoderLayer(nn.Module):
         feats: torch.Tensor,
         mask: torch.Tensor | None = None,
         need_map: bool = False,
+        counts: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Runs the block.
 
@@ -348,6 +389,8 @@ class EncoderLayer(nn.Module):
             Bool, True at valid frames, [B, 1, 1, T].
         need_map : bool
             Return the attention map too.
+        counts : list of int, optional
+            Frames of each utterance of a packed row, [1, P, D].
 
         Returns
         -------
@@ -358,7 +401,7 @@ class EncoderLayer(nn.Module):
         """
         before = self.normalize_before
         context, attention_map = self.attention(
-            self.layer_norm(feats) if before else feats, mask, need_map
+            self.layer_norm(feats) if before else feats, mask, need_map, counts
         )
         feats = feats + self.dropout(context)
         if before:
@@ -388,6 +431,9 @@ class Encoder(nn.Module):
         Epsilon of the norm.
     layerdrop : float
         Probability of skipping a block in training.
+    window, context : int
+        Utterances of more frames go through in windows of so many, with
+        ``context`` on both sides of what each one gives. None: never.
 
     Example
     -------
@@ -405,8 +451,11 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         eps: float = 1e-5,
         layerdrop: float = 0.0,
+        window: int | None = None,
+        context: int = 0,
     ) -> None:
         super().__init__()
+        self.window, self.context = window, context
         self.pos_conv_embed = pos_conv_embed
         self.layer_norm = nn.LayerNorm(dim, eps=eps)
         self.dropout = nn.Dropout(dropout)
@@ -417,10 +466,12 @@ class Encoder(nn.Module):
     def forward(
         self,
         feats: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        on_padding: bool = False,
         need_maps: bool = False,
         checkpointing: bool = False,
         raw_last: bool = False,
+        wanted: Collection[int] | None = None,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Yields the hidden states one by one, as they are computed.
 
@@ -428,45 +479,75 @@ class Encoder(nn.Module):
         ---------
         feats : torch.Tensor
             Projected features, [B, T, D].
-        mask : torch.Tensor, optional
-            Bool, True at valid frames, [B, T]. All when omitted.
+        lengths : torch.Tensor, optional
+            Valid frames of each row, [B]. All when omitted.
+        on_padding : bool
+            Compute on padded frames, too, which nothing attends to. So does a
+            pass that yields attention maps, or is recorded as a graph.
         need_maps : bool
             Yield attention maps too.
         checkpointing : bool
             Recompute activations in the backward pass to save memory.
         raw_last : bool
             Yield the last state before ``final_norm`` instead of after it.
+        wanted : collection of int, optional
+            Yield these states only, and compute no block above the last.
 
         Yields
         ------
         state : torch.Tensor
             The blocks' input, then the output of each block, the last one
-            after ``final_norm``, [B, T, D].
+            after ``final_norm``, [B, T, D]; zeros in the padding where it is
+            left out.
         attention_map : torch.Tensor or None
             That of the block, [B, H, T, T]; None for the input, and for a
             block that LayerDrop skips.
         """
-        if mask is not None:
-            feats = feats.masked_fill(~mask[..., None], 0.0)
-            mask = mask[:, None, None]
-        feats = feats + self.pos_conv_embed(feats)
-        if not self.normalize_before:
-            feats = self.layer_norm(feats)
-        feats = self.dropout(feats)
-        yield feats, None
+        wanted = range(len(self.layers) + 1) if wanted is None else wanted
+        rows, counts, mask, joined = [feats], [None], None, itemgetter(0)
+        if on_padding or need_maps or makes_graph():
+            if lengths is not None:
+                valid = length_mask(lengths, feats.shape[1])
+                rows = [feats.masked_fill(~valid[..., None], 0.0)]
+                mask = valid[:, None, None]
+        elif lengths is not None or self.window is not None:
+            packing = self._packing(feats, lengths)
+            rows, counts = packing.pack(feats), packing.counts
+            joined = packing.unpack
+        del feats  # that of an hour is large
+        rows = [self._located(*row) for row in zip(rows, counts)]
+        if 0 in wanted:
+            yield joined(rows), None
         end = self._left_raw if raw_last else self.final_norm
-        for index, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.layers[: max(wanted)], 1):
             attention_map = None
             if self._drops_a_layer():
-                feats = keep_in_graph(feats, layer.parameters())
+                rows[0] = keep_in_graph(rows[0], layer.parameters())
             else:
                 run: Callable[..., Any] = layer
                 if checkpointing:
                     run = partial(checkpoint, layer, use_reentrant=False)
-                feats, attention_map = run(feats, mask, need_maps)
-            if index == len(self.layers) - 1:
-                feats = end(feats)
-            yield feats, attention_map
+                for i, own in enumerate(counts):
+                    rows[i], attention_map = run(rows[i], mask, need_maps, own)
+            if number == len(self.layers):
+                rows = [end(row) for row in rows]
+            if number in wanted:
+                yield joined(rows), attention_map
+
+    def _packing(self, feats, lengths):
+        """Where the valid frames are."""
+        batch, frames, _ = feats.shape
+        counts = [frames] * batch if lengths is None else lengths.tolist()
+        on_cpu = feats.device.type == "cpu"
+        most = CPU_ROW_FRAMES if on_cpu else sum(counts)
+        return Packing(counts, frames, most, self.window, self.context)
+
+    def _located(self, feats, counts):
+        """The blocks' input: features with their positions."""
+        feats = feats + self.pos_conv_embed(feats, counts)
+        if not self.normalize_before:
+            feats = self.layer_norm(feats)
+        return self.dropout(feats)
 
     def final_norm(self, feats: torch.Tensor) -> torch.Tensor:
         """Normalises the last block's output, where the blocks are pre-norm.
