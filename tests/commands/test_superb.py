@@ -48,6 +48,13 @@ def test_tasks_come_in_the_order_of_the_table(requests, tmp_path):
     assert (request.cache, request.search) == ("means", "means")
 
 
+def test_results_of_exports_are_apart_by_default(requests, tmp_path):
+    model = tmp_path / "results" / "asr" / "mine" / "1986" / "export"
+    model.mkdir(parents=True)
+    call("run", f"--model={model}", "--data-root=corpora")
+    assert str(requests[0].output) == "results/superb/asr-mine-1986"
+
+
 def test_all_tasks_of_a_preset_are_run(requests):
     for preset, tasks in (
         ("superb", tuple(TASKS)),

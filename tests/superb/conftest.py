@@ -60,6 +60,7 @@ def partly(model="results/pretrain_unispeech_sat/LibriSpeech/1337/export"):
         "own_corpus": False,
         "scores": {"KS on digits": 43.21},
         "changed": {"lr": 0.01, "batch_size": 8},
+        "searched": [{"learning_rate": rate} for rate in (0.1, 0.001)],
     }
     tasks["qbe"] |= {
         "corpus": "embedded synthetic speech",

@@ -134,6 +134,7 @@ def test_what_went_wrong_is_said(page):
     assert "no corpus: IEMOCAP: there is no" in page
     assert "1 failed" in page and "1 not finished" in page
     assert "changed: lr=0.01, batch_size=8" in page
+    assert page.count("0.001 (best of 2)") == 1
 
 
 def test_names_are_no_markup(tmp_path):

@@ -13,6 +13,7 @@ from unispeech_sb.recipe_options import unknown
 from unispeech_sb.superb.kinds import PRESETS, SUITS
 from unispeech_sb.superb.report import (
     REPORT,
+    model_name,
     summary_text,
     write_report,
 )
@@ -74,7 +75,8 @@ def _run(argv):
         parser.error(f"expected --data-root, or {_ROOT} in the environment")
     check_output_folder(given.output)
     _check_model(given.model)
-    output = given.output or Path("results", "superb", Path(given.model).name)
+    name = model_name(given.model).replace("/", "-")
+    output = given.output or Path("results", "superb", name)
     return run_tasks(
         Request(
             given.model,

@@ -47,7 +47,7 @@ def describe_run(plan: Plan, folder: Path) -> dict[str, Any]:
     found = {"scores": {}, **_facts(folds[0])}
     for score in plan.task.scores:
         value = scores.get(score.key)
-        if type(value) not in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(
                 f"{folder}: expected the score {score.key}, got {value}"
             )

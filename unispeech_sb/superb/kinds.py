@@ -6,6 +6,7 @@ Nothing here imports torch: missing corpora are named at once.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,8 @@ class Score(NamedTuple):
         return f"{self.name} {'↑' if self.higher else '↓'}"
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """A file or folder of a corpus: where it may lie under the data root, and
     the patterns that it has to hold, of alternatives by ``|``."""
 

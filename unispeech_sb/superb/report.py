@@ -246,17 +246,24 @@ def _cells(name, record):
         text += "; changed: " + ", ".join(
             f"{k}={v}" for k, v in changed.items()
         )
-    lr = record.get("lr")
     return (
         corpus,
         score_text(record) if state == FINISHED else "",
-        f"{lr:g}" if isinstance(lr, (int, float)) else "",
+        _rate_text(record),
         str(record.get("updates", "")),
         str(record.get("seed", "")),
         str(record.get("scored_on", "")),
         "" if seconds is None else duration_text(seconds),
         text,
     )
+
+
+def _rate_text(record):
+    """The learning rate, and of how many it is the best."""
+    rate, searched = record.get("lr"), record.get("searched") or ()
+    if not isinstance(rate, (int, float)):
+        return ""
+    return f"{rate:g}" + (f" (best of {len(searched)})" if searched else "")
 
 
 def _layers(row):

@@ -96,7 +96,11 @@ def read_results(folder: Path) -> dict[str, Any]:
         )
     results = read_json(path)
     tasks = results.get("tasks")
-    wanted = {"model": str, "preset": str, "seed": (int, type(None))}
+    wanted: dict[str, Any] = {
+        "model": str,
+        "preset": str,
+        "seed": (int, type(None)),
+    }
     whole = (
         all(isinstance(results.get(k), kind) for k, kind in wanted.items())
         and isinstance(tasks, dict)

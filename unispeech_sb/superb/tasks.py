@@ -54,7 +54,7 @@ def _embedded(keys=_SYNTHETIC, yaml=None):
 _CLEAN = _texts("train-clean-100", "dev-clean", "test-clean")
 _SMALL = {"proj_size": 64, "hidden_size": 64}
 _MINI_SUBSETS = ("train-mini", "dev-mini", "test-other-mini")
-_SHORT = {"subsets": _MINI_SUBSETS, "max_duration_s": 8.0}
+_SHORT = {"subsets": _MINI_SUBSETS, "max_duration_s": 6.0}
 _FEW_PHONES = {
     "freeze": True,
     "num_workers": 0,
