@@ -166,11 +166,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
                 f"{len(holders)}"
             )
         self._windows = WindowEncoder(
-            holders[0],
-            self._encode,
-            self.audio_normalizer,
-            window_s,
-            context_s,
+            holders[0], self._encode, self.audio_normalizer, window_s, context_s
         )
 
     @classmethod
