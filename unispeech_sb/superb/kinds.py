@@ -106,13 +106,11 @@ class Corpus(NamedTuple):
         keys: dict[str, Any] = {}
         missing = []
         for key, parts in self.parts.items():
-            several = not isinstance(parts, Part)
-            places = [
-                part.find(root) for part in (parts if several else [parts])
-            ]
+            several = (parts,) if isinstance(parts, Part) else parts
+            places = [part.find(root) for part in several]
             missing += [fault for _, fault in places if fault]
             paths = [str(path) for path, _ in places]
-            keys[key] = paths if several else paths[0]
+            keys[key] = paths[0] if isinstance(parts, Part) else paths
         for pattern in self.links.values():
             if next(root.glob(pattern), None) is None:
                 missing.append(f"there is no {pattern}")
