@@ -645,7 +645,7 @@ class Backbone(Lobe):
 
         Example
         -------
-            >>> backbone = Backbone.from_preset("tiny")
+        >>> backbone = Backbone.from_preset("tiny")
         >>> 49 * backbone.frame_lens(16000, torch.tensor([1.0, 0.5]))
         tensor([49., 24.])
         """
@@ -740,14 +740,10 @@ class Backbone(Lobe):
 
 def _build_extractor(options):
     """The convolutions."""
-    return FeatureExtractor(
-        options["conv_dim"],
-        options["conv_kernel"],
-        options["conv_stride"],
-        options["conv_bias"],
-        options["feat_extract_norm"],
-        options["feat_extract_activation"],
-    )
+    names = ("dim", "kernel", "stride", "bias")
+    convs = [options[f"conv_{name}"] for name in names]
+    norm, act = options["feat_extract_norm"], options["feat_extract_activation"]
+    return FeatureExtractor(*convs, norm, act)
 
 
 def _build_encoder(options):
