@@ -13,7 +13,12 @@ from hyperpyyaml import load_hyperpyyaml
 
 from benchmarks.ngrams import write_arpa
 from tests.conftest import ROOT
-from tests.dataio.corpora.test_speech_commands import build_tree
+from tests.dataio.corpora.test_speech_commands import COMMANDS as TASK_WORDS
+from tests.dataio.corpora.test_speech_commands import (
+    UNKNOWN,
+    build_tree,
+    write_clip,
+)
 from tests.huggingface import save_folder, tiny_model
 from tests.recipes import pretraining, speech, talks, voices
 from tests.recipes.conftest import TINY, WORDS, write_corpus
@@ -64,6 +69,12 @@ TURNS = [
     "unispeech-sb recipe speaker_diarization --data_folder=my_talks",
     f"unispeech-sb diarize {TALKS}/export talk.wav --rttm-dir=turns --plot",
 ]
+CACHED = [
+    "python recipes/keyword_spotting.py hparams/keyword_spotting_superb.yaml "
+    "--data_folder=speech_commands_v0.01 "
+    "--test_folder=speech_commands_test_set_v0.01 --feature_cache=features "
+    "--learning_rate_search=[0.1,0.01,0.001,0.0001]",
+]
 PRETRAINING = [
     "unispeech-sb recipe make_units --data_folder=my_speech",
     "unispeech-sb recipe pretrain_unispeech_sat "
@@ -103,6 +114,7 @@ def test_the_pages_hold_what_is_tested_here():
         *RECOGNITION,
         *SPEAKERS,
         *TURNS,
+        *CACHED,
         *PRETRAINING,
     ]
 
@@ -246,6 +258,21 @@ def test_the_diarization_commands_run(tmp_path, monkeypatch):
     run_all(TURNS, [*voices.QUICK, "--number_of_epochs=1", "--hidden_size=4"])
     assert (tmp_path / "turns" / "talk.rttm").is_file()
     assert list(tmp_path.glob("**/talk*.png"))
+
+
+@pytest.mark.slow
+def test_the_command_on_kept_features_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_tree(tmp_path / "speech_commands_v0.01", "v0.01")
+    test_set = tmp_path / "speech_commands_test_set_v0.01"
+    test_set.mkdir()
+    for label in (*TASK_WORDS, UNKNOWN, "_silence_"):
+        write_clip(test_set / label / "speaker1_nohash_0.wav")
+    short = ["--number_of_epochs=1", "--draws_per_epoch=64", *TINY[2:]]
+    run_all(CACHED, [*short, "--model=tiny"])
+    assert list(tmp_path.glob("features/*/*.safetensors"))
+    (record,) = tmp_path.glob("results/keyword_spotting*/*/*/scores.json")
+    assert "learning_rate" in record.read_text()
 
 
 @pytest.mark.slow
