@@ -257,7 +257,16 @@ TASKS = {
                     "min_duration_s": 0.5,
                 },
             ),
-            _embedded({**_TALKING, "trials": None, "valid_speakers": None}),
+            _embedded(
+                {
+                    **_TALKING,
+                    **_FEW,
+                    "freeze": True,
+                    "trials": None,
+                    "valid_speakers": None,
+                },
+                "speaker_verification.yaml",
+            ),
         ),
         {**_FEW, "draws_per_epoch": 200},
     ),
