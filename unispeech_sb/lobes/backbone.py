@@ -542,11 +542,11 @@ class Backbone(Lobe):
             )
         last_state = last_state or self.last_state
         _check_choice("last_state", last_state)
-        feats, _, lengths = self._features(wav, wav_lens)
+        feats, normed, lengths = self._features(wav, wav_lens)
         raw = last_state == "raw"
-        for state, _ in self._states(
-            feats, lengths, raw_last=raw, wanted=layers
-        ):
+        states = self._states(feats, lengths, raw_last=raw, wanted=layers)
+        del feats, normed  # those of an hour are a gigabyte
+        for state, _ in states:
             if self.output_norm:
                 counts = None if lengths is None else lengths * self.dim
                 state = normalize_wavs(state.flatten(1), counts).view_as(state)
