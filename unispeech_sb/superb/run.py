@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -241,6 +242,7 @@ def _run_task(request, plan, ranks):
     options = [as_option(k, v) for k, v in request.keys(plan).items()]
     line = ["recipe", plan.task.recipe, plan.yaml, *options]
     log = request.output / "logs" / ranks.own_name(f"{plan.name}.log")
+    ranks.begin(plan.name)
     try:
         if plan.corpus.links and ranks.is_main:
             _link(plan.corpus, request.root, request.linked(plan))
@@ -249,6 +251,7 @@ def _run_task(request, plan, ranks):
             [*line, *request.options, "--noprogressbar"], log, plan.task.alone
         )
     except OSError as error:
+        ranks.end(1)
         return str(error)
     return _reason(status, log) if status else ""
 
@@ -296,7 +299,7 @@ class _Ranks:
                 "superb run: expected torchrun on one machine; got processes "
                 "on others, too"
             )
-        self.is_main, self.count = self.rank == 0, 0
+        self.is_main, self.task = self.rank == 0, ""
         self.folder = output / f".ranks-{os.getppid()}"
         if self.size > 1:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -305,35 +308,65 @@ class _Ranks:
         """A file's name that no other process has."""
         return name if self.is_main else f"{self.rank}-{name}"
 
+    def begin(self, task):
+        """Takes up a task."""
+        self.task = task
+
+    def end(self, status):
+        """Says how this process's part of the task has ended."""
+        if self.size > 1:
+            with suppress(FileNotFoundError):  # the first process has ended
+                self._write(f"{self.task}.{self.rank}", status)
+
     def run(self, line, log, alone):
         """Runs a command, its output added to a log; its status, or that of
         another process that failed. With ``alone`` the first process does it,
         and the others wait."""
-        self.count += 1
         if self.size == 1:
             return _watch(line, log, {}, lambda: 0)
         if alone and not self.is_main:
             while not (ended := self._ended()).get(0, ""):
                 time.sleep(_POLL_S)
             return int(ended[0])
-        # Where this process's group meets: torchrun has one place for all
-        attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        variables = {
-            "TORCHELASTIC_RESTART_COUNT": str(1000 * attempt + self.count)
-        }
-        if alone:
-            variables = dict.fromkeys(names)
+        variables = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        if not alone:
+            # torchrun's own meeting place would still have the last task's
+            port = self._meeting_port()
+            if port is None:
+                return self._failure()
+            variables = {
+                "MASTER_PORT": port,
+                "TORCHELASTIC_USE_AGENT_STORE": "False",
+            }
         status = _watch(line, log, variables, self._failure)
-        with suppress(FileNotFoundError):  # the first process has ended
-            (self.folder / f"{self.count}.{self.rank}").write_text(str(status))
+        self.end(status)
         return status
+
+    def _meeting_port(self):
+        """Port at which the processes of a task meet, that the first one
+        chooses; None if it has failed."""
+        file = self.folder / f"port-{self.task}"
+        if self.is_main:
+            with socket.socket() as found:
+                found.bind(("", 0))
+                self._write(file.name, found.getsockname()[1])
+        while not file.exists():
+            if self._failure():
+                return None
+            time.sleep(_POLL_S)
+        return file.read_text()
+
+    def _write(self, name, content):
+        """Writes a file that appears with its content."""
+        draft = self.folder / f".{name}-{self.rank}"
+        draft.write_text(str(content))
+        draft.replace(self.folder / name)
 
     def _ended(self):
         """Process -> how its part of this task has ended."""
         return {
             int(file.suffix[1:]): file.read_text()
-            for file in self.folder.glob(f"{self.count}.*")
+            for file in self.folder.glob(f"{self.task}.*")
         }
 
     def _failure(self):
