@@ -26,6 +26,10 @@ COMMANDS = {
     "verify": ["folder", "a.wav", "a.wav"],
     "score": ["folder", "--trials", "trials.txt", "--audio-root", "."],
     "diarize": ["folder", "a.wav"],
+    "classify": ["folder", "a.wav"],
+    "features": ["folder", "a.wav", "-o", "states"],
+    "export": ["folder", "new"],
+    "superb": ["run", "--model=tiny", "--preset=tiny", "--data-root=."],
     "demo": [],
 }
 """Command -> arguments that make sense to its parser."""

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from tests.fixtures.old_exports import outputs, sounds
 from unispeech_sb.cli import main as command_line
+from unispeech_sb.nnet import transformer
 
 HERE = Path(__file__).parent / "fixtures" / "old_exports"
 FOLDERS = {
@@ -116,7 +117,8 @@ def assert_close(found, expected, where, close=CLOSE):
         for one, other in numbers:
             # Rounded to some digits: the last one may differ
             digits = len(other.partition(".")[2])
-            least = {"rel_tol": 0, "abs_tol": 1.1 * 10**-digits * (digits > 0)}
+            least = 1.1 * 10**-digits * (digits > 0)
+            least = {"rel_tol": 0, "abs_tol": max(least, 1e-5 * (digits > 5))}
             assert math.isclose(float(one), float(other), **least), (
                 f"{where}: expected {expected!r}; got {found!r}"
             )
@@ -139,6 +141,24 @@ def test_the_archives_hold_what_is_listed(old):
     assert sum(path.stat().st_size for path in HERE.iterdir()) < 2e6
 
 
+def states_of(found):
+    """Hidden states among the outputs of a folder."""
+    return [output["states"] for output in found.values() if "states" in output]
+
+
+def without_padding(old, states):
+    """Puts zeros where the second row of ``sounds.batch`` ends: old versions
+    had anything there. States are [..., B, T, D] in lists."""
+    if isinstance(old[0][0][0], list):
+        for layer, own in zip(old, states, strict=True):
+            without_padding(layer, own)
+        return
+    for time, vector in enumerate(states[1] if len(states) > 1 else ()):
+        if not any(vector):
+            assert time >= 0.7 * len(states[1])
+            old[1][time] = [0.0] * len(vector)
+
+
 @pytest.mark.parametrize("name", LOADED)
 def test_a_folder_gives_what_it_gave(name, old):
     if name == "exports/tune_lm":
@@ -146,6 +166,8 @@ def test_a_folder_gives_what_it_gave(name, old):
     expected = expected_of(old / name)["outputs"]
     assert len(expected) >= 1
     found = outputs.outputs(old / name, expected)
+    for old_states, states in zip(states_of(expected), states_of(found)):
+        without_padding(old_states, states)
     facts = expected.get("describe", {})  # it may tell more than it did
     found["describe"] = {fact: found["describe"][fact] for fact in facts}
     assert_close(found, {"describe": {}, **expected}, name)
@@ -231,7 +253,11 @@ def test_old_units_are_trained_on(root, old, corpus, tmp_path):
 
 @pytest.mark.parametrize("form", ["same command", "its own yaml"])
 @pytest.mark.parametrize("name", FOLDERS["training"])
-def test_a_stopped_run_goes_on(name, form, root, old, corpus, tmp_path):
+def test_a_stopped_run_goes_on(
+    name, form, root, old, corpus, tmp_path, monkeypatch
+):
+    # With padding dropout draws the numbers that it drew in old versions
+    monkeypatch.setattr(transformer, "makes_graph", lambda: True)
     expected = expected_of(old / "training" / name)
     folder = placed(old / "training" / name, tmp_path / "run", corpus)
     if form == "same command":

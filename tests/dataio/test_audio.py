@@ -158,7 +158,7 @@ def test_a_stretch_outside_the_file_is_an_error(
 def test_missing_files_are_named(tmp_path, read):
     with pytest.raises(AudioError, match=r"gone\.wav: there is no such file"):
         read(tmp_path / "gone.wav")
-    with pytest.raises(AudioError, match="there is no such file"):
+    with pytest.raises(AudioError, match="a recording; it is a folder"):
         read(tmp_path)
 
 

@@ -55,8 +55,8 @@ def test_values_equal_those_of_a_padded_batch_and_padding_is_zero(variant):
     backbone = tiny(*variant, output_all_hiddens=True).eval()
     found = backbone(wavs, wav_lens)
     expected = on_padding(lambda: backbone(wavs, wav_lens))
-    assert expected[1, 1, 5:].any()
     assert found.shape == expected.shape == (4, 5, 27, 16)
+    torch.testing.assert_close(found, expected, **TOLERANCE)
     for row, count in enumerate(backbone.output_lengths(SAMPLES)):
         torch.testing.assert_close(
             found[:, row, :count], expected[:, row, :count], **TOLERANCE

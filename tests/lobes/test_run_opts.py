@@ -64,8 +64,11 @@ def without_inductor(monkeypatch):
     "run_opts", [{}, {"compile_using_dynamic_shape_tracing": True}]
 )
 def test_compiled_lobes_train_as_others(run_opts, without_inductor):
-    expected = train({})
-    compiled = train({"compile": True, **run_opts})
+    # A graph computes on padding, too, for which dropout draws numbers
+    names = ("hidden_dropout", "attention_dropout", "activation_dropout")
+    certain = dict.fromkeys((*names, "feat_proj_dropout", "layerdrop"), 0.0)
+    expected = train({}, **certain)
+    compiled = train({"compile": True, **run_opts}, **certain)
     torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -43,7 +43,8 @@ def corpus(tmp_path_factory):
 def trained(root, corpus, tmp_path_factory):
     """The folder of a finished run, and its scores."""
     output = tmp_path_factory.mktemp("trained")
-    return output, run(root, corpus, output, *OVERFIT)
+    longer = ["--number_of_epochs=30", "--hold_updates=40"]
+    return output, run(root, corpus, output, *OVERFIT, *longer)
 
 
 def test_overwrite_would_remove_all_that_the_run_left(trained):

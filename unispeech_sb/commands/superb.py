@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from unispeech_sb.commands.options import check_output_folder, new_parser
+from unispeech_sb.environment import require_torchaudio
 from unispeech_sb.errors import check_device, print_escaped
 from unispeech_sb.recipe_options import unknown
 from unispeech_sb.superb.kinds import PRESETS, SUITS
@@ -75,6 +76,7 @@ def _run(argv):
         parser.error(f"expected --data-root, or {_ROOT} in the environment")
     check_output_folder(given.output)
     _check_model(given.model)
+    require_torchaudio()  # rather than in each of ten processes
     name = model_name(given.model).replace("/", "-")
     output = given.output or Path("results", "superb", name)
     return run_tasks(

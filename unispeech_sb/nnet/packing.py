@@ -112,7 +112,7 @@ class Packing:
             [1., 1., 0., 0.],
             [1., 1., 1., 1.]])
     >>> Packing([9], num_frames=9, row_frames=9, window=5, context=1).counts
-    [[5, 5], [4]]
+    [[5, 5], [5]]
     """
 
     def __init__(

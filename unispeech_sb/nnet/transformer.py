@@ -414,6 +414,11 @@ class EncoderLayer(nn.Module):
         return feats, attention_map
 
 
+def _without_padding(valid, rows):
+    """The only row, [B, T, D], with zeros where not ``valid``, [B, T, 1]."""
+    return rows[0].masked_fill(~valid, 0.0)
+
+
 class Encoder(nn.Module):
     """Positions and a stack of blocks.
 
@@ -497,8 +502,8 @@ class Encoder(nn.Module):
         ------
         state : torch.Tensor
             The blocks' input, then the output of each block, the last one
-            after ``final_norm``, [B, T, D]; zeros in the padding where it is
-            left out.
+            after ``final_norm``, [B, T, D]; zeros in the padding unless
+            ``on_padding``.
         attention_map : torch.Tensor or None
             That of the block, [B, H, T, T]; None for the input, and for a
             block that LayerDrop skips.
@@ -508,8 +513,9 @@ class Encoder(nn.Module):
         if on_padding or need_maps or makes_graph():
             if lengths is not None:
                 valid = length_mask(lengths, feats.shape[1])
-                rows = [feats.masked_fill(~valid[..., None], 0.0)]
-                mask = valid[:, None, None]
+                without_padding = partial(_without_padding, valid[..., None])
+                rows, mask = [without_padding([feats])], valid[:, None, None]
+                joined = joined if on_padding else without_padding
         elif lengths is not None or self.window is not None:
             packing = self._packing(feats, lengths)
             rows, counts = packing.pack(feats), packing.counts
