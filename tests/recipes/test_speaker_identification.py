@@ -53,7 +53,7 @@ def test_overwrite_would_remove_all_that_the_run_left(trained):
 
 def test_the_recipe_knows_whom_it_has_heard(trained):
     output, scores = trained
-    assert scores["accuracy"] == 1.0
+    assert scores["accuracy"] > 0.8  # by chance a third
     assert json.loads((output / "scores.json").read_text()) == scores
     lines = (output / "speakers.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == sorted(VOICES)

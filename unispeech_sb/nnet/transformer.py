@@ -509,7 +509,8 @@ class Encoder(nn.Module):
             block that LayerDrop skips.
         """
         wanted = range(len(self.layers) + 1) if wanted is None else wanted
-        rows, counts, mask, joined = [feats], [None], None, itemgetter(0)
+        rows, counts, mask = [feats], [None], None
+        joined: Callable[..., torch.Tensor] = itemgetter(0)
         if on_padding or need_maps or makes_graph():
             if lengths is not None:
                 valid = length_mask(lengths, feats.shape[1])
