@@ -24,6 +24,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,9 @@ KINDS = (
     | faults.KINDS
 )
 """Name -> kind, of all."""
+if find_spec("kenlm") is None:
+    for name in ("text-arpa", "kill-tune-lm", "full-tune-lm"):
+        del KINDS[name]
 
 LIMIT_MB = 1536
 OVER_TIME = signal.SIGPROF, signal.SIGALRM

@@ -338,3 +338,19 @@ def test_torchrun_runs_each_task_by_all_processes(root, corpora, tmp_path):
     assert [record["state"] for record in found.values()] == [FINISHED] * 2
     assert done.stdout.count("[1/2]") == 1
     assert not list((tmp_path / "out").glob(".ranks-*"))
+
+
+def test_a_task_waits_for_the_recipe_of_a_killed_run(tmp_path):
+    other = (
+        "import sys, time; from pathlib import Path\n"
+        "from unispeech_sb.atomic import OneWriter\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "with OneWriter(folder, folder / '.lock'):\n"
+        "    print('has it', flush=True); time.sleep(1)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", other], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "has it\n"
+    run._await_writer(tmp_path)
+    assert process.wait(10) == 0 and not (tmp_path / ".lock").exists()

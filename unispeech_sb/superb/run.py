@@ -244,6 +244,8 @@ def _run_task(request, plan, ranks):
     log = request.output / "logs" / ranks.own_name(f"{plan.name}.log")
     ranks.begin(plan.name)
     try:
+        if ranks.is_main:
+            _await_writer(request.folder(plan))
         if plan.corpus.links and ranks.is_main:
             _link(plan.corpus, request.root, request.linked(plan))
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +256,18 @@ def _run_task(request, plan, ranks):
         ranks.end(1)
         return str(error)
     return _reason(status, log) if status else ""
+
+
+def _await_writer(folder):
+    """Waits for the recipe of a killed run, which ends with it but not at
+    once; another one that writes there says so itself."""
+    deadline = time.monotonic() + _GRACE_S
+    while folder.is_dir() and time.monotonic() < deadline:
+        try:
+            with OneWriter(folder, folder / ".lock"):
+                return
+        except BlockingIOError:
+            time.sleep(_POLL_S)
 
 
 def _link(corpus, root, folder):
