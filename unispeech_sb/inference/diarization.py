@@ -447,8 +447,9 @@ class SpeakerDiarization(CheckedFolder):
             return check_blocks(source, "stream"), "stream"
         source = as_source(source)
         blocks = read_blocks(source, self.audio_normalizer)
-        name = source_name(source)
-        return check_blocks(blocks, name), name
+        if isinstance(source, torch.Tensor):  # those of a file are checked
+            blocks = check_blocks(blocks, "waveform")
+        return blocks, source_name(source)
 
     def _sliding_within(self, delay_s):
         """The sliding window that gives an answer within a delay."""
