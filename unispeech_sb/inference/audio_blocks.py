@@ -317,6 +317,17 @@ def source_name(source: Known) -> str | Path:
     return "waveform" if isinstance(source, torch.Tensor) else source
 
 
+def with_progress(
+    blocks: Iterable[torch.Tensor],
+    rate: int,
+    on_progress: Callable[[float], object],
+) -> Iterator[torch.Tensor]:
+    """Reports the seconds of each block when the next one is asked for."""
+    for block in blocks:
+        yield block
+        on_progress(len(block) / rate)
+
+
 def _path(pair):
     """The path of a pair of path and waveform."""
     return pair[0]

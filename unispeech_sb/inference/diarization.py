@@ -30,6 +30,7 @@ from unispeech_sb.inference.audio_blocks import (
     return_memory,
     seconds_of,
     source_name,
+    with_progress,
 )
 from unispeech_sb.inference.clustering import (
     OverlapStitcher,
@@ -70,6 +71,9 @@ HEADS = (DiarizationHead, EENDVCHead, FrameHead)
 
 _NARROW_HZ, _WIDE_HZ = 8000, 16000
 """Rate of telephone speech, and of what backbones take."""
+
+_WHOLE = (str, bytes, torch.Tensor, np.ndarray)
+"""Iterables that are one recording, not a stream of blocks."""
 
 _MIN_WINDOW_S = 1.0
 """Shortest windows that are tried to find as many speakers as are asked for."""
@@ -237,10 +241,9 @@ class SpeakerDiarization(CheckedFolder):
 
     def _diarized(self, source, limits, on_progress, exclusive):
         """Who speaks when in a recording."""
-        rate = self.audio_normalizer.sample_rate
         is_wav = isinstance(source, torch.Tensor)
         name = "waveform" if is_wav else recording_name(source)
-        seconds = seconds_of(source, rate)
+        seconds = seconds_of(source, self.model.rate)
         turns = self._all_turns(source, limits, on_progress, exclusive)
         names = SpeakerNames()
         return Diarization(
@@ -415,15 +418,15 @@ class SpeakerDiarization(CheckedFolder):
             turns = sorted(binarizer.push(activities) + binarizer.finish())
             if exclusive:
                 turns = exclusive_turns(turns, activities, self.smoothing)
-            heard = len({speaker for _, _, speaker, _ in turns})
-            if best is None or heard > best[0]:
-                best = heard, turns, count
+            reported = len({speaker for _, _, speaker, _ in turns})
+            if best is None or reported > best[0]:
+                best = reported, turns, count
             size, on_progress = size // 2, None
-            enough = heard >= asked or not self.model.has_embeddings
+            enough = reported >= asked or not self.model.has_embeddings
             if enough or size * self.model.frame_s < _MIN_WINDOW_S:
                 break
-        heard, turns, count = best
-        warn_of_fewer(source_name(source), asked, heard, count)
+        reported, turns, count = best
+        warn_of_fewer(source_name(source), asked, reported, count)
         return turns
 
     def _segmented(self, source, sliding, limit=0, on_progress=None):
@@ -431,7 +434,7 @@ class SpeakerDiarization(CheckedFolder):
         ``LocalSegmentation``."""
         blocks, name = self._blocks(source)
         if on_progress is not None:
-            blocks = _with_progress(blocks, self.model.rate, on_progress)
+            blocks = with_progress(blocks, self.model.rate, on_progress)
         windows = sliding.cut(blocks, self.model.hop, self.model.least, name)
         for batch in padded_batches(windows, lambda pair: len(pair[1]), limit):
             with torch.no_grad(), self.inference_ctx:
@@ -442,8 +445,7 @@ class SpeakerDiarization(CheckedFolder):
 
     def _blocks(self, source):
         """The samples of a recording, and what errors call it."""
-        whole = isinstance(source, (str, bytes, torch.Tensor, np.ndarray))
-        if hasattr(source, "__iter__") and not whole:
+        if isinstance(source, Iterable) and not isinstance(source, _WHOLE):
             return check_blocks(source, "stream"), "stream"
         source = as_source(source)
         blocks = read_blocks(source, self.audio_normalizer)
@@ -649,13 +651,6 @@ def _continued(found, lengths, frames):
     places = torch.arange(most, device=found.device)
     places = torch.minimum(places[None], counts[:, None] - 1)
     return found.gather(1, places[..., None].expand(-1, -1, found.shape[2]))
-
-
-def _with_progress(blocks, rate, on_progress):
-    """Reports the seconds of each block when the next one is asked for."""
-    for block in blocks:
-        yield block
-        on_progress(len(block) / rate)
 
 
 def _distance_of(speaker_model: SpeakerVerification | None) -> float:
