@@ -10,6 +10,8 @@ import torch
 for _name in ("MAKEFLAGS", "MAKEOVERRIDES", "CONSTRAINTS", "CPU", "PYTHON"):
     os.environ.pop(_name, None)  # of `make test CONSTRAINTS=`, not of ours
 
+torch.set_num_threads(1)  # else forked processes wait for OpenMP for ever
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
     "UNISPEECH_SB_DATA": ROOT.parent / "shared" / "data",

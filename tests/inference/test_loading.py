@@ -4,6 +4,7 @@ import re
 import resource
 import shutil
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -163,6 +164,20 @@ def test_what_does_not_fit_is_one_sentence(change, expected, copy):
     sentence = str(caught.value)
     assert sentence.startswith(f"{folder}/hyperparams.yaml")
     assert expected in sentence and "\n" not in sentence
+
+
+@each
+def test_a_key_that_an_interface_needs_is_missed_by_name(name, copy):
+    for key in LOADED[name].HPARAMS_NEEDED:
+        rename = partial(re.sub, f"(?m)^{key}:", f"other_{key}:")
+        folder = copy(name, rename)
+        with pytest.raises(ValueError) as caught:
+            LOADED[name].from_hparams(folder)
+        sentence = str(caught.value)
+        assert sentence.startswith(str(folder)) and "\n" not in sentence
+        if not sentence.startswith(f"{folder}: expected a folder for "):
+            assert sentence.startswith(f"{folder}/hyperparams.yaml: ")
+            assert sentence.endswith(f"got no {key}")
 
 
 def test_a_folder_is_checked_for_its_kind_first(folders, monkeypatch):

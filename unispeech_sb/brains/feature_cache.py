@@ -206,16 +206,17 @@ class FeatureCache:
 
     def _gathered(self, entries, counts):
         """Cached features of the rows of a batch, [S, B, T, D]."""
-        size = (len(entries), max(counts), self._num_states, self.backbone.dim)
+        size = (self._num_states, len(entries), max(counts), self.backbone.dim)
         feats = torch.zeros(size, dtype=self.dtype)
         for row, entry in enumerate(entries):
             if entry != LIVE:
                 chunk, start, stop = self._entries[entry]
-                feats[row, : stop - start] = chunk[start:stop]
+                found = chunk[start:stop].transpose(0, 1)
+                feats[:, row, : stop - start] = found
         feats = feats.to(self.device)  # before it grows
         if self.dtype == torch.bfloat16:
             feats = feats.float()
-        return feats.permute(2, 0, 1, 3)
+        return feats
 
     @property
     def _num_states(self):

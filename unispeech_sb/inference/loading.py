@@ -89,6 +89,12 @@ def load_interface(
             f"{', '.join(cls.MODULES_NEEDED)} among them; got "
             f"{', '.join(modules)}"
         )
+    missing = [name for name in cls.HPARAMS_NEEDED if name not in entries]
+    if missing:
+        raise ValueError(
+            f"{path}: expected {', '.join(cls.HPARAMS_NEEDED)}, which "
+            f"{cls.__name__} needs; got no {', '.join(missing)}"
+        )
     hparams = _build(entries, path)
     pretrainer = hparams["pretrainer"]
     pretrainer.set_collect_in(savedir)
