@@ -165,6 +165,139 @@ softmax: !new:speechbrain.nnet.activations.Softmax
 ).replace("verification_file", "noise_file")
 """Google Speech Commands'."""
 
+_CRDNN = """\
+cnn_channels: (2, 3)
+enc: !new:speechbrain.lobes.models.CRDNN.CRDNN
+    input_shape: [null, null, 16]
+    cnn_channels: !ref <cnn_channels>
+    cnn_kernelsize: (3, 3)
+    rnn_class: !name:speechbrain.nnet.RNN.LSTM
+    rnn_layers: 1
+    rnn_neurons: 5
+    dnn_blocks: 1
+    dnn_neurons: 8
+"""
+_RNN = """\
+emb: !new:speechbrain.nnet.embedding.Embedding
+    num_embeddings: 6
+    embedding_dim: 4
+dec: !new:speechbrain.nnet.RNN.AttentionalRNNDecoder
+    enc_dim: SIZE
+    input_size: 4
+    rnn_type: gru
+    attn_type: location
+    hidden_size: 8
+    attn_dim: 5
+    num_layers: 1
+    scaling: 1.0
+    channels: 2
+    kernel_size: 10
+    dropout: 0.5
+"""
+_TRANSFORMER = """\
+Transformer: !new:speechbrain.lobes.models.transformer.TransformerASR.\
+TransformerASR
+    input_size: SIZE
+    tgt_vocab: 6
+    d_model: 8
+    nhead: 2
+    num_encoder_layers: 1
+    num_decoder_layers: 1
+    d_ffn: 12
+"""
+_LINEAR = """\
+NAME: !new:speechbrain.nnet.linear.Linear
+    input_size: 8
+    n_neurons: 6
+"""
+_SEARCHER = """\
+NAME: !new:speechbrain.decoders.S2SKINDSearcher
+    bos_index: 0
+    eos_index: 1
+    min_decode_ratio: 0.4
+    max_decode_ratio: 1.0
+"""
+_SCORER = """\
+blank_index: 2
+normalize: !new:speechbrain.processing.features.InputNormalization
+    norm_type: global
+lm_model: !new:speechbrain.lobes.models.RNNLM.RNNLM
+    output_neurons: 6
+    embedding_dim: 4
+    activation: !name:torch.nn.LeakyReLU
+    rnn_layers: 1
+    rnn_neurons: 5
+    dnn_neurons: 4
+    return_hidden: True
+coverage_scorer: !new:speechbrain.decoders.scorer.CoverageScorer
+    vocab_size: 6
+rnnlm_scorer: !new:speechbrain.decoders.scorer.RNNLMScorer
+    language_model: !ref <lm_model>
+    temperature: 1.25
+ctc_scorer: !new:speechbrain.decoders.scorer.CTCScorer
+    ctc_fc: !ref <ctc_lin>
+    blank_index: !ref <blank_index>
+    eos_index: 1
+scorer: !new:speechbrain.decoders.scorer.ScorerBuilder
+    full_scorers: [!ref <rnnlm_scorer>, !ref <coverage_scorer>]
+    partial_scorers: [!ref <ctc_scorer>]
+    weights:
+        rnnlm: 0.5
+        coverage: 1.5
+        ctc: 0.3
+tokenizer: !new:sentencepiece.SentencePieceProcessor
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    collect_in: !ref <save_folder>/published
+    loadables:
+        lm: !ref <lm_model>
+        tokenizer: !ref <tokenizer>
+    paths:
+        lm: HUB/lm.ckpt
+        tokenizer: HUB/6_char.model
+"""
+
+
+def sequences(encoder=True, transformer=False, scorer=False):
+    """The yaml of a recipe with a decoder: TIMIT's, SLURP's without an encoder,
+    AISHELL's with a Transformer; LibriSpeech's with a scorer, and with its
+    block of features changed, which are frozen and no module."""
+    names = ["enc"] * encoder + ["ctc_lin", "seq_lin"]
+    names += ["Transformer"] if transformer else ["emb", "dec"]
+    decoder = _TRANSFORMER if transformer else _RNN
+    used = "    embedding: !ref <emb>\n    decoder: !ref <dec>\n"
+    used += "    linear: !ref <seq_lin>\n"
+    if transformer:
+        used = "    modules: [!ref <Transformer>, !ref <seq_lin>]\n"
+    kind = "Transformer" if transformer else "RNN"
+    test = (
+        _SEARCHER.replace("KIND", f"{kind}Beam") + used + "    beam_size: 4\n"
+    )
+    test += "    scorer: !ref <scorer>\n" * scorer
+    lobe, norm = ("wav2vec2", "wav2vec2")
+    if scorer:
+        lobe, norm = ("compute_features", "normalize")
+    text = EMOTIONS[: EMOTIONS.index("avg_pool:")]
+    text = text.replace("output_norm", "freeze" if scorer else "output_norm")
+    modules = [*names, *(["lm_model", norm] if scorer else [lobe])]
+    return "".join((
+        text.replace("wav2vec2:", f"{lobe}:"),
+        _CRDNN * encoder,
+        decoder.replace("SIZE", "8" if encoder else "16"),
+        *(_LINEAR.replace("NAME", name) for name in ("ctc_lin", "seq_lin")),
+        _SCORER * scorer,
+        _SEARCHER.replace("KIND", f"{kind}Greedy").replace("NAME", "valid")
+        + used,
+        test.replace("NAME", "test_search"),
+        "modules:\n",
+        *(f"    {name}: !ref <{name}>\n" for name in modules),
+        "model: !new:torch.nn.ModuleList\n    - [",
+        ", ".join(f"!ref <{name}>" for name in names) + "]\n",
+        EMOTIONS[EMOTIONS.index("checkpointer:") :].replace(
+            "wav2vec2: !ref <wav2vec2>", f"{norm}: !ref <{norm}>"
+        ),
+    ))  # fmt: skip
+
+
 SSL = """\
 output_folder: OUTPUT
 save_folder: !ref <output_folder>/save
@@ -220,6 +353,15 @@ def save_characters(path):
     encoder = CTCTextEncoder()
     encoder.insert_blank(index=0)
     encoder.update_from_iterable(["A", "B", " ", "C", "D"])
+    encoder.save(path)
+
+
+def save_phones(path):
+    """The label file of a recipe of sequences."""
+    encoder = CTCTextEncoder()
+    encoder.insert_bos_eos("<bos>", "<eos>", bos_index=0, eos_index=1)
+    encoder.insert_blank(index=2)
+    encoder.update_from_iterable(["aa", "b", "k"], sequence_input=False)
     encoder.save(path)
 
 

@@ -24,6 +24,10 @@ none: null
 flag: True
 listed: [null, null, !ref <twice>]
 copied: !ref <sizes>
+pair: (2, 3.5)
+again: !ref <pair>
+words: ( a, true )
+no_tuple: '(2, 3)'
 """
 OBJECTS = """\
 size: 4

@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 import torch
-from speechbrain.inference.ASR import EncoderASR
+from speechbrain.inference.ASR import EncoderASR, EncoderDecoderASR
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
+from speechbrain.lobes.models.RNNLM import RNNLM
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
 from tests.checkpoints import runs
@@ -14,6 +15,7 @@ from tests.huggingface import save_folder, tiny_model
 from unispeech_sb.checkpoints.pretrained_folder import check_sums
 from unispeech_sb.cli import main
 from unispeech_sb.convert import describe, export_recipe, to_huggingface
+from unispeech_sb.inference import SpeechFeatures, load
 from unispeech_sb.lobes.backbone import Backbone
 
 WAVS = torch.randn(2, 8000, generator=torch.Generator().manual_seed(1))
@@ -104,6 +106,124 @@ def test_pieces_of_words_are_decoded(export, tmp_path):
     asr = EncoderASR.from_hparams(source=moved(tmp_path / "new", tmp_path))
     texts, tokens = asr.transcribe_batch(WAVS, LENS)
     assert texts[0] == asr.tokenizer.decode_ids(tokens[0])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"encoder": False},
+        {"encoder": False, "transformer": True},
+    ],
+    ids=["TIMIT", "SLURP", "AISHELL"],
+)
+@BOTH
+def test_decoders_write_what_the_test_of_the_recipe_does(
+    export, tmp_path, lobe, shape
+):
+    ckpt, built = export(runs.sequences(**shape), lobe, runs.save_phones)
+    # SpeechBrain's lobe takes the padding for speech
+    wavs, lens = (WAVS, LENS) if lobe == runs.OURS else (WAVS[:1], LENS[:1])
+    with torch.no_grad():
+        states = built["wav2vec2"](wavs, lens)
+        if "enc" in built:
+            states = built["enc"](states)
+        if "Transformer" in built:
+            states = built["Transformer"].encode(states, lens)
+        expected, *_ = built["test_search"](states, lens)
+    report = export_recipe(ckpt, tmp_path / "new")
+    assert "-> test_search\n" in report and "for EncoderDecoderASR" in report
+    folder = moved(tmp_path / "new", tmp_path)
+    asr = EncoderDecoderASR.from_hparams(source=folder)
+    texts, tokens = asr.transcribe_batch(wavs, lens)
+    assert tokens == expected and any(tokens)
+    names = ["<bos>", "<eos>", "<blank>", "aa", "b", "k"]
+    assert texts == [" ".join(names[i] for i in row) for row in tokens]
+
+
+def test_commands_say_what_decodes_token_by_token(export, tmp_path, capsys):
+    ckpt, built = export(runs.sequences(), labels=runs.save_phones)
+    new = tmp_path / "new"
+    assert main(["export", str(ckpt), str(new)]) == 0
+    assert main(["info", str(new)]) == 0
+    named = "speechbrain.inference.ASR.EncoderDecoderASR"
+    assert named in capsys.readouterr().out
+    assert main(["transcribe", str(new), str(new)]) == 1
+    assert named in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"it is for EncoderDecod.*{named}"):
+        load(new)
+    wav = 0.1 * WAVS[:1]
+    states = SpeechFeatures.from_hparams(new, trust=True).extract(wav[0])
+    backbone = Backbone.from_pretrained(new, output_norm=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            states.states[0], backbone(wav)[0], rtol=1e-4, atol=1e-4
+        )
+
+
+def publish(hub):
+    """A language model and pieces of words, as LibriSpeech's recipe gets."""
+    model = RNNLM(
+        6, 4, rnn_layers=1, rnn_neurons=5, dnn_neurons=4, return_hidden=True
+    )
+    torch.save(model.state_dict(), hub / "lm.ckpt")
+    (hub / "t.csv").write_text("ID,wrd\n1,AB\n2,A BA\n")
+    SentencePiece(
+        str(hub), 6, annotation_train=str(hub / "t.csv"),
+        annotation_read="wrd", model_type="char", character_coverage=1.0,
+        bos_id=0, eos_id=1, unk_id=2,
+    )  # fmt: skip
+    return model.state_dict()
+
+
+def test_what_scores_hypotheses_goes_along(export, hub, tmp_path):
+    """Norm, language model, CTC: as in LibriSpeech's recipe of sequences."""
+    model = publish(hub)
+    ckpt, built = export(
+        runs.sequences(scorer=True), labels=lambda path: None, WER=1.0
+    )
+    built["pretrainer"].collect_files()
+    built["pretrainer"].load_collected()
+    with torch.no_grad():
+        feats = built["compute_features"](WAVS)
+        built["normalize"].train()(3 * feats + 1, LENS)
+        ckpt = built["checkpointer"].save_checkpoint().path
+        states = built["enc"](built["normalize"].eval()(feats, LENS)[:1])
+        expected, *_ = built["test_search"](states, LENS[:1])
+    export_recipe(ckpt, tmp_path / "new")
+    folder = moved(tmp_path / "new", tmp_path)
+    asr = EncoderDecoderASR.from_hparams(source=folder)
+    torch.testing.assert_close(asr.mods.lm_model.state_dict(), model)
+    texts, tokens = asr.transcribe_batch(WAVS[:1], LENS[:1])
+    assert tokens == expected and tokens[0]
+    assert texts == [built["tokenizer"].decode_ids(tokens[0])]
+
+
+def test_a_searcher_and_a_branch_of_ctc_are_given_by_hand(export, tmp_path):
+    text = runs.sequences().replace("enc:", "crdnn:")
+    text = text.replace("<enc>", "<crdnn>") + "blank_index: 2\n"
+    ckpt, built = export(text, labels=runs.save_phones)
+    with pytest.raises(ValueError, match="got crdnn: give --forward"):
+        export_recipe(ckpt, tmp_path / "new")
+    for name in ("valid", "test_search"):
+        with torch.no_grad():
+            states = built["crdnn"](built["wav2vec2"](WAVS, LENS))
+            expected, *_ = built[name](states, LENS)
+        forward = ["wav2vec2", "crdnn"] + [name] * (name == "valid")
+        export_recipe(ckpt, tmp_path / name, forward=forward)
+        asr = EncoderDecoderASR.from_hparams(source=str(tmp_path / name))
+        assert asr.transcribe_batch(WAVS, LENS)[1] == expected
+    export_recipe(
+        ckpt, tmp_path / "ctc", interface="EncoderASR",
+        forward=["wav2vec2", "crdnn", "ctc_lin"],
+    )  # fmt: skip
+    EncoderASR.from_hparams(source=str(tmp_path / "ctc"))
+
+
+def test_a_searcher_has_to_be_there(export, tmp_path):
+    ckpt, _ = export(runs.CTC, labels=runs.save_characters)
+    with pytest.raises(ValueError, match="an entry that decodes"):
+        export_recipe(ckpt, tmp_path / "new", interface="EncoderDecoderASR")
 
 
 @BOTH
@@ -284,6 +404,14 @@ def test_what_was_trained_and_not_saved_is_named(export, tmp_path):
     ckpt, _ = export(runs.BLOCK.replace("    freeze: True\n", ""))
     with pytest.raises(ValueError, match="trained and not saved"):
         export_recipe(ckpt, tmp_path / "new")
+
+
+def test_a_module_that_was_not_saved_is_named(export, tmp_path):
+    text = runs.CTC.replace("- [!ref <enc>, !ref", "- [!ref")
+    ckpt, _ = export(text, labels=runs.save_characters)
+    with pytest.raises(ValueError, match="weights of .*enc.*not saved"):
+        export_recipe(ckpt, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_only_a_checkpoint_is_exported(hub, tmp_path, capsys):

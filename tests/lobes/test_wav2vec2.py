@@ -152,10 +152,7 @@ def check_gradients(our, their, outputs):
 @pytest.mark.parametrize("layernorm", [False, True])
 def test_the_weighted_sum_is_speechbrains(hub, tmp_path, layernorm):
     their = TheirWeightedSSLModel(str(hub), str(tmp_path), layernorm, True)
-    our = lobes.WeightedSSLModel(
-        str(hub), str(tmp_path), layernorm, True,
-        normalize_wav=False,  # SpeechBrain's passes over it
-    )  # fmt: skip
+    our = lobes.WeightedSSLModel(str(hub), str(tmp_path), layernorm, True)
     assert our.num_layers == their.num_layers == len(our.weights)
     with torch.no_grad():
         for model in (their, our):
@@ -296,10 +293,30 @@ def test_pretraining_without_units_is_not_unispeech_sats(hub, source):
 
 
 def test_an_accuracy_in_the_meta_can_be_read_back(unispeech):
-    lobes.Wav2Vec2Pretrain(unispeech)
+    lobe = lobes.Wav2Vec2Pretrain(unispeech, mask_length=2).eval()
+    accuracies = []
+    for _ in range(2):  # as the recipe does
+        out, mask = lobe(torch.randn(2, 8000))
+        cosines = torch.cosine_similarity(
+            out.projected_states, out.projected_quantized_states, dim=-1
+        )
+        chosen = torch.masked_select(cosines, mask.type(torch.BoolTensor))
+        accuracies.append(chosen.mean())
+    accuracy = sum(accuracies) / 2
     text = io.StringIO()
-    yaml.dump({"acc": torch.tensor(0.25)}, text)
-    assert yaml.safe_load(text.getvalue()) == {"acc": 0.25}
+    yaml.dump({"acc": accuracy}, text)
+    assert yaml.safe_load(text.getvalue()) == {"acc": accuracy.item()}
+    assert torch.Tensor not in yaml.Dumper.yaml_representers
+    assert type(lobe.train()(torch.randn(2, 8000))[0][1]) is torch.Tensor
+
+
+def test_waveforms_are_normalised_where_it_is_said(hub):
+    wavs = torch.randn(2, 4000) + 0.5
+    as_saved = lobes.WeightedSSLModel(hub, normalize_wav=None).eval()
+    assert as_saved.config.normalize_wav
+    plain = lobes.WeightedSSLModel(hub).eval()
+    assert not plain.config.normalize_wav
+    assert not torch.allclose(plain(wavs), as_saved(wavs))
 
 
 def test_a_lobe_that_was_cut_is_saved_as_it_is(hub, tmp_path):

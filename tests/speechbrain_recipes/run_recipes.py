@@ -6,13 +6,18 @@
 Each recipe of the clones runs as it is, with its own preparation of the data;
 of its yaml one line is changed, that with the class, or the block of the
 features where it has no self-supervised model. It trains, goes on from its
-checkpoint, and, where the table says so, trains in two processes. A line of
-Markdown is printed for each.
+checkpoint, trains in two processes, and is exported: the folder has to load,
+and one with a decoder to write what the recipe's test wrote. A line of Markdown
+is printed for each.
+
+The two processes have batch norms of their own (``own_norms.py``): SpeechBrain
+makes of each one that needs a GPU.
 
 It is here and not among the benchmarks since a test asserts what it measures.
 """
 
 import os
+import pydoc
 import re
 import shutil
 import subprocess
@@ -22,8 +27,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from speechbrain.dataio.dataio import (
+    load_data_csv,
+    load_data_json,
+    read_audio,
+)
+from speechbrain.utils.checkpoints import Checkpointer
+
 from tests.huggingface import save_folder, tiny_model
 from tests.speechbrain_recipes import corpora
+from unispeech_sb.checkpoints.interfaces import INTERFACES, folder_kind
+from unispeech_sb.convert import export_recipe
+from unispeech_sb.lobes.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent.parent
 CLONES = {
@@ -61,11 +77,13 @@ class Recipe(NamedTuple):
     options: tuple[str, ...] = ()  # what is not at its default
     hub: str | None = None  # key of the model's name; None: block is changed
     epochs: int = 3
-    ddp: bool = False  # not with batch norms, which need GPUs then
+    exports: tuple[str, ...] | None = ()
+    """Name of the score by which its test chooses a checkpoint, what lists the
+    test set, and what its test writes, in the results; empty but for decoders;
+    None where there is no head to export."""
     result: str | None = None  # pattern of a score, where nothing is trained
     model: str | None = None  # name of the recipe whose embeddings it uses
     family: str = "unispeech-sat"
-    falls: bool = True  # the loss; in pre-training after hundreds of updates
 
 
 _WAV2VEC2 = "train_with_wav2vec2.yaml"
@@ -79,34 +97,34 @@ RECIPES = {
         "recipes/LibriSpeech/ASR/seq2seq/train.py",
         "hparams/train_BPE_1000.yaml", corpora.librispeech_with_lm, 40,
         # As Speech Commands: tables here, read there
-        ("--valid_beam_size=4", "--test_beam_size=4", "--batch_size=4",
-         "--num_workers=0", "--save_folder=!ref <output_folder>"),
-        epochs=1,
+        ("--save_folder=!ref <output_folder>",), epochs=1,
+        exports=("WER", "test-clean.csv", "wer_test-clean.txt"),
     ),
     "CommonVoice CTC": Recipe(
         "recipes/CommonVoice/ASR/CTC/train_with_wav2vec.py",
         "hparams/train_en_with_wav2vec.yaml", corpora.common_voice, 1024,
-        ("--precision=bf16", "--warmup_steps=2"), "wav2vec2_hub",
+        ("--precision=bf16",), "wav2vec2_hub",
     ),
     "TIMIT seq2seq": Recipe(
         "recipes/TIMIT/ASR/seq2seq/train_with_wav2vec2.py",
         f"hparams/{_WAV2VEC2}", corpora.timit, 1024, (), "wav2vec2_hub",
+        exports=("PER", "save/test.json", "wer_test.txt"),
     ),
     "IEMOCAP": Recipe(
         "recipes/IEMOCAP/emotion_recognition/train_with_wav2vec2.py",
         f"hparams/{_WAV2VEC2}", corpora.iemocap, 768, ("--batch_size=64",),
-        "wav2vec2_hub", epochs=2, ddp=True,
+        "wav2vec2_hub", epochs=2,
     ),
     "SLURP": Recipe(
         "recipes/SLURP/direct/train_with_wav2vec2.py",
         f"hparams/{_WAV2VEC2}", corpora.slurp_with_tokenizer, 768,
         ("--slu_beam_size=4", "--max_decode_ratio=2.0"), "wav2vec2_hub",
-        ddp=True,
+        exports=(None, "test-type=direct.csv", "wer_test_real.txt"),
     ),
     "VoxCeleb": Recipe(
         "recipes/VoxCeleb/SpeakerRec/train_speaker_embeddings.py",
         "hparams/train_ecapa_tdnn.yaml", corpora.voxceleb, 80,
-        ("--batch_size=4", "--step_size=8", "--num_workers=0"),
+        ("--step_size=8",),
     ),
     "VoxCeleb cosine": Recipe(
         "recipes/VoxCeleb/SpeakerRec/speaker_verification_cosine.py",
@@ -117,11 +135,11 @@ RECIPES = {
         "recipes/Google-speech-commands/train.py", "hparams/xvect.yaml",
         corpora.speech_commands, 24,
         # It writes its tables into the one and reads them from the other
-        ("--num_workers=0", "--save_folder=!ref <output_folder>"), epochs=2,
+        ("--save_folder=!ref <output_folder>",), epochs=2,
     ),
     "AMI": Recipe(
         "recipes/AMI/Diarization/experiment.py", "hparams/ecapa_tdnn.yaml",
-        corpora.ami, 80, ("--batch_size=8",),
+        corpora.ami, 80,
         result=r"(Dev = [\d.]+ % \| Eval = [\d.]+ %)", model="VoxCeleb",
     ),
     "MP3S SLURP": Recipe(
@@ -136,9 +154,10 @@ RECIPES = {
     "CommonVoice SSL": Recipe(
         "recipes/CommonVoice/self-supervised-learning/wav2vec2/"
         "train_hf_wav2vec2.py", "hparams/wav2vec2_base.yaml",
-        corpora.common_voice, 768,
-        ("--batch_size=4", "--grad_accumulation_factor=1", "--lr_adam=20000"),
-        "wav2vec2_hub", ddp=True, family="unispeech", falls=False,
+        corpora.common_voice, 32,
+        # Warming up to lr_adam, 2 by default, takes 25,000 updates
+        ("--grad_accumulation_factor=1", "--lr_adam=20000", "--num_workers=0"),
+        "wav2vec2_hub", epochs=80, exports=None, family="unispeech",
     ),
 }  # fmt: skip
 
@@ -150,6 +169,7 @@ class Measured(NamedTuple):
     losses: list[float]  # of training, by epoch
     resumed: bool
     ddp: list[float]  # losses in two processes
+    exported: str  # what loads the folder
     result: str
 
 
@@ -174,20 +194,58 @@ def measure(name, folder):
     if recipe.result:
         log = run([*command, f"--output_folder={output}"], work, recipe)
         found = re.findall(recipe.result, log)
-        return Measured(line, [], False, [], found[-1] if found else "none")
+        result = found[-1] if found else "none"
+        return Measured(line, [], False, [], "", result)
     for epochs in (recipe.epochs, recipe.epochs + 1):
         last = [f"--output_folder={output}", f"--number_of_epochs={epochs}"]
         run([*command, *last], work, recipe)
     epochs, losses = zip(*training(output))
     resumed = epochs == tuple(range(1, recipe.epochs + 2))
-    ddp = []
-    if recipe.ddp:
-        output = work / "results-of-two"
-        last = [f"--output_folder={output}", "--distributed_backend=gloo"]
-        last.append(f"--number_of_epochs={recipe.epochs}")
-        run([*command, *last], work, recipe, processes=2)
-        ddp = [loss for _, loss in training(output)]
-    return Measured(line, list(losses), resumed, ddp, "")
+    exported = export(recipe, output, work / "export", options[0])
+    output = work / "results-of-two"
+    last = [f"--output_folder={output}", "--distributed_backend=gloo"]
+    last.append(f"--number_of_epochs={recipe.epochs}")
+    run([*command, *last], work, recipe, processes=2)
+    ddp = [loss for _, loss in training(output)]
+    return Measured(line, list(losses), resumed, ddp, exported, "")
+
+
+def export(recipe, output, folder, data):
+    """Exports what a recipe trained, and loads it; the interface. ``data`` is
+    the option that names the corpus."""
+    score, listed, written = recipe.exports or (None, "", "")
+    (save,) = {path.parent for path in output.rglob("CKPT+*")}
+    found = Checkpointer(save).find_checkpoint(min_key=score)
+    if recipe.exports is None:
+        Backbone.from_pretrained(found.path)
+        return "Backbone"
+    export_recipe(found.path, folder)
+    interface = folder_kind(folder)
+    cls = pydoc.locate(INTERFACES[interface].speechbrain)
+    loaded = cls.from_hparams(source=str(folder))
+    if recipe.exports:
+        load = load_data_csv if listed.endswith("csv") else load_data_json
+        places = {"data_root": data.partition("=")[2]}
+        files = load(output / listed, places)
+        check_texts(loaded, files, output / written)
+    return interface
+
+
+def check_texts(asr, files, written):
+    """Each file has the text that the recipe's test has written for it."""
+    lines = written.read_text(encoding="utf-8").splitlines()
+    starts = [n for n, text in enumerate(lines) if ", %WER " in text]
+    assert starts, f"{written}: expected hypotheses"
+    some = False
+    for start in starts:
+        name = lines[start].partition(",")[0]
+        tokens = [token.strip() for token in lines[start + 3].split(";")]
+        wav = read_audio(files[name]["wav"])
+        (text,), _ = asr.transcribe_batch(wav[None], torch.ones(1))
+        expected = [token for token in tokens if token not in ("", "<eps>")]
+        assert [word for word in text.split(" ") if word] == expected
+        some = some or bool(expected)
+    assert some, f"{written}: expected hypotheses that are not empty"
 
 
 def changed_yaml(recipe, work):
@@ -238,7 +296,8 @@ def run(command, work, recipe, processes=1):
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone"]
-        launch += [f"--nproc_per_node={processes}"]
+        launch += [f"--nproc_per_node={processes}", "--module"]
+        launch += ["tests.speechbrain_recipes.own_norms"]
     own = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     own |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if recipe.corpus is corpora.ami:
@@ -266,13 +325,17 @@ def training(output):
 def main():
     """Prints a table of the recipes that are named, or of all."""
     folder, *names = sys.argv[1:]
-    print("| recipe | line changed | losses | resumed | two processes |")
-    print(f"|---|---|---|---|---| SpeechBrain {version('speechbrain')}")
+    print("| recipe | line | losses | resumed | two processes | exported |")
+    print(f"|---|---|---|---|---|---| SpeechBrain {version('speechbrain')}")
     for name in names or RECIPES:
-        done = measure(name, Path(folder).resolve())
-        cells = [name, f"`{done.line}`", arrows(done.losses) or done.result]
-        cells += ["yes" if done.resumed else "no", arrows(done.ddp)]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print(row(name, measure(name, Path(folder).resolve())), flush=True)
+
+
+def row(name, done):
+    """The line of a recipe."""
+    cells = [name, f"`{done.line}`", arrows(done.losses) or done.result]
+    cells += ["yes" if done.resumed else "no", arrows(done.ddp), done.exported]
+    return f"| {' | '.join(cells)} |"
 
 
 def arrows(losses):

@@ -162,6 +162,7 @@ from speechbrain.inference.ASR import EncoderASR
 
 asr = EncoderASR.from_hparams(source="PATH/TO/THIS/FOLDER")
 text = asr.transcribe_file("a.wav")"""
+ASR_DECODER = ASR.replace("EncoderASR", "EncoderDecoderASR")
 SPEAKERS = """\
 from unispeech_sb.inference import SpeakerVerification
 
@@ -209,6 +210,15 @@ INTERFACES = {
         _asr,
         labels="tokenizer",
     ),
+    "EncoderDecoderASR": Interface(
+        "speech recognition, token by token",
+        "speechbrain.inference.ASR.EncoderDecoderASR",
+        "",
+        "",
+        ASR_DECODER,
+        _features,
+        labels="tokenizer",
+    ),
     "SpeakerRecognition": Interface(
         "speaker verification",
         "speechbrain.inference.speaker.SpeakerRecognition",
@@ -234,6 +244,7 @@ MARKS = (
     ("SpeakerRecognition", {"mean_var_norm_emb", "modules.embedding_model"}),
     ("EncoderClassifier", {"modules.embedding_model", "modules.classifier"}),
     ("SpeakerRecognition", {"modules.embedding_model"}),  # first versions'
+    ("EncoderDecoderASR", {"tokenizer", "modules.encoder", "modules.decoder"}),
     ("EncoderASR", {"tokenizer", "decoding_function", "modules.encoder"}),
     ("SpeakerDiarization", {"threshold", "chunk_s", "modules.backbone"}),
     ("WaveformEncoder", {"modules.encoder"}),

@@ -7,7 +7,7 @@ needs: optimizers, augmentations, commands.
 import ast
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from unispeech_sb.checkpoints.safe_yaml import LOBES, Name, New, Ref
 from unispeech_sb.checkpoints.yaml_nodes import (
     PLAIN,
     compose_file,
+    compose_yaml,
     read_scalar,
 )
 
@@ -28,11 +29,29 @@ MOST_ENTRIES_DEEP = 20
 """References to references."""
 
 NNET, _MODELS = "speechbrain.nnet", "speechbrain.lobes.models"
+DECODERS = "speechbrain.decoders"
+SEARCHERS = {
+    f"{DECODERS}{module}.S2S{kind}{name}Searcher"
+    for module in ("", ".seq2seq")
+    for kind in ("RNN", "Transformer")
+    for name in ("Beam", "Greedy")
+}
+"""Classes that write texts token by token, from what an encoder gives."""
 LAYER_MIX = "unispeech_sb.nnet.pooling.LayerMix"
 LISTED = {
     *LOBES,
     LAYER_MIX,
+    *SEARCHERS,
+    *(
+        f"{DECODERS}.scorer.{name}"
+        for name in (
+            *("CTCScorer", "CoverageScorer", "LengthScorer", "RNNLMScorer"),
+            *("ScorerBuilder", "TransformerLMScorer"),
+        )
+    ),
     f"{NNET}.linear.Linear",
+    f"{NNET}.embedding.Embedding",
+    f"{NNET}.RNN.AttentionalRNNDecoder",
     *(
         f"{NNET}.containers.{name}"
         for name in ("LengthsCapableSequential", "ModuleList", "Sequential")
@@ -52,13 +71,20 @@ LISTED = {
     f"{NNET}.dropout.Dropout2d",
     "speechbrain.processing.features.InputNormalization",
     f"{_MODELS}.VanillaNN.VanillaNN",
+    f"{_MODELS}.RNNLM.RNNLM",
+    f"{_MODELS}.convolution.ConvolutionFrontEnd",
+    *(
+        f"{_MODELS}.transformer.{name}.{name}"
+        for name in ("TransformerASR", "TransformerLM")
+    ),
     *(f"{_MODELS}.CRDNN.{name}" for name in ("CRDNN", "DNN_Block")),
     *(f"{_MODELS}.Xvector.{name}" for name in ("Classifier", "Xvector")),
     *(f"{_MODELS}.ECAPA_TDNN.{n}" for n in ("Classifier", "ECAPA_TDNN")),
     *(
         f"torch.nn.{name}"
         for name in (
-            *("BatchNorm1d", "Conv1d", "Dropout", "ELU", "Flatten", "GELU"),
+            *("BatchNorm1d", "Conv1d", "Dropout", "ELU", "Embedding"),
+            *("Flatten", "GELU"),
             *("GRU", "Identity", "LSTM", "LayerNorm", "LeakyReLU", "Linear"),
             *("LogSoftmax", "PReLU", "ReLU", "SELU", "Sequential", "SiLU"),
             *("Sigmoid", "Softmax", "Tanh"),
@@ -71,8 +97,10 @@ SOFTMAX = (
     f"{NNET}.activations.Softmax",
     *("torch.nn.LogSoftmax", "torch.nn.Softmax"),
 )
-_DECODERS = {"dec", "decoder", "seq_lin", "Transformer"}
-"""Names of what writes texts token by token, in SpeechBrain's recipes."""
+_WRITERS = {"dec", "decoder", "seq_lin", "Transformer"}
+"""Names of what a searcher decodes with, in SpeechBrain's recipes."""
+_UNUSED = ("ctc_lin", "lm_model")
+"""Names of what only training needs, where the searcher does not."""
 _REFERENCE = re.compile(r"<([\w.\[\]]+)>")
 _OPERATORS = {
     ast.Add: operator.add,
@@ -163,6 +191,25 @@ class RecipeYaml:
                     found.setdefault(str(item), Part(file, f"{place}."))
         return found
 
+    def collected(self, ckpt: Path) -> dict[str, Part]:
+        """Entry -> the file that the recipe's pretrainer got for it: where it
+        was collected, in the run of a checkpoint, or where it came from."""
+        given = getattr(self.get("pretrainer"), "arguments", None)
+        given = given if isinstance(given, Mapping) else {}
+        loaded = given.get("loadables")
+        paths = given.get("paths")
+        paths = paths if isinstance(paths, dict) else {}
+        folder, found = Path(str(given.get("collect_in", ""))), {}
+        save = ckpt.absolute().parent
+        for name, entry in loaded.items() if isinstance(loaded, dict) else ():
+            places = [f / f"{name}.ckpt" for f in (folder, save)]
+            places.append(save / folder.name / f"{name}.ckpt")
+            places.append(Path(str(paths.get(name, ""))))
+            files = [path for path in places if path.is_file()]
+            if isinstance(entry, Ref) and files:
+                found[str(entry)] = Part(files[0])
+        return found
+
     def lobes(self) -> dict[str, Any]:
         """Entries of self-supervised models: what is built from a source."""
         calls = {name: self.get(name) for name in self.nodes}
@@ -204,7 +251,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, None, depth + 1) for item in node.value]
         if node.tag.startswith(PLAIN):
-            return read_scalar(node)
+            return self.scalar(node, depth)
         return None  # !PLACEHOLDER and the like: nothing that is needed
 
     def arguments(self, node, depth):
@@ -213,6 +260,15 @@ class _Reader:
             return {}
         plain = type(node)(f"{PLAIN}arguments", node.value)
         return self.value(plain, None, depth + 1)
+
+    def scalar(self, node, depth):
+        """A number, a text, ..., or a tuple of them: ``(1, 2)`` without
+        quotes."""
+        text = node.value
+        if node.tag != f"{PLAIN}plain" or not re.fullmatch(r"\(.*\)", text):
+            return read_scalar(node)
+        inside = compose_yaml(f"[{text[1:-1]}]", self.recipe.path)
+        return tuple(self.value(inside, None, depth + 1))
 
     def reference(self, node, depth):
         """What a ``!ref`` stands for: an object, a value, or a sum or text
@@ -278,6 +334,8 @@ def run_yaml(path: str | Path) -> Path | None:
 
 def interface_of(recipe: RecipeYaml) -> str:
     """What loads the result of a recipe, by what its yaml has."""
+    if searchers(recipe):
+        return "EncoderDecoderASR"
     if "ctc_lin" in recipe.modules():
         return "EncoderASR"
     if "verification_file" in recipe.nodes:
@@ -285,10 +343,86 @@ def interface_of(recipe: RecipeYaml) -> str:
     return "EncoderClassifier"
 
 
-def known_order(
-    recipe: RecipeYaml, owner: str | None, interface: str
+def searchers(recipe: RecipeYaml) -> list[str]:
+    """Entries that decode, that of the test before that of validation."""
+    calls = {name: recipe.get(name) for name in recipe.nodes}
+    found = [n for n, c in calls.items() if getattr(c, "name", "") in SEARCHERS]
+    return sorted(
+        found,
+        key=lambda name: (not name.startswith("test"), name.startswith("val")),
+    )
+
+
+def reached(get: Callable[[str], Any], name: str) -> list[str]:
+    """Entries that one is made of, and those are; ``get`` gives an entry."""
+    found, left = [], [name]
+    while left:
+        names = dict.fromkeys(_references(get(left.pop())))
+        new = [entry for entry in names if entry not in found]
+        found += new
+        left += new
+    return found
+
+
+def _references(value):
+    """Entries that a value refers to."""
+    if isinstance(value, Ref):
+        return [str(value)]
+    if isinstance(value, (New, Name, Apply)):
+        return _references(value.arguments)
+    items = value.values() if isinstance(value, Mapping) else value
+    items = items if isinstance(value, (Mapping, list, tuple)) else []
+    return [name for item in items for name in _references(item)]
+
+
+def order_of(
+    recipe: RecipeYaml,
+    owner: str | None,
+    interface: str,
+    forward: Sequence[str] = (),
 ) -> list[str]:
-    """Entries of the modules in the order of SpeechBrain's recipes."""
+    """Entries in the order in which they run, as given or as in SpeechBrain's
+    recipes, the backbone's first; for a decoder the searcher's is the last."""
+    order = list(forward)
+    if interface != "EncoderDecoderASR":
+        return order or _known_order(recipe, owner, interface)
+    found = searchers(recipe)
+    if not found:
+        raise ValueError(
+            f"{recipe.path}: expected an entry that decodes, such as "
+            f"!new:{DECODERS}.S2SRNNBeamSearcher, for {interface}; got none"
+        )
+    if order and order[-1] in found:
+        return order
+    return [*(order or _encoder_order(recipe, owner, found[0])), found[0]]
+
+
+def _encoder_order(recipe, owner, searcher):
+    """Entries of the modules whose output a searcher takes."""
+    modules, used = recipe.modules(), reached(recipe.get, searcher)
+    rest = {
+        name: entry
+        for name, entry in modules.items()
+        if entry not in (owner, *used) and name not in _UNUSED
+    }
+    known = ("normalize", "CNN", "enc", "slu_enc")
+    order = [rest.pop(name) for name in known if name in rest]
+    if owner is None or rest:
+        raise _unknown_order(recipe, rest or modules)
+    return [owner, *order]
+
+
+def _unknown_order(recipe, modules):
+    """The error of modules that no recipe of SpeechBrain names so."""
+    return ValueError(
+        f"{recipe.path}: expected modules of a known order; got "
+        f"{', '.join(modules)}: give --forward with their names, the "
+        "backbone first"
+    )
+
+
+def _known_order(recipe, owner, interface):
+    """Entries of the modules where none decodes token by token."""
     modules = recipe.modules()
     rest = [m for m, entry in modules.items() if entry != owner]
     if interface == "EncoderASR":
@@ -304,7 +438,7 @@ def known_order(
         order[:0] = [name for name in pools if name not in order][:1]
     last = [n for n, c in names.items() if c in SOFTMAX and n not in order]
     order += [n for n in last if n in ("log_softmax", "softmax")][:1]
-    decoder = [name for name in modules if name in _DECODERS]
+    decoder = [name for name in modules if name in _WRITERS]
     if (
         decoder
         and interface != "EncoderASR"
@@ -312,14 +446,11 @@ def known_order(
     ):
         what = f"a decoder, {decoder[0]}," if decoder else "a backbone alone,"
         raise ValueError(
-            f"{recipe.path}: expected a recipe of CTC, of classes or of "
-            f"speakers; got {what} which no interface here loads: "
+            f"{recipe.path}: expected a recipe of CTC, of a searcher of "
+            f"SpeechBrain's, of classes or of speakers; got {what} which no "
+            "interface here loads: "
             "unispeech-sb convert takes the backbone"
         )
     if owner is None or not rest:
-        raise ValueError(
-            f"{recipe.path}: expected modules of a known order; got "
-            f"{', '.join(modules)}: give --forward with their names, the "
-            "backbone first"
-        )
+        raise _unknown_order(recipe, modules)
     return [owner, *order]

@@ -266,8 +266,8 @@ def read_trained(
 
 def _read_frozen(recipe, ckpt, config):
     """The backbone that a recipe began with, and the entry of its lobe."""
-    modules = recipe.modules().values()
-    lobes = {n: call for n, call in recipe.lobes().items() if n in modules}
+    modules, found = recipe.modules().values(), recipe.lobes()
+    lobes = {n: call for n, call in found.items() if n in modules} or found
     if len(lobes) != 1:
         raise ValueError(
             f"{ckpt}: expected a backbone in one of its files, or one among "

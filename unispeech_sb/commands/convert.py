@@ -12,8 +12,11 @@ _SOURCES = (
     "the authors' speaker verification or diarization, or of s3prl; a training "
     "checkpoint of SpeechBrain (CKPT+...) or a file in it"
 )
-
-
+_EXPORTED = (
+    *("EncoderASR", "EncoderDecoderASR", "EncoderClassifier"),
+    "SpeakerRecognition",
+)
+"""Interfaces of what recipes of SpeechBrain train."""
 _WORDS = {"True": "true", "False": "false", "None": "null"}
 """Values as Python and SpeechBrain's yamls write them, and as JSON does."""
 
@@ -93,8 +96,8 @@ def export(argv: Sequence[str]) -> None:
     parser = new_parser(
         "export",
         "Export what a recipe of SpeechBrain trained, backbone, head and "
-        "labels, to a folder that EncoderASR, EncoderClassifier or "
-        "SpeakerRecognition loads.",
+        "labels, to a folder that EncoderASR, EncoderDecoderASR, "
+        "EncoderClassifier or SpeakerRecognition loads.",
     )
     parser.add_argument(
         "ckpt", metavar="CKPT", help="training checkpoint: a folder CKPT+..."
@@ -113,7 +116,7 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--interface",
         metavar="NAME",
-        choices=("EncoderASR", "EncoderClassifier", "SpeakerRecognition"),
+        choices=_EXPORTED,
         help="what is to load it: %(choices)s; by default as the recipe's "
         "modules say",
     )

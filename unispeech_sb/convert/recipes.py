@@ -28,12 +28,15 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     write_parts,
 )
 from unispeech_sb.checkpoints.recipe_yaml import (
+    DECODERS,
     LAYER_MIX,
     LISTED,
     SOFTMAX,
+    Apply,
     RecipeYaml,
     interface_of,
-    known_order,
+    order_of,
+    reached,
     run_yaml,
 )
 from unispeech_sb.checkpoints.safe_yaml import (
@@ -53,8 +56,7 @@ from unispeech_sb.checkpoints.speechbrain import (
     state_of,
 )
 from unispeech_sb.convert.lobes import build_lobes
-from unispeech_sb.dataio.labels import LabelEncoder
-from unispeech_sb.dataio.tokenizers import CTCTokenizer
+from unispeech_sb.convert.tokenizers import has_labels, labels_of
 from unispeech_sb.lobes.lobe import Lobe
 
 _PIECES = "sentencepiece.SentencePieceProcessor"
@@ -120,11 +122,12 @@ def export_recipe(
     yaml : str or pathlib.Path, optional
         Yaml of the recipe; the ``hyperparams.yaml`` of the run when omitted.
     interface : str, optional
-        ``EncoderASR``, ``EncoderClassifier`` or ``SpeakerRecognition``; by the
-        recipe's modules when omitted.
+        ``EncoderASR``, ``EncoderDecoderASR``, ``EncoderClassifier`` or
+        ``SpeakerRecognition``; by what the yaml has when omitted.
     forward : sequence of str, optional
         Entries of the yaml in the order in which the recipe runs them, the
-        backbone first; known orders when omitted.
+        backbone first; known orders when omitted. For ``EncoderDecoderASR``
+        the last may be the searcher, that of the recipe's test when omitted.
     labels : str or pathlib.Path, optional
         Label file or SentencePiece model; that of the run when omitted.
     config : str or pathlib.Path, optional
@@ -166,7 +169,7 @@ def export_recipe(
     plan = _Plan(recipe, ckpt, trust)
     plan.add_backbone(config)
     interface = interface or interface_of(recipe)
-    plan.add_modules(forward or known_order(recipe, plan.owner, interface))
+    plan.add_modules(order_of(recipe, plan.owner, interface, forward))
     plan.wire(interface, _label_file(recipe, ckpt, labels))
     if dst is None:
         dst = ckpt.absolute().parents[1] / "export"
@@ -204,9 +207,14 @@ def _label_file(recipe, ckpt, given):
     saved = [ckpt / f"{stem}.ckpt" for stem in recipe.recoverables()]
     kept = [folder / "label_encoder.txt" for folder in near]
     for path in (*saved, *kept):
-        if path.is_file() and _has_labels(path):
+        if path.is_file() and has_labels(path):
             return path
-    models = [path for folder in near for path in folder.glob("*.model")]
+    models = [
+        part.file
+        for entry, part in recipe.collected(ckpt).items()
+        if getattr(recipe.get(entry), "name", "") == _PIECES
+    ]
+    models = models or [p for folder in near for p in folder.glob("*.model")]
     if len(models) != 1:
         raise ValueError(
             f"{ckpt}: expected the labels of the run, label_encoder.txt or one "
@@ -216,19 +224,12 @@ def _label_file(recipe, ckpt, given):
     return models[0]
 
 
-def _has_labels(path):
-    """Whether a file is SpeechBrain's of labels, with any in it."""
-    with open(path, "rb") as file:
-        start = b"\n" + file.read(4096)
-    return b"' => " in start.partition(b"\n====")[0]
-
-
 class _Plan:
     """Entries of the new yaml, and what its files hold."""
 
     def __init__(self, recipe, ckpt, trust):
         self.recipe, self.ckpt, self.trust = recipe, ckpt, trust
-        self.parts = recipe.parts(ckpt)
+        self.parts = recipe.collected(ckpt) | recipe.parts(ckpt)
         self.entries: dict[str, Any] = {}
         self.files: dict[str, Any] = {}
         self.chain: list[str] = []
@@ -313,14 +314,14 @@ class _Plan:
             return value._replace(
                 arguments=self.checked(value.arguments, entry)
             )
-        if isinstance(value, tuple):  # !apply
+        if isinstance(value, Apply):
             raise ValueError(
                 f"{self.recipe.path}: expected {entry} as !new:; got what the "
                 f"function {shown(value.name)} returns"
             )
         if isinstance(value, Mapping):
             return {k: self.checked(v, entry) for k, v in value.items()}
-        if isinstance(value, list):
+        if isinstance(value, (list, tuple)):
             return [self.checked(item, entry) for item in value]
         return value
 
@@ -355,7 +356,7 @@ class _Plan:
                     f"{self.recipe.path}: expected the number blank_index"
                 )
             self.entries["blank_index"] = blank
-        built = _built_labels(labels, interface, blank)
+        built = labels_of(labels, interface, blank)
         cls = _PIECES if built is labels else public_path(type(built))
         self.entries[row.labels] = New(cls)
         self.files[f"{row.labels}.ckpt"] = built
@@ -364,34 +365,6 @@ class _Plan:
         self.entries["pretrainer"] = New(
             PRETRAINER, {"loadables": {name: Ref(name) for name in loaded}}
         )
-
-
-def _built_labels(path, interface, blank):
-    """What a file of labels holds: classes, or tokens by which texts are made;
-    the file itself, where it is a model of SentencePiece."""
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file of labels; there is none")
-    if _has_labels(path):
-        labels = LabelEncoder.read_labels(path)
-        if interface != "EncoderASR":
-            return LabelEncoder.from_labels(labels)
-        phones = any(len(n) > 1 and not n.startswith("<") for n in labels)
-        return CTCTokenizer.from_tokens(
-            labels, blank, " ", " " if phones else "", specials=()
-        )
-    if interface != "EncoderASR" or path.suffix != ".model":
-        raise ValueError(
-            f"{path}: expected labels as SpeechBrain's encoders save them"
-        )
-    from sentencepiece import SentencePieceProcessor
-
-    try:
-        SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: expected a model of SentencePiece"
-        ) from error
-    return path
 
 
 def _chain(names):
@@ -420,6 +393,27 @@ def _with_softmax(entries, chain):
     return chain
 
 
+def _wire_decoder(entries, chain):
+    """An encoder, and what decodes token by token."""
+    *encoder, searcher = chain
+    # A scorer is no module: what it has goes to the device by itself
+    modules = {
+        name: Ref(name)
+        for name in reached(entries.get, searcher)
+        if type(entries[name]) is New
+        and entries[name].name in LISTED
+        and not entries[name].name.startswith(f"{DECODERS}.")
+    }
+    modules |= {"encoder": _chain(encoder), "decoder": Ref(searcher)}
+    given = entries[searcher].arguments
+    parts = given.get("modules") if isinstance(given, Mapping) else None
+    if not parts:
+        return {"modules": modules}
+    # Of a Transformer, which has the last part of the encoder in it
+    modules["transformer"] = parts[0]
+    return {"transformer_beam_search": True, "modules": modules}
+
+
 def _wire_classifier(entries, chain):
     """A vector for each utterance, and its class: what the last module with
     classes gives."""
@@ -443,6 +437,7 @@ def _wire_speakers(entries, chain):
 
 _WIRES = {
     "EncoderASR": _wire_asr,
+    "EncoderDecoderASR": _wire_decoder,
     "EncoderClassifier": _wire_classifier,
     "SpeakerRecognition": _wire_speakers,
 }
@@ -463,21 +458,20 @@ def _tried(folder, interface, place):
         pretrainer.collect_files(str(folder))
         pretrainer.load_collected()
         modules = nn.ModuleDict(hparams["modules"]).eval()
-        wavs, lens = torch.randn(2, 16000), torch.tensor([1.0, 0.5])
-        encoder = "encoder" if "encoder" in modules else "embedding_model"
-        with torch.no_grad():
-            found = modules[encoder](wavs, lens)
-            if "classifier" in modules:
-                found = modules["classifier"](found)
-        size = found.shape[-1]
+        lost = _without_weights(modules, pretrainer.loadables.values())
+        found, size = _scores(modules, hparams)
     except _FAULTS as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise ValueError(
             f"{place}: expected modules that fit their files and one another "
             f"in this order ({first}); --forward gives another order"
         ) from error
-    encoder = hparams[row.labels]
-    count = len(encoder)
+    if lost:
+        raise ValueError(
+            f"{place}: expected the weights of {lost[0]} in the checkpoint, "
+            "among the recoverables of the recipe; it was trained and not saved"
+        )
+    count = len(hparams[row.labels])
     if found.dim() != 3 or count > size:
         raise ValueError(
             f"{place}: expected scores of {count} labels; the modules give "
@@ -486,6 +480,34 @@ def _tried(folder, interface, place):
     if count < size:
         return [f"{size} outputs, labels for {count}: the others have no name"]
     return []
+
+
+def _without_weights(modules, loaded):
+    """Names of parameters that no file was for."""
+    parts = [built for built in loaded if isinstance(built, nn.Module)]
+    known = {id(p) for built in parts for p in built.parameters()}
+    named = modules.named_parameters()
+    return [name for name, parameter in named if id(parameter) not in known]
+
+
+def _scores(modules, hparams):
+    """What modules give for noise, and of how many labels these are scores: of
+    a decoder, what its encoder gives."""
+    is_decoder = "decoder" in modules
+    # A decoder may write many tokens a frame
+    wavs = torch.randn(2, 6400 if is_decoder else 16000)
+    lens = torch.tensor([1.0, 0.5])
+    encoder = "encoder" if "encoder" in modules else "embedding_model"
+    with torch.no_grad():
+        found = modules[encoder](wavs, lens)
+        if is_decoder:
+            if hparams.get("transformer_beam_search"):
+                found = modules["transformer"].encode(found, lens)
+            modules["decoder"](found, lens)
+            return found, modules["decoder"].set_n_out()
+        if "classifier" in modules:
+            found = modules["classifier"](found)
+    return found, found.shape[-1]
 
 
 def _load_module(built, path, pretrainer):

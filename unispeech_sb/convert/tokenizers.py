@@ -1,5 +1,5 @@
-"""Tokenizers of vocabulary files, the one that a recipe asks for, and the
-files that transformers reads.
+"""Tokenizers of vocabulary files, the one that a recipe asks for, labels of
+SpeechBrain's recipes, and the files that transformers reads.
 """
 
 import json
@@ -22,6 +22,7 @@ from unispeech_sb.checkpoints.texts import (
     read_json,
     read_tokens,
 )
+from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer, sentencepiece
 
 PADS = ("<pad>", "[PAD]")
@@ -34,6 +35,9 @@ VOCABULARIES = {
     "superb_phones": CTCTokenizer.superb_phones,
 }
 """Vocabulary that a file names, and does not hold -> its tokenizer."""
+
+TEXTS = ("EncoderASR", "EncoderDecoderASR")
+"""SpeechBrain's interfaces that write texts."""
 
 logger = get_logger(__name__)
 
@@ -225,3 +229,43 @@ def tokenizer_files(tokens: Sequence[str], blank_index: int) -> dict[str, str]:
         ),
         "tokenizer_config.json": json.dumps(settings, indent=2),
     }
+
+
+def has_labels(path: Path) -> bool:
+    """Whether a file is SpeechBrain's of labels, with any in it."""
+    with open(path, "rb") as file:
+        start = b"\n" + file.read(4096)
+    return b"' => " in start.partition(b"\n====")[0]
+
+
+def labels_of(
+    path: Path, interface: str, blank: int | None
+) -> LabelEncoder | CTCTokenizer | Path:
+    """What a file of labels holds: classes, or tokens by which texts are made;
+    the file itself, where it is a model of SentencePiece."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of labels; there is none")
+    if has_labels(path):
+        labels = LabelEncoder.read_labels(path)
+        if interface not in TEXTS:
+            return LabelEncoder.from_labels(labels)
+        phones = any(len(n) > 1 and not n.startswith("<") for n in labels)
+        tokenizer = CTCTokenizer.from_tokens(
+            labels, blank or 0, " ", " " if phones else "", specials=()
+        )
+        if interface == "EncoderDecoderASR":
+            tokenizer.specials = []  # what a decoder writes is not blank
+        return tokenizer
+    if interface not in TEXTS or path.suffix not in (".model", ".ckpt"):
+        raise ValueError(
+            f"{path}: expected labels as SpeechBrain's encoders save them"
+        )
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: expected a model of SentencePiece"
+        ) from error
+    return path

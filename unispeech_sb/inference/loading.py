@@ -161,7 +161,7 @@ def load(
     check_device(device)
     folder = converted_folder(source) if may_be_converted(source) else source
     kind = folder_kind(folder)
-    if kind not in INTERFACES:
+    if kind not in INTERFACES or not INTERFACES[kind].ours:
         found = purpose(folder, kind) if kind not in ("", FOREIGN) else ""
         if kind == FOREIGN:
             found = "its yaml names nothing of this package: use SpeechBrain's"

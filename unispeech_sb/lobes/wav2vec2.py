@@ -119,6 +119,9 @@ class WeightedSSLModel(LobeGroup):
         Normalise each frame of each hidden state over its channels first.
     freeze : bool
         Train the weights of the sum alone.
+    normalize_wav : bool or None
+        Give each waveform zero mean and unit variance first, which
+        SpeechBrain's class never does; None to do what the checkpoint says.
     **kwargs
         Other options of ``Backbone.from_pretrained``.
 
@@ -137,9 +140,12 @@ class WeightedSSLModel(LobeGroup):
         save_path: str | None = None,
         layernorm: bool = False,
         freeze: bool = False,
+        normalize_wav: bool | None = False,
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        if normalize_wav is not None:
+            kwargs["normalize_wav"] = normalize_wav
         self.model = Wav2Vec2(hub, save_path, freeze=freeze, **kwargs)
         self.layernorm = layernorm
         self.num_layers = self.model.num_states
@@ -269,7 +275,6 @@ class Wav2Vec2Pretrain(UniSpeech):
         num_negatives: int = 100,
         **kwargs: Any,
     ) -> None:
-        yaml.add_representer(torch.Tensor, _represent_tensor)
         found: dict[str, Any] = PRESETS.get(str(source), {})
         family = "unispeech-sat" if "_sat_" in str(source) else None
         if str(source) not in PRESETS:
@@ -340,9 +345,10 @@ class Wav2Vec2Pretrain(UniSpeech):
         frames = self.encode_masked(wav, wav_lens)
         temperature = self.temperature(self.num_updates)
         found, vectors = self.compare(frames, temperature, UniSpeechDraws())
+        states = frames.output.last_hidden_state
         out = Wav2Vec2PretrainOutput(
             weighted_loss(found, _PRETRAIN_WEIGHTS),
-            frames.output.last_hidden_state,
+            states if self.training else states.as_subclass(_Scored),
             vectors,
             torch.as_tensor(found.diagnostics["prob_perplexity"]),
             found.losses["contrastive"],
@@ -351,10 +357,17 @@ class Wav2Vec2Pretrain(UniSpeech):
         return out, frames.mask.long()
 
 
-def _represent_tensor(dumper, tensor):
-    """A single number as a number. SpeechBrain's recipe gives its accuracy to
-    the checkpointer as a tensor, and from 1.1.1 on SpeechBrain cannot read
-    back what yaml makes of one."""
-    if tensor.dim() == 0 and tensor.is_floating_point():
+class _Scored(torch.Tensor):
+    """A tensor of which yaml writes what is calculated, a single number, as a
+    number. SpeechBrain's recipe gives its accuracy to the checkpointer as a
+    tensor, and from 1.1.1 on cannot read back what yaml makes of one."""
+
+
+def _represent_scored(dumper, tensor):
+    """A single number as a number."""
+    if tensor.dim() == 0:
         return dumper.represent_float(tensor.item())
     return dumper.represent_object(tensor)
+
+
+yaml.add_representer(_Scored, _represent_scored)  # of other tensors none

@@ -550,6 +550,27 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         """
         return self._spell(indices, skip_specials).strip()
 
+    def decode_ids(self, indices: Iterable[int]) -> str:
+        """Gives a text as ``decode`` does, by the name that SentencePiece has
+        for it and SpeechBrain's ``EncoderDecoderASR`` calls.
+
+        Arguments
+        ---------
+        indices : iterable of int
+            Indices of tokens.
+
+        Returns
+        -------
+        str
+            The text, without spaces at its ends.
+
+        Example
+        -------
+        >>> CTCTokenizer.from_tokens(["-", "|", "a"], 0).decode_ids([2, 1, 2])
+        'a a'
+        """
+        return self.decode(indices)
+
     def decode_frames(
         self, indices: Iterable[int], skip_specials: bool = True
     ) -> str:
