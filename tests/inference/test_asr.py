@@ -29,14 +29,13 @@ from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.decoding import PrefixBeamSearcher, Transcript
 from unispeech_sb.inference.asr import (
-    Chunk,
     LongFormASR,
-    WindowEncoder,
     folder_languages,
     language_tokenizer,
 )
 from unispeech_sb.inference.audio_blocks import read_blocks
 from unispeech_sb.inference.sliding_window import Window
+from unispeech_sb.inference.window_encoder import Chunk, WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 from unispeech_sb.nnet.lengths import conv_lengths

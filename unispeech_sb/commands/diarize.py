@@ -56,7 +56,7 @@ def diarize(argv: Sequence[str]) -> None:
     if not files:
         return
 
-    diarization = _load(arguments)
+    diarization, _ = load_diarization(arguments)
     target = arguments.rttm_dir or arguments.output_dir or Path()
     target.mkdir(parents=True, exist_ok=True)
 
@@ -124,7 +124,13 @@ def _parse(argv):
         "files without suffix",
     )
     add_device(parser)
-    _add_speakers(parser)
+    group = parser.add_argument_group("speakers")
+    group.add_argument(
+        "--exclusive",
+        action="store_true",
+        help="no overlap: where several speak, only the most active one",
+    )
+    add_speakers(group)
     arguments = parser.parse_args(argv)
     if arguments.reference and not arguments.plot:
         parser.error("--reference is drawn in the picture: give --plot")
@@ -135,6 +141,12 @@ def _parse(argv):
             f"--format {arguments.format}: labels of one recording; got "
             "several: give --output-dir"
         )
+    check_numbers(parser, arguments)
+    return arguments
+
+
+def check_numbers(parser, arguments):
+    """Refuses numbers of speakers that contradict each other."""
     number, most = arguments.num_speakers, arguments.max_speakers
     least = arguments.min_speakers
     if most is not None and (number or least) > most:
@@ -143,17 +155,10 @@ def _parse(argv):
         )
     if number is not None and number < least:
         parser.error(f"--min-speakers {least}: expected {number} at most")
-    return arguments
 
 
-def _add_speakers(parser):
+def add_speakers(group):
     """Adds how many speakers there are, and whose embeddings group them."""
-    group = parser.add_argument_group("speakers")
-    group.add_argument(
-        "--exclusive",
-        action="store_true",
-        help="no overlap: where several speak, only the most active one",
-    )
     group.add_argument(
         "--num-speakers",
         type=at_least(1),
@@ -181,8 +186,8 @@ def _add_speakers(parser):
     )
 
 
-def _load(arguments):
-    """Loads the folder, and that of the speaker model."""
+def load_diarization(arguments):
+    """Loads the folder, and that of the speaker model; None without one."""
     from unispeech_sb.inference import SpeakerDiarization, SpeakerVerification
 
     speakers = arguments.speaker_model
@@ -190,7 +195,8 @@ def _load(arguments):
         chosen = argparse.Namespace(**vars(arguments))
         chosen.folder = speakers
         speakers = load_folder(SpeakerVerification, chosen)
-    return load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+    found = load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+    return found, speakers
 
 
 def _reference(path, names):

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.atomic import write_json
+from unispeech_sb.commands.diarize import (
+    add_speakers,
+    check_numbers,
+    load_diarization,
+)
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -28,7 +33,7 @@ from unispeech_sb.commands.recordings import (
     take_outputs,
 )
 from unispeech_sb.environment import require_extra
-from unispeech_sb.inference.formats import TRANSCRIPT_FORMATS
+from unispeech_sb.inference.formats import SPEAKER_FORMATS, TRANSCRIPT_FORMATS
 
 
 def transcribe(argv: Sequence[str]) -> None:
@@ -40,7 +45,12 @@ def transcribe(argv: Sequence[str]) -> None:
     arguments = _parse_transcribe(argv)
     arguments.folder = take_folder(arguments.folder, "EncoderASR")
     check_file(arguments.lm, "language model")
-    outputs = take_outputs(arguments, TRANSCRIPT_FORMATS, [arguments.lm])
+    formats = TRANSCRIPT_FORMATS
+    if arguments.speakers:
+        _take_speakers(arguments)
+        formats = SPEAKER_FORMATS
+    inputs = arguments.lm, arguments.enrolled
+    outputs = take_outputs(arguments, formats, inputs)
     if arguments.lm:
         require_extra("kenlm", "lm", "--lm")
     files = outputs.left("transcribe", arguments.overwrite)
@@ -50,13 +60,20 @@ def transcribe(argv: Sequence[str]) -> None:
     from unispeech_sb.inference.asr import LongFormASR
 
     model = _language_model(arguments)
+    speakers = _load_speakers(arguments)
     asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
+
+    def write(path, result):
+        if speakers is not None:
+            result = speakers.add_speakers(path, result)
+        return outputs.write(path, result)
+
     outputs.print_header()
     with progress_bar(files, "transcribe") as bar:
         results = asr.transcribe_files(
             files, arguments.batch_seconds, advance(bar)
         )
-        print_results("transcribe", files, results, outputs.write, bar)
+        print_results("transcribe", files, results, write, bar)
 
 
 def _parse_transcribe(argv):
@@ -67,7 +84,7 @@ def _parse_transcribe(argv):
     )
     add_folder(parser, "a speech recognizer (EncoderASR)")
     add_files(parser)
-    add_outputs(parser, TRANSCRIPT_FORMATS)
+    add_outputs(parser, {**SPEAKER_FORMATS, **TRANSCRIPT_FORMATS})
     parser.add_argument(
         "--language",
         metavar="L",
@@ -76,12 +93,104 @@ def _parse_transcribe(argv):
     add_batch_seconds(parser, 30.0)
     add_device(parser)
     _add_decoding(parser)
+    _add_speakers(parser)
     arguments = parser.parse_args(argv)
+    _check_speakers(parser, arguments)
     weights = {"--alpha": arguments.alpha, "--beta": arguments.beta}
     for name, weight in weights.items():
         if weight is not None and arguments.lm is None:
             parser.error(f"{name} weighs a language model: give --lm")
     return arguments
+
+
+def _add_speakers(parser):
+    """Adds who the speakers are."""
+    group = parser.add_argument_group(
+        "speakers", "Who said what: speakers of words, subtitles and segments."
+    )
+    group.add_argument(
+        "--speakers",
+        metavar="FOLDER",
+        help="pretrained folder of a diarization model (SpeakerDiarization)",
+    )
+    add_speakers(group)
+    group.add_argument(
+        "--enrolled",
+        metavar="STORE",
+        help="call the speakers as their recordings are called in a file of "
+        "unispeech-sb embed, whose model is the --speaker-model",
+    )
+    group.add_argument(
+        "--threshold",
+        type=finite,
+        metavar="T",
+        help="least cosine of a speaker and one in STORE; by the calibration "
+        "of the speaker model when omitted",
+    )
+
+
+def _check_speakers(parser, arguments):
+    """Refuses options of speakers that lack what they are about."""
+    check_numbers(parser, arguments)
+    needs = {
+        "--num-speakers": (arguments.num_speakers, "--speakers"),
+        "--max-speakers": (arguments.max_speakers, "--speakers"),
+        "--speaker-model": (arguments.speaker_model, "--speakers"),
+        "--enrolled": (arguments.enrolled, "--speaker-model"),
+        "--threshold": (arguments.threshold, "--enrolled"),
+    }
+    for option, (value, needed) in needs.items():
+        name = needed.removeprefix("--").replace("-", "_")
+        if value is not None and getattr(arguments, name) is None:
+            parser.error(f"{option} goes with {needed}: give that, too")
+    if arguments.format in SPEAKER_FORMATS.keys() - TRANSCRIPT_FORMATS.keys():
+        if arguments.speakers is None:
+            parser.error(f"--format {arguments.format}: give --speakers, too")
+
+
+def _take_speakers(arguments):
+    """The folders of a diarization model and a speaker model."""
+    arguments.speakers = take_folder(arguments.speakers, "SpeakerDiarization")
+    if arguments.speaker_model is not None:
+        arguments.speaker_model = take_folder(
+            arguments.speaker_model, "SpeakerRecognition"
+        )
+    check_file(arguments.enrolled, "file of embeddings")
+
+
+def _load_speakers(arguments):
+    """What adds speakers to transcripts; None where none are asked for."""
+    if arguments.speakers is None:
+        return None
+
+    from unispeech_sb.inference.attribution import (
+        EnrolledSpeakers,
+        SpeakerTranscriber,
+    )
+    from unispeech_sb.inference.embedding_store import EmbeddingStore, model_id
+
+    store = None
+    if arguments.enrolled is not None:
+        store = EmbeddingStore.load(arguments.enrolled)
+        model = store.model.rpartition("-")[0]  # without the window's length
+        if model and not model_id(arguments.speaker_model, 0).startswith(model):
+            raise ValueError(
+                f"{arguments.enrolled}: expected embeddings of the model "
+                f"{arguments.speaker_model}; got those of another one"
+            )
+    chosen = argparse.Namespace(**vars(arguments))
+    chosen.folder = arguments.speakers
+    diarization, verification = load_diarization(chosen)
+    enrolled = None
+    if store is not None:
+        enrolled = EnrolledSpeakers(store, verification, arguments.threshold)
+    return SpeakerTranscriber(
+        diarization,
+        enrolled,
+        num_speakers=arguments.num_speakers,
+        min_speakers=arguments.min_speakers,
+        max_speakers=arguments.max_speakers,
+    )
 
 
 def _add_decoding(parser):
