@@ -164,7 +164,9 @@ def test_no_more_than_a_few_blocks_are_held(
         alive.append(sum(block() is not None for block in blocks))
         return torch.randn(len(wavs), wavs.shape[1] // 320, 6)
 
-    monkeypatch.setattr("unispeech_sb.inference.asr.read_blocks", watched)
+    monkeypatch.setattr(
+        "unispeech_sb.inference.window_encoder.read_blocks", watched
+    )
     asr = recognizer(20.0, 1.0, normalize_wav=False)
     monkeypatch.setattr(asr._windows, "encode", encode)
     transcript = asr.transcribe_long(path, batch_seconds)

@@ -90,6 +90,8 @@ _TO_CONTINUE = {
     "recipe": "the same command goes on from the last checkpoint",
     "superb": "the same command goes on where it stopped",
     "embed": "the embeddings so far are kept, the same command goes on",
+    "push-to-hub": "files are uploaded all or none, the same command tries "
+    "again",
     "score": "with -o the embeddings so far are kept, the same command goes on",
     **dict.fromkeys(
         ("transcribe", "align", "diarize", "classify", "features"),

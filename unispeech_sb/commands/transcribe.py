@@ -7,9 +7,10 @@ from pathlib import Path
 
 from unispeech_sb.atomic import write_json
 from unispeech_sb.commands.diarize import (
-    add_speakers,
-    check_numbers,
-    load_diarization,
+    add_attribution,
+    check_attribution,
+    load_attribution,
+    take_attribution,
 )
 from unispeech_sb.commands.options import (
     add_batch_seconds,
@@ -35,6 +36,13 @@ from unispeech_sb.commands.recordings import (
 from unispeech_sb.environment import require_extra
 from unispeech_sb.inference.formats import SPEAKER_FORMATS, TRANSCRIPT_FORMATS
 
+_OTHERS = {
+    name: form
+    for name, form in SPEAKER_FORMATS.items()
+    if name not in TRANSCRIPT_FORMATS
+}
+"""Formats of transcripts with speakers alone."""
+
 
 def transcribe(argv: Sequence[str]) -> None:
     """Transcribes recordings; those that cannot be used are named at the end.
@@ -47,7 +55,7 @@ def transcribe(argv: Sequence[str]) -> None:
     check_file(arguments.lm, "language model")
     formats = TRANSCRIPT_FORMATS
     if arguments.speakers:
-        _take_speakers(arguments)
+        take_attribution(arguments)
         formats = SPEAKER_FORMATS
     inputs = arguments.lm, arguments.enrolled
     outputs = take_outputs(arguments, formats, inputs)
@@ -60,7 +68,7 @@ def transcribe(argv: Sequence[str]) -> None:
     from unispeech_sb.inference.asr import LongFormASR
 
     model = _language_model(arguments)
-    speakers = _load_speakers(arguments)
+    speakers = load_attribution(arguments)
     asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
 
     def write(path, result):
@@ -84,7 +92,7 @@ def _parse_transcribe(argv):
     )
     add_folder(parser, "a speech recognizer (EncoderASR)")
     add_files(parser)
-    add_outputs(parser, {**SPEAKER_FORMATS, **TRANSCRIPT_FORMATS})
+    add_outputs(parser, TRANSCRIPT_FORMATS, _OTHERS, "with --speakers")
     parser.add_argument(
         "--language",
         metavar="L",
@@ -93,104 +101,16 @@ def _parse_transcribe(argv):
     add_batch_seconds(parser, 30.0)
     add_device(parser)
     _add_decoding(parser)
-    _add_speakers(parser)
+    add_attribution(parser)
     arguments = parser.parse_args(argv)
-    _check_speakers(parser, arguments)
+    check_attribution(parser, arguments)
+    if arguments.format in _OTHERS and arguments.speakers is None:
+        parser.error(f"--format {arguments.format}: give --speakers, too")
     weights = {"--alpha": arguments.alpha, "--beta": arguments.beta}
     for name, weight in weights.items():
         if weight is not None and arguments.lm is None:
             parser.error(f"{name} weighs a language model: give --lm")
     return arguments
-
-
-def _add_speakers(parser):
-    """Adds who the speakers are."""
-    group = parser.add_argument_group(
-        "speakers", "Who said what: speakers of words, subtitles and segments."
-    )
-    group.add_argument(
-        "--speakers",
-        metavar="FOLDER",
-        help="pretrained folder of a diarization model (SpeakerDiarization)",
-    )
-    add_speakers(group)
-    group.add_argument(
-        "--enrolled",
-        metavar="STORE",
-        help="call the speakers as their recordings are called in a file of "
-        "unispeech-sb embed, whose model is the --speaker-model",
-    )
-    group.add_argument(
-        "--threshold",
-        type=finite,
-        metavar="T",
-        help="least cosine of a speaker and one in STORE; by the calibration "
-        "of the speaker model when omitted",
-    )
-
-
-def _check_speakers(parser, arguments):
-    """Refuses options of speakers that lack what they are about."""
-    check_numbers(parser, arguments)
-    needs = {
-        "--num-speakers": (arguments.num_speakers, "--speakers"),
-        "--max-speakers": (arguments.max_speakers, "--speakers"),
-        "--speaker-model": (arguments.speaker_model, "--speakers"),
-        "--enrolled": (arguments.enrolled, "--speaker-model"),
-        "--threshold": (arguments.threshold, "--enrolled"),
-    }
-    for option, (value, needed) in needs.items():
-        name = needed.removeprefix("--").replace("-", "_")
-        if value is not None and getattr(arguments, name) is None:
-            parser.error(f"{option} goes with {needed}: give that, too")
-    if arguments.format in SPEAKER_FORMATS.keys() - TRANSCRIPT_FORMATS.keys():
-        if arguments.speakers is None:
-            parser.error(f"--format {arguments.format}: give --speakers, too")
-
-
-def _take_speakers(arguments):
-    """The folders of a diarization model and a speaker model."""
-    arguments.speakers = take_folder(arguments.speakers, "SpeakerDiarization")
-    if arguments.speaker_model is not None:
-        arguments.speaker_model = take_folder(
-            arguments.speaker_model, "SpeakerRecognition"
-        )
-    check_file(arguments.enrolled, "file of embeddings")
-
-
-def _load_speakers(arguments):
-    """What adds speakers to transcripts; None where none are asked for."""
-    if arguments.speakers is None:
-        return None
-
-    from unispeech_sb.inference.attribution import (
-        EnrolledSpeakers,
-        SpeakerTranscriber,
-    )
-    from unispeech_sb.inference.embedding_store import EmbeddingStore, model_id
-
-    store = None
-    if arguments.enrolled is not None:
-        store = EmbeddingStore.load(arguments.enrolled)
-        model = store.model.rpartition("-")[0]  # without the window's length
-        if model and not model_id(arguments.speaker_model, 0).startswith(model):
-            raise ValueError(
-                f"{arguments.enrolled}: expected embeddings of the model "
-                f"{arguments.speaker_model}; got those of another one"
-            )
-    chosen = argparse.Namespace(**vars(arguments))
-    chosen.folder = arguments.speakers
-    diarization, verification = load_diarization(chosen)
-    enrolled = None
-    if store is not None:
-        enrolled = EnrolledSpeakers(store, verification, arguments.threshold)
-    return SpeakerTranscriber(
-        diarization,
-        enrolled,
-        num_speakers=arguments.num_speakers,
-        min_speakers=arguments.min_speakers,
-        max_speakers=arguments.max_speakers,
-    )
 
 
 def _add_decoding(parser):
