@@ -96,8 +96,8 @@ inference.diarize:main commands.diarize:diarize
 inference.diarized:Diarization inference.segments
 inference.diarized:recording_name inference.formats
 inference.embed:main commands.speakers:embed
-inference.encoding:Stretch inference.asr:Chunk
-inference.encoding:WindowEncoder inference.asr
+inference.encoding:Stretch inference.window_encoder:Chunk
+inference.encoding:WindowEncoder inference.window_encoder
 inference.gallery:Gallery inference.embedding_store:EmbeddingStore
 inference.gallery:Match inference.embedding_store
 inference.global_norm inference.audio_blocks

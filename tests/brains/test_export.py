@@ -10,6 +10,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from unispeech_sb.brains.export import export_speakers
+from unispeech_sb.checkpoints.sharing import split_card
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.inference.speaker_verification import (
     SpeakerVerification,
@@ -47,6 +48,7 @@ def hparams(request):
         objective=objective,
         label_encoder=LabelEncoder.from_labels(SPEAKERS),
         lr=0.25,
+        data_name="my_voices",
     )
 
 
@@ -118,7 +120,12 @@ def test_one_that_was_fitted_to_nothing_does_not(
 
 def test_the_readme_tells_what_was_done(hparams, tmp_path):
     readme = (export(hparams, tmp_path) / "README.md").read_text()
-    assert readme.startswith("# run\n")
+    front, text = split_card(readme)
+    assert text.startswith("# run\n")
+    assert front["pipeline_tag"] == "audio-classification"
+    (result,) = front["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "my_voices"
+    assert [m["value"] for m in result["metrics"]] == [3.5]
     assert "trained on 3 speakers" in readme
     rows = [
         f"| {name} | {version(name)} |" for name in ("torch", "speechbrain")

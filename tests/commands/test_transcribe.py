@@ -25,7 +25,8 @@ from unispeech_sb import commands
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.commands.transcribe import transcribe, tune_lm
 from unispeech_sb.convert import convert_checkpoint
-from unispeech_sb.inference.asr import LongFormASR, WindowEncoder
+from unispeech_sb.inference.asr import LongFormASR
+from unispeech_sb.inference.window_encoder import WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 

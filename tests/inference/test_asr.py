@@ -29,14 +29,13 @@ from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.decoding import PrefixBeamSearcher, Transcript
 from unispeech_sb.inference.asr import (
-    Chunk,
     LongFormASR,
-    WindowEncoder,
     folder_languages,
     language_tokenizer,
 )
 from unispeech_sb.inference.audio_blocks import read_blocks
 from unispeech_sb.inference.sliding_window import Window
+from unispeech_sb.inference.window_encoder import Chunk, WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 from unispeech_sb.nnet.lengths import conv_lengths
@@ -165,7 +164,9 @@ def test_no_more_than_a_few_blocks_are_held(
         alive.append(sum(block() is not None for block in blocks))
         return torch.randn(len(wavs), wavs.shape[1] // 320, 6)
 
-    monkeypatch.setattr("unispeech_sb.inference.asr.read_blocks", watched)
+    monkeypatch.setattr(
+        "unispeech_sb.inference.window_encoder.read_blocks", watched
+    )
     asr = recognizer(20.0, 1.0, normalize_wav=False)
     monkeypatch.setattr(asr._windows, "encode", encode)
     transcript = asr.transcribe_long(path, batch_seconds)

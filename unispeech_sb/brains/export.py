@@ -14,6 +14,7 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     training_record,
     write_pretrained,
 )
+from unispeech_sb.checkpoints.sharing import hub_name, write_card
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
 
@@ -69,6 +70,7 @@ PRIORS = (0.5, 0.1, 0.01)
 """Probabilities of one speaker whose thresholds are in a README."""
 REPORTED = (
     "data_folder",
+    "data_name",
     "corpus_version",
     "protocol",
     "fold",
@@ -276,6 +278,21 @@ def _texts(
     )
     if getattr(hparams, "protocol", None) == "superb":
         readme += PADDING
+    data, language = (
+        getattr(hparams, key, None) for key in ("data_name", "language")
+    )
+    if getattr(hparams, "synthetic", False):
+        data = "synthetic speech by espeak-ng"
+    readme = write_card(
+        readme,
+        interfaces[0],
+        folder.parent.resolve().name,
+        scores,
+        scored_on,
+        data,
+        hub_name(getattr(hparams, "model", "")),
+        {"language": language if isinstance(language, str) else None},
+    )
     record = training_record(scores, scored_on, training)
     return {"readme": readme, "files": record}
 

@@ -45,6 +45,10 @@ class Interface(NamedTuple):
         the interface to entries of ``hyperparams.yaml``.
     labels : str
         What the interface calls its tokens or classes.
+    pipeline_tag : str
+        What the Hugging Face hub calls the task, the nearest that it has.
+    transformers : str
+        The class of transformers that loads what ``to-hf`` writes.
     """
 
     task: str
@@ -54,6 +58,8 @@ class Interface(NamedTuple):
     usage: str
     wire: Callable[..., dict[str, Any]]
     labels: str = "label_encoder"
+    pipeline_tag: str = "feature-extraction"
+    transformers: str = "AutoModel"
 
 
 def _features(lobes, labelled):
@@ -200,6 +206,8 @@ INTERFACES = {
         "unispeech-sb classify FOLDER FILES",
         CLASSIFIER,
         _classifier,
+        pipeline_tag="audio-classification",
+        transformers="AutoModelForAudioClassification",
     ),
     "EncoderASR": Interface(
         "speech recognition",
@@ -209,6 +217,8 @@ INTERFACES = {
         ASR,
         _asr,
         labels="tokenizer",
+        pipeline_tag="automatic-speech-recognition",
+        transformers="AutoModelForCTC",
     ),
     "EncoderDecoderASR": Interface(
         "speech recognition, token by token",
@@ -226,6 +236,8 @@ INTERFACES = {
         "unispeech-sb verify FOLDER A B (also embed, score)",
         SPEAKERS,
         _speakers,
+        pipeline_tag="audio-classification",
+        transformers="AutoModelForAudioXVector",
     ),
     "SpeakerDiarization": Interface(
         "speaker diarization",
@@ -235,6 +247,8 @@ INTERFACES = {
         "unispeech-sb diarize FOLDER FILES",
         DIARIZATION,
         _diarization,
+        pipeline_tag="voice-activity-detection",
+        transformers="AutoModelForAudioFrameClassification",
     ),
 }
 """Name -> all that is known of an interface. A new one is one row here and

@@ -92,7 +92,7 @@ def _download(name, save_path):
             folder = snapshot_download(
                 name,
                 cache_dir=save_path,
-                allow_patterns=SMALL_FILES + weights,
+                allow_patterns=[*SMALL_FILES, "README.md", *weights],
             )
             if any(Path(folder).glob(weights[0])):
                 break

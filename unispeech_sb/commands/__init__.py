@@ -38,6 +38,10 @@ COMMANDS = {
         "convert:export",
         "training checkpoint of a SpeechBrain recipe -> pretrained folder",
     ),
+    "push-to-hub": (
+        "convert:push_to_hub",
+        "upload a pretrained folder and its model card",
+    ),
     "info": (
         "convert:info",
         "describe a checkpoint or a pretrained folder",
@@ -45,6 +49,10 @@ COMMANDS = {
     "transcribe": (
         "transcribe:transcribe",
         "speech recognition: text, subtitles, times of words",
+    ),
+    "align": (
+        "align:align",
+        "forced alignment: when the words of a known text are spoken",
     ),
     "tune-lm": (
         "transcribe:tune_lm",
@@ -82,9 +90,11 @@ _TO_CONTINUE = {
     "recipe": "the same command goes on from the last checkpoint",
     "superb": "the same command goes on where it stopped",
     "embed": "the embeddings so far are kept, the same command goes on",
+    "push-to-hub": "files are uploaded all or none, the same command tries "
+    "again",
     "score": "with -o the embeddings so far are kept, the same command goes on",
     **dict.fromkeys(
-        ("transcribe", "diarize", "classify", "features"),
+        ("transcribe", "align", "diarize", "classify", "features"),
         "what is written is whole, with -o the same command goes on",
     ),
 }

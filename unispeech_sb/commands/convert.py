@@ -1,4 +1,5 @@
-"""Checkpoints: ``unispeech-sb convert``, ``to-hf``, ``export``, ``info``."""
+"""Checkpoints: ``unispeech-sb convert``, ``to-hf``, ``export``, ``info`` and
+``push-to-hub``."""
 
 import json
 from collections.abc import Sequence
@@ -179,6 +180,50 @@ def info(argv: Sequence[str]) -> None:
     from unispeech_sb.convert import describe
 
     print_escaped(describe(arguments.path, config=arguments.config, **options))
+
+
+def push_to_hub(argv: Sequence[str]) -> None:
+    """Uploads a pretrained folder to the Hugging Face hub."""
+    parser = new_parser(
+        "push-to-hub",
+        "Upload a pretrained folder and its model card to the Hugging Face "
+        "hub, where every command then finds it by its name.",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="pretrained folder: the export/ of a recipe, or what "
+        "unispeech-sb convert wrote",
+    )
+    parser.add_argument(
+        "repo",
+        metavar="REPO",
+        help="name on the hub, user/name; made where it is not there",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="make a private repository"
+    )
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="licence for the card, as the hub calls it: cc-by-4.0, "
+        "apache-2.0, ...; by default what the card says",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list the files and show the card; nothing is uploaded",
+    )
+    arguments = parser.parse_args(argv)
+
+    from unispeech_sb.checkpoints.sharing import plan_upload
+
+    upload = plan_upload(arguments.folder, arguments.repo, arguments.license)
+    print_escaped(upload)
+    if arguments.dry_run:
+        print_escaped(f"\n{upload.card}")
+        return
+    print_escaped(f"Uploaded to {upload.push(arguments.private)}")
 
 
 def _verify(folder):

@@ -1,4 +1,5 @@
-"""Speaker diarization: ``unispeech-sb diarize``."""
+"""Speaker diarization: ``unispeech-sb diarize``, and who said what of
+``transcribe``."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from unispeech_sb.commands.options import (
     check_names,
     check_no_input,
     check_output_folder,
+    finite,
     load_folder,
     new_parser,
     print_results,
@@ -56,7 +58,7 @@ def diarize(argv: Sequence[str]) -> None:
     if not files:
         return
 
-    diarization = _load(arguments)
+    diarization, _ = _load_diarization(arguments)
     target = arguments.rttm_dir or arguments.output_dir or Path()
     target.mkdir(parents=True, exist_ok=True)
 
@@ -124,7 +126,13 @@ def _parse(argv):
         "files without suffix",
     )
     add_device(parser)
-    _add_speakers(parser)
+    group = parser.add_argument_group("speakers")
+    group.add_argument(
+        "--exclusive",
+        action="store_true",
+        help="no overlap: where several speak, only the most active one",
+    )
+    _add_speakers(group)
     arguments = parser.parse_args(argv)
     if arguments.reference and not arguments.plot:
         parser.error("--reference is drawn in the picture: give --plot")
@@ -135,6 +143,12 @@ def _parse(argv):
             f"--format {arguments.format}: labels of one recording; got "
             "several: give --output-dir"
         )
+    _check_numbers(parser, arguments)
+    return arguments
+
+
+def _check_numbers(parser, arguments):
+    """Refuses numbers of speakers that contradict each other."""
     number, most = arguments.num_speakers, arguments.max_speakers
     least = arguments.min_speakers
     if most is not None and (number or least) > most:
@@ -143,17 +157,10 @@ def _parse(argv):
         )
     if number is not None and number < least:
         parser.error(f"--min-speakers {least}: expected {number} at most")
-    return arguments
 
 
-def _add_speakers(parser):
+def _add_speakers(group):
     """Adds how many speakers there are, and whose embeddings group them."""
-    group = parser.add_argument_group("speakers")
-    group.add_argument(
-        "--exclusive",
-        action="store_true",
-        help="no overlap: where several speak, only the most active one",
-    )
     group.add_argument(
         "--num-speakers",
         type=at_least(1),
@@ -181,8 +188,8 @@ def _add_speakers(parser):
     )
 
 
-def _load(arguments):
-    """Loads the folder, and that of the speaker model."""
+def _load_diarization(arguments):
+    """Loads the folder, and that of the speaker model; None without one."""
     from unispeech_sb.inference import SpeakerDiarization, SpeakerVerification
 
     speakers = arguments.speaker_model
@@ -190,7 +197,8 @@ def _load(arguments):
         chosen = argparse.Namespace(**vars(arguments))
         chosen.folder = speakers
         speakers = load_folder(SpeakerVerification, chosen)
-    return load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+    found = load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+    return found, speakers
 
 
 def _reference(path, names):
@@ -206,3 +214,90 @@ def _reference(path, names):
     missing = [name for name in names if name not in own]
     report_missing(missing, names, found, "the recordings", path)
     return {name: found[theirs] for name, theirs in own.items()}
+
+
+def add_attribution(parser):
+    """Adds who the speakers are."""
+    group = parser.add_argument_group(
+        "speakers", "Who said what: speakers of words, subtitles and segments."
+    )
+    group.add_argument(
+        "--speakers",
+        metavar="FOLDER",
+        help="pretrained folder of a diarization model (SpeakerDiarization)",
+    )
+    _add_speakers(group)
+    group.add_argument(
+        "--enrolled",
+        metavar="STORE",
+        help="call the speakers as their recordings are called in a file of "
+        "unispeech-sb embed, whose model is the --speaker-model",
+    )
+    group.add_argument(
+        "--threshold",
+        type=finite,
+        metavar="T",
+        help="least cosine of a speaker and one in STORE; by the calibration "
+        "of the speaker model when omitted",
+    )
+
+
+def check_attribution(parser, arguments):
+    """Refuses options of speakers that lack what they are about."""
+    _check_numbers(parser, arguments)
+    needs = {
+        "--num-speakers": (arguments.num_speakers, "--speakers"),
+        "--max-speakers": (arguments.max_speakers, "--speakers"),
+        "--speaker-model": (arguments.speaker_model, "--speakers"),
+        "--enrolled": (arguments.enrolled, "--speaker-model"),
+        "--threshold": (arguments.threshold, "--enrolled"),
+    }
+    for option, (value, needed) in needs.items():
+        name = needed.removeprefix("--").replace("-", "_")
+        if value is not None and getattr(arguments, name) is None:
+            parser.error(f"{option} goes with {needed}: give that, too")
+
+
+def take_attribution(arguments):
+    """The folders of a diarization model and a speaker model."""
+    arguments.speakers = take_folder(arguments.speakers, "SpeakerDiarization")
+    if arguments.speaker_model is not None:
+        arguments.speaker_model = take_folder(
+            arguments.speaker_model, "SpeakerRecognition"
+        )
+    check_file(arguments.enrolled, "file of embeddings")
+
+
+def load_attribution(arguments):
+    """What adds speakers to transcripts; None where none are asked for."""
+    if arguments.speakers is None:
+        return None
+
+    from unispeech_sb.inference.attribution import (
+        EnrolledSpeakers,
+        SpeakerTranscriber,
+    )
+    from unispeech_sb.inference.embedding_store import EmbeddingStore, model_id
+
+    store = None
+    if arguments.enrolled is not None:
+        store = EmbeddingStore.load(arguments.enrolled)
+        model = store.model.rpartition("-")[0]  # without the window's length
+        if model and not model_id(arguments.speaker_model, 0).startswith(model):
+            raise ValueError(
+                f"{arguments.enrolled}: expected embeddings of the model "
+                f"{arguments.speaker_model}; got those of another one"
+            )
+    chosen = argparse.Namespace(**vars(arguments))
+    chosen.folder = arguments.speakers
+    diarization, verification = _load_diarization(chosen)
+    enrolled = None
+    if store is not None:
+        enrolled = EnrolledSpeakers(store, verification, arguments.threshold)
+    return SpeakerTranscriber(
+        diarization,
+        enrolled,
+        num_speakers=arguments.num_speakers,
+        min_speakers=arguments.min_speakers,
+        max_speakers=arguments.max_speakers,
+    )

@@ -58,20 +58,29 @@ def add_files(parser):
     )
 
 
-def add_outputs(parser, formats):
-    """Adds format and folder of the results, under whisper's names, too."""
+def add_outputs(parser, formats, others=None, when=""):
+    """Adds format and folder of the results, under whisper's names, too.
+
+    ``others`` are formats that take another option, ``when``.
+    """
+    others = others or {}
+    choices, more = [*formats, *others, ALL], ""
+    if others:
+        more = f"; {when}, {describe(others)}"
     parser.add_argument(
         "--format",
         type=_ours,
-        choices=[*formats, ALL],
+        choices=choices,
+        metavar=f"{{{','.join([*formats, ALL])}}}",
         default="text",
-        help=f"{describe(formats)}; all: each of them (default: %(default)s)",
+        help=f"{describe(formats)}; all: each of them{more} "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         *("-f", "--output_format"),
         dest="format",
         type=_ours,
-        choices=[*formats, ALL],
+        choices=choices,
         metavar="F",
         default=argparse.SUPPRESS,
         help="the same as --format, as whisper calls it",

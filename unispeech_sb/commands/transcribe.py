@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.atomic import write_json
+from unispeech_sb.commands.diarize import (
+    add_attribution,
+    check_attribution,
+    load_attribution,
+    take_attribution,
+)
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -28,7 +34,14 @@ from unispeech_sb.commands.recordings import (
     take_outputs,
 )
 from unispeech_sb.environment import require_extra
-from unispeech_sb.inference.formats import TRANSCRIPT_FORMATS
+from unispeech_sb.inference.formats import SPEAKER_FORMATS, TRANSCRIPT_FORMATS
+
+_OTHERS = {
+    name: form
+    for name, form in SPEAKER_FORMATS.items()
+    if name not in TRANSCRIPT_FORMATS
+}
+"""Formats of transcripts with speakers alone."""
 
 
 def transcribe(argv: Sequence[str]) -> None:
@@ -40,7 +53,12 @@ def transcribe(argv: Sequence[str]) -> None:
     arguments = _parse_transcribe(argv)
     arguments.folder = take_folder(arguments.folder, "EncoderASR")
     check_file(arguments.lm, "language model")
-    outputs = take_outputs(arguments, TRANSCRIPT_FORMATS, [arguments.lm])
+    formats = TRANSCRIPT_FORMATS
+    if arguments.speakers:
+        take_attribution(arguments)
+        formats = SPEAKER_FORMATS
+    inputs = arguments.lm, arguments.enrolled
+    outputs = take_outputs(arguments, formats, inputs)
     if arguments.lm:
         require_extra("kenlm", "lm", "--lm")
     files = outputs.left("transcribe", arguments.overwrite)
@@ -50,13 +68,20 @@ def transcribe(argv: Sequence[str]) -> None:
     from unispeech_sb.inference.asr import LongFormASR
 
     model = _language_model(arguments)
+    speakers = load_attribution(arguments)
     asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
+
+    def write(path, result):
+        if speakers is not None:
+            result = speakers.add_speakers(path, result)
+        return outputs.write(path, result)
+
     outputs.print_header()
     with progress_bar(files, "transcribe") as bar:
         results = asr.transcribe_files(
             files, arguments.batch_seconds, advance(bar)
         )
-        print_results("transcribe", files, results, outputs.write, bar)
+        print_results("transcribe", files, results, write, bar)
 
 
 def _parse_transcribe(argv):
@@ -67,7 +92,7 @@ def _parse_transcribe(argv):
     )
     add_folder(parser, "a speech recognizer (EncoderASR)")
     add_files(parser)
-    add_outputs(parser, TRANSCRIPT_FORMATS)
+    add_outputs(parser, TRANSCRIPT_FORMATS, _OTHERS, "with --speakers")
     parser.add_argument(
         "--language",
         metavar="L",
@@ -76,7 +101,11 @@ def _parse_transcribe(argv):
     add_batch_seconds(parser, 30.0)
     add_device(parser)
     _add_decoding(parser)
+    add_attribution(parser)
     arguments = parser.parse_args(argv)
+    check_attribution(parser, arguments)
+    if arguments.format in _OTHERS and arguments.speakers is None:
+        parser.error(f"--format {arguments.format}: give --speakers, too")
     weights = {"--alpha": arguments.alpha, "--beta": arguments.beta}
     for name, weight in weights.items():
         if weight is not None and arguments.lm is None:

@@ -24,6 +24,11 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     file_digest,
     write_pretrained,
 )
+from unispeech_sb.checkpoints.sharing import (
+    hub_name,
+    read_front,
+    write_card,
+)
 from unispeech_sb.checkpoints.source import (
     SMALL_FILES,
     WEIGHTS,
@@ -199,7 +204,7 @@ def convert_checkpoint(
         dst,
         lobes,
         interface,
-        _readme(found, lobes, src, report),
+        _readme(found, lobes, src, path, report),
         _label_encoder(found, path),
         files=_files(found, path),
         **_options(found, interface, lobes),
@@ -363,15 +368,15 @@ def _files(found, path):
     return files
 
 
-def _readme(found, lobes, src, report):
-    """The folder's README."""
+def _readme(found, lobes, src, path, report):
+    """The folder's README, with licence and language of the model's own."""
     rows = []
     for name in (*SWITCHES, "normalize_eps"):
         for lobe in lobes.values():
             if name in lobe.config:
                 why = found.facts[name].source
                 rows.append(f"| {name} | {lobe.config[name]} | {why} |")
-    return README.format(
+    text = README.format(
         model=Path(src).name,
         source=Path(src).name if Path(src).exists() else src,
         origin=found.origin,
@@ -380,4 +385,14 @@ def _readme(found, lobes, src, report):
         usage=INTERFACES[report.interface].usage,
         switches="\n".join(rows),
         report=str(report).partition("\n")[2],  # without the path
+    )
+    theirs = read_front(path)
+    kept = ("license", "license_name", "license_link", "language")
+    facts = {key: theirs[key] for key in kept if key in theirs}
+    return write_card(
+        text,
+        report.interface,
+        Path(src).name,
+        base_model=hub_name(src) or theirs.get("base_model"),
+        facts={**facts, "tags": [found.family]},
     )

@@ -49,6 +49,7 @@ from unispeech_sb.checkpoints.safe_yaml import (
     read_plain,
 )
 from unispeech_sb.checkpoints.safety.pickles import read_objects
+from unispeech_sb.checkpoints.sharing import write_card
 from unispeech_sb.checkpoints.source import read_trained
 from unispeech_sb.checkpoints.speechbrain import (
     META_FILE,
@@ -181,12 +182,15 @@ def export_recipe(
     files = plan.files | training_record(
         scores, "valid", {"recipe": place.name}, plan.family
     )
-    files["README.md"] = README.format(
-        name=ckpt.absolute().parents[1].name,
+    name = ckpt.absolute().parents[1].name
+    text = README.format(
+        name=name,
         usage=INTERFACES[interface].usage,
         chain=" -> ".join(plan.chain),
         scores="\n".join(f"- {k}: {v:.4g}" for k, v in scores.items()),
     )
+    tags = {"tags": [plan.family]}
+    files["README.md"] = write_card(text, interface, name, facts=tags)
     with new_folder(dst) as folder:
         write_parts(folder, plan.entries, files)
         notes = _tried(folder, interface, place)

@@ -1,5 +1,10 @@
-"""Decoding of CTC models: greedy, and by prefix beam search."""
+"""Decoding of CTC models: greedy, and by prefix beam search; alignment."""
 
+from unispeech_sb.decoding.forced_alignment import (
+    AlignedLine,
+    Alignment,
+    ForcedAligner,
+)
 from unispeech_sb.decoding.scoring import HotWords, LanguageModel
 from unispeech_sb.decoding.search import (
     BeamWordDecoder,
@@ -16,7 +21,10 @@ from unispeech_sb.decoding.words import (
 )
 
 __all__ = [
+    "AlignedLine",
+    "Alignment",
     "BeamWordDecoder",
+    "ForcedAligner",
     "HotWords",
     "Hypothesis",
     "LanguageModel",

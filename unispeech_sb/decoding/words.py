@@ -189,7 +189,7 @@ class TokenToWordMapping:
             self.case = "upper"
         elif not any(letter.isupper() for letter in shown):
             self.case = "lower"
-        self._fold = folds(self.is_turkish)[self.case]
+        self.fold = folds(self.is_turkish)[self.case]
 
     def merge_into_blank(self, log_probs: torch.Tensor) -> np.ndarray:
         """Log-posteriors as float64, [T, V]; specials count as blank."""
@@ -248,7 +248,7 @@ class TokenToWordMapping:
 
     def split_text(self, text: str) -> list[str]:
         """Words of a text, in the case in which the model writes them."""
-        text = self._fold(text)
+        text = self.fold(text)
         if self.word_starts:
             return text.split()
         words = [text] if self.by_token else text.split()

@@ -8,16 +8,12 @@ Decoding and language can be changed at run time.
 
 import functools
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.ASR import EncoderASR
-from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.pretrained_folder import TEXTS_FOLDER
@@ -31,7 +27,9 @@ from unispeech_sb.dataio.audio import (
 )
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.decoding import (
+    Alignment,
     BeamWordDecoder,
+    ForcedAligner,
     HotWords,
     LanguageModel,
     PrefixBeamSearcher,
@@ -40,35 +38,22 @@ from unispeech_sb.decoding import (
     WordDecoder,
 )
 from unispeech_sb.inference.audio_blocks import (
-    GlobalStatistics,
-    Known,
     Source,
     as_source,
     check_batch_seconds,
-    global_norm,
     load_audio,
-    padded_batches,
-    read_blocks,
-    run_apart,
     run_files,
-    seconds_of,
     source_name,
 )
 from unispeech_sb.inference.loading import CheckedFolder
-from unispeech_sb.inference.sliding_window import (
-    Window,
-    cut_windows,
-)
+from unispeech_sb.inference.window_encoder import WindowEncoder
 from unispeech_sb.lobes.adapters import (
     CLASSIFIER,
     SUFFIXES,
     adapter_languages,
     load_adapter,
 )
-from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import FeatureExtractor
-from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
-from unispeech_sb.nnet.packing import plan_windows
 
 _VOCABULARY = "vocab.json"
 
@@ -213,12 +198,52 @@ class LongFormASR(CheckedFolder, EncoderASR):
         AudioError
             When the recording cannot be used.
         """
-        source = as_source(source)
-        check_batch_seconds(batch_seconds)
-        with naming(source_name(source)):
-            chunks = self._windows.cut(source)
-            rows = self._windows.encode_all(chunks, batch_seconds)
-            return self._transcript(rows, on_progress)
+        return self._decode_file(
+            source, self._decoder, batch_seconds, on_progress
+        )
+
+    def align_file(
+        self,
+        source: Source,
+        text: str,
+        skip_unknown: bool = False,
+        batch_seconds: float = 30.0,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Alignment:
+        """Finds when each word of a known text is spoken.
+
+        Arguments
+        ---------
+        source : str or path-like or torch.Tensor
+            As for ``transcribe_long``.
+        text : str
+            What is spoken, spelt in any way: see ``ForcedAligner``.
+        skip_unknown : bool
+            Words that the model cannot spell take what is between their
+            neighbours; they are refused otherwise.
+        batch_seconds : float
+            As for ``transcribe_long``.
+        on_progress : callable, optional
+            As for ``transcribe_long``.
+
+        Returns
+        -------
+        Alignment
+            Words, letters and lines with their times.
+
+        Raises
+        ------
+        AudioError
+            When the recording cannot be used, or cannot hold the text, or the
+            model cannot spell it.
+
+        Example
+        -------
+        >>> from unispeech_sb import load
+        >>> load("asr").align_file("talk.wav", "Hello!")  # doctest: +SKIP
+        """
+        aligner = functools.partial(self._aligner, text, skip_unknown)
+        return self._decode_file(source, aligner, batch_seconds, on_progress)
 
     def transcribe_stream(
         self, source: Source, on_partial: Callable[[str], object] | None = None
@@ -320,18 +345,53 @@ class LongFormASR(CheckedFolder, EncoderASR):
         result : Transcript or AudioError
             The transcript, or why the file cannot be used.
         """
-        check_batch_seconds(batch_seconds)
-        return run_files(
-            paths,
-            self._windows.read,
-            self._transcribe_short,
-            lambda long: self._transcribe_long(
-                long, batch_seconds, on_progress
-            ),
-            min(self.window_s, batch_seconds),
-            batch_seconds,
-            on_progress,
-            self._windows.seconds,
+        return self._decode_files(
+            paths, lambda path: self._decoder(), batch_seconds, on_progress
+        )
+
+    def align_files(
+        self,
+        texts: Mapping[str | Path, str],
+        batch_seconds: float = 30.0,
+        on_progress: Callable[[float], object] | None = None,
+        skip_unknown: bool = False,
+    ) -> Iterator[tuple[str | Path, Alignment | AudioError]]:
+        """Aligns many files with their texts, several at a time.
+
+        A file gives the same alone and in any batch, as in
+        ``transcribe_files``.
+
+        Arguments
+        ---------
+        texts : dict
+            Path -> text, as for ``align_file``.
+        batch_seconds : float
+            As for ``transcribe_files``.
+        on_progress : callable, optional
+            As for ``transcribe_files``.
+        skip_unknown : bool
+            As for ``align_file``.
+
+        Yields
+        ------
+        path : str or path-like
+            As given; those that cannot be spelt first, then the shortest.
+        result : Alignment or AudioError
+            The alignment, or why there is none.
+        """
+
+        def aligner(path):
+            return self._aligner(texts[path], skip_unknown)
+
+        spelt = []
+        for path in texts:
+            found = attempt(path, aligner, path)
+            if isinstance(found, AudioError):
+                yield path, found
+            else:
+                spelt.append(path)
+        yield from self._decode_files(
+            spelt, aligner, batch_seconds, on_progress
         )
 
     @property
@@ -433,17 +493,42 @@ class LongFormASR(CheckedFolder, EncoderASR):
         if decoding is not None:
             self._decode_by(*decoding)
 
-    def _transcribe_short(self, pairs):
-        """Transcripts of whole recordings that are one batch."""
-        wavs = [wav for _, wav in pairs]
-        for wav, row in zip(wavs, self._windows.encode_whole(wavs)):
-            decoder = self._decoder()
-            words = [*decoder.push(row), *decoder.finish()]
-            seconds = len(wav) / self._windows.sample_rate
-            yield decoder.mapping.transcript(words, seconds)
+    def _decode_file(self, source, make_decoder, batch_seconds, on_progress):
+        """Result of a recording of any length."""
+        source = as_source(source)
+        check_batch_seconds(batch_seconds)
+        with naming(source_name(source)):
+            decoder = make_decoder()
+            chunks = self._windows.cut(source)
+            rows = self._windows.encode_all(chunks, batch_seconds)
+            return self._decoded(rows, decoder, on_progress)
 
-    def _transcribe_long(self, paths, batch_seconds, on_progress):
-        """Transcripts or errors of files whose windows go through together."""
+    def _decode_files(self, paths, decoder_of, batch_seconds, on_progress):
+        """Results of many files, of a decoder for each."""
+        check_batch_seconds(batch_seconds)
+        return run_files(
+            paths,
+            self._windows.read,
+            lambda pairs: self._decode_short(pairs, decoder_of),
+            lambda long: self._decode_long(
+                long, decoder_of, batch_seconds, on_progress
+            ),
+            min(self.window_s, batch_seconds),
+            batch_seconds,
+            on_progress,
+            self._windows.seconds,
+        )
+
+    def _decode_short(self, pairs, decoder_of):
+        """Results of whole recordings that are one batch."""
+        rows = self._windows.encode_whole([wav for _, wav in pairs])
+        for (path, wav), row in zip(pairs, rows, strict=True):
+            decoder, seconds = decoder_of(path), self._windows.seconds(wav)
+            words = decoder.push(row)
+            yield attempt(path, _finished, decoder, words, seconds)
+
+    def _decode_long(self, paths, decoder_of, batch_seconds, on_progress):
+        """Results or errors of files whose windows go through together."""
         errors = {}
 
         def chunks():
@@ -455,16 +540,17 @@ class LongFormASR(CheckedFolder, EncoderASR):
 
         rows = self._windows.encode_all(chunks(), batch_seconds)
         for (_, path), own in itertools.groupby(rows, _recording):
-            result = attempt(path, self._transcript, own, on_progress)
+            options = own, decoder_of(path), on_progress
+            result = attempt(path, self._decoded, *options)
             if isinstance(result, AudioError):
                 errors[path] = result
             elif result is not None:
                 yield path, result
         yield from errors.items()
 
-    def _transcript(self, rows, on_progress):
-        """Transcript of chunks; None where the last ones are missing."""
-        words, decoder = [], self._decoder()
+    def _decoded(self, rows, decoder, on_progress):
+        """Result of chunks; None where the last ones are missing."""
+        words = []
         for chunk, log_probs in rows:
             if isinstance(log_probs, AudioError):
                 raise log_probs
@@ -474,9 +560,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
                 on_progress(len(log_probs) * decoder.frame_s)
         if not last.is_last:
             return None
-        words += decoder.finish()
         seconds = last.statistics.num_samples / self._windows.sample_rate
-        return decoder.mapping.transcript(words, seconds)
+        return _finished(decoder, words, seconds)
 
     def _encode(self, wavs, wav_lens):
         """Log-posteriors of a batch, [B, T, V]."""
@@ -489,6 +574,12 @@ class LongFormASR(CheckedFolder, EncoderASR):
         if self.decodes_greedily:
             return WordDecoder(self.tokenizer, frame_s)
         return BeamWordDecoder(self.decoding_function.search, frame_s)
+
+    def _aligner(self, text, skip_unknown):
+        """An aligner of a text for this model's tokenizer and frames."""
+        return ForcedAligner(
+            self.tokenizer, self._windows.frame_s, text, skip_unknown
+        )
 
     def _search_options(self):
         """Arguments of the beam search in use."""
@@ -510,142 +601,12 @@ class LongFormASR(CheckedFolder, EncoderASR):
         self.hparams.test_beam_search = options
 
 
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """A window of a recording, [N], which has ``num_frames`` frames."""
-
-    source: object
-    statistics: GlobalStatistics
-    window: Window
-    wav: torch.Tensor
-    num_frames: int
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the recording ends here."""
-        return self.window.last == self.num_frames
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether this is all of the recording."""
-        return self.is_last and self.window.first == 0
-
-
-class WindowEncoder:
-    """Computes log-posteriors of recordings of any length, window by window.
-
-    A recording is read twice in blocks, first for its length and the statistics
-    that models normalise by, and is never in memory as a whole.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        encode: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        normalizer: AudioNormalizer,
-        window_s: float,
-        context_s: float,
-    ) -> None:
-        extractor = backbone.feature_extractor
-        self.backbone, self.encode = backbone, encode
-        self.normalizer = normalizer
-        self.window_s, self.context_s = window_s, context_s
-        self._convs = extractor.kernels, extractor.strides
-        self._stride = math.prod(extractor.strides)
-        self._field = receptive_field(*self._convs)
-
-    @property
-    def sample_rate(self) -> int:
-        """Rate of the waveforms in Hz."""
-        return self.normalizer.sample_rate
-
-    @property
-    def frame_s(self) -> float:
-        """Seconds from one frame to the next."""
-        return self._stride / self.sample_rate
-
-    def seconds(self, source: Known) -> float:
-        """Length of a recording, without reading it."""
-        return seconds_of(source, self.sample_rate)
-
-    def read(self, path: Known) -> torch.Tensor:
-        """Reads a whole recording, [N]."""
-        blocks = list(read_blocks(path, self.normalizer))
-        self._check_length(path, sum(map(len, blocks)))
-        return torch.cat(blocks)
-
-    def cut(self, source: Known) -> Iterator[Chunk]:
-        """Yields a recording as chunks; the only one where it is short."""
-        statistics = self._statistics(source)
-        samples = round(self.window_s * self.sample_rate)
-        windows = plan_windows(
-            statistics.num_samples,
-            num_frames=(samples - self._field) // self._stride + 1,
-            context=round(self.context_s / self.frame_s),
-            stride=self._stride,
-            field=self._field,
-        )
-        blocks = read_blocks(source, self.normalizer)
-        for window, wav in cut_windows(blocks, windows):
-            if len(windows) > 1:  # the last samples may make no frame
-                wav = wav[: len(wav) - (len(wav) - self._field) % self._stride]
-            yield Chunk(source, statistics, window, wav, windows[-1].last)
-
-    def encode_all(
-        self, chunks: Iterable[Chunk], batch_seconds: float
-    ) -> Iterator[tuple[Chunk, torch.Tensor | AudioError]]:
-        """Yields chunks, in batches of up to ``batch_seconds``, with the
-        log-posteriors of the frames that each gives, [T, V], on the CPU, or
-        why there are none."""
-
-        def length(chunk):  # a recording without cuts goes alone
-            return math.inf if chunk.is_whole else len(chunk.wav)
-
-        most = batch_seconds * self.sample_rate
-        for batch in padded_batches(chunks, length, most):
-            rows = run_apart(self._encode_chunks, batch, _source)
-            yield from zip(batch, rows, strict=True)
-
-    def _encode_chunks(self, batch):
-        """Log-posteriors of chunks, [T, V] each."""
-        wavs = [chunk.wav for chunk in batch]
-        if batch[0].is_whole:
-            rows = self.encode_whole(wavs)
-        else:
-            statistics = [chunk.statistics for chunk in batch]
-            with global_norm(self.backbone, statistics) as prepare:
-                rows = self.encode_whole(prepare(wavs))
-        return [row[chunk.window.kept] for chunk, row in zip(batch, rows)]
-
-    def encode_whole(self, wavs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Log-posteriors of waveforms, [N] each, in one batch: [T, V] each."""
-        counts = torch.tensor([len(wav) for wav in wavs])
-        padded = pad_sequence(wavs, batch_first=True)
-        rows = self.encode(padded, counts / padded.shape[1]).float().cpu()
-        frames = conv_lengths(counts, *self._convs).tolist()
-        return [row[:n] for row, n in zip(rows, frames)]
-
-    def _statistics(self, source):
-        """Reads a recording for its length and statistics."""
-        statistics = GlobalStatistics(self._convs[0][0], self._convs[1][0])
-        for block in read_blocks(source, self.normalizer):
-            statistics.add(block)
-        self._check_length(source, statistics.num_samples)
-        return statistics
-
-    def _check_length(self, source, num_samples):
-        """Raises when a recording has no frame."""
-        if num_samples < self._field:
-            raise AudioError(
-                f"{source_name(source)}: too short, expected at least "
-                f"{self._field} samples at {self.sample_rate} Hz, got "
-                f"{num_samples}"
-            )
-
-
-def _source(chunk):
-    """The recording of a chunk."""
-    return chunk.source
+def _finished(decoder, words, seconds):
+    """The result of a decoder that has given some words already."""
+    if isinstance(decoder, ForcedAligner):
+        return decoder.finish(seconds)
+    words = [*words, *decoder.finish()]
+    return decoder.mapping.transcript(words, seconds)
 
 
 def _recording(row):

@@ -10,7 +10,6 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 
 from unispeech_sb.checkpoints.interfaces import INTERFACES
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
-from unispeech_sb.inference.asr import WindowEncoder
 from unispeech_sb.inference.audio_blocks import (
     Source,
     as_source,
@@ -19,6 +18,7 @@ from unispeech_sb.inference.audio_blocks import (
     source_name,
 )
 from unispeech_sb.inference.loading import CheckedFolder
+from unispeech_sb.inference.window_encoder import WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 
 SAMPLE_RATE = 16000

@@ -1,4 +1,4 @@
-"""Output formats: one table for transcripts and one for diarizations.
+"""Output formats: a table for each kind of result.
 
 A format is one row. What the commands have to know of it stands in the row,
 so that a new one needs nothing else. Nothing here imports torch.
@@ -7,11 +7,13 @@ so that a new one needs nothing else. Nothing here imports torch.
 import csv
 import html
 import io
+import itertools
 import json
 import os
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,66 +78,144 @@ def _to_text(transcript, path):
 
 def _to_json(transcript, path):
     """One JSON object on one line; times in seconds."""
-    content = {
-        "name": unicode_name(path),
-        "duration": round(transcript.duration_s, 6),
-        "text": transcript.text,
-        "words": [
-            {
-                "word": word.text,
-                "start": word.start_s,
-                "end": word.end_s,
-                "confidence": round(word.confidence, 6),
-            }
-            for word in transcript.words
-        ],
-    }
+    content = _content(transcript, path)
     if transcript.slots:
         content["slots"] = [
             {"slot": name, "value": value} for name, value in transcript.slots
         ]
+    return _json_line(content)
+
+
+def _json_line(content):
+    """JSON on one line."""
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-def _to_srt(transcript, path):
+def _content(transcript, path):
+    """What JSON says of a transcript."""
+    return {
+        "name": unicode_name(path),
+        "duration": round(transcript.duration_s, 6),
+        "text": transcript.text,
+        "words": [_timed("word", word) for word in transcript.words],
+    }
+
+
+def _timed(kind, word):
+    """What JSON says of a word or a letter."""
+    return {
+        kind: word.text,
+        "start": word.start_s,
+        "end": word.end_s,
+        "confidence": round(word.confidence, 6),
+    }
+
+
+def _alignment_to_json(alignment, path):
+    """One JSON object on one line, with letters and lines."""
+    content = _content(alignment, path)
+    pairs = zip(content["words"], alignment.letters, strict=True)
+    for word, letters in pairs:
+        word["letters"] = [_timed("letter", letter) for letter in letters]
+    content["lines"] = [
+        {"text": line.text, "start": line.start_s, "end": line.end_s}
+        for line in alignment.lines
+    ]
+    return _json_line(content)
+
+
+def _speakers_to_json(transcript, path):
+    """One JSON object on one line, with the speaker of each word."""
+    content = _content(transcript, path)
+    pairs = zip(content["words"], transcript.speakers, strict=True)
+    for word, speaker in pairs:
+        word["speaker"] = speaker
+    segments = transcript.segments
+    content["speakers"] = list(dict.fromkeys(s.speaker for s in segments))
+    content["segments"] = [
+        {
+            "start": segment.start_s,
+            "end": segment.end_s,
+            "speaker": segment.speaker,
+            "text": segment.text,
+        }
+        for segment in segments
+    ]
+    return _json_line(content)
+
+
+class _Cue(NamedTuple):
+    """A subtitle, and who speaks, where that is known."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str = ""
+
+
+def _to_srt(transcript, path, cues_of):
     """SubRip: a number, a line of times, lines of text and an empty line."""
-    cues = (
-        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n"
-        for number, (start, end, text) in enumerate(_cues(transcript), 1)
+    return "".join(
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n"
+        f"{cue.speaker}{': ' * bool(cue.speaker)}{cue.text}\n\n"
+        for number, cue in enumerate(cues_of(transcript), 1)
     )
-    return "".join(cues)
 
 
-def _to_vtt(transcript, path):
+def _to_vtt(transcript, path, cues_of):
     """WebVTT: a line of times and lines of text after an empty line."""
     cues = (
-        f"\n{_clock(start, '.')} --> {_clock(end, '.')}\n"
-        f"{html.escape(text, quote=False)}\n"
-        for start, end, text in _cues(transcript)
+        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n"
+        + f"<v {html.escape(cue.speaker, quote=False)}>" * bool(cue.speaker)
+        + f"{html.escape(cue.text, quote=False)}\n"
+        for cue in cues_of(transcript)
     )
     return "WEBVTT\n" + "".join(cues)
 
 
-def _to_tsv(transcript, path):
-    """whisper's columns: start and end in milliseconds, and text."""
+def _to_tsv(transcript, path, cues_of):
+    """whisper's columns: start and end in milliseconds, and text; before the
+    text the speaker, where that is known."""
     between = transcript.separator
     rows = (
-        f"{round(1000 * start)}\t{round(1000 * end)}\t"
-        f"{text.replace(chr(10), between).replace(chr(9), ' ')}\n"
-        for start, end, text in _cues(transcript)
+        f"{round(1000 * cue.start)}\t{round(1000 * cue.end)}\t"
+        + f"{cue.speaker}\t" * bool(cue.speaker)
+        + f"{cue.text.replace(chr(10), between).replace(chr(9), ' ')}\n"
+        for cue in cues_of(transcript)
     )
     return "".join(rows)
 
 
 def _to_ctm(transcript, path):
-    """NIST's time-marked words: name, channel, start, duration, word, score."""
-    name = recording_name(path)
+    """NIST's time-marked words: name, channel, start, duration, word, score;
+    then ``lex`` and the speaker, where that is known."""
+    name, speakers = recording_name(path), getattr(transcript, "speakers", ())
     lines = (
         f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} "
-        f"{word.text} {word.confidence:.3f}\n"
+        f"{word.text} {word.confidence:.3f}"
         for word in transcript.words
     )
-    return "".join(lines)
+    ends = [f" lex {speaker}" for speaker in speakers]
+    pairs = itertools.zip_longest(lines, ends, fillvalue="")
+    return "".join(f"{line}{end}\n" for line, end in pairs)
+
+
+def _to_stm(transcript, path):
+    """NIST's segments with text: name, channel, speaker, start, end, text."""
+    name = recording_name(path)
+    return "".join(
+        f"{name} 1 {segment.speaker} {segment.start_s:.3f} "
+        f"{segment.end_s:.3f} {segment.text}\n"
+        for segment in transcript.segments
+    )
+
+
+def _to_labels(alignment, path):
+    """Start and end in seconds, and word, with tabs in between."""
+    return "".join(
+        f"{word.start_s:.3f}\t{word.end_s:.3f}\t{word.text}\n"
+        for word in alignment.words
+    )
 
 
 def _to_label_studio(found, path):
@@ -160,7 +240,7 @@ def _to_label_studio(found, path):
         "data": {"audio": unicode_name(path)},
         "predictions": [{"model_version": "unispeech_sb", "result": regions}],
     }
-    return json.dumps([task], ensure_ascii=False) + "\n"
+    return _json_line([task])
 
 
 def _classes_to_json(found, path):
@@ -172,7 +252,7 @@ def _classes_to_json(found, path):
         "posterior": found.posterior,
         "classes": [entry._asdict() for entry in found.classes],
     }
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return _json_line(content)
 
 
 def _rows_of(found, path, delimiter):
@@ -187,6 +267,52 @@ def _rows_of(found, path, delimiter):
     return "".join(rows)
 
 
+def _subtitles(cues_of, header="start\tend\ttext\n"):
+    """The formats that are made of subtitles."""
+    return {
+        "srt": Format(
+            "srt",
+            partial(_to_srt, cues_of=cues_of),
+            "SubRip subtitles",
+            one_recording=True,
+        ),
+        "vtt": Format(
+            "vtt",
+            partial(_to_vtt, cues_of=cues_of),
+            "WebVTT subtitles",
+            one_recording=True,
+        ),
+        "tsv": Format(
+            "tsv",
+            partial(_to_tsv, cues_of=cues_of),
+            f"whisper's table of {', '.join(header.split())}",
+            one_recording=True,
+            header=header,
+        ),
+    }
+
+
+def _cues(transcript):
+    """Yields the subtitles of a transcript."""
+    return _cut(transcript.words, transcript.separator)
+
+
+def _line_cues(alignment):
+    """Yields the lines of a text as subtitles; cuts one that is all of it."""
+    if len(alignment.lines) == 1:
+        yield from _cut(alignment.lines[0].words, alignment.separator)
+        return
+    for line in alignment.lines:
+        yield _Cue(line.start_s, line.end_s, line.text)
+
+
+def _speaker_cues(transcript):
+    """Yields the subtitles of each speaker's segments."""
+    for segment in transcript.segments:
+        for cue in _cut(segment.words, transcript.separator):
+            yield cue._replace(speaker=segment.speaker)
+
+
 TRANSCRIPT_FORMATS = {
     "text": Format("txt", _to_text, "a line for each recording", is_bare=True),
     "json": Format(
@@ -194,18 +320,59 @@ TRANSCRIPT_FORMATS = {
         _to_json,
         "a line for each recording, with time and confidence of each word",
     ),
-    "srt": Format("srt", _to_srt, "SubRip subtitles", one_recording=True),
-    "vtt": Format("vtt", _to_vtt, "WebVTT subtitles", one_recording=True),
-    "tsv": Format(
-        "tsv",
-        _to_tsv,
-        "whisper's table of start, end and text",
-        one_recording=True,
-        header="start\tend\ttext\n",
-    ),
+    **_subtitles(_cues),
     "ctm": Format("ctm", _to_ctm, "NIST's time-marked words", by_stem=True),
 }
 """Name -> how a ``Transcript`` is written."""
+
+SPEAKER_FORMATS = {
+    "text": Format(
+        "txt",
+        lambda found, path: "".join(
+            f"{segment.speaker}: {segment.text}\n" for segment in found.segments
+        ),
+        "a line for each segment of a speaker",
+        is_bare=True,
+    ),
+    "json": Format(
+        "json",
+        _speakers_to_json,
+        "a line for each recording, with the speaker of each word",
+    ),
+    **_subtitles(_speaker_cues, "start\tend\tspeaker\ttext\n"),
+    "ctm": TRANSCRIPT_FORMATS["ctm"],
+    "stm": Format("stm", _to_stm, "NIST's segments with text", by_stem=True),
+    "rttm": Format(
+        "rttm",
+        lambda found, path: found.to_rttm(recording_name(path)),
+        "NIST's segments",
+        by_stem=True,
+    ),
+}
+"""Name -> how a ``SpeakerTranscript`` is written."""
+
+ALIGNMENT_FORMATS = {
+    "text": Format(
+        "txt",
+        _to_labels,
+        "start, end and word, which is a label track of Audacity",
+        is_bare=True,
+    ),
+    "json": Format(
+        "json",
+        _alignment_to_json,
+        "a line for each recording, with words, letters and lines",
+    ),
+    "textgrid": Format(
+        "TextGrid",
+        lambda found, path: found.to_textgrid(),
+        "Praat's tiers of words and letters",
+        one_recording=True,
+    ),
+    **_subtitles(_line_cues),
+    "ctm": TRANSCRIPT_FORMATS["ctm"],
+}
+"""Name -> how an ``Alignment`` is written."""
 
 DIARIZATION_FORMATS = {
     "text": Format(
@@ -271,16 +438,22 @@ CLASSIFICATION_FORMATS = {
 """Name -> how a ``Classification`` is written."""
 
 
-def _cues(transcript):
-    """Yields (start, end, text) of each subtitle."""
-    cue, between = [], transcript.separator
-    for word in transcript.words:
+def _cut(words, between):
+    """Yields the subtitles of words."""
+    cue = []
+    for word in words:
         if cue and not _fits(cue, word, between):
-            yield cue[0].start_s, cue[-1].end_s, "\n".join(_lines(cue, between))
+            yield _cue_of(cue, between)
             cue = []
         cue.append(word)
     if cue:
-        yield cue[0].start_s, cue[-1].end_s, "\n".join(_lines(cue, between))
+        yield _cue_of(cue, between)
+
+
+def _cue_of(words, between):
+    """The subtitle of words that fit in it."""
+    text = "\n".join(_lines(words, between))
+    return _Cue(words[0].start_s, words[-1].end_s, text)
 
 
 def _fits(cue, word, between):

@@ -1,0 +1,43 @@
+# The commands of unispeech_sb, for CPUs or, by a build argument, NVIDIA GPUs:
+#
+#   docker build -t unispeech-sb .
+#   docker build -t unispeech-sb:gpu --build-arg DEVICE=gpu .
+#
+# Files are read and written in /data, models are kept in /cache:
+#
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" \
+#       -v unispeech-sb:/cache unispeech-sb transcribe asr talk.wav
+#
+# With a GPU: --gpus all, the image unispeech-sb:gpu, and --device cuda at the end.
+FROM python:3.11-slim
+
+# ffmpeg reads what libsndfile does not: m4a, webm, ...
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ffmpeg \
+    && rm -rf /var/lib/apt/lists/*
+
+ARG DEVICE=cpu
+WORKDIR /opt/unispeech_sb
+COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
+COPY plugin plugin
+COPY hparams hparams
+COPY recipes recipes
+COPY unispeech_sb unispeech_sb
+
+# torch of PyPI brings CUDA; that of PyTorch's own index for CPUs is a quarter
+RUN case "$DEVICE" in \
+        cpu) index="--extra-index-url https://download.pytorch.org/whl/cpu" ;; \
+        gpu) index="" ;; \
+        *) echo "DEVICE: expected cpu or gpu; got $DEVICE" >&2; exit 1 ;; \
+    esac \
+    && pip install --no-cache-dir -c constraints.txt $index '.[demo,superb]'
+
+# Any user may run it
+ENV XDG_CACHE_HOME=/cache HF_HOME=/cache/huggingface MPLCONFIGDIR=/cache \
+    PYTHONUNBUFFERED=1
+RUN mkdir -p /cache /data && chmod 1777 /cache /data
+VOLUME /cache
+WORKDIR /data
+USER nobody
+ENTRYPOINT ["unispeech-sb"]
+CMD ["--help"]
