@@ -110,8 +110,7 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     command = read_command(argv)
     settings = command.settings
-    corpus = find_corpus("emotion_recognition", settings)
-    if corpus == "csv":
+    if find_corpus("emotion_recognition", settings) != "iemocap":
         return run(UtteranceBrain, dataio_prep, prepare, argv)
     fold, folder = settings["fold"], Path(settings["output_folder"])
     folds = FOLDS if fold is None else (fold,)

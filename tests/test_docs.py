@@ -5,7 +5,9 @@ import json
 import re
 import shlex
 import shutil
+import zlib
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -18,6 +20,8 @@ from tests.inference.speaker_models import save_model as save_speakers
 from tests.inference.test_classification import save_model as save_classifier
 from tests.test_layout import MAY_IMPORT
 from unispeech_sb.commands import COMMANDS, main
+from unispeech_sb.dataio.corpora import CORPORA, find_corpus, read_corpus
+from unispeech_sb.dataio.manifest import check_records
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 SMALL = {"__init__", "__main__", "cli", "moved", "hparams"}
@@ -71,6 +75,58 @@ LINES = [
 ]
 
 
+DATA_PAGE = (ROOT / "docs" / "data.md").read_text("utf-8")
+FORMS = {
+    title[1]: re.findall(r"^`(\S+)`\n\n```\w+\n(.*?)^```", section, re.M | re.S)
+    for section in DATA_PAGE.split("\n## ")
+    if (title := re.search(r"`(\w+)`$", section.splitlines()[0]))
+}
+"""Form of a list -> name and content of the files that its section shows."""
+
+
+def write_recording(path):
+    """A second of noise, another for each path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(zlib.crc32(bytes(path)))
+    soundfile.write(path, 0.1 * draw.normal(size=16000), 16000)
+
+
+@pytest.mark.parametrize("form", [name for name in FORMS if FORMS[name]])
+def test_the_lists_of_the_page_are_read(form, tmp_path):
+    files = dict(FORMS[form])
+    for name, text in FORMS[form]:  # lists of validation, as those of training
+        files.setdefault(name.replace("train", "valid"), text)
+    for name, text in files.items():
+        place = tmp_path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name != "files":
+            place.write_text(text, "utf-8")
+        for wav in re.findall(r"[\w/]+\.wav", text):
+            wav = wav.removeprefix("data_root").lstrip("/")
+            write_recording(place.parent / wav)
+    for task, key in (("asr", "wrd"), ("keyword_spotting", "label")):
+        if task == "asr" and form in ("class_folders", "table"):
+            continue
+        assert find_corpus(task, {}, tmp_path) == form
+        found = check_records(read_corpus(task, {}, tmp_path))
+        assert len(found) >= 2 and all(record[key] for record in found)
+
+
+def test_the_page_has_every_form():
+    own = {n for n, c in CORPORA.items() if c.kind != "corpus" and n != "rttm"}
+    assert set(FORMS) | {"csv"} == own | {"fairseq"}
+
+
+def test_the_fields_of_data_check_are_those_of_the_page(
+    workplace, monkeypatch, capsys
+):
+    monkeypatch.chdir(workplace)
+    main(["data", "check", "my_words", "--json"])
+    table = DATA_PAGE.partition("## What `data check --json` gives")[2]
+    fields = re.findall(r"^\| `(\w+)` \|", table, re.M)
+    assert fields == [*json.loads(capsys.readouterr().out)]
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with what the examples of the commands name."""
@@ -98,6 +154,8 @@ def workplace(tmp_path_factory):
     (folder / "my_speech" / "manifest.csv").write_text(
         "id,path,split,wrd\na,talk.wav,valid,ab ba\n"
     )
+    for place in FORMS["class_folders"][0][1].split():
+        write_recording(folder / "my_words" / place)
     write_arpa(folder / "words.arpa", ["ab ba", "ba ab"])
     return folder
 
@@ -105,7 +163,7 @@ def workplace(tmp_path_factory):
 def test_every_command_has_an_example():
     named = {line.split()[1] for line in LINES}
     elsewhere = {"superb", "export"}  # pages of their own
-    assert named == set(COMMANDS) - elsewhere and len(LINES) == 20
+    assert named == set(COMMANDS) - elsewhere and len(LINES) > 20
     assert [kind for kind, _ in EXAMPLES if kind] == ["python"]
 
 

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "moved": set(),
     "nnet": set(),
     "metrics": set(),
-    "plots": set(),
+    "plots": {"metrics"},
     "decoding": set(),
     "checkpoints": {"moved"},
     "dataio": set(),
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "output_folder": {"fingerprint"},
     "experiment": {
         *("recipe_options", "fingerprint", "output_folder", "checkpoints"),
-        "brains",
+        *("brains", "metrics"),
     },
     "lobes": {"nnet", "checkpoints"},
     "convert": {"lobes", "checkpoints", "nnet", "dataio"},
@@ -31,7 +31,7 @@ MAY_IMPORT = {
         *("plots", "convert"),
     },
     "superb": {"checkpoints", "recipe_options"},
-    "brains": {"nnet", "metrics", "checkpoints", "dataio"},
+    "brains": {"nnet", "metrics", "checkpoints", "dataio", "plots"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
         *("metrics", "recipe_options", "superb"),

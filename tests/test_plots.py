@@ -161,3 +161,36 @@ def test_a_page_shows_the_timeline_small_and_escaped():
     assert 'd="M0 2h150v14h-150zM450 2h150v14h-150z"' in one
     assert "a: 2.0 s" in one
     assert "<path" not in timeline_svg([], 0.0)
+
+
+def test_curves_have_a_panel_for_each_unit(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr(
+        plots, "write_figure", lambda figure, _: found.append(figure)
+    )
+    rows = [
+        {
+            "epoch": n, "lr": 1e-3, "lr_backbone": 1e-5, "train loss": 5 / n,
+            "valid loss": 4 / n, "valid WER": 90 / n, "valid accuracy": 0.5,
+            "valid minDCF": 0.9,
+        }
+        for n in range(1, 6)
+    ]  # fmt: skip
+    rows[2]["train loss"] = float("inf")
+    plots.write_curves("a.png", rows, "a_b$")
+    lines = {
+        axes.get_ylabel(): {line.get_label(): line for line in axes.lines}
+        for axes in found[0].axes
+    }
+    assert [*lines] == ["loss", "%", "minDCF", "learning rate"]
+    assert [*lines["%"]] == ["valid WER", "valid accuracy"]
+    assert list(lines["%"]["valid accuracy"].get_ydata()) == [50.0] * 5
+    assert list(lines["loss"]["train loss"].get_xdata()) == [1, 2, 4, 5]
+    styles = {line.get_linestyle() for line in lines["%"].values()}
+    assert len(styles) == 2  # which differ in print
+
+
+@pytest.mark.parametrize("rows", [[], [{"epoch": 1, "train loss": 2.0}]])
+def test_few_epochs_are_drawn(rows, tmp_path):
+    plots.write_curves(tmp_path / "a.png", rows)
+    assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"

@@ -78,11 +78,11 @@ CACHED = [
 PRETRAINING = [
     "unispeech-sb recipe make_units --data_folder=my_speech",
     "unispeech-sb recipe pretrain_unispeech_sat "
-    "--units_folder=results/make_units/my_speech/1337/units",
+    "--units_folder=results/make_units/my_speech/1986/units",
     "unispeech-sb recipe pretrain_unispeech --data_folder=my_speech",
     "unispeech-sb recipe keyword_spotting --data_folder=my_clips "
     "--num_classes=10 --model=results/pretrain_unispeech_sat/"
-    "my_speech-1337-units/1337/export",
+    "my_speech-1986-units/1986/export",
 ]
 SHORT = [
     *TINY[2:], "--model=tiny", "--number_of_epochs=1", "--augmentation=null",

@@ -47,6 +47,7 @@ from unispeech_sb.errors import (
     take_traceback,
 )
 from unispeech_sb.fingerprint import read_settings
+from unispeech_sb.metrics.scores import format_scores
 from unispeech_sb.output_folder import OutputFolder
 from unispeech_sb.recipe_options import (
     RUN_OPTIONS,
@@ -79,18 +80,6 @@ _FAULTS_OF_YAML = (
     RecursionError,
 )
 """What HyperPyYAML raises on values of the wrong type."""
-
-_SHARES = (
-    *("accuracy", "blanks", "blank_share", "contrastive_accuracy"),
-    *("phone_purity", "cluster_purity", "slot_type_f1", "slot_value_cer"),
-)
-"""Scores from 0 to 1 that are shown in percent."""
-
-_PERCENTAGES = (
-    *("WER", "CER", "PER", "EER", "DER", "JER"),
-    *("miss", "false alarm", "confusion"),
-)
-"""Scores that are in percent."""
 
 
 def _is_of_use(record):
@@ -641,52 +630,6 @@ def _row(name, text):
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def format_scores(scores):
-    """Formats scores as a line.
-
-    Arguments
-    ---------
-    scores : dict
-        Name -> value. "EER low" and "EER high" are the interval of "EER".
-        Lists are left out.
-
-    Returns
-    -------
-    str
-        The scores, the loss last.
-
-    Example
-    -------
-    >>> scores = {"loss": 0.2, "EER": 5.0, "EER low": 3.0, "EER high": 7.25}
-    >>> format_scores(scores)
-    'EER 5.0 % (3.0 to 7.2 %), loss 0.2'
-    """
-    texts = {}
-    for name, value in scores.items():
-        low, high = (scores.get(f"{name} {end}") for end in ("low", "high"))
-        text = f"{name.replace('_', ' ')} {_format_score(name, value)}"
-        if low is not None and high is not None:
-            low = _format_score(name, low).removesuffix(" %")
-            text += f" ({low} to {_format_score(name, high)})"
-        if not name.endswith((" low", " high")) and type(value) is not list:
-            texts[name] = text
-    last = texts.pop("loss", None)
-    return ", ".join([*texts.values(), *([last] if last else [])])
-
-
-def _format_score(name, value):
-    """Formats a score with its unit; "EER low" and "EER high" are as "EER"."""
-    kind = re.split(" (?:low|high|at|of|after|chosen)\\b", name)[0]
-    if value is None:  # of a file: there was no finite number
-        return "undefined"
-    if kind in _SHARES:
-        value = 100 * value
-    elif kind not in _PERCENTAGES:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-    digits = ".1f" if value == 0 or abs(value) >= 1 else ".1g"
-    return f"{value:{digits}} %"
 
 
 def _next_command(export, units):

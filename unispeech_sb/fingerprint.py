@@ -73,7 +73,8 @@ MAY_DIFFER = {
         (
             FREE,
             "what it leads to is in the manifests",
-            "skip_prep skip_bad_files corpus simulated_corpus",
+            "skip_prep skip_bad_files corpus simulated_corpus split_by "
+            "split_shares",
         ),
         (
             FREE,

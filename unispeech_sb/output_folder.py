@@ -38,7 +38,8 @@ _LEFT = (
     *("hyperparams.yaml", "env.log", "log.txt", "train_log.txt", "debug"),
     *("tensorboard", "scores.json", "export", "units", "confusion.*"),
     *("speakers.txt", "[wcp]er.txt", "trials.csv", "det.png", "histogram.png"),
-    *("hypotheses.rttm", "activities.safetensors"),
+    *("curves*.csv", "curves*.png", "hypotheses.rttm"),
+    "activities.safetensors",
     *("test_predict.*", "test_fold?_predict.txt", "test-???.ark"),
     *("benchmark.stdlist.xml", "layers.json"),
 )
@@ -51,7 +52,7 @@ _CHECKPOINTS, _COMPUTED = (
 )
 _SETTINGS = "settings.json"  # of make_units, before there was _FILE
 _SAVED = (*_CHECKPOINTS, *_COMPUTED, "partial", "tokenizer.ckpt", _SETTINGS)
-_PREPARED = (*SPLITS, "voices", "documents", "noises", "rirs")
+_PREPARED = (*SPLITS, "splits.json", "voices", "documents", "noises", "rirs")
 """... in ``save_folder``, and in ``manifest_folder``."""
 
 _NUM_NAMED = 10  # differences that an error names before it only counts

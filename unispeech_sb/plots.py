@@ -1,7 +1,9 @@
-"""Pictures: the timeline of a diarization, speakers as rows over time."""
+"""Pictures: the timeline of a diarization, speakers as rows over time; the
+learning curves of a run, losses and scores over its epochs.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MultipleLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from scipy.optimize import linear_sum_assignment
 
 from unispeech_sb.atomic import atomic
+from unispeech_sb.metrics.scores import percent
 
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 """Seconds from one tick of the time axis to the next."""
@@ -24,6 +27,10 @@ _WIDTH, _ROW, _HEAD = 12.0, 0.26, 0.55  # inches
 _DOTS_PER_INCH = 110
 _COLOURS = [colormaps["tab10"](number)[:3] for number in range(10)]
 _OTHER = (0.6, 0.6, 0.6)
+_PANEL, _MOST_PANELS = (4.0, 3.0), 6
+"""Inches of a panel of curves, and how many there are at most."""
+_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+"""Style and marks of curves, which differ in print without colours too."""
 _SVG_WIDTH, _SVG_ROW, _SVG_ROWS = 600, 18, 12
 """Pixels of a timeline for pages, and of a row; most rows."""
 
@@ -249,6 +256,84 @@ def _colour(number):
 def _plain(text):
     """Text without what matplotlib would read as a formula."""
     return str(text).replace("$", r"\$")
+
+
+def write_curves(
+    path: str | Path, epochs: Sequence[Mapping[str, float]], title: str = ""
+) -> None:
+    """Draws a PNG of what was measured at the end of each epoch.
+
+    Of each epoch there are ``epoch``, ``lr`` and names such as "train loss" and
+    "valid WER". Losses share a panel, and so do scores in percent.
+    """
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in epochs:
+        for name, value in row.items():
+            if name == "epoch" or not math.isfinite(value):
+                continue
+            panel, name, value = _place(name, value)
+            curve = panels.setdefault(panel, {}).setdefault(name, [])
+            curve.append((row["epoch"], value))
+    shown = sorted(panels, key=_rank)[:_MOST_PANELS]
+    columns = min(len(shown), 2 if len(shown) == 4 else 3) or 1
+    lines = math.ceil(len(shown) / columns) or 1
+    size = _PANEL[0] * columns, _PANEL[1] * lines + 0.3
+    figure = Figure(size, 130, layout="constrained")
+    if title:
+        figure.suptitle(_plain(title), fontsize=10)
+    for number, panel in enumerate(shown):
+        axes = figure.add_subplot(lines, columns, number + 1)
+        _draw_curves(axes, panel, panels[panel])
+    write_figure(figure, path)
+
+
+def _place(name, value):
+    """The panel of a number, its curve, and the number as it is shown."""
+    if name.startswith("lr"):
+        return "learning rate", name, value
+    split, _, score = name.partition(" ")
+    share = percent(score, value)
+    if share is not None:
+        return "%", name, share
+    return ("loss" if "loss" in score else score), name, value
+
+
+def _rank(panel):
+    """Losses first, then scores, learning rates last."""
+    order = {"loss": 0, "%": 1, "learning rate": 3}
+    return order.get(panel, 2), panel
+
+
+def _draw_curves(axes, panel, curves):
+    """Draws the curves of a panel."""
+    for number, (name, points) in enumerate(curves.items()):
+        style, mark = _LINES[number % len(_LINES)]
+        axes.plot(
+            *zip(*points),
+            linestyle=style,
+            marker=mark if len(points) <= 40 else None,
+            markersize=3.5,
+            linewidth=1.4,
+            color=_COLOURS[number % len(_COLOURS)],
+            label=_plain(name.replace("_", " ")),
+        )
+    values = [value for points in curves.values() for _, value in points]
+    if panel == "loss" and min(values) > 0 and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+    elif panel == "%":
+        axes.set_ylim(0, None)
+    if panel == "learning rate":
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        axes.yaxis.get_offset_text().set_fontsize(8)
+        axes.set_ylim(0, None)
+    epochs = [epoch for points in curves.values() for epoch, _ in points]
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel(_plain(panel.replace("_", " ")), fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="0.88", linewidth=0.6)
+    axes.legend(fontsize=8)
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:

@@ -189,6 +189,11 @@ def check_inputs(line: _CommandLine) -> None:
             _check_paths(key, _value(line, key), line)
 
 
+def plain_values(line: _CommandLine) -> dict[str, Any]:
+    """Key -> value of the yaml and the command line, of values without tags."""
+    return {key: _value(line, key) for key in line.nodes}
+
+
 def describe_recipe(
     yaml_file: str | Path, usage: str, docstring: str, yamls: Iterable[str] = ()
 ) -> str:

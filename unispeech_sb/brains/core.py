@@ -32,11 +32,13 @@ from torch.utils.data import DataLoader, Dataset
 from unispeech_sb.atomic import write_json
 from unispeech_sb.brains.feature_cache import open_cache
 from unispeech_sb.brains.saving import (
+    Curves,
     best_checkpoint,
     random_states,
     save_checkpoint,
     set_random_state,
 )
+from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
 
@@ -62,7 +64,9 @@ class SSLBrain(Brain):
       nothing of it needs saving.
     * ``train_logger``; with ``tensorboard: True`` also
       ``tensorboard_logger``, a ``!name:`` that is only then built.
-    * ``epoch_counter``, ``output_folder``, ``augmentation`` (optional).
+    * ``epoch_counter``, ``output_folder``, ``augmentation`` (optional). Losses,
+      scores and learning rates of each epoch are in ``curves.csv`` of that
+      folder, and drawn in ``curves.png``.
     * ``feature_cache``, a folder: features of a frozen backbone are computed
       once and read from there, with ``cache_dtype``, ``cache_crops`` and
       ``seed``; see ``brains.feature_cache``. A ``--debug`` run has none.
@@ -127,6 +131,7 @@ class SSLBrain(Brain):
         if self.cache is None and not self.debug:
             head = self.modules["head"] if "head" in self.modules else None
             self.cache = open_cache(self.hparams, head, self.device)
+        self.curves = Curves(self.hparams)
         self.tensorboard = None
         if getattr(self.hparams, "tensorboard", False):
             self.tensorboard = self.hparams.tensorboard_logger()
@@ -176,13 +181,16 @@ class SSLBrain(Brain):
                 train_set, Stage.TRAIN, **(train_loader_kwargs or {})
             )
         self.train_loader: Any = train_set
-        super().fit(
-            self._remaining(epoch_counter),
-            train_set,
-            valid_set,
-            progressbar,
-            valid_loader_kwargs=dict(valid_loader_kwargs or {}),
-        )
+        try:
+            super().fit(
+                self._remaining(epoch_counter),
+                train_set,
+                valid_set,
+                progressbar,
+                valid_loader_kwargs=dict(valid_loader_kwargs or {}),
+            )
+        finally:  # after Ctrl-C, too
+            self.curves.draw()
 
     def _remaining(self, epoch_counter):
         """Epochs to do; ``Brain.fit`` asks after it has loaded a checkpoint."""
@@ -447,7 +455,9 @@ class SSLBrain(Brain):
         """Logs and saves an epoch, with the scores of its validation."""
         stats = {"train_stats": self.train_scores}
         stats |= {"valid_stats": scores} if scores else {}
-        self._log({"epoch": epoch, **self._learning_rates()}, **stats)
+        numbers = {"epoch": epoch, **self._learning_rates()}
+        self._log(numbers, **stats)
+        self.curves.append(numbers, self.train_scores, scores)
         if self.checkpointer is not None:
             save_checkpoint(self.checkpointer, scores, self.precedence)
 
@@ -543,8 +553,8 @@ class SSLBrain(Brain):
 
 
 def _in_short(numbers):
-    """Numbers as texts of four digits."""
+    """Numbers as texts of few digits, with their unit."""
     return {
-        name: f"{value:.4g}" if isinstance(value, float) else value
+        name: format_score(name, value) if isinstance(value, float) else value
         for name, value in numbers.items()
     }

@@ -92,6 +92,7 @@ def _trainer(make_brain, fit, hparams):
             module.load_state_dict(state)
         hparams["epoch_counter"].current = 0
         own = {
+            "curves": f"curves_{rate:g}",
             "opt_class": partial(hparams["opt_class"], lr=rate),
             "checkpointer": Checkpointer(
                 folder / str(rate),

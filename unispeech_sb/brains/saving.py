@@ -1,21 +1,32 @@
-"""Checkpoints that are complete or absent, and the random numbers in them."""
+"""What a run keeps: checkpoints that are complete or absent, with the random
+numbers in them, and learning curves.
+"""
 
+import csv
 import logging
 import os
 import random
 import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import (
+    if_main_process,
     is_distributed_initialized,
     run_on_main,
 )
 from speechbrain.utils.logger import get_logger
 
+from unispeech_sb.atomic import atomic
+
 logger = get_logger(__name__)
+
+_DRAWN_EVERY_S = 30.0
+"""Seconds in which the learning curves are drawn once at most."""
 
 
 def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
@@ -112,3 +123,58 @@ def set_random_state(states):
     np.random.set_state(state["numpy"])
     for index in range(min(torch.cuda.device_count(), len(state["cuda"]))):
         torch.cuda.set_rng_state(state["cuda"][index], index)
+
+
+class Curves:
+    """What was measured in each epoch, in ``curves.csv`` and ``curves.png`` of
+    the output folder; the yaml's ``curves`` is another name."""
+
+    def __init__(self, hparams: Any) -> None:
+        folder = getattr(hparams, "output_folder", None)
+        name = getattr(hparams, "curves", "curves")
+        self.table = None if folder is None else Path(folder, f"{name}.csv")
+        self.drawn, self.is_new = 0.0, False
+
+    def append(self, numbers: dict[str, Any], *scores: dict[str, Any]) -> None:
+        """Adds an epoch, in the place of those from it on: its numbers, and
+        scores of training and validation. The main process alone writes."""
+        if self.table is None or not if_main_process():
+            return
+        row = dict(numbers)
+        for split, own in zip(("train", "valid"), scores, strict=True):
+            row |= {f"{split} {name}": value for name, value in own.items()}
+        rows = [r for r in self._read() if r["epoch"] < row["epoch"]] + [row]
+        names = dict.fromkeys(name for r in rows for name in r)
+        with atomic(self.table) as file:
+            writer = csv.DictWriter(file, [*names], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        self.is_new = True
+        if time.monotonic() - self.drawn > _DRAWN_EVERY_S:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draws what is new."""
+        if self.table is None or not self.is_new:
+            return
+        # Not above: matplotlib takes as long to import as a small epoch
+        from unispeech_sb.plots import write_curves
+
+        title = "/".join(self.table.absolute().parent.parts[-3:])
+        write_curves(self.table.with_suffix(".png"), self._read(), title)
+        self.drawn, self.is_new = time.monotonic(), False
+
+    def _read(self):
+        """The epochs so far."""
+        assert self.table is not None
+        if not self.table.is_file():
+            return []
+        with open(self.table, newline="", encoding="utf-8") as file:
+            return [
+                {
+                    name: int(value) if name == "epoch" else float(value)
+                    for name, value in row.items()
+                    if value
+                }
+                for row in csv.DictReader(file)
+            ]

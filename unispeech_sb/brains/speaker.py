@@ -21,7 +21,7 @@ from unispeech_sb.brains.export import export_speakers
 from unispeech_sb.dataio.speakers import UNKNOWN
 from unispeech_sb.dataio.trials import write_trials
 from unispeech_sb.metrics.calibration import Calibration
-from unispeech_sb.metrics.det import write_det, write_histogram
+from unispeech_sb.metrics.det import system_name, write_det, write_histogram
 from unispeech_sb.metrics.verification import bootstrap, eer, min_dcf
 
 logger = get_logger(__name__)
@@ -220,7 +220,8 @@ class SpeakerBrain(SSLBrain):
             folder / "trials.csv", trials, "csv", self.cosines(Stage.TEST)
         )
         positive, negative = self._sides(Stage.TEST)
-        write_det(folder / "det.png", {"cosine": (positive, negative)})
+        name = system_name(folder)
+        write_det(folder / "det.png", {name: (positive, negative)})
         thresholds = {"EER": eer(positive, negative)[1]}
         if any(self.calibration.num_trials):
             even = self.calibration.threshold(0.5)

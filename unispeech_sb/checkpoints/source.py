@@ -100,7 +100,8 @@ def _download(name, save_path):
         raise ValueError(
             f"{name}: there is no such folder, and the Hugging Face hub "
             "gave no model of that name (offline, or no such model: "
-            f"{type(error).__name__})"
+            f"{type(error).__name__}); a recipe takes a folder, or a preset "
+            "such as --model=small, whose weights are random"
         ) from error
     return Path(folder)
 

@@ -22,6 +22,10 @@ COMMANDS = {
         "recipe:recipe",
         "list the training recipes; train a model with one",
     ),
+    "data": (
+        "data:data",
+        "check data before training: what is there, and what is wrong",
+    ),
     "superb": (
         "superb:superb",
         "the SUPERB benchmark: run its tasks, report on runs",

@@ -99,8 +99,7 @@ def _report(scores, calibration, arguments):
         scores, calibration, arguments.p_target, arguments.draws
     )
     if given:
-        title = Path(arguments.folder).name
-        write_results(Path(given), scores, summary, title)
+        write_results(Path(given), scores, summary, arguments.folder)
     print(summary_table(summary))
     if arguments.calibrate:
         fit_calibration(scores).save(arguments.calibrate)
@@ -347,13 +346,18 @@ def write_scores(folder, scores):
     write_trials(path, scores.trials, form="csv", scores=scores.values)
 
 
-def write_results(folder, scores, summary, title):
-    """Writes ``results.json``, ``scores.csv``, ``det.png``, ``scores.png``."""
-    from unispeech_sb.metrics.det import write_det, write_histogram
+def write_results(folder, scores, summary, system):
+    """Writes ``results.json``, ``scores.csv``, ``det.png``, ``scores.png``; in
+    the picture the system has the name of its folder."""
+    from unispeech_sb.metrics.det import (
+        system_name,
+        write_det,
+        write_histogram,
+    )
 
     write_scores(folder, scores)
-    sides = scores.sides
-    write_det(folder / "det.png", {title: sides}, summary["p_target"])
+    sides, name = scores.sides, system_name(system)
+    write_det(folder / "det.png", {name: sides}, summary["p_target"])
     thresholds = {
         title: summary[name]["threshold"]
         for name, title in (("eer", "EER"), ("min_dcf", "minDCF"))

@@ -109,7 +109,8 @@ def _with_texts(records, hparams):
         if not text.strip():
             raise ValueError(
                 f"{hparams['data_folder']}: expected a text in the column "
-                f"{column!r} of {record['wav']}, got none"
+                f"{column!r} of {record['wav']}, got none; there are "
+                f"{named(record, _NUM_NAMED)} (--text_column)"
             )
         if case is not None:
             language = hparams.get("language") or record.get("language")

@@ -21,6 +21,7 @@ from unispeech_sb.dataio.rttm import (
     write_files,
     write_rttm,
 )
+from unispeech_sb.metrics.diarization import diarization_error
 from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
 from unispeech_sb.plots import timeline_svg, write_timeline
 
@@ -302,11 +303,32 @@ class Diarization:
         path : str or path-like
             The PNG to write or to replace.
         reference : iterable of tuple, optional
-            (start, end, speaker) of the true segments.
+            (start, end, speaker) of the true segments. The title then says the
+            diarization error rate (without a collar, overlaps scored) and its
+            parts.
         """
-        write_timeline(
-            path, self.segments, self.duration_s, reference, self.name
+        title = self.name
+        if reference is not None:
+            reference = [s[:3] for s in reference if s[0] < s[1]]
+            title = f"{title}: {self._error_of(reference)}"
+        write_timeline(path, self.segments, self.duration_s, reference, title)
+
+    def _error_of(self, reference):
+        """The diarization error rate against a reference, in words."""
+        found = [(s.start, s.end, s.speaker) for s in self.segments]
+        errors = diarization_error(reference, found)
+        if not errors.total_s:
+            return "no speech in the reference"
+        parts = {
+            "missed": errors.miss_s,
+            "false alarm": errors.false_alarm_s,
+            "confused": errors.confusion_s,
+        }
+        shares = ", ".join(
+            f"{name} {100 * seconds / errors.total_s:.1f} %"
+            for name, seconds in parts.items()
         )
+        return f"DER {100 * errors.rate:.1f} % ({shares})"
 
 
 def _clock(seconds):

@@ -31,6 +31,15 @@ _STEP = 0.005  # of the normal deviate, which a pixel of the curve is
 _DOTS_PER_INCH = 130
 
 
+def system_name(folder: str | Path) -> str:
+    """What a picture calls the system of a pretrained or output folder: its
+    name, and of results that of the data and the seed."""
+    parts = Path(folder).absolute().parts[1:]
+    if parts[-1:] == ("export",):
+        parts = parts[:-1]
+    return "/".join(parts[-2:] if parts[-1:][0].isdigit() else parts[-1:])
+
+
 def write_det(
     path: str | Path,
     systems: Mapping[str, tuple[Scores, Scores]],
@@ -48,7 +57,7 @@ def write_det(
     axes = figure.add_subplot(aspect="equal")
     limits = _limits([error_curve(*scores) for scores in systems.values()])
     for number, (name, scores) in enumerate(systems.items()):
-        _draw_curve(axes, f"C{number}", name, scores, p_target, limits)
+        _draw_curve(axes, number, name, scores, p_target, limits)
     shown = _TICKS[(limits[0] <= _TICKS) & (limits[1] >= _TICKS)]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(ndtri(shown), [f"{100 * tick:g}" for tick in shown])
@@ -107,14 +116,16 @@ def write_histogram(
     _write(figure, path)
 
 
-def _draw_curve(axes, colour, name, scores, p_target, limits):
+def _draw_curve(axes, number, name, scores, p_target, limits):
     """Draws one system and marks its EER and minDCF."""
+    colour, style = f"C{number}", ("-", "--", "-.", ":")[number % 4]
     _, miss, false_alarm = error_curve(*scores)
     rate, _ = eer(*scores)
     cost, threshold = min_dcf(*scores, p_target)
     axes.plot(
         *_thinned(ndtri(false_alarm), ndtri(miss)),
         color=colour,
+        linestyle=style,
         label=f"{_plain(name)}: EER {100 * rate:.2f} %, "
         f"minDCF({p_target:g}) {cost:.3f}",
     )
@@ -142,12 +153,13 @@ def _thinned(across, up):
 
 
 def _limits(curves):
-    """Ends of both axes, among the ticks: least rate seen, and 40 % or more."""
+    """Ends of both axes, among the ticks: the least rate seen, and the least
+    misses at the fewest false alarms or the other way round, 40 % or more."""
     rates = np.concatenate([rates for curve in curves for rates in curve[1:]])
     low = _TICKS.searchsorted(rates[rates > 0].min(), "right") - 1
-    # Where both rates are equal, the greater one is least.
-    worst = max(np.maximum(miss, fa).min() for _, miss, fa in curves)
-    high = _TICKS.searchsorted(min(max(0.4, 2.2 * worst), _TICKS[-1]))
+    pairs = [(a, b) for _, *both in curves for a, b in (both, both[::-1])]
+    ends = [one[other == other.min()].min() for one, other in pairs]
+    high = _TICKS.searchsorted(min(max(0.4, *ends), _TICKS[-1]))
     return _TICKS[[min(max(low, 0), 3), high]]
 
 

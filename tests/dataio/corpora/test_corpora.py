@@ -96,7 +96,8 @@ def test_a_name_that_is_none_shows_the_names():
 
 
 def test_keywords_are_a_table_where_there_is_one(tmp_path):
-    (tmp_path / "yes").mkdir()
+    for word in ("yes", "_background_noise_"):
+        (tmp_path / word).mkdir()
     assert find_corpus("keyword_spotting", {}, tmp_path) == "speech_commands"
     (tmp_path / "manifest.csv").touch()
     assert find_corpus("keyword_spotting", {}, tmp_path) == "csv"

@@ -19,11 +19,7 @@ from unispeech_sb.dataio.corpora.conversations import (
     rttm_beside,
     rttm_table,
 )
-from unispeech_sb.dataio.corpora.csv_table import (
-    csv_table,
-    is_csv,
-    single_speakers,
-)
+from unispeech_sb.dataio.corpora.csv_table import csv_table, single_speakers
 from unispeech_sb.dataio.corpora.fairseq import (
     fairseq_manifests,
     fairseq_texts,
@@ -34,8 +30,33 @@ from unispeech_sb.dataio.corpora.fluent_speech_commands import (
     is_fluent_speech_commands,
 )
 from unispeech_sb.dataio.corpora.iemocap import iemocap, is_iemocap
-from unispeech_sb.dataio.corpora.kaldi import is_kaldi, kaldi_texts
+from unispeech_sb.dataio.corpora.kaldi import (
+    is_kaldi,
+    kaldi_anything,
+    kaldi_labels,
+    kaldi_speakers,
+    kaldi_texts,
+)
 from unispeech_sb.dataio.corpora.librispeech import is_librispeech, librispeech
+from unispeech_sb.dataio.corpora.list_forms import (
+    ANYTHING,
+    LABELLED,
+    SPEAKERS,
+    audiofolder_rows,
+    class_rows,
+    form_readers,
+    is_audiofolder,
+    is_class_folders,
+    is_csv,
+    is_lhotse,
+    is_nemo,
+    is_split_tables,
+    is_table,
+    lhotse_rows,
+    nemo_rows,
+    split_table_rows,
+    table_rows,
+)
 from unispeech_sb.dataio.corpora.quesst14 import (
     is_query_lists,
     is_quesst14,
@@ -52,6 +73,7 @@ from unispeech_sb.dataio.corpora.voxceleb import (
     voxceleb,
     voxceleb_identification,
 )
+from unispeech_sb.dataio.splits import with_splits
 
 __all__ = ["CORPORA", "Corpus", "read_corpus"]
 
@@ -68,6 +90,11 @@ class Corpus:
     layout: str
     recognises: Callable[[Path], bool]
     readers: Mapping[str, Callable[..., Iterable[dict[str, Any]]]]
+    kind: str = "corpus"
+    """"corpus": the first that recognises a folder is it; "table" or "list": a
+    form, of which a folder may have one, and of which data may have no splits,
+    of "list" no validation set either; "last": as "list", where nothing else
+    is."""
 
 
 def _by(read, *keys):
@@ -159,47 +186,89 @@ CORPORA = {
         is_query_lists,
         {"query_by_example": _by(query_lists)},
     ),
-    "kaldi": Corpus(
-        "a Kaldi folder with wav.scp, or a folder of some",
-        is_kaldi,
-        {
-            **dict.fromkeys(("asr", "phoneme"), _by(kaldi_texts)),
-            "speaker_diarization": _by(kaldi_folders, "merge_segments"),
-        },
-    ),
     "recordings": Corpus(
         "a folder of recordings",
         is_recordings,
         {"pretraining": _by(recordings)},
     ),
+    "kaldi": Corpus(
+        "a Kaldi folder with wav.scp, or a folder of some",
+        is_kaldi,
+        {
+            **dict.fromkeys(("asr", "phoneme"), _by(kaldi_texts)),
+            **dict.fromkeys(
+                LABELLED,
+                _by(kaldi_labels, "label_column"),
+            ),
+            **dict.fromkeys(
+                SPEAKERS,
+                _by(kaldi_speakers),
+            ),
+            "speaker_diarization": _by(kaldi_folders, "merge_segments"),
+            ANYTHING: _by(kaldi_anything),
+        },
+        "table",
+    ),
     "csv": Corpus(
-        "a CSV or a folder with manifest.csv",
+        "a CSV or TSV, or a folder with manifest.csv",
         is_csv,
         {
-            **dict.fromkeys(
-                (
-                    *("asr", "phoneme", "pretraining"),
-                    *("speaker_identification", "speaker_verification"),
-                    *("intent_classification", "slot_filling"),
-                ),
-                _unlabelled,
-            ),
-            **dict.fromkeys(
-                ("keyword_spotting", "emotion_recognition"),
-                _by(csv_table, "label_column"),
-            ),
+            **form_readers(table_rows),
+            "pretraining": _unlabelled,
             "single_speaker": _by(single_speakers),
             "speaker_diarization": _by(rttm_table, "merge_segments"),
         },
+        "table",
+    ),
+    "table": Corpus(
+        "a folder with one CSV or TSV",
+        is_table,
+        form_readers(table_rows),
+        "table",
+    ),
+    "speechbrain": Corpus(
+        "a folder with train.csv or train.json, valid and test, as SpeechBrain",
+        is_split_tables,
+        form_readers(split_table_rows),
+        "list",
+    ),
+    "nemo": Corpus(
+        "a manifest of NeMo, or a folder of some",
+        is_nemo,
+        form_readers(nemo_rows),
+        "list",
+    ),
+    "lhotse": Corpus(
+        "a folder with Lhotse's cuts, or its recordings and supervisions",
+        is_lhotse,
+        form_readers(lhotse_rows),
+        "list",
+    ),
+    "audiofolder": Corpus(
+        "Hugging Face's audiofolder with metadata.csv or .jsonl",
+        is_audiofolder,
+        form_readers(audiofolder_rows),
+        "list",
+    ),
+    "class_folders": Corpus(
+        "a folder with a folder of recordings for each class or speaker",
+        is_class_folders,
+        {
+            task: reader
+            for task, reader in form_readers(class_rows).items()
+            if task in (*LABELLED, *SPEAKERS, ANYTHING)
+        },
+        "last",
     ),
     "rttm": Corpus(
         "a folder of recordings with RTTM files beside them",
         lambda path: path.is_dir(),
         {"speaker_diarization": _by(rttm_beside, "merge_segments")},
+        "last",
     ),
 }
 """Name of a corpus -> how it is known and read. ``corpus: auto`` takes the
-first one that recognises the data folder."""
+first one that recognises the data folder; of forms of lists, the only one."""
 
 
 def find_corpus(
@@ -209,7 +278,8 @@ def find_corpus(
 
     The yaml's ``corpus`` is a name of ``CORPORA`` or "auto", as when it is
     missing; ``synthetic`` stands for the name "synthetic". A name that the task
-    has no corpus of is an error. Task and folder are as for ``read_corpus``.
+    has no corpus of is an error, and so is a folder with lists of several
+    forms. Task and folder are as for ``read_corpus``.
     """
     name = "synthetic" if hparams.get("synthetic") else hparams.get("corpus")
     known = [n for n, corpus in CORPORA.items() if task in corpus.readers]
@@ -220,7 +290,36 @@ def find_corpus(
             f"corpus: expected auto, {', '.join(known)}; got {name!r}"
         )
     path = Path(hparams["data_folder"] if folder is None else folder)
-    return next((n for n in known if CORPORA[n].recognises(path)), None)
+    forms = []
+    for name in known:
+        corpus = CORPORA[name]
+        if forms and corpus.kind not in _FORMS:
+            break
+        if corpus.recognises(path):
+            if corpus.kind not in _FORMS or task == "speaker_diarization":
+                return name
+            forms.append(name)
+    if len(forms) > 1:
+        found = " and ".join(f"{CORPORA[n].layout} ({n})" for n in forms)
+        raise ValueError(
+            f"{path}: expected one of {_layouts(task)}; it is {found}: choose "
+            f"by --corpus={forms[0]} or another"
+        )
+    return forms[0] if forms else None
+
+
+_FORMS = ("table", "list")
+"""Kinds of which a folder may have one."""
+
+
+def _layouts(task):
+    """What a task can be trained on, for messages."""
+    layouts = [
+        f"{corpus.layout} ({name})"
+        for name, corpus in CORPORA.items()
+        if task in corpus.readers and name != "synthetic"
+    ]
+    return f"{', '.join(layouts[:-1])} or {layouts[-1]}"
 
 
 def read_corpus(
@@ -264,13 +363,13 @@ def read_corpus(
     path = Path(hparams["data_folder"] if folder is None else folder)
     name = find_corpus(task, hparams, path)
     if name is None:
-        layouts = [
-            f"{corpus.layout} ({name})"
-            for name, corpus in CORPORA.items()
-            if task in corpus.readers and name != "synthetic"
-        ]
         raise ValueError(
-            f"{path}: expected {', '.join(layouts[:-1])} or {layouts[-1]}; "
+            f"{path}: expected {_layouts(task)}; "
             + ("it is none of them" if path.exists() else "there is nothing")
         )
-    return CORPORA[name].readers[task](path, hparams)
+    corpus = CORPORA[name]
+    records = corpus.readers[task](path, hparams)
+    if corpus.kind == "corpus" or task not in CORPORA["table"].readers:
+        return records
+    named = corpus.kind != "table"
+    return with_splits(records, task, hparams, may_lack_valid=named)

@@ -15,11 +15,12 @@ from unispeech_sb.dataio.manifest import stretch
 from unispeech_sb.dataio.rttm import kaldi_files, kaldi_table
 from unispeech_sb.text import compare_names, read_number
 
-_SPLITS = {
-    **dict.fromkeys(("train", "tr"), "train"),
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "tr", "training"), "train"),
     **dict.fromkeys(("dev", "valid", "validation", "val", "cv"), "valid"),
-    **dict.fromkeys(("test", "tt", "eval"), "test"),
+    **dict.fromkeys(("test", "tt", "eval", "testing"), "test"),
 }
+"""Word in the name of a file or folder -> the split that it stands for."""
 _TO_THE_END = ("-1", "-1.0", "-1.00")
 
 
@@ -48,13 +49,18 @@ def kaldi_recordings(folder: Path) -> dict[str, Path]:
     return found
 
 
+def words_of(name: str) -> list[str]:
+    """The words of a name such as dev_clean or test-other."""
+    return re.split("[-_.]", name)
+
+
 def split_of(name, where):
     """The split that a name stands for, or begins with."""
-    split = _SPLITS.get(re.split("[-_.]", name)[0])
+    split = SPLIT_WORDS.get(words_of(name)[0])
     if split is None:
         raise ValueError(
             f"{where}: expected the name of a split such as "
-            f"{', '.join(_SPLITS)}; got {name!r}"
+            f"{', '.join(SPLIT_WORDS)}; got {name!r}"
         )
     return split
 
@@ -75,43 +81,79 @@ def kaldi_texts(path: str | Path) -> Iterator[dict[str, Any]]:
 
     A folder has ``wav.scp`` and ``text``, and may have ``utt2spk`` and
     ``segments``. Utterances without a text, and texts without an utterance,
-    are left out and counted in the log.
+    are left out and counted in the log. A folder alone need not be called as a
+    split; then its utterances have none.
     """
     for folder in split_folders(path):
-        yield from _utterances(folder)
+        yield from _described(folder, folder / "text", "wrd", path)
 
 
-def _utterances(folder):
-    """Records of one folder."""
-    split = split_of(folder.name, folder)
-    list_file, text_file = folder / "wav.scp", folder / "text"
-    recordings = kaldi_recordings(folder)
-    texts = {n: " ".join(w) for n, (_, w) in kaldi_table(text_file).items()}
-    seconds = stated_durations(folder)
-    stretches = {
-        name: (name, {"duration": seconds[name]} if name in seconds else {})
-        for name in recordings
-    }
-    if (folder / "segments").is_file():
-        list_file = folder / "segments"
-        stretches = _segments(list_file, recordings)
+def kaldi_labels(
+    path: str | Path, column: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """As ``kaldi_texts``, with labels: of ``utt2<column>``, utt2label by
+    default, else of ``text``."""
+    for folder in split_folders(path):
+        file = folder / f"utt2{column or 'label'}"
+        file = file if file.is_file() else folder / "text"
+        yield from _described(folder, file, "label", path)
+
+
+def kaldi_speakers(path: str | Path) -> Iterator[dict[str, Any]]:
+    """As ``kaldi_texts``, with the speakers of ``utt2spk``, without texts."""
+    for folder in split_folders(path):
+        yield from _described(folder, folder / "utt2spk", "spk_id", path)
+
+
+def kaldi_anything(path: str | Path) -> Iterator[dict[str, Any]]:
+    """As ``kaldi_texts``, with whatever there is of texts, labels, speakers."""
+    files = {"text": "wrd", "utt2label": "label", "utt2spk": "spk_id"}
+    for folder in split_folders(path):
+        found = [name for name in files if (folder / name).is_file()]
+        name = found[0] if found else "text"
+        yield from _described(folder, folder / name, files[name], path)
+
+
+def _described(folder, file, key, path):
+    """Records of one folder that a file has something of, under a key."""
+    alone = Path(path, "wav.scp").is_file()
+    known = words_of(folder.name)[0] in SPLIT_WORDS or not alone
+    split = split_of(folder.name, folder) if known else ""
+    list_file, stretches = _utterances(folder)
+    found = {n: " ".join(w) for n, (_, w) in kaldi_table(file).items()}
     speakers = {}
     if (folder / "utt2spk").is_file():
         table = kaldi_table(folder / "utt2spk", 1)
         speakers = {name: fields[0] for name, (_, fields) in table.items()}
         compare_names(stretches, speakers, list_file, folder / "utt2spk")
-    compare_names(texts, stretches, text_file, list_file)
-    compare_names(stretches, texts, list_file, text_file)
-    for name, (recording, times) in stretches.items():
-        if name in texts:
+    compare_names(found, stretches, file, list_file)
+    compare_names(stretches, found, list_file, file)
+    for name, (wav, times) in stretches.items():
+        if name in found:
             yield {
                 "ID": name,
-                "wav": str(recordings[recording]),
+                "wav": str(wav),
                 "split": split,
                 "spk_id": speakers.get(name, ""),
-                "wrd": texts[name],
+                key: found[name],
                 **times,
             }
+
+
+def _utterances(folder):
+    """The list of a folder's utterances, and each with its file and times."""
+    recordings = kaldi_recordings(folder)
+    seconds = stated_durations(folder)
+    if not (folder / "segments").is_file():
+        return folder / "wav.scp", {
+            name: (wav, {"duration": seconds[name]} if name in seconds else {})
+            for name, wav in recordings.items()
+        }
+    stretches = _segments(folder / "segments", recordings)
+    return folder / "segments", {
+        name: (recordings[recording], times)
+        for name, (recording, times) in stretches.items()
+    }
 
 
 def _segments(path, recordings):

@@ -125,9 +125,12 @@ def speech_commands(
 
 
 def is_speech_commands(path):
-    """Whether a folder has one of a word, and no table that says more."""
-    words = any(Path(path, word).is_dir() for word in WORDS["v0.02"])
-    return words and not Path(path, "manifest.csv").is_file()
+    """Whether a folder has those of most words, and no table that says more;
+    some folders of words are of other classes."""
+    words = sum(Path(path, word).is_dir() for word in WORDS["v0.02"])
+    own = any(Path(path, n).exists() for n in (_BACKGROUND, *_LISTS.values()))
+    most = words > len(WORDS["v0.01"]) / 2 or words and own
+    return bool(most) and not Path(path, "manifest.csv").is_file()
 
 
 def class_balanced_weights(records: Sequence[dict[str, Any]]) -> torch.Tensor:
