@@ -70,6 +70,10 @@ COMMANDS = {
         "speakers:verify",
         "speaker verification: the same speaker in two recordings?",
     ),
+    "serve": (
+        "serve:serve",
+        "models behind HTTP, as OpenAI's clients ask, and a page in a browser",
+    ),
     "score": (
         "score:score",
         "score a trial list: EER, minDCF, calibration",
@@ -81,6 +85,7 @@ _TO_CONTINUE = {
     "demo": "the same command goes on from the last checkpoint",
     "recipe": "the same command goes on from the last checkpoint",
     "superb": "the same command goes on where it stopped",
+    "serve": "nothing of the uploads is left",
     "embed": "the embeddings so far are kept, the same command goes on",
     "score": "with -o the embeddings so far are kept, the same command goes on",
     **dict.fromkeys(

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -271,16 +271,23 @@ CLASSIFICATION_FORMATS = {
 """Name -> how a ``Classification`` is written."""
 
 
-def _cues(transcript):
-    """Yields (start, end, text) of each subtitle."""
-    cue, between = [], transcript.separator
+def subtitle_words(transcript: Any) -> Iterator[list[Any]]:
+    """Yields the words of each subtitle of a ``Transcript``."""
+    cue: list[Any] = []
     for word in transcript.words:
-        if cue and not _fits(cue, word, between):
-            yield cue[0].start_s, cue[-1].end_s, "\n".join(_lines(cue, between))
+        if cue and not _fits(cue, word, transcript.separator):
+            yield cue
             cue = []
         cue.append(word)
     if cue:
-        yield cue[0].start_s, cue[-1].end_s, "\n".join(_lines(cue, between))
+        yield cue
+
+
+def _cues(transcript):
+    """Yields (start, end, text) of each subtitle."""
+    for cue in subtitle_words(transcript):
+        text = "\n".join(_lines(cue, transcript.separator))
+        yield cue[0].start_s, cue[-1].end_s, text
 
 
 def _fits(cue, word, between):
