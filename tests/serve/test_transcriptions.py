@@ -8,6 +8,7 @@ from tests.inference.models import save_languages
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.inference import load
 from unispeech_sb.inference.formats import TRANSCRIPT_FORMATS
+from unispeech_sb.serve.answers import word_entry
 from unispeech_sb.serve.app import create_app
 
 URL = "/v1/audio/transcriptions"
@@ -162,16 +163,19 @@ def test_a_model_of_several_languages_switches(tmp_path, recording):
 
     save_languages(tmp_path / "hf")
     convert_checkpoint(tmp_path / "hf", tmp_path / "model")
-    asr, texts = load(tmp_path / "model"), {}
+    asr, expected = load(tmp_path / "model"), {}
     for lang in ("eng", "fra"):
         asr.set_language(lang)
-        texts[lang] = asr(recording).text
-    assert texts["eng"] != texts["fra"]
+        expected[lang] = [word_entry(w) for w in asr(recording).words]
+    assert expected["eng"] != expected["fra"]
+    words = {
+        "response_format": "verbose_json", "timestamp_granularities[]": "word",
+    }  # fmt: skip
     served = load(tmp_path / "model")
     with TestClient(create_app({"asr": served})) as client:
         for lang in ("fra", "eng", "eng", "fra"):
-            found = ask(client, recording, language=lang).json()
-            assert found["text"] == texts[lang]
+            found = ask(client, recording, language=lang, **words).json()
+            assert found["words"] == expected[lang]
         for wrong in ({}, {"language": "deu"}):
             error = ask(client, recording, **wrong).json()["error"]
             assert "expected one of eng, fra; got" in error["message"]

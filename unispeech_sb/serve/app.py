@@ -23,6 +23,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from unispeech_sb.decoding.words import TokenToWordMapping
 from unispeech_sb.inference.formats import (
     CLASSIFICATION_FORMATS,
     DIARIZATION_FORMATS,
@@ -108,7 +109,8 @@ async def _events(request, service, worker, file, language):
 
     def work(check, path):
         worker.set_language(language)
-        words, between = [], worker.model.tokenizer.separator
+        words = []
+        between = TokenToWordMapping(worker.model.tokenizer).separator
         for word in worker.model.transcribe_stream(path, on_partial=check):
             emit("delta", delta=between * bool(words) + word.text)
             words.append(word.text)
@@ -214,6 +216,13 @@ async def diarize(
 ) -> Response:
     """Who speaks when."""
     expect_one_of("response_format", response_format, DIARIZATION_FORMATS)
+    if max_speakers is not None and max_speakers < (num_speakers or 1):
+        raise ApiError(
+            400,
+            f"max_speakers: expected {num_speakers} at least; got "
+            f"{max_speakers}",
+            "max_speakers",
+        )
     worker = service.worker(model, "diarize")
 
     def work(check, path):

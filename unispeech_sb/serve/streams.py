@@ -153,7 +153,7 @@ async def answer_stream(
     except (AudioError, ValueError) as caught:
         error = ApiError(400, str(caught))
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        await socket.send_json({"type": "error", **error.content})
+        await socket.send_json({**error.content, "type": "error"})
         await socket.close(_CLOSED.get(error.status_code, 1003))
 
 
