@@ -49,8 +49,9 @@ def opened(browser):
     the browser says of an answer with a status from 400 on."""
     contexts, said = [], []
 
-    def open_page(address, errors=0, **options):
+    def open_page(address, script="", **options):
         context = browser.new_context(**options)
+        context.add_init_script(script)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
@@ -66,13 +67,13 @@ def opened(browser):
             ),
         )
         page.goto(address)
-        expect(page.locator("#about")).not_to_be_empty()
+        expect(page.locator("#about")).to_contain_text("(classification)")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    status = "Failed to load resource: the server responded with a status of"
+    status = "Failed to load resource: "
     assert [text for text in said if not text.startswith(status)] == []
 
 
@@ -85,6 +86,16 @@ def page(opened, address):
 def upload(page, path, slot="#main-slot"):
     """Chooses a file."""
     page.locator(f"{slot} .file").set_input_files(path)
+
+
+def until(page, expression):
+    """Waits for something; the policy of the page forbids what Playwright's
+    own way of it evaluates."""
+    for _ in range(500):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"it never came: {expression}")
 
 
 def words(page):
@@ -123,10 +134,10 @@ def test_a_word_plays_from_where_it_is(page, models, recording):
     last = models["asr"](recording).words[-1]
     words(page).last.click()
     player = page.locator("#main-slot .player")
-    page.wait_for_function("document.querySelector('.player').currentTime > 0")
+    until(page, "document.querySelector('.player').currentTime > 0")
     place = player.evaluate("player => player.currentTime")
     assert last.start_s - 0.2 < place < last.end_s + 0.5
-    page.wait_for_function("document.querySelector('.player').paused")
+    until(page, "document.querySelector('.player').paused")
     place = player.evaluate("player => player.currentTime")
     assert place < last.end_s + 0.6
 
@@ -162,11 +173,11 @@ def test_the_microphone_is_recognized(page):
 
 
 def test_no_permission_is_a_sentence(opened, address):
-    page = opened(address)
-    page.evaluate(
+    script = (
         "navigator.mediaDevices.getUserMedia = async () => {"
         " throw new DOMException('', 'NotAllowedError'); }"
     )
+    page = opened(address, script)
     page.locator("#main-slot .record").click()
     expect(page.locator("#error")).to_contain_text("may not use the microphone")
     expect(page.locator("#main-slot .record")).to_have_text("Record")
@@ -241,7 +252,7 @@ def test_all_of_it_goes_by_keyboard(page, recording, models):
         == 1
     )
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.player').currentTime > 0")
+    until(page, "document.querySelector('.player').currentTime > 0")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -263,13 +274,13 @@ def test_it_fits_a_phone(scheme, opened, address, recording):
 def test_everything_has_a_name(page, recording):
     upload(page, recording)
     expect(page.locator("#bars li").first).to_be_visible()
-    for role in ("button", "group", "region"):
-        for part in page.get_by_role(role).all():
-            assert part.evaluate(
-                "e => (e.getAttribute('aria-label') || e.innerText || "
-                "document.getElementById(e.getAttribute('aria-labelledby'))"
-                ".innerText).trim()"
-            )
+    lines = page.locator("body").aria_snapshot().splitlines()
+    roles = "button|group|region|heading|textbox|spinbutton|dialog"
+    named = [line for line in lines if re.match(rf"\s*- ({roles}) \"", line)]
+    bare = [
+        line for line in lines if re.match(rf"\s*- ({roles})\b(?! \")", line)
+    ]
+    assert len(named) > 10 and bare == []
 
 
 def test_the_page_asks_for_the_key(browser, models, recording):

@@ -149,6 +149,7 @@ class Slot {
 
   async start() {
     showError("");
+    await ready;
     const live = this.onLive ? this.onLive() : null;
     this.live = live;
     this.microphone = await Microphone.open((block, rate, level, seconds) => {
@@ -346,6 +347,7 @@ function onRecording(file) {
       if (!signal.aborted) strip.setWave(wave);
     });
     const errors = [];
+    await ready;
     for (const task of TASKS) {
       if (!chosen(task)) continue;
       const onProgress = progress(DOING[task]);
@@ -423,13 +425,16 @@ $("save-srt").addEventListener("click", () => (
   save("transcript.srt", toSrt(result))));
 $("key").addEventListener("cancel", (event) => event.preventDefault());
 
-try {
+// Asks what there is; a recording that is given before waits for it.
+async function prepare() {
   const health = await ask("health");
   ({ limits } = health);
   if (health.needs_key && !getKey()) await askKey("");
   ({ data: models } = await askWithKey("v1/models"));
   showModels();
-} catch (error) {
+}
+
+const ready = prepare().catch((error) => {
   $("about").textContent = "";
   showError(error.message);
-}
+});
