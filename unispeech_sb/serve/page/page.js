@@ -177,6 +177,7 @@ class Slot {
     this.recordPart.setAttribute("aria-pressed", String(recording));
     this.levelPart.hidden = !recording;
     this.filePart.disabled = recording;
+    this.playerPart.hidden = recording || !this.file;
     if (!recording) this.namePart.textContent = "";
   }
 }
@@ -236,13 +237,13 @@ const chosen = (task) => (
   $(`model-${task}`) ? $(`model-${task}`).value
     : (models.find((model) => model.task === task) || {}).id);
 
-function addOption(id, label, values) {
+function addOption(place, id, label, values) {
   const row = document.createElement("label");
   const select = document.createElement("select");
   select.id = id;
   select.append(...values.map((value) => new Option(value, value)));
   row.append(label, select);
-  $("options").append(row);
+  $(place).append(row);
 }
 
 function showModels() {
@@ -251,15 +252,20 @@ function showModels() {
   for (const task of [...TASKS, "embed"]) {
     const own = models.filter((model) => model.task === task);
     if (own.length > 1) {
-      addOption(`model-${task}`, `Model of ${NAMES[task]}`,
+      const place = task === "embed" ? "voice-options" : "options";
+      addOption(place, `model-${task}`, `Model of ${NAMES[task]}`,
         own.map((model) => model.id));
     }
   }
   const languages = models.flatMap((model) => model.languages);
-  if (languages.length) addOption("language", "Language", languages);
-  const speakers = models.filter((model) => model.task === "embed");
-  $("compare").hidden = !speakers.length;
-  $("threshold-row").hidden = speakers.every((model) => model.calibrated);
+  if (languages.length) addOption("options", "language", "Language", languages);
+  $("compare").hidden = !chosen("embed");
+  const showThreshold = () => {
+    const model = models.find(({ id }) => id === chosen("embed"));
+    $("threshold-row").hidden = !model || model.calibrated;
+  };
+  showThreshold();
+  $("voice-options").addEventListener("change", showThreshold);
   const one = models.some((model) => TASKS.includes(model.task));
   $("recording-title").closest("section").hidden = !one;
 }
@@ -337,11 +343,15 @@ function progress(text) {
       : showBusy(`${text}: the model is at work`));
 }
 
-function onRecording(file) {
+function clearResults() {
   strip.clear();
   result = null;
   $("transcript").hidden = true;
   $("classes").hidden = true;
+}
+
+function onRecording(file) {
+  clearResults();
   return run(async (signal) => {
     const peaks = readPeaks(file).then((wave) => {
       if (!signal.aborted) strip.setWave(wave);
@@ -408,7 +418,10 @@ function toSrt({ segments }) {
 
 const main = new Slot($("main-slot"), {
   onFile: onRecording,
-  onLive: () => (chosen("transcribe") ? new Live() : null),
+  onLive: () => {
+    clearResults();
+    return chosen("transcribe") ? new Live() : null;
+  },
 });
 const strip = new Strip(main.playerPart);
 const left = new Slot($("left-slot"), { onFile: onVoice });
