@@ -72,7 +72,7 @@ COMMANDS = {
     ),
     "serve": (
         "serve:serve",
-        "models behind HTTP, as OpenAI's clients ask, and a page in a browser",
+        "models over HTTP, as OpenAI's clients ask; a page in the browser",
     ),
     "score": (
         "score:score",

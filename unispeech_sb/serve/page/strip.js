@@ -94,7 +94,7 @@ export class Strip {
     const width = $("strip").clientWidth;
     const buttons = [...$("words").children];
     const widths = buttons.map((button) => button.offsetWidth + 4);
-    const needed = widths.reduce((sum, own) => sum + own, 0) / (ROWS - 1);
+    const needed = 1.15 * widths.reduce((sum, own) => sum + own, 0) / ROWS;
     this.scale = Math.max(width, needed) / this.duration;
     const ends = Array(ROWS).fill(0);
     buttons.forEach((button, number) => {
