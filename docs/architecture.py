@@ -14,6 +14,7 @@ ABOUT = {
     "commands": "unispeech-sb COMMAND",
     "experiment": "run(): a recipe's main",
     "superb": "the benchmark in one command",
+    "serve": "HTTP, WebSockets, a page",
     "brains": "training loops, exports",
     "convert": "checkpoints <-> folders",
     "inference": "long recordings, many files",

@@ -31,10 +31,11 @@ MAY_IMPORT = {
         *("plots", "convert"),
     },
     "superb": {"checkpoints", "recipe_options"},
+    "serve": {"dataio", "decoding", "inference"},
     "brains": {"nnet", "metrics", "checkpoints", "dataio", "plots"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
-        *("metrics", "recipe_options", "superb"),
+        *("metrics", "recipe_options", "serve", "superb"),
     },
     "cli": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},

@@ -92,7 +92,9 @@ def test_wheel_carries_recipes_yamls_and_licence(root, wheel):
         for file in root.glob(pattern)
     ] + [
         str(file.relative_to(root))
-        for pattern in ("*.py", "py.typed", "*.css", "*.csv")
+        for pattern in (
+            *("*.py", "py.typed", "*.css", "*.csv", "*.html", "*.js", "*.svg"),
+        )
         for file in (root / "unispeech_sb").rglob(pattern)
     ]
     expected += ["speechbrain/lobes/models/unispeech.py"]

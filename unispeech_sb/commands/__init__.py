@@ -82,6 +82,10 @@ COMMANDS = {
         "speakers:verify",
         "speaker verification: the same speaker in two recordings?",
     ),
+    "serve": (
+        "serve:serve",
+        "models over HTTP, as OpenAI's clients ask; a page in the browser",
+    ),
     "score": (
         "score:score",
         "score a trial list: EER, minDCF, calibration",
@@ -93,6 +97,7 @@ _TO_CONTINUE = {
     "demo": "the same command goes on from the last checkpoint",
     "recipe": "the same command goes on from the last checkpoint",
     "superb": "the same command goes on where it stopped",
+    "serve": "nothing of the uploads is left",
     "embed": "the embeddings so far are kept, the same command goes on",
     "push-to-hub": "files are uploaded all or none, the same command tries "
     "again",

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -438,22 +438,23 @@ CLASSIFICATION_FORMATS = {
 """Name -> how a ``Classification`` is written."""
 
 
-def _cut(words, between):
-    """Yields the subtitles of words."""
-    cue = []
+def subtitle_words(words: Iterable[Any], between: str) -> Iterator[list[Any]]:
+    """Yields the words of each subtitle."""
+    cue: list[Any] = []
     for word in words:
         if cue and not _fits(cue, word, between):
-            yield _cue_of(cue, between)
+            yield cue
             cue = []
         cue.append(word)
     if cue:
-        yield _cue_of(cue, between)
+        yield cue
 
 
-def _cue_of(words, between):
-    """The subtitle of words that fit in it."""
-    text = "\n".join(_lines(words, between))
-    return _Cue(words[0].start_s, words[-1].end_s, text)
+def _cut(words, between):
+    """Yields the subtitles of words."""
+    for cue in subtitle_words(words, between):
+        text = "\n".join(_lines(cue, between))
+        yield _Cue(cue[0].start_s, cue[-1].end_s, text)
 
 
 def _fits(cue, word, between):
