@@ -12,7 +12,6 @@ import torch
 import transformers
 
 from unispeech_sb.lobes.backbone import PRESETS, Backbone
-from unispeech_sb.nnet.lengths import conv_lengths
 
 RATE = 16000
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -56,23 +55,6 @@ class Batch:
         """Each waveform without its padding, [1, N]."""
         for wav, count in zip(self.wavs, self.counts):
             yield wav[None, :count]
-
-
-def flops(config, samples):
-    """Multiplications and additions that one waveform takes."""
-    total, channels = 0, 1
-    for dim, kernel, stride in zip(
-        config["conv_dim"], config["conv_kernel"], config["conv_stride"]
-    ):
-        samples = conv_lengths(samples, [kernel], [stride])
-        total += 2 * samples * dim * channels * kernel
-        channels = dim
-    dim, inner = config["hidden_size"], config["intermediate_size"]
-    positions = dim * dim * config["num_conv_pos_embeddings"]
-    positions //= config["num_conv_pos_embedding_groups"]
-    block = 4 * dim * dim + 2 * dim * inner + 2 * samples * dim
-    frame = channels * dim + positions + config["num_hidden_layers"] * block
-    return total + 2 * samples * frame
 
 
 def matrix_product():

@@ -17,12 +17,13 @@ from peers import (
     CLOCKS,
     MIXED_S,
     Batch,
-    flops,
     interleaved,
     matrix_product,
     models,
     print_setting,
 )
+
+from unispeech_sb.brains.throughput import forward_flops
 
 
 def loss_of(features, frames):
@@ -98,7 +99,9 @@ def main():
         {**runs, "product": product}, arguments.rounds, arguments.clock
     )
     rate = operations / times.pop("product")
-    needed = 3 * sum(flops(ours.config, count) for count in batch.counts)
+    needed = 3 * sum(
+        forward_flops(ours.config, count) for count in batch.counts
+    )
     mine = times["unispeech_sb"]
     print("| side | s | ratio | of the rate |")
     print("|---|---|---|---|")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unispeech_sb.commands.options import (
+    add_batch_seconds,
     add_device,
     add_folder,
     advance,
@@ -123,6 +124,7 @@ def _parse(argv):
         help="reference segments, drawn above; recordings are named by their "
         "files without suffix",
     )
+    add_batch_seconds(parser, 30.0)
     add_device(parser)
     _add_speakers(parser)
     arguments = parser.parse_args(argv)
@@ -190,7 +192,12 @@ def _load(arguments):
         chosen = argparse.Namespace(**vars(arguments))
         chosen.folder = speakers
         speakers = load_folder(SpeakerVerification, chosen)
-    return load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+    return load_folder(
+        SpeakerDiarization,
+        arguments,
+        speaker_model=speakers,
+        batch_seconds=arguments.batch_seconds,
+    )
 
 
 def _reference(path, names):

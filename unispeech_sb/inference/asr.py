@@ -42,7 +42,9 @@ from unispeech_sb.decoding import (
 from unispeech_sb.inference.audio_blocks import (
     GlobalStatistics,
     Known,
+    Reading,
     Source,
+    ahead,
     as_source,
     check_batch_seconds,
     global_norm,
@@ -55,10 +57,7 @@ from unispeech_sb.inference.audio_blocks import (
     source_name,
 )
 from unispeech_sb.inference.loading import CheckedFolder
-from unispeech_sb.inference.sliding_window import (
-    Window,
-    cut_windows,
-)
+from unispeech_sb.inference.sliding_window import Window, cut_windows
 from unispeech_sb.lobes.adapters import (
     CLASSIFIER,
     SUFFIXES,
@@ -216,7 +215,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
         source = as_source(source)
         check_batch_seconds(batch_seconds)
         with naming(source_name(source)):
-            chunks = self._windows.cut(source)
+            chunks = ahead(self._windows.cut(source), self.workers)
             rows = self._windows.encode_all(chunks, batch_seconds)
             return self._transcript(rows, on_progress)
 
@@ -284,7 +283,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
             one row for each frame of the recording.
         """
         check_batch_seconds(batch_seconds)
-        chunks = self._windows.cut(as_source(source))
+        chunks = ahead(self._windows.cut(as_source(source)), self.workers)
         for _, log_probs in self._windows.encode_all(chunks, batch_seconds):
             if isinstance(log_probs, AudioError):
                 raise log_probs
@@ -321,17 +320,15 @@ class LongFormASR(CheckedFolder, EncoderASR):
             The transcript, or why the file cannot be used.
         """
         check_batch_seconds(batch_seconds)
+        options = batch_seconds, on_progress
         return run_files(
             paths,
             self._windows.read,
             self._transcribe_short,
-            lambda long: self._transcribe_long(
-                long, batch_seconds, on_progress
-            ),
+            lambda long: self._transcribe_long(long, *options),
             min(self.window_s, batch_seconds),
-            batch_seconds,
-            on_progress,
-            self._windows.seconds,
+            *options,
+            Reading(self._windows.seconds, self.workers),
         )
 
     @property
@@ -453,7 +450,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
                 except FILE_ERRORS as error:
                     errors[path] = error_of(path, error)
 
-        rows = self._windows.encode_all(chunks(), batch_seconds)
+        ready = ahead(chunks(), self.workers)
+        rows = self._windows.encode_all(ready, batch_seconds)
         for (_, path), own in itertools.groupby(rows, _recording):
             result = attempt(path, self._transcript, own, on_progress)
             if isinstance(result, AudioError):
@@ -576,20 +574,30 @@ class WindowEncoder:
 
     def cut(self, source: Known) -> Iterator[Chunk]:
         """Yields a recording as chunks; the only one where it is short."""
-        statistics = self._statistics(source)
-        samples = round(self.window_s * self.sample_rate)
-        windows = plan_windows(
-            statistics.num_samples,
-            num_frames=(samples - self._field) // self._stride + 1,
-            context=round(self.context_s / self.frame_s),
-            stride=self._stride,
-            field=self._field,
-        )
+        statistics = self.statistics(source)
+        windows = self.plan(statistics.num_samples)
         blocks = read_blocks(source, self.normalizer)
         for window, wav in cut_windows(blocks, windows):
             if len(windows) > 1:  # the last samples may make no frame
                 wav = wav[: len(wav) - (len(wav) - self._field) % self._stride]
             yield Chunk(source, statistics, window, wav, windows[-1].last)
+
+    def plan(self, num_samples: int) -> list[Window]:
+        """The windows of a recording."""
+        size = self.num_frames(round(self.window_s * self.sample_rate))
+        context = round(self.context_s / self.frame_s)
+        return plan_windows(
+            num_samples, size, context, self._stride, self._field
+        )
+
+    def samples_of(self, first: int, last: int) -> Window:
+        """The samples that some frames see."""
+        stop = (last - 1) * self._stride + self._field
+        return Window(first * self._stride, stop, first, first, last)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of so many samples."""
+        return (num_samples - self._field) // self._stride + 1
 
     def encode_all(
         self, chunks: Iterable[Chunk], batch_seconds: float
@@ -625,7 +633,7 @@ class WindowEncoder:
         frames = conv_lengths(counts, *self._convs).tolist()
         return [row[:n] for row, n in zip(rows, frames)]
 
-    def _statistics(self, source):
+    def statistics(self, source: Known) -> GlobalStatistics:
         """Reads a recording for its length and statistics."""
         statistics = GlobalStatistics(self._convs[0][0], self._convs[1][0])
         for block in read_blocks(source, self.normalizer):
