@@ -53,7 +53,7 @@ class Run(NamedTuple):
     peak_mb: float
 
 
-def write_models(name, folder):
+def write_models(name, folder, **options):
     """The same random weights for both sides."""
     from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
     from unispeech_sb.convert import to_huggingface
@@ -62,7 +62,7 @@ def write_models(name, folder):
     from unispeech_sb.lobes.heads import FrameHead
 
     torch.manual_seed(0)
-    backbone = Backbone.from_preset(name)
+    backbone = Backbone.from_preset(name, **options)
     head = FrameHead(backbone.dim, len(TOKENS))
     write_pretrained(
         folder / "unispeech_sb",
@@ -75,14 +75,14 @@ def write_models(name, folder):
     to_huggingface(folder / "unispeech_sb", folder / "transformers")
 
 
-def write_diarizers(name, folder):
+def write_diarizers(name, folder, **options):
     """A model with vectors, and one without."""
     from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
     from unispeech_sb.lobes.backbone import Backbone
     from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead
 
     torch.manual_seed(0)
-    backbone = Backbone.from_preset(name)
+    backbone = Backbone.from_preset(name, **options)
     sizes = backbone.dim, backbone.num_states
     heads = {
         "vectors": (EENDVCHead(*sizes), 0.04),
@@ -287,7 +287,7 @@ def measure(sides, folder, lengths, arguments):
             if alive:
                 found[seconds] = once(seconds, 1)
                 alive = found[seconds] is not None
-        after = once(shortest, arguments.rounds)
+        after = once(shortest, arguments.rounds) if longer else None
         both = [each for each in (before, after) if each is not None]
         if both:
             times = [second for each in both for second in each.times]
@@ -324,6 +324,7 @@ def parse():
     parser.add_argument("--task", choices=TASKS, default="asr")
     parser.add_argument("--sides", choices=SIDES, nargs="+")
     parser.add_argument("--model", default="unispeech_sat_base")
+    parser.add_argument("--layers", type=int, help="blocks of the model")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--shortest-s", type=float, default=30.0)
     parser.add_argument("--lengths", type=float, nargs="+", metavar="S")
@@ -351,7 +352,10 @@ def main():
         for seconds in sorted({shortest, *wanted}):
             lengths[seconds] = folder / f"{seconds:g}.flac"
             write_speech(data, lengths[seconds], seconds)
-        write(arguments.model, folder)
+        options = {}
+        if arguments.layers is not None:
+            options["num_hidden_layers"] = arguments.layers
+        write(arguments.model, folder, **options)
         print(f"{arguments.model}, batches of up to "
               f"{arguments.batch_seconds:g} s, {torch.get_num_threads()} "
               f"threads, torch {torch.__version__}")  # fmt: skip

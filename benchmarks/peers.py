@@ -63,14 +63,15 @@ def matrix_product():
     return lambda: left @ right, 2 * 2048**3
 
 
-def interleaved(functions, rounds, clock="wall"):
-    """Name -> median seconds of functions that are called in turn."""
+def interleaved(functions, rounds, clock="wall", warm_up=1):
+    """Name -> median seconds of functions that are called in turn, the first
+    ``warm_up`` rounds left out."""
     now, times = CLOCKS[clock], {name: [] for name in functions}
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         for name, function in functions.items():
             start = now()
             function()
-            if number:  # the first round warms up
+            if number >= warm_up:
                 times[name].append(now() - start)
     return {name: statistics.median(found) for name, found in times.items()}
 
