@@ -205,7 +205,9 @@ class PretrainBrain(SSLBrain):
         """``sig``, and ``targets`` if there are any, to losses, sample size and
         diagnostics."""
         if stage == Stage.TRAIN:
-            self.throughput.add(*batch.sig, self.hparams.backbone.config)
+            wavs, wav_lens = batch.sig
+            config = self.hparams.backbone.config
+            self.throughput.add(wavs, wav_lens, config)
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
         mixing = getattr(self.hparams, "mixing", None)

@@ -244,7 +244,8 @@ def ahead(items: Iterable[_Item], workers: int) -> Iterator[_Item]:
     if not workers:
         yield from items
         return
-    source, end = iter(items), object()
+    source = iter(items)
+    end: Any = object()
     pool = ThreadPoolExecutor(1, "read-ahead")
     try:
         coming = pool.submit(next, source, end)
