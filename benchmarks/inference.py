@@ -28,7 +28,6 @@ from peers import (
     MIXED_S,
     Batch,
     difference,
-    flops,
     interleaved,
     matrix_product,
     models,
@@ -36,6 +35,7 @@ from peers import (
 )
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
+from unispeech_sb.brains.throughput import forward_flops
 from unispeech_sb.lobes.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +147,9 @@ def main():
         )
         rate = operations / times.pop("product")
         needed = sum(
-            flops(ours.config, count) for b in batches for count in b.counts
+            forward_flops(ours.config, count)
+            for b in batches
+            for count in b.counts
         )
         mine = times.pop("unispeech_sb")
         ratios = [f"{times[name]:.3f} ({times[name] / mine:.2f})"

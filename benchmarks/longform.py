@@ -1,7 +1,8 @@
-"""Time and memory of long recordings: transcribed, beside transformers, or
-diarized.
+"""Time and memory of long recordings: transcribed or to features, beside
+transformers, or diarized.
 
     python benchmarks/longform.py [--minutes 60] [--limit-mb 2500]
+    python benchmarks/longform.py --task features --lengths 300 3600
     python benchmarks/longform.py --task diarization [--sides vectors overlap]
 
 Joins LibriSpeech utterances from the folder in UNISPEECH_SB_DATA to recordings
@@ -11,6 +12,11 @@ its own, the shortest one before and after all others. A process whose
 resident memory passes the limit is ended, and its side gets no longer ones.
 Needs Linux, whose /proc tells the memory. ``--clock cpu`` counts the time of
 the processor, for a machine that does other things beside.
+
+Features are those of the last layer. Sides: what ``unispeech-sb features``
+does, into an .npy file, in windows of 60 s (stream); a ``Backbone`` with
+``window_s=30`` on the waveform as a whole (windows), whose features are in
+memory; transformers with sdpa (whole).
 
 Diarization has no peer that takes the same model. Its sides are EEND with
 vector clustering, whose windows of 30 s lie side by side (vectors), SUPERB's
@@ -47,7 +53,7 @@ class Run(NamedTuple):
     peak_mb: float
 
 
-def write_models(name, folder):
+def write_models(name, folder, **options):
     """The same random weights for both sides."""
     from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
     from unispeech_sb.convert import to_huggingface
@@ -56,7 +62,7 @@ def write_models(name, folder):
     from unispeech_sb.lobes.heads import FrameHead
 
     torch.manual_seed(0)
-    backbone = Backbone.from_preset(name)
+    backbone = Backbone.from_preset(name, **options)
     head = FrameHead(backbone.dim, len(TOKENS))
     write_pretrained(
         folder / "unispeech_sb",
@@ -69,14 +75,14 @@ def write_models(name, folder):
     to_huggingface(folder / "unispeech_sb", folder / "transformers")
 
 
-def write_diarizers(name, folder):
+def write_diarizers(name, folder, **options):
     """A model with vectors, and one without."""
     from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
     from unispeech_sb.lobes.backbone import Backbone
     from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead
 
     torch.manual_seed(0)
-    backbone = Backbone.from_preset(name)
+    backbone = Backbone.from_preset(name, **options)
     sizes = backbone.dim, backbone.num_states
     heads = {
         "vectors": (EENDVCHead(*sizes), 0.04),
@@ -149,6 +155,42 @@ def theirs(folder, batch_seconds):
     return transcribe
 
 
+def streamed(folder, batch_seconds):
+    """A function from a file to its features in another one."""
+    from unispeech_sb.commands.features import FEATURE_FORMATS
+    from unispeech_sb.inference.features import SpeechFeatures
+
+    extractor = SpeechFeatures.from_hparams(
+        str(folder / "unispeech_sb"), run_opts={"device": "cpu"}
+    )
+    write = FEATURE_FORMATS["npy"].write
+    return lambda path: write(extractor.stream(path), folder / "features.npy")
+
+
+def windowed(folder, batch_seconds):
+    """A function from a file to its features, in windows of 30 s."""
+    from unispeech_sb.lobes.backbone import Backbone
+
+    place = folder / "unispeech_sb"
+    backbone = Backbone.from_pretrained(place, freeze=True, window_s=30.0)
+    return lambda path: backbone(samples_of(path))
+
+
+def whole(folder, batch_seconds):
+    """The same by transformers, without windows."""
+    import transformers
+
+    model = transformers.UniSpeechSatModel.from_pretrained(
+        folder / "transformers", attn_implementation="sdpa"
+    ).eval()
+    return lambda path: model(samples_of(path)).last_hidden_state
+
+
+def samples_of(path):
+    """The waveform of a file, [1, N]."""
+    return torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None]
+
+
 def diarizer(folder, side, batch_seconds):
     """A function from a file to its turns."""
     from unispeech_sb.inference.diarization import SpeakerDiarization
@@ -167,12 +209,16 @@ def diarizer(folder, side, batch_seconds):
 SIDES = {
     "unispeech_sb": ours,
     "transformers": theirs,
+    "stream to npy": streamed,
+    "windows": windowed,
+    "whole": whole,
     "vectors": lambda *where: diarizer(where[0], "vectors", where[1]),
     "overlap": lambda *where: diarizer(where[0], "overlap", where[1]),
     "stream": lambda *where: diarizer(where[0], "stream", where[1]),
 }
 TASKS = {
     "asr": (write_models, ["unispeech_sb", "transformers"]),
+    "features": (write_models, ["stream to npy", "windows", "whole"]),
     "diarization": (write_diarizers, ["vectors", "overlap"]),
 }
 """What writes the models of a task, and the sides that are measured."""
@@ -241,7 +287,7 @@ def measure(sides, folder, lengths, arguments):
             if alive:
                 found[seconds] = once(seconds, 1)
                 alive = found[seconds] is not None
-        after = once(shortest, arguments.rounds)
+        after = once(shortest, arguments.rounds) if longer else None
         both = [each for each in (before, after) if each is not None]
         if both:
             times = [second for each in both for second in each.times]
@@ -278,8 +324,10 @@ def parse():
     parser.add_argument("--task", choices=TASKS, default="asr")
     parser.add_argument("--sides", choices=SIDES, nargs="+")
     parser.add_argument("--model", default="unispeech_sat_base")
+    parser.add_argument("--layers", type=int, help="blocks of the model")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--shortest-s", type=float, default=30.0)
+    parser.add_argument("--lengths", type=float, nargs="+", metavar="S")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit-mb", type=float, default=2500.0)
     parser.add_argument("--batch-seconds", type=float, default=30.0)
@@ -294,17 +342,21 @@ def main():
         os.environ.get("UNISPEECH_SB_DATA", ROOT.parent / "shared/data")
     )
     os.environ["HF_HUB_OFFLINE"] = "1"
-    longest = arguments.minutes * 60
+    longest, shortest = arguments.minutes * 60, arguments.shortest_s
     write, sides = TASKS[arguments.task]
-    wanted = [arguments.shortest_s, 60, 120, 300, 600, longest]
+    wanted = [60, 120, 300, 600, longest]
+    wanted = [s for s in wanted if shortest < s <= longest]
+    wanted = arguments.lengths or wanted
     with tempfile.TemporaryDirectory(prefix="longform-") as name:
         folder, lengths = Path(name), {}
-        for seconds in sorted(set(wanted)):
-            if arguments.shortest_s <= seconds <= longest:
-                lengths[seconds] = folder / f"{seconds:g}.flac"
-                write_speech(data, lengths[seconds], seconds)
-        write(arguments.model, folder)
-        print(f"{arguments.model}, windows of 30 s, batches of up to "
+        for seconds in sorted({shortest, *wanted}):
+            lengths[seconds] = folder / f"{seconds:g}.flac"
+            write_speech(data, lengths[seconds], seconds)
+        options = {}
+        if arguments.layers is not None:
+            options["num_hidden_layers"] = arguments.layers
+        write(arguments.model, folder, **options)
+        print(f"{arguments.model}, batches of up to "
               f"{arguments.batch_seconds:g} s, {torch.get_num_threads()} "
               f"threads, torch {torch.__version__}")  # fmt: skip
         print_table(

@@ -12,7 +12,6 @@ import torch
 import transformers
 
 from unispeech_sb.lobes.backbone import PRESETS, Backbone
-from unispeech_sb.nnet.lengths import conv_lengths
 
 RATE = 16000
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -58,37 +57,21 @@ class Batch:
             yield wav[None, :count]
 
 
-def flops(config, samples):
-    """Multiplications and additions that one waveform takes."""
-    total, channels = 0, 1
-    for dim, kernel, stride in zip(
-        config["conv_dim"], config["conv_kernel"], config["conv_stride"]
-    ):
-        samples = conv_lengths(samples, [kernel], [stride])
-        total += 2 * samples * dim * channels * kernel
-        channels = dim
-    dim, inner = config["hidden_size"], config["intermediate_size"]
-    positions = dim * dim * config["num_conv_pos_embeddings"]
-    positions //= config["num_conv_pos_embedding_groups"]
-    block = 4 * dim * dim + 2 * dim * inner + 2 * samples * dim
-    frame = channels * dim + positions + config["num_hidden_layers"] * block
-    return total + 2 * samples * frame
-
-
 def matrix_product():
     """A function, and its operations: what the machine can do at most."""
     left, right = torch.randn(2, 2048, 2048)
     return lambda: left @ right, 2 * 2048**3
 
 
-def interleaved(functions, rounds, clock="wall"):
-    """Name -> median seconds of functions that are called in turn."""
+def interleaved(functions, rounds, clock="wall", warm_up=1):
+    """Name -> median seconds of functions that are called in turn, the first
+    ``warm_up`` rounds left out."""
     now, times = CLOCKS[clock], {name: [] for name in functions}
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         for name, function in functions.items():
             start = now()
             function()
-            if number:  # the first round warms up
+            if number >= warm_up:
                 times[name].append(now() - start)
     return {name: statistics.median(found) for name, found in times.items()}
 

@@ -17,12 +17,13 @@ from peers import (
     CLOCKS,
     MIXED_S,
     Batch,
-    flops,
     interleaved,
     matrix_product,
     models,
     print_setting,
 )
+
+from unispeech_sb.brains.throughput import forward_flops
 
 
 def loss_of(features, frames):
@@ -58,6 +59,7 @@ def main():
     )
     parser.add_argument("--model", default="unispeech_sat_base")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--seconds", type=float, nargs="+", default=MIXED_S)
     arguments = parser.parse_args()
@@ -95,10 +97,13 @@ def main():
     product, operations = matrix_product()
     runs = {name: lambda name=name: step(name) for name in sides}
     times = interleaved(
-        {**runs, "product": product}, arguments.rounds, arguments.clock
-    )
+        {**runs, "product": product}, arguments.rounds, arguments.clock,
+        arguments.warm_up,
+    )  # fmt: skip
     rate = operations / times.pop("product")
-    needed = 3 * sum(flops(ours.config, count) for count in batch.counts)
+    needed = 3 * sum(
+        forward_flops(ours.config, count) for count in batch.counts
+    )
     mine = times["unispeech_sb"]
     print("| side | s | ratio | of the rate |")
     print("|---|---|---|---|")

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +125,56 @@ def test_learning_rate_changes_with_every_update(make_brain, fit):
     }
     assert sorted(set(seen)) == [0, 1, 2]
     assert rates == {0.25}
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
+def test_optimizers_are_fused_and_step_to_the_same_weights(
+    kind, make_brain, fit
+):
+    found = []
+    for options in ({}, {"fused": False}, {"foreach": True}):
+        made = partial(getattr(torch.optim, kind), lr=0.01, **options)
+        brain = make_brain(backbone_opt_class=made)
+        brain.opt_class = made
+        fit(brain, epochs=3)
+        groups = [
+            group
+            for optimizer in brain.optimizers_dict.values()
+            for group in optimizer.param_groups
+        ]
+        assert [g["fused"] for g in groups] == [not options or None] * 2 or (
+            options == {"fused": False}
+            and [g["fused"] for g in groups] == [False] * 2
+        )
+        found.append(parameters(brain))
+    for other in found[1:]:
+        assert distance(found[0], other) < 1e-5
+    assert distance(found[0], parameters(make_brain())) > 1e-2
+
+
+def test_optimizers_of_others_are_made_as_they_are(make_brain):
+    class Own(torch.optim.SGD):
+        def __init__(self, params):
+            super().__init__(params, lr=1.0)
+
+    brain = make_brain(backbone_opt_class=None)
+    brain.opt_class = Own
+    brain.init_optimizers()
+    assert not brain.optimizers_dict["head"].param_groups[0]["fused"]
+
+
+def test_the_log_has_the_share_of_padding(make_brain, fit):
+    lines = []
+    logger = SimpleNamespace(
+        log_stats=lambda meta, **stats: lines.append(stats)
+    )
+    brain = make_brain(train_logger=logger)
+    fit(brain, epochs=2)
+    lengths = [100, 110, 120, 130, 140, 150]  # in batches of two
+    share = 1 - sum(lengths) / sum(2 * n for n in lengths[1::2])
+    for line in lines:
+        assert line["train_stats"]["padding"] == pytest.approx(share)
+        assert "padding" not in line["valid_stats"]
 
 
 class Losses(UtteranceBrain):

@@ -123,6 +123,8 @@ def test_the_log_has_every_part_per_masked_frame():
     fit(brain, valid=valid)
     (line,) = brain.hparams.train_logger.lines
     train, checked = line["train_stats"], line["valid_stats"]
+    assert train["padding"] == 0.0 and train["audio_s_per_s"] > 0
+    assert "mfu" in train and "mfu" not in checked
     assert train["spare"] == checked["spare"] == pytest.approx(21 / 6)
     assert train["temperature"] == 2.0
     assert checked["loss"] == pytest.approx(2 * checked["cluster"])

@@ -25,6 +25,7 @@ from unispeech_sb.commands.diarize import diarize
 from unispeech_sb.commands.features import features
 from unispeech_sb.commands.speakers import embed, verify
 from unispeech_sb.commands.transcribe import transcribe
+from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.classification import UtteranceClassifier
 from unispeech_sb.inference.embedding_store import EmbeddingStore
 from unispeech_sb.inference.features import SpeechFeatures
@@ -316,6 +317,54 @@ def test_features_are_those_of_the_layers(form, models, files, tmp_path):
         assert whole.shape == (model.num_layers + 1, 49, 16)
         np.testing.assert_allclose(whole[[0, 2]], found, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "safetensors"])
+def test_a_long_recording_is_written_as_a_short_one_is(form, models, tmp_path):
+    rate = np.linspace(0.01, 0.3, 5 * 16000)
+    soundfile.write(
+        tmp_path / "a.wav", rate * np.random.default_rng(0).normal(
+            size=rate.shape), 16000,
+    )  # fmt: skip
+    line = [models["features"], str(tmp_path / "a.wav"), "-f", form]
+    line += ["--layers", "2,0"]
+    found = []
+    for window_s in ("60", "2"):
+        out = str(tmp_path / window_s)
+        features([*line, "--window-s", window_s, "-o", out])
+        path = Path(out, f"a.{form}")
+        if form == "safetensors":
+            with safe_open(path, "np") as file:
+                states = [file.get_tensor(f"layer{n}") for n in (2, 0)]
+                assert file.metadata()["duration"] == "5.0"
+        elif form == "npz":
+            states = [np.load(path)[f"layer{n}"] for n in (2, 0)]
+        else:
+            states = np.load(path)
+        assert [p.name for p in Path(out).iterdir()] == [path.name]
+        found.append(states)
+    whole, cut = found
+    np.testing.assert_allclose(cut[1], whole[1], rtol=1e-3, atol=1e-3)
+    assert cut[0].shape == whole[0].shape == (249, 16)
+    assert not np.array_equal(cut[0], whole[0])
+
+
+def test_a_recording_that_breaks_leaves_no_features(
+    models, tmp_path, monkeypatch, capsys
+):
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(80000)), 16000)
+
+    def broken(self, *args):
+        yield torch.zeros(1, 49, 16)
+        raise AudioError("a.wav: truncated")
+
+    monkeypatch.setattr(SpeechFeatures, "_blocks", broken)
+    out = tmp_path / "out"
+    line = ["features", models["features"], str(tmp_path / "a.wav")]
+    with pytest.raises(SystemExit):
+        main([*line, "--window-s", "2", "-o", str(out)])
+    assert "a.wav: truncated" in capsys.readouterr().err
+    assert not list(out.iterdir())
 
 
 def test_layers_that_are_not_there_are_refused(models, files, tmp_path, capsys):

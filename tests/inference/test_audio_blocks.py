@@ -1,7 +1,10 @@
 """Blocks of a recording are the recording; batches hold every item once."""
 
 import math
+import threading
 from functools import partial
+from operator import itemgetter
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -12,9 +15,12 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference import audio_blocks
 from unispeech_sb.inference.audio_blocks import (
+    Reading,
+    ahead,
     check_blocks,
     duration_s,
     padded_batches,
+    read_ahead,
     read_blocks,
     run_files,
 )
@@ -208,7 +214,90 @@ def test_faults_of_the_program_are_not_faults_of_a_file(tmp_path):
         list(run_files([path], {}.__getitem__, list, list, 3.0, 60.0))
 
 
-def test_files_go_through_once_by_their_lengths(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_items_are_read_ahead_within_limits_and_in_order(workers):
+    lengths, begun, used, lock = [1, 2, 3, 9, 1, 1, 4, 2], [], [], Lock()
+
+    def read(item):
+        with lock:
+            begun.append(item)
+        place, length = item
+        ahead_by = sum(n for p, n in begun if p not in used and p != place)
+        assert ahead_by + length <= 6 or ahead_by <= 9
+        return place * 10
+
+    items = [*enumerate(lengths)]
+    found = []
+    for result in read_ahead(items, read, workers, itemgetter(1), 6):
+        found.append(result)
+        used.append(result // 10)
+        # what is begun and not used is no more than was asked for
+        waiting = [n for p, n in begun if p not in used]
+        assert sum(waiting) <= 6 or len(waiting) == 1
+        assert workers or not waiting
+    assert found == [n * 10 for n in range(8)]
+    assert sorted(begun) == items
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_thread_raises_is_raised_at_its_place(workers):
+    def read(item):
+        if item == 3:
+            raise KeyError(item)
+        return item
+
+    found = []
+    with pytest.raises(KeyError):
+        for result in read_ahead(range(9), read, workers, lambda item: 1, 4):
+            found.append(result)
+    assert found == [0, 1, 2]
+
+    def items():
+        yield 1
+        raise OSError("gone")
+
+    found = []
+    with pytest.raises(OSError, match="gone"):
+        for item in ahead(items(), workers):
+            found.append(item)
+    assert found == [1]
+    assert no_reader()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_item_is_made_ahead(workers):
+    made = []
+    stream = ahead((made.append(n) or n for n in range(5)), workers)
+    assert [next(stream), next(stream)] == [0, 1]
+    assert len(made) <= 2 + workers
+    stream.close()
+    assert no_reader()
+    assert len(made) <= 2 + workers
+    assert list(ahead(range(5), workers)) == [*range(5)]
+
+
+def test_an_interruption_ends_the_readers(tmp_path):
+    paths = [write(tmp_path / f"{n}.wav", 1.0, 8000) for n in range(9)]
+
+    def interrupted(pairs):
+        raise KeyboardInterrupt
+
+    reading = Reading(workers=2)
+    run = run_files(
+        paths, lambda path: path, interrupted, list, 3.0, 2.0, None, reading
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(run)
+    assert no_reader()
+
+
+def no_reader():
+    """Whether no thread reads ahead any more."""
+    return not [t for t in threading.enumerate() if "read-ahead" in t.name]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_go_through_once_by_their_lengths(workers, tmp_path):
     paths = [
         write(tmp_path / f"{n}.wav", seconds, 8000)
         for n, seconds in enumerate((3.0, 0.5, 0.6, 9.0, 1.0, 0.7))
@@ -231,8 +320,11 @@ def test_files_go_through_once_by_their_lengths(tmp_path):
 
     given = [absent, *paths, broken]
     found = list(
-        run_files(given, read, run_batch, run_long, 3.0, 2.4, progress.append)
-    )
+        run_files(
+            given, read, run_batch, run_long, 3.0, 2.4, progress.append,
+            Reading(workers=workers),
+        )
+    )  # fmt: skip
     assert batches == [["1.wav", "2.wav"], ["4.wav"], ["0.wav"]]
     order = [absent, broken, unread, *(paths[n] for n in (1, 2, 4, 0, 3))]
     assert [path for path, _ in found] == order

@@ -9,15 +9,20 @@ from tests.huggingface import save_folder, tiny_model
 from tests.inference import diarization_models, speaker_models
 from tests.inference.models import uneven_speech
 from unispeech_sb.dataio.audio import AudioError, read_audio
-from unispeech_sb.inference.features import SpeechFeatures
+from unispeech_sb.inference.features import (
+    HiddenStates,
+    SpeechFeatures,
+    StateStream,
+)
 from unispeech_sb.inference.loading import load
 from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.nnet.packing import plan_windows
 
 
-def extractor(**options):
+def extractor(backbone_options=None, **options):
     """The interface around a tiny backbone."""
     torch.manual_seed(1)
-    backbone = Backbone.from_preset("tiny")
+    backbone = Backbone.from_preset("tiny", **(backbone_options or {}))
     return SpeechFeatures({"encoder": backbone}, {}, **options)
 
 
@@ -84,16 +89,86 @@ def test_layers_that_are_not_there_are_refused(layers, files):
             call(files[0], layers)
 
 
-def test_windows_of_a_long_recording_join(tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("context_s", [0.5, 0.0])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_windows_of_a_long_recording_join(norm, context_s, workers):
     wav, seconds = uneven_speech(5.0), []
-    cut = extractor(window_s=1.5, context_s=0.5)
-    found = cut.extract(wav, [0, 2], on_progress=seconds.append)
-    whole = extractor().extract(wav, [0, 2])
+    options = {"feat_extract_norm": norm, "num_conv_pos_embeddings": 128}
+    cut = extractor(options, window_s=1.5, context_s=context_s)
+    cut.num_workers = workers
+    found = cut.extract(wav, [0, 2, 1], on_progress=seconds.append)
+    whole = extractor(options).extract(wav, [0, 2, 1])
     assert found.states.shape == whole.states.shape
+    # Convolutions, their norms and positions are those of the whole
     torch.testing.assert_close(
         found.states[0], whole.states[0], rtol=1e-3, atol=1e-3
     )
     assert len(seconds) > 3 and sum(seconds) == pytest.approx(5.0, abs=0.1)
+    # and the blocks those of each window
+    blocks, first = cut.backbone.encoder.layers, found.states[0]
+    size = cut._windows([0]).num_frames(24000)
+    for window in plan_windows(249, size, round(context_s * 50), 1, 1):
+        own = first[None, window.start : window.stop]
+        for layer, states in zip(blocks, (found.states[2], found.states[1])):
+            own = layer(own)[0]
+            torch.testing.assert_close(
+                own[0, window.kept], states[window.first : window.last],
+                rtol=1e-3, atol=1e-3,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [(2, {"last_state": "raw"}), (1, {"output_norm": True})],
+)
+def test_windows_are_as_the_folder_says(layer, options):
+    wav, plain = uneven_speech(4.0), {"do_stable_layer_norm": True}
+    options = {**plain, **options}
+    whole = extractor(options).extract(wav, [layer]).states
+    other = extractor(plain).extract(wav, [layer]).states
+    cut = extractor(options, window_s=1.9, context_s=0.9)
+    found = cut.extract(wav, [layer]).states
+    assert (found - whole).norm() < 0.1 * (other - whole).norm()
+
+
+@pytest.mark.parametrize("seconds", [0.5, 7.0])
+def test_a_stream_holds_one_window_at_a_time(seconds, tmp_path, monkeypatch):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, uneven_speech(seconds).numpy(), 16000, "FLOAT")
+    model = extractor(window_s=2.0)
+    whole, stream = model.extract(path), model.stream(path, on_progress=None)
+    frames = []
+    encoder = model.backbone.encoder
+    encoder.layers[0].register_forward_hook(
+        lambda layer, args, out: frames.append(args[0].shape[1])
+    )
+    blocks = iter(stream.blocks)
+    first = next(blocks)
+    assert len(frames) == 1 and max(frames) <= 99
+    states = torch.cat([first, *blocks], 1)
+    assert torch.equal(states, whole.states)
+    assert stream.num_frames == whole.num_frames == states.shape[1]
+    assert stream[0] == whole[0] and stream[2:4] == whole[2:]
+    assert max(frames) <= 99 and len(frames) == (1 if seconds < 1 else 12)
+
+
+def test_files_that_need_windows_come_as_streams_on_request(files):
+    found = dict(
+        extractor(window_s=1.6).extract_files(files, [1], streams=True)
+    )
+    assert isinstance(found[files[1]], HiddenStates)
+    assert isinstance(found[files[0]], StateStream)
+
+
+def test_a_file_that_breaks_in_a_stream_is_named(tmp_path):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, uneven_speech(5.0).numpy(), 16000, "FLOAT")
+    stream = extractor(window_s=2.0).stream(path)
+    with open(path, "rb+") as file:
+        file.truncate(160_000)
+    with pytest.raises(AudioError, match="a.wav: truncated"):
+        list(stream.blocks)
 
 
 def test_any_folder_has_features(files, tmp_path):

@@ -166,9 +166,7 @@ def test_a_layer_mix_computes_no_block_above_its_last_weight():
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_windows_attend_to_themselves_and_the_front_end_sees_the_whole(
-    variant,
-):
+def test_windows_attend_to_themselves_and_all_else_sees_the_whole(variant):
     options = {"window_s": 4.0, "num_hidden_layers": 1}
     backbone = tiny(*variant, **options).eval()
     whole = tiny(*variant, num_hidden_layers=1).eval()
@@ -176,18 +174,42 @@ def test_windows_attend_to_themselves_and_the_front_end_sees_the_whole(
     wav_lens = torch.tensor([1.0, 32080 / wavs.shape[1]])
     found = backbone(wavs, wav_lens)
     assert torch.equal(found[1], whole(wavs, wav_lens)[1])
-    feats = whole._features(wavs, wav_lens)[0][:1]
+    (start,) = whole.iter_states(wavs[:1], layers=[0])
+    (own,) = backbone.iter_states(wavs[:1], layers=[0])
+    torch.testing.assert_close(own, start, **TOLERANCE)
     windows = plan_windows(449, 200, 75, stride=1, field=1)
     assert len(windows) == 6
     parts = []
     for window in windows:
-        part = feats[:, window.start : window.stop]
-        *_, (last, _) = whole.encoder(part)
+        part = start[:, window.start : window.stop]
+        last = whole.encoder.final_norm(whole.encoder.layers[0](part)[0])
         parts.append(last[:, window.kept])
     torch.testing.assert_close(found[:1], torch.cat(parts, 1), **TOLERANCE)
     torch.testing.assert_close(
         backbone(wavs[:1]), torch.cat(parts, 1), **TOLERANCE
     )
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("sides", [(0, 7), (5, 0), (5, 7)])
+def test_frames_beside_an_utterance_are_seen_by_positions_alone(stable, sides):
+    backbone = tiny(stable=stable, num_conv_pos_embeddings=24).eval()
+    feats, (before, behind) = torch.randn(1, 40, 16), sides
+    (wide, _), *_ = backbone.encoder(feats)
+    expected = wide[:, before : 40 - behind]
+    (first, _), *others = backbone.encoder(feats, sides=sides)
+    reach = backbone.encoder.pos_conv_embed.reach
+    assert reach == 12
+    torch.testing.assert_close(
+        first[:, max(0, reach - before) : -max(1, reach - behind)],
+        expected[:, max(0, reach - before) : -max(1, reach - behind)],
+        **TOLERANCE,
+    )
+    for layer, (state, _) in zip(backbone.encoder.layers, others):
+        first = layer(first)[0]
+        if layer is backbone.encoder.layers[-1]:
+            first = backbone.encoder.final_norm(first)
+        torch.testing.assert_close(state, first, **TOLERANCE)
 
 
 def test_windows_train():

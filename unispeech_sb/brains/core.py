@@ -38,9 +38,13 @@ from unispeech_sb.brains.saving import (
     save_checkpoint,
     set_random_state,
 )
+from unispeech_sb.brains.throughput import Throughput
 from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
+
+_FUSED_CLASSES = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+_OTHER_PASSES = ("capturable", "differentiable", "foreach", "fused")
 
 
 @partial(checkpoints.register_checkpoint_hooks, save_on_main_only=False)
@@ -78,6 +82,8 @@ class SSLBrain(Brain):
     ``grad_accumulation_factor``. The random generators are saved, a checkpoint
     inside an epoch is only taken between updates, the order of every epoch and
     batch is kept in one process too, and a finished run is not gone on with.
+    Optimizers are fused where torch has that, and the log has the share of
+    ``padding`` in the waveforms of training.
 
     Checkpoints are complete or absent: they are written to
     ``<checkpoints_dir>/partial`` and moved. The best and the last are kept.
@@ -123,6 +129,7 @@ class SSLBrain(Brain):
         self.pending_batches = 0
         self.nonfinite_count = 0
         self.scores: dict[str, float] = {}
+        self.throughput = Throughput()
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.optimizer_step_limit is not None:
             # SpeechBrain's command line hands it over as a string
@@ -147,6 +154,8 @@ class SSLBrain(Brain):
         """
         if self.cache is not None:
             return self.cache.features(batch)
+        if stage == Stage.TRAIN:
+            self.throughput.add(*batch.sig)
         wavs, wav_lens = batch.to(self.device).sig
         augmentation = getattr(self.hparams, "augmentation", None)
         if stage == Stage.TRAIN and augmentation is not None:
@@ -255,6 +264,7 @@ class SSLBrain(Brain):
             self.total_weight = 0.0
         if stage == Stage.TRAIN:
             self.pending_batches = 0
+            self.throughput.clear()
             if isinstance(self.train_loader, DataLoader):
                 assert epoch is not None  # in training there is one
                 seed = int(os.environ.get("SB_GLOBAL_SEED", 0)) + epoch
@@ -275,12 +285,14 @@ class SSLBrain(Brain):
                 outputs = self.compute_forward(batch, Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, Stage.TRAIN)
             scaled_loss = self.scaler.scale(loss / group)
-            self.check_loss_isfinite(scaled_loss)
+            # The one wait for the device, while it has all of a step to do
+            shown = torch.stack([scaled_loss.detach(), loss.detach()]).cpu()
+            self.check_loss_isfinite(shown[0])
             scaled_loss.backward()
         if should_step:
             self.optimizers_step()
         self.on_fit_batch_end(batch, outputs, loss, should_step)
-        return loss.detach().cpu()
+        return shown[1]
 
     def _accumulation(self):
         """Size of this batch's group, and whether this batch ends it."""
@@ -331,7 +343,9 @@ class SSLBrain(Brain):
             "backbone": (backbone_class, [p for p in trainable if p in own]),
         }
         self.optimizers_dict = {
-            name: opt_class(self._groups(parameters))
+            name: opt_class(
+                self._groups(parameters), **_fused(opt_class, parameters)
+            )
             for name, (opt_class, parameters) in shares.items()
             if opt_class is not None and parameters
         }
@@ -467,6 +481,8 @@ class SSLBrain(Brain):
         """Logs; saves after a validation; reports after a test."""
         if stage == Stage.TRAIN:
             self.train_scores = {"loss": self._mean_over_ranks(stage_loss)}
+            if self.throughput.num_samples:
+                self.train_scores["padding"] = self.throughput.padding
             return
         scores = {"loss": float(stage_loss)}
         scores |= {k: float(v) for k, v in self.stage_scores(stage).items()}
@@ -550,6 +566,20 @@ class SSLBrain(Brain):
         set_random_state(state["random_states"])
         if self.tensorboard is not None and "tensorboard" in state:
             self.tensorboard.global_step = state["tensorboard"]
+
+
+def _fused(opt_class, parameters):
+    """The option by which torch's optimizers update all parameters in one pass,
+    where there is one and the yaml has chosen no other."""
+    chosen = getattr(opt_class, "keywords", {}).keys()
+    kinds = {parameter.device.type for parameter in parameters}
+    if (
+        getattr(opt_class, "func", opt_class) in _FUSED_CLASSES
+        and chosen.isdisjoint(_OTHER_PASSES)
+        and kinds <= {"cpu", "cuda"}
+    ):
+        return {"fused": True}
+    return {}
 
 
 def _in_short(numbers):

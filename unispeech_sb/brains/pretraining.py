@@ -27,6 +27,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_pretraining
+from unispeech_sb.brains.throughput import matrix_product_rate
 
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)
@@ -148,7 +149,9 @@ class PretrainBrain(SSLBrain):
     The log has, for training and validation, the loss, all its parts before
     they are weighed, accuracies, perplexities and the temperature: losses per
     masked frame, in nats. The temperature follows ``optimizer_step``, so a
-    run that goes on has that of an uninterrupted one.
+    run that goes on has that of an uninterrupted one. For training it also has
+    ``audio_s_per_s``, seconds of audio in a second of this process, and
+    ``mfu``: see ``brains.throughput``.
 
     Example
     -------
@@ -191,6 +194,7 @@ class PretrainBrain(SSLBrain):
         self.means = WeightedMeans()
         self.sample_sizes: list[int] = []
         self.generator: torch.Generator | None = None
+        self.matrix_rate: float | None = None
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
@@ -200,6 +204,10 @@ class PretrainBrain(SSLBrain):
     ) -> _PretrainingOutput:
         """``sig``, and ``targets`` if there are any, to losses, sample size and
         diagnostics."""
+        if stage == Stage.TRAIN:
+            wavs, wav_lens = batch.sig
+            config = self.hparams.backbone.config
+            self.throughput.add(wavs, wav_lens, config)
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
         mixing = getattr(self.hparams, "mixing", None)
@@ -241,9 +249,10 @@ class PretrainBrain(SSLBrain):
 
     def optimizers_step(self) -> None:
         """One update, of gradients that are divided by all masked frames."""
-        frames = torch.tensor(float(sum(self.sample_sizes)), device=self.device)
+        frames: torch.Tensor | float = float(sum(self.sample_sizes))
         processes = 1
         if is_distributed_initialized():
+            frames = torch.tensor(frames, device=self.device)
             torch.distributed.all_reduce(frames)
             processes = torch.distributed.get_world_size()
         # So far they are means over batches and processes
@@ -272,6 +281,15 @@ class PretrainBrain(SSLBrain):
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == Stage.TRAIN:
             self.train_scores |= self.means.summarize(over_processes=True)
+            self.train_scores |= self.throughput.speed(self._rate())
+
+    def _rate(self):
+        """What the device does in products of matrices, measured once."""
+        if self.matrix_rate is None:
+            kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+            kind = kinds.get(self.precision, torch.float32)
+            self.matrix_rate = matrix_product_rate(self.device, kind)
+        return self.matrix_rate
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Parts of the loss and diagnostics."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unispeech_sb.commands.options import (
+    add_batch_seconds,
     add_device,
     add_folder,
     advance,
@@ -125,6 +126,7 @@ def _parse(argv):
         help="reference segments, drawn above; recordings are named by their "
         "files without suffix",
     )
+    add_batch_seconds(parser, 30.0)
     add_device(parser)
     group = parser.add_argument_group("speakers")
     group.add_argument(
@@ -197,7 +199,12 @@ def _load_diarization(arguments):
         chosen = argparse.Namespace(**vars(arguments))
         chosen.folder = speakers
         speakers = load_folder(SpeakerVerification, chosen)
-    found = load_folder(SpeakerDiarization, arguments, speaker_model=speakers)
+    found = load_folder(
+        SpeakerDiarization,
+        arguments,
+        speaker_model=speakers,
+        batch_seconds=arguments.batch_seconds,
+    )
     return found, speakers
 
 

@@ -1,6 +1,12 @@
 """Hidden states of layers: ``unispeech-sb features``."""
 
 import argparse
+import itertools
+import json
+import math
+import os
+import tempfile
+import zipfile
 from collections.abc import Sequence
 
 from unispeech_sb.atomic import atomic
@@ -49,7 +55,7 @@ def features(argv: Sequence[str]) -> None:
         layers = range(extractor.num_layers + 1)
     with progress_bar(files, "features") as bar:
         results = extractor.extract_files(
-            files, layers, arguments.batch_seconds, advance(bar)
+            files, layers, arguments.batch_seconds, advance(bar), streams=True
         )
         print_results("features", files, results, outputs.write, bar)
 
@@ -112,33 +118,92 @@ def _save(form, target, found, name):
 
 def _to_npy(found, path):
     """One layer as [T, D], several as [L, T, D]."""
-    import numpy as np
-
-    states = found.states.numpy()
+    first, blocks = _begun(found)
+    layers, _, dim = first.shape
+    shape = (layers, found.num_frames, dim)[layers == 1 :]
     with open(path, "wb") as file:
-        np.save(file, states[0] if len(states) == 1 else states)
+        _write_header(file, shape)
+        _fill(file, found, blocks)
 
 
 def _to_npz(found, path):
-    """An array for each layer."""
-    import numpy as np
+    """An array for each layer.
 
-    with open(path, "wb") as file:
-        np.savez(file, **_by_name(found))
+    The archive takes one after the other: until all are there, they lie in a
+    file without a name beside it.
+    """
+    first, blocks = _begun(found)
+    shape = found.num_frames, first.shape[2]
+    with (
+        tempfile.TemporaryFile(dir=os.path.dirname(path)) as states,
+        zipfile.ZipFile(path, "w") as archive,
+    ):
+        _fill(states, found, blocks)
+        states.seek(0)
+        for number in found.layers:
+            name = f"layer{number}.npy"
+            with archive.open(name, "w", force_zip64=True) as file:
+                _write_header(file, shape)
+                _copy(states, file, 4 * math.prod(shape))
 
 
 def _to_safetensors(found, path):
     """An array for each layer, and what is known of the recording."""
-    from safetensors.numpy import save_file
-
+    first, blocks = _begun(found)
+    shape = [found.num_frames, first.shape[2]]
+    size = shape[0] * shape[1] * 4
     about = {"frame_s": str(found.frame_s), "duration": str(found.duration_s)}
-    save_file(_by_name(found), path, about)
+    header = {"__metadata__": about} | {
+        f"layer{number}": {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [place * size, (place + 1) * size],
+        }
+        for place, number in enumerate(found.layers)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        _fill(file, found, blocks)
 
 
-def _by_name(found):
-    """Name -> states of a layer, [T, D]."""
-    states = found.states.numpy()
-    return {f"layer{n}": row for n, row in zip(found.layers, states)}
+def _copy(source, target, size):
+    """Copies so many bytes, a megabyte at a time."""
+    while size > 0:
+        target.write(source.read(min(size, 2**20)))
+        size -= 2**20
+
+
+def _begun(found):
+    """The first states of a recording, and all of them, [L, t, D] each."""
+    blocks = iter(found.blocks)
+    first = next(blocks)
+    return first, itertools.chain([first], blocks)
+
+
+def _write_header(file, shape):
+    """What stands before an array of float32 in NumPy's format."""
+    from numpy.lib import format as numpy_format
+
+    about = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    numpy_format.write_array_header_1_0(file, about)
+
+
+def _fill(file, found, blocks):
+    """Writes states as they come, layer after layer in the end, [L, T, D]."""
+    begin, count = file.tell(), 0
+    for block in blocks:
+        layers, frames, dim = block.shape
+        for layer, rows in enumerate(block.numpy()):
+            place = layer * found.num_frames + count
+            file.seek(begin + place * dim * 4)
+            file.write(rows.astype("<f4").tobytes())
+        count += frames
+    if count != found.num_frames:
+        raise ValueError(
+            f"states: expected {found.num_frames} frames; got {count}"
+        )
 
 
 FEATURE_FORMATS = {

@@ -116,6 +116,13 @@ def add_batch_seconds(parser, default):
         metavar="S",
         help="most seconds of audio in a batch (default: %(default)g)",
     )
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        metavar="N",
+        help="threads that read recordings while the model runs; when omitted "
+        "none on a CPU, whose cores the model has, else 4",
+    )
 
 
 def check_file(path, kind):
@@ -226,13 +233,15 @@ def load_folder(interface, arguments, **options):
         import torch
 
         torch.set_num_threads(arguments.threads)
-    return interface.from_hparams(
+    model = interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
         run_opts={"device": device} if device else None,
         trust=arguments.trust,
         **options,
     )
+    model.num_workers = getattr(arguments, "workers", None)
+    return model
 
 
 def progress_bar(files, title):

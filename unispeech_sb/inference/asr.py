@@ -38,7 +38,9 @@ from unispeech_sb.decoding import (
     WordDecoder,
 )
 from unispeech_sb.inference.audio_blocks import (
+    Reading,
     Source,
+    ahead,
     as_source,
     check_batch_seconds,
     load_audio,
@@ -309,7 +311,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
             one row for each frame of the recording.
         """
         check_batch_seconds(batch_seconds)
-        chunks = self._windows.cut(as_source(source))
+        chunks = ahead(self._windows.cut(as_source(source)), self.workers)
         for _, log_probs in self._windows.encode_all(chunks, batch_seconds):
             if isinstance(log_probs, AudioError):
                 raise log_probs
@@ -499,24 +501,22 @@ class LongFormASR(CheckedFolder, EncoderASR):
         check_batch_seconds(batch_seconds)
         with naming(source_name(source)):
             decoder = make_decoder()
-            chunks = self._windows.cut(source)
+            chunks = ahead(self._windows.cut(source), self.workers)
             rows = self._windows.encode_all(chunks, batch_seconds)
             return self._decoded(rows, decoder, on_progress)
 
     def _decode_files(self, paths, decoder_of, batch_seconds, on_progress):
         """Results of many files, of a decoder for each."""
         check_batch_seconds(batch_seconds)
+        options = batch_seconds, on_progress
         return run_files(
             paths,
             self._windows.read,
             lambda pairs: self._decode_short(pairs, decoder_of),
-            lambda long: self._decode_long(
-                long, decoder_of, batch_seconds, on_progress
-            ),
+            lambda long: self._decode_long(long, decoder_of, *options),
             min(self.window_s, batch_seconds),
-            batch_seconds,
-            on_progress,
-            self._windows.seconds,
+            *options,
+            Reading(self._windows.seconds, self.workers),
         )
 
     def _decode_short(self, pairs, decoder_of):
@@ -538,7 +538,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
                 except FILE_ERRORS as error:
                     errors[path] = error_of(path, error)
 
-        rows = self._windows.encode_all(chunks(), batch_seconds)
+        ready = ahead(chunks(), self.workers)
+        rows = self._windows.encode_all(ready, batch_seconds)
         for (_, path), own in itertools.groupby(rows, _recording):
             options = own, decoder_of(path), on_progress
             result = attempt(path, self._decoded, *options)

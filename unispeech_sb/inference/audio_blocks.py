@@ -13,10 +13,13 @@ import logging
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +49,7 @@ Known = str | Path | torch.Tensor
 """A ``Source`` that ``as_source`` has seen."""
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
@@ -234,6 +238,68 @@ def padded_batches(
         yield batch
 
 
+def ahead(items: Iterable[_Item], workers: int) -> Iterator[_Item]:
+    """Yields items, of which a thread makes the next one meanwhile; without
+    ``workers`` none does."""
+    if not workers:
+        yield from items
+        return
+    source = iter(items)
+    end: Any = object()
+    pool = ThreadPoolExecutor(1, "read-ahead")
+    try:
+        coming = pool.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, source, end)
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_ahead(
+    items: Iterable[_Item],
+    read: Callable[[_Item], _Result],
+    workers: int,
+    length: Callable[[_Item], float],
+    most: float,
+) -> Iterator[_Result]:
+    """Yields what ``read`` gives for items, in their order.
+
+    ``workers`` threads read up to ``most`` of their lengths ahead, one item at
+    least; without them an item is read when it is asked for. Decoding and
+    resampling let other threads run meanwhile.
+    """
+    if not workers:
+        yield from map(read, items)
+        return
+    pool = ThreadPoolExecutor(workers, "read-ahead")
+    waiting: deque[tuple[float, Future[_Result]]] = deque()
+    total = 0.0
+    try:
+        for item in items:
+            total += length(item)
+            while waiting and total > most:
+                own, coming = waiting.popleft()
+                total -= own
+                yield coming.result()
+            waiting.append((length(item), pool.submit(read, item)))
+        while waiting:
+            yield waiting.popleft()[1].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Reading(NamedTuple):
+    """What gives the seconds of a path, or of a waveform in the place of one,
+    and how many threads read ahead."""
+
+    seconds: Callable[[Any], float] = duration_s
+    workers: int = 0
+
+
+_ONE_BY_ONE = Reading()
+
+
 def run_files(
     paths: Iterable[str | Path],
     read: Callable[[str | Path], torch.Tensor],
@@ -242,31 +308,38 @@ def run_files(
     whole_s: float,
     batch_seconds: float,
     on_progress: Callable[[float], object] | None = None,
-    length: Callable[[Any], float] = duration_s,
+    reading: Reading = _ONE_BY_ONE,
 ) -> Iterator[tuple[str | Path, Any]]:
     """Yields each path with the model's result or an ``AudioError``.
 
     ``run_batch`` takes (path, waveform) pairs of up to ``batch_seconds``,
     padding included, the shortest first; ``run_long`` takes the paths of files
     above ``whole_s`` seconds and yields (path, result). What a file raises
-    (``FILE_ERRORS``) becomes its error, and no other file's. ``length`` gives
-    the seconds of a path, or of a waveform in the place of one.
+    (``FILE_ERRORS``) becomes its error, and no other file's. Threads read up
+    to two batches ahead.
     """
     check_list(paths)
     check_batch_seconds(batch_seconds)
     lengths = []
     for path in paths:
-        seconds = attempt(path, length, path)
+        seconds = attempt(path, reading.seconds, path)
         if isinstance(seconds, AudioError):
             yield path, seconds
         else:
             lengths.append((seconds, path))
     lengths.sort(key=_seconds)
     short = [pair for pair in lengths if pair[0] <= whole_s]
-    for batch in padded_batches(short, _seconds, batch_seconds):
+    batches = list(padded_batches(short, _seconds, batch_seconds))
+    wavs = read_ahead(
+        chain.from_iterable(batches),
+        lambda pair: attempt(pair[1], read, pair[1]),
+        reading.workers,
+        _seconds,
+        2 * batch_seconds,
+    )
+    for batch in batches:
         pairs = []
-        for _, path in batch:
-            wav = attempt(path, read, path)
+        for (_, path), wav in zip(batch, islice(wavs, len(batch))):
             if isinstance(wav, AudioError):
                 yield path, wav
             else:

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.audio_blocks import (
+    Reading,
     load_audio,
     read_blocks,
     run_files,
@@ -185,7 +186,7 @@ class UtteranceClassifier(CheckedFolder, EncoderClassifier):
             math.inf,
             batch_seconds,
             on_progress,
-            self._seconds,
+            Reading(self._seconds, self.workers),
         )
 
     @property

@@ -22,6 +22,7 @@ from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
     Source,
+    ahead,
     as_source,
     check_blocks,
     check_list,
@@ -449,6 +450,7 @@ class SpeakerDiarization(CheckedFolder):
             return check_blocks(source, "stream"), "stream"
         source = as_source(source)
         blocks = read_blocks(source, self.audio_normalizer)
+        blocks = ahead(blocks, self.workers)
         if isinstance(source, torch.Tensor):  # those of a file are checked
             blocks = check_blocks(blocks, "waveform")
         return blocks, source_name(source)

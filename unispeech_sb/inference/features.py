@@ -11,15 +11,21 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from unispeech_sb.checkpoints.interfaces import INTERFACES
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
+    Reading,
     Source,
+    ahead,
     as_source,
     check_batch_seconds,
+    global_norm,
+    read_blocks,
     run_files,
     source_name,
 )
 from unispeech_sb.inference.loading import CheckedFolder
+from unispeech_sb.inference.sliding_window import cut_windows
 from unispeech_sb.inference.window_encoder import WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.nnet.frontend import normalize_wavs
 
 SAMPLE_RATE = 16000
 
@@ -50,6 +56,48 @@ class HiddenStates(NamedTuple):
     frame_s: float
     duration_s: float
 
+    @property
+    def num_frames(self) -> int:
+        """Frames T."""
+        return self.states.shape[1]
+
+    @property
+    def blocks(self) -> list[torch.Tensor]:
+        """The states as the only block of a ``StateStream``."""
+        return [self.states]
+
+
+class StateStream(NamedTuple):
+    """Hidden states of a recording as they are computed.
+
+    Arguments
+    ---------
+    layers : tuple of int
+        As for ``HiddenStates``.
+    num_frames : int
+        Frames T of the recording.
+    frame_s : float
+        Seconds from one frame to the next.
+    duration_s : float
+        Length of the recording in seconds.
+    blocks : iterable of torch.Tensor
+        States of the next frames, float32, [len(layers), t, D], on the CPU;
+        an ``AudioError`` where the recording cannot be used.
+
+    Example
+    -------
+    >>> blocks = iter([torch.zeros(1, 40, 8), torch.zeros(1, 9, 8)])
+    >>> stream = StateStream((9,), 49, 0.02, 1.0, blocks)
+    >>> sum(block.shape[1] for block in stream.blocks)
+    49
+    """
+
+    layers: tuple[int, ...]
+    num_frames: int
+    frame_s: float
+    duration_s: float
+    blocks: Iterable[torch.Tensor]
+
 
 class SpeechFeatures(CheckedFolder):
     """Extracts hidden states.
@@ -57,7 +105,10 @@ class SpeechFeatures(CheckedFolder):
     Loads with ``from_hparams`` any folder that has one ``Backbone``. What a
     folder says of ``last_state`` and ``output_norm`` holds, as for
     ``Backbone.iter_states``. A recording longer than ``window_s`` goes through
-    the model in windows, as in ``LongFormASR``.
+    the blocks in windows, one by one, in a time that grows with its length.
+    Convolutions, their norms and the positions see the whole recording; states
+    differ from its own by what attention does not see. ``output_norm`` stays
+    one of each window.
 
     Arguments
     ---------
@@ -119,7 +170,7 @@ class SpeechFeatures(CheckedFolder):
         batch_seconds: float = 60.0,
         on_progress: Callable[[float], object] | None = None,
     ) -> HiddenStates:
-        """Computes hidden states of a recording of any length.
+        """Computes hidden states of a recording; all of them are in memory.
 
         Arguments
         ---------
@@ -129,8 +180,7 @@ class SpeechFeatures(CheckedFolder):
             From 0, the encoder's input, to ``num_layers``, the last one when
             omitted.
         batch_seconds : float
-            Most seconds of windows that go through the model together, one
-            at least.
+            Of no effect: windows go through the model one by one.
         on_progress : callable, optional
             Called with the seconds that each window adds.
 
@@ -146,20 +196,122 @@ class SpeechFeatures(CheckedFolder):
         ValueError
             When there is no such layer.
         """
-        source, numbers = as_source(source), self._checked(layers)
         check_batch_seconds(batch_seconds)
-        windows, rows = self._windows(numbers), []
+        found = self.stream(source, layers, on_progress)
+        states = torch.cat([*found.blocks], 1)
+        return HiddenStates(
+            found.layers, states, found.frame_s, found.duration_s
+        )
+
+    def stream(
+        self,
+        source: Source,
+        layers: Sequence[int] | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> StateStream:
+        """Computes hidden states window by window, as they are asked for.
+
+        A recording of any length needs the memory of a window.
+
+        Arguments
+        ---------
+        source : str or path-like or torch.Tensor
+            As for ``extract``.
+        layers : list of int, optional
+            As for ``extract``.
+        on_progress : callable, optional
+            Called with the seconds that each window adds.
+
+        Returns
+        -------
+        StateStream
+            Of these layers, in this order.
+
+        Raises
+        ------
+        AudioError
+            When the recording cannot be used.
+        ValueError
+            When there is no such layer.
+        """
+        source, numbers = as_source(source), self._checked(layers)
+        windows = self._windows(numbers)
         with naming(source_name(source)):
-            chunks = windows.cut(source)
-            for chunk, row in windows.encode_all(chunks, batch_seconds):
-                if isinstance(row, AudioError):
-                    raise row
-                rows.append(row)
-                statistics = chunk.statistics
+            statistics = windows.statistics(source)
+        return StateStream(
+            numbers,
+            windows.num_frames(statistics.num_samples),
+            windows.frame_s,
+            statistics.num_samples / SAMPLE_RATE,
+            self._blocks(source, numbers, windows, statistics, on_progress),
+        )
+
+    def _blocks(self, source, numbers, windows, statistics, on_progress):
+        """Yields the states of the next frames, [L, t, D]."""
+        with naming(source_name(source)):
+            plan = windows.plan(statistics.num_samples)
+            if len(plan) == 1:
+                (row,) = windows.encode_whole([windows.read(source)])
+                found = [torch.stack(row.chunk(len(numbers), -1))]
+            else:
+                found = self._cut_blocks(
+                    source, numbers, windows, statistics, plan
+                )
+            for states in found:
+                yield states
                 if on_progress is not None:
-                    on_progress(len(row) * windows.frame_s)
-            seconds = statistics.num_samples / SAMPLE_RATE
-            return self._split(torch.cat(rows), numbers, windows, seconds)
+                    on_progress(states.shape[1] * windows.frame_s)
+
+    @torch.no_grad()
+    def _cut_blocks(self, source, numbers, windows, statistics, plan):
+        """Yields the states that each window of a recording gives, [L, t, D].
+
+        Each frame goes through the convolutions once: what a window shares
+        with the next is kept, and so are samples that frames share.
+        """
+        total, reach = plan[-1].last, self.backbone.encoder.pos_conv_embed.reach
+        ends = [windows.num_frames(window.stop) for window in plan]
+        stops = [min(end + reach, total) for end in ends]
+        new = [
+            windows.samples_of(first, last)
+            for first, last in zip([0, *stops], stops)
+            if first < last
+        ]
+        blocks = read_blocks(source, self.audio_normalizer)
+        pieces = ahead(cut_windows(blocks, new), self.workers)
+        feats, begin, known = [], 0, 0
+        for window, end, stop in zip(plan, ends, stops):
+            first = max(0, window.offset - reach)
+            if known < stop:
+                _, wav = next(pieces)
+                feats, known = [*feats, self._input(wav, statistics)], stop
+            feats = [torch.cat(feats, 1)[:, first - begin :]]
+            begin = first
+            seen = feats[0][:, : stop - begin]
+            sides = window.offset - begin, stop - end
+            yield self._window_states(seen, sides, numbers, window.kept)
+
+    def _input(self, wav, statistics):
+        """The encoder's input for a part of a recording, [1, t, D]."""
+        backbone = self.backbone
+        with self.inference_ctx, global_norm(backbone, [statistics]) as prepare:
+            (wav,) = prepare([wav])
+            feats = backbone.feature_extractor(wav[None].to(self.device))
+            return backbone.feature_projection(feats)[0]
+
+    def _window_states(self, feats, sides, numbers, kept):
+        """States that a window gives, float32, on the CPU, [L, t, D]."""
+        wanted, taken = sorted(set(numbers)), {}
+        raw = self.backbone.last_state == "raw"
+        with self.inference_ctx:
+            states = self.backbone.encoder(
+                feats, raw_last=raw, wanted=wanted, sides=sides
+            )
+            for number, (state, _) in zip(wanted, states, strict=True):
+                if self.backbone.output_norm:
+                    state = normalize_wavs(state.flatten(1)).view_as(state)
+                taken[number] = state[0, kept].float().cpu()
+        return torch.stack([taken[number] for number in numbers])
 
     def extract_files(
         self,
@@ -167,7 +319,8 @@ class SpeechFeatures(CheckedFolder):
         layers: Sequence[int] | None = None,
         batch_seconds: float = 60.0,
         on_progress: Callable[[float], object] | None = None,
-    ) -> Iterator[tuple[str | Path, HiddenStates | AudioError]]:
+        streams: bool = False,
+    ) -> Iterator[tuple[str | Path, HiddenStates | StateStream | AudioError]]:
         """Computes hidden states of many files, several at a time.
 
         A file gives the same alone and in any batch (not under fairseq's
@@ -184,12 +337,15 @@ class SpeechFeatures(CheckedFolder):
             window at least.
         on_progress : callable, optional
             Called with the seconds that each batch or window adds.
+        streams : bool
+            Give a ``StateStream`` of each file that needs windows, to be used
+            up before the next result is asked for.
 
         Yields
         ------
         path : str or path-like
             As given; the shortest first, but for those that cannot be used.
-        result : HiddenStates or AudioError
+        result : HiddenStates or StateStream or AudioError
             The states, or why the file cannot be used.
         """
         numbers = self._checked(layers)
@@ -201,10 +357,12 @@ class SpeechFeatures(CheckedFolder):
                 seconds = len(wav) / SAMPLE_RATE
                 yield self._split(row, numbers, windows, seconds)
 
+        method = self.stream if streams else self.extract
+        run = partial(method, layers=numbers, on_progress=on_progress)
+
         def run_long(long):
-            options = numbers, batch_seconds, on_progress
             for path in long:
-                yield path, attempt(path, self.extract, path, *options)
+                yield path, attempt(path, run, path)
 
         return run_files(
             paths,
@@ -214,7 +372,7 @@ class SpeechFeatures(CheckedFolder):
             min(self.window_s, batch_seconds),
             batch_seconds,
             on_progress,
-            windows.seconds,
+            Reading(windows.seconds, self.workers),
         )
 
     def forward(

@@ -186,11 +186,22 @@ class CheckedFolder(Pretrained):
 
     Called with a file or a waveform, it gives the result of that; called with
     several, a list of results in their order, in which an ``AudioError`` stands
-    for a recording that cannot be used.
+    for a recording that cannot be used. ``num_workers`` threads read ahead.
     """
 
     files_method = ""
     """The method that does the task for many recordings."""
+
+    num_workers: int | None = None
+    """Threads that read recordings ahead of the model, 0 for none. None: none
+    on a CPU, where the model has all cores, and four beside another device."""
+
+    @property
+    def workers(self) -> int:
+        """How many threads read ahead."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return 0 if torch.device(self.device).type == "cpu" else 4
 
     def __call__(
         self,

@@ -18,7 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
 from unispeech_sb.inference.audio_blocks import (
+    Reading,
     Source,
+    ahead,
     as_source,
     check_batch_seconds,
     check_list,
@@ -272,7 +274,7 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
             self.window_s,
             batch_seconds,
             on_progress,
-            self._seconds,
+            Reading(self._seconds, self.workers),
         )
 
     def enroll(
@@ -436,8 +438,9 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
         count = math.ceil(seconds / self.window_s)
         size = math.ceil(seconds * rate / count)
         most = max(1, int(batch_seconds * rate / size + 1e-6))
+        blocks = read_blocks(source, self.audio_normalizer)
         windows = SlidingWindow.offline(size, moves_back=False).cut(
-            read_blocks(source, self.audio_normalizer), hop=1
+            ahead(blocks, self.workers), hop=1
         )
         averager = EmbeddingAverager()
         wavs = (wav for _, wav in windows)

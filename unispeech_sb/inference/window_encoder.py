@@ -91,20 +91,30 @@ class WindowEncoder:
 
     def cut(self, source: Known) -> Iterator[Chunk]:
         """Yields a recording as chunks; the only one where it is short."""
-        statistics = self._statistics(source)
-        samples = round(self.window_s * self.sample_rate)
-        windows = plan_windows(
-            statistics.num_samples,
-            num_frames=(samples - self._field) // self._stride + 1,
-            context=round(self.context_s / self.frame_s),
-            stride=self._stride,
-            field=self._field,
-        )
+        statistics = self.statistics(source)
+        windows = self.plan(statistics.num_samples)
         blocks = read_blocks(source, self.normalizer)
         for window, wav in cut_windows(blocks, windows):
             if len(windows) > 1:  # the last samples may make no frame
                 wav = wav[: len(wav) - (len(wav) - self._field) % self._stride]
             yield Chunk(source, statistics, window, wav, windows[-1].last)
+
+    def plan(self, num_samples: int) -> list[Window]:
+        """The windows of a recording."""
+        size = self.num_frames(round(self.window_s * self.sample_rate))
+        context = round(self.context_s / self.frame_s)
+        return plan_windows(
+            num_samples, size, context, self._stride, self._field
+        )
+
+    def samples_of(self, first: int, last: int) -> Window:
+        """The samples that some frames see."""
+        stop = (last - 1) * self._stride + self._field
+        return Window(first * self._stride, stop, first, first, last)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of so many samples."""
+        return (num_samples - self._field) // self._stride + 1
 
     def encode_all(
         self, chunks: Iterable[Chunk], batch_seconds: float
@@ -140,7 +150,7 @@ class WindowEncoder:
         frames = conv_lengths(counts, *self._convs).tolist()
         return [row[:n] for row, n in zip(rows, frames)]
 
-    def _statistics(self, source):
+    def statistics(self, source: Known) -> GlobalStatistics:
         """Reads a recording for its length and statistics."""
         statistics = GlobalStatistics(self._convs[0][0], self._convs[1][0])
         for block in read_blocks(source, self.normalizer):

@@ -47,8 +47,7 @@ from unispeech_sb.nnet.transformer import (
 )
 
 _CONTEXT_S = 1.5
-"""On both sides of a window, in seconds: more than a positional convolution
-of the published models sees."""
+"""On both sides of a window, in seconds."""
 
 _LARGE = {
     "hidden_size": 1024,
@@ -218,8 +217,9 @@ class Backbone(Lobe):
         Longest stretch in seconds that attends to itself. Longer waveforms go
         through the blocks in windows of so many seconds, with 1.5 s of context
         on both sides, at a cost that grows with the length and not with its
-        square; features near the cuts differ from those of the whole. Nothing
-        is cut when omitted, nor in a padded batch by ``mask_rule`` fairseq.
+        square. Convolutions, norms and positions see the whole; features
+        differ from its own by what attention does not see. Nothing is cut
+        when omitted, nor in a padded batch by ``mask_rule`` fairseq.
 
     Example
     -------

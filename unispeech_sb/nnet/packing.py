@@ -9,7 +9,8 @@ that look at several take the frames of each utterance, ``counts``, too::
     b b . .    <->   c c c c        (counts 4)
     c c c c
 
-An utterance that is longer than a window is several, which overlap.
+An utterance that is longer than a window is several, which overlap. Beside a
+window there may be more frames, which only the positions see.
 """
 
 from collections.abc import Sequence
@@ -124,6 +125,7 @@ class Packing:
         context: int = 0,
     ) -> None:
         self.num_frames = num_frames
+        self._totals = list(counts)
         self.counts: list[list[int]] = [[]]
         self._places: list[list[tuple[int, Window]]] = [[]]
         for utterance, count in enumerate(counts):
@@ -134,10 +136,26 @@ class Packing:
                 self.counts[-1].append(place.stop - place.start)
                 self._places[-1].append((utterance, place))
 
-    def pack(self, feats: torch.Tensor) -> list[torch.Tensor]:
-        """Takes the valid frames of a batch, [B, T, D], as rows, [1, P, D]."""
+    def pack(self, feats: torch.Tensor, reach: int = 0) -> list[torch.Tensor]:
+        """Takes the valid frames of a batch, [B, T, D], as rows, [1, P, D],
+        with up to ``reach`` more on both sides of a window."""
+        rows = []
+        for places, sides in zip(self._places, self.sides(reach)):
+            parts = [
+                feats[n, w.start - before : w.stop + behind]
+                for (n, w), (before, behind) in zip(places, sides)
+            ]
+            rows.append(torch.cat(parts)[None])
+        return rows
+
+    def sides(self, reach: int) -> list[list[tuple[int, int]]]:
+        """How many frames there are before and behind each part, up to
+        ``reach``."""
         return [
-            torch.cat([feats[n, w.start : w.stop] for n, w in places])[None]
+            [
+                (min(reach, w.start), min(reach, self._totals[n] - w.stop))
+                for n, w in places
+            ]
             for places in self._places
         ]
 

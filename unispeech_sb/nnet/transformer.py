@@ -105,6 +105,11 @@ class PositionalConv(nn.Module):
             weight_norm(self.conv, dim=2)
         self.activation = activation(act)
 
+    @property
+    def reach(self) -> int:
+        """Frames on either side of one that its position depends on."""
+        return self.conv.kernel_size[0] // 2
+
     def forward(
         self, feats: torch.Tensor, counts: Sequence[int] | None = None
     ) -> torch.Tensor:
@@ -437,8 +442,8 @@ class Encoder(nn.Module):
     layerdrop : float
         Probability of skipping a block in training.
     window, context : int
-        Utterances of more frames go through in windows of so many, with
-        ``context`` on both sides of what each one gives. None: never.
+        Utterances of more frames go through the blocks in windows of so many,
+        with ``context`` on both sides of what each one gives. None: never.
 
     Example
     -------
@@ -477,6 +482,7 @@ class Encoder(nn.Module):
         checkpointing: bool = False,
         raw_last: bool = False,
         wanted: Collection[int] | None = None,
+        sides: tuple[int, int] = (0, 0),
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Yields the hidden states one by one, as they are computed.
 
@@ -497,6 +503,9 @@ class Encoder(nn.Module):
             Yield the last state before ``final_norm`` instead of after it.
         wanted : collection of int, optional
             Yield these states only, and compute no block above the last.
+        sides : tuple of int
+            Frames before and behind the T of one utterance, which only the
+            positions see.
 
         Yields
         ------
@@ -510,6 +519,7 @@ class Encoder(nn.Module):
         """
         wanted = range(len(self.layers) + 1) if wanted is None else wanted
         rows, counts, mask = [feats], [None], None
+        beside = [[sides] if any(sides) else None]
         joined: Callable[..., torch.Tensor] = itemgetter(0)
         if on_padding or need_maps or makes_graph():
             if lengths is not None:
@@ -517,12 +527,15 @@ class Encoder(nn.Module):
                 without_padding = partial(_without_padding, valid[..., None])
                 rows, mask = [without_padding([feats])], valid[:, None, None]
                 joined = joined if on_padding else without_padding
-        elif lengths is not None or self.window is not None:
-            packing = self._packing(feats, lengths)
-            rows, counts = packing.pack(feats), packing.counts
-            joined = packing.unpack
+        elif lengths is not None or self.window and not any(sides):
+            packing, reach = self._packing(feats, lengths), 0
+            if self.window is not None:
+                reach = self.pos_conv_embed.reach
+            rows, counts = packing.pack(feats, reach), packing.counts
+            beside, joined = packing.sides(reach), packing.unpack
         del feats  # that of an hour is large
-        rows = [self._located(*row) for row in zip(rows, counts)]
+        for i, own in enumerate(counts):
+            rows[i] = self._located(rows[i], own, beside[i])
         if 0 in wanted:
             yield joined(rows), None
         end = self._left_raw if raw_last else self.final_norm
@@ -549,9 +562,24 @@ class Encoder(nn.Module):
         most = CPU_ROW_FRAMES if on_cpu else sum(counts)
         return Packing(counts, frames, most, self.window, self.context)
 
-    def _located(self, feats, counts):
-        """The blocks' input: features with their positions."""
-        feats = feats + self.pos_conv_embed(feats, counts)
+    def _located(self, feats, counts, sides):
+        """The blocks' input: features with their positions, without the frames
+        beside each part."""
+        if sides is None or not any(map(any, sides)):
+            feats = feats + self.pos_conv_embed(feats, counts)
+        else:
+            counts = counts or [feats.shape[1] - sum(sides[0])]
+            wide = [n + sum(own) for n, own in zip(counts, sides)]
+            located = feats + self.pos_conv_embed(feats, wide)
+            feats = torch.cat(
+                [
+                    part[:, before : before + count]
+                    for part, count, (before, _) in zip(
+                        located.split(wide, 1), counts, sides
+                    )
+                ],
+                1,
+            )
         if not self.normalize_before:
             feats = self.layer_norm(feats)
         return self.dropout(feats)
