@@ -89,6 +89,8 @@ def workplace(tmp_path_factory):
         wav = uneven_speech(seconds).numpy()
         soundfile.write(folder / f"{name}.wav", wav, 16000)
     (folder / "trials.txt").write_text("1 a.wav b.wav\n0 a.wav c.wav\n")
+    (folder / "pairs.csv").write_text("left,right\na.wav,b.wav\n")
+    shutil.copytree(folder / "talks", folder / "made")
     (folder / "my_speech").mkdir()
     shutil.copy(folder / "talk.wav", folder / "my_speech")
     (folder / "my_speech" / "manifest.csv").write_text(
@@ -101,7 +103,7 @@ def workplace(tmp_path_factory):
 def test_every_command_has_an_example():
     named = {line.split()[1] for line in LINES}
     elsewhere = {"superb", "export"}  # pages of their own
-    assert named == set(COMMANDS) - elsewhere and len(LINES) == 13
+    assert named == set(COMMANDS) - elsewhere and len(LINES) == 16
     assert [kind for kind, _ in EXAMPLES if kind] == ["python"]
 
 

@@ -53,7 +53,7 @@ def our_pair(model, tmp_path):
     return backbone.eval(), head.eval()
 
 
-@pytest.fixture(params=["unispeech", "unispeech-sat"])
+@pytest.fixture(params=["unispeech", "unispeech-sat", "wav2vec2", "hubert"])
 def family(request):
     """Each family in turn."""
     return request.param
@@ -329,5 +329,5 @@ def test_a_backbone_without_adapters_is_refused(languages, family):
 
 
 def test_an_unknown_family_is_refused(languages, pair):
-    with pytest.raises(ValueError, match="unispeech-sat; got 'wav2vec2'"):
-        save_adapter(languages, "fra", *pair, "wav2vec2")
+    with pytest.raises(ValueError, match="or wavlm; got 'sew'"):
+        save_adapter(languages, "fra", *pair, "sew")

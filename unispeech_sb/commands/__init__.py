@@ -70,6 +70,10 @@ COMMANDS = {
         "speakers:verify",
         "speaker verification: the same speaker in two recordings?",
     ),
+    "similarity": (
+        "similarity:similarity",
+        "speaker similarity of pairs: SIM of speech synthesis",
+    ),
     "score": (
         "score:score",
         "score a trial list: EER, minDCF, calibration",
@@ -82,7 +86,10 @@ _TO_CONTINUE = {
     "recipe": "the same command goes on from the last checkpoint",
     "superb": "the same command goes on where it stopped",
     "embed": "the embeddings so far are kept, the same command goes on",
-    "score": "with -o the embeddings so far are kept, the same command goes on",
+    **dict.fromkeys(
+        ("score", "similarity"),
+        "with -o the embeddings so far are kept, the same command goes on",
+    ),
     **dict.fromkeys(
         ("transcribe", "diarize", "classify", "features"),
         "what is written is whole, with -o the same command goes on",

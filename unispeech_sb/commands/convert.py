@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from unispeech_sb.checkpoints.options import FAMILIES
 from unispeech_sb.commands.options import new_parser
 from unispeech_sb.errors import print_escaped
 
@@ -70,9 +71,9 @@ def to_hf(argv: Sequence[str]) -> None:
     parser.add_argument("dst", metavar="DST", help="folder to make")
     parser.add_argument(
         "--family",
-        choices=("unispeech", "unispeech-sat"),
+        choices=FAMILIES,
         help="transformers' classes to use; by default those that the folder "
-        "came from, else unispeech-sat",
+        "came from, else unispeech-sat, or wavlm for its relative positions",
     )
     parser.add_argument(
         "--backbone-only", action="store_true", help="leave the head out"
