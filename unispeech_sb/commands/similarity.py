@@ -73,12 +73,9 @@ def similarity(argv: Sequence[str]) -> None:
                 "similarity",
             )
             store = extractor.finish(pairs.names)
-            rows, summary = _compare(store, pairs, arguments.draws)
-            if given:
-                with atomic(given / _TABLE) as file:
-                    file.write(_csv(rows))
-                write_json(given / _RESULTS, _report(rows, summary), indent=1)
-    _print(rows, summary, arguments)
+            found = _compare(store, pairs, arguments.draws)
+            _write(Path(path), *found)
+    _print(*found, arguments.format)
     if errors:
         raise SystemExit(1)
 
@@ -97,29 +94,7 @@ def _parse(argv):
         parser,
         "a speaker model (SpeakerRecognition), or the authors' file of one",
     )
-    parser.add_argument(
-        "recordings", nargs="*", metavar="A B", help=f"two times a {RECORDING}"
-    )
-    parser.add_argument(
-        "--pairs",
-        metavar="LIST",
-        help='lines "a b" with the paths of two recordings, or a CSV with the '
-        "columns left and right; any trial list",
-    )
-    parser.add_argument(
-        "--audio-root",
-        default=".",
-        metavar="DIR",
-        help="folder where the relative paths of LIST start (default: the "
-        "current one)",
-    )
-    for side in ("reference", "generated"):
-        parser.add_argument(
-            f"--{side}-dir",
-            metavar="DIR",
-            help=f"folder of the {side} recordings; those of the same name, "
-            "whatever their suffix, are pairs",
-        )
+    _add_pairs(parser)
     parser.add_argument(
         *("-o", "--output"),
         type=Path,
@@ -155,6 +130,33 @@ def _parse(argv):
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     return arguments
+
+
+def _add_pairs(parser):
+    """Adds the three ways to name pairs."""
+    parser.add_argument(
+        "recordings", nargs="*", metavar="A B", help=f"two times a {RECORDING}"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="LIST",
+        help='lines "a b" with the paths of two recordings, or a CSV with the '
+        "columns left and right; any trial list",
+    )
+    parser.add_argument(
+        "--audio-root",
+        default=".",
+        metavar="DIR",
+        help="folder where the relative paths of LIST start (default: the "
+        "current one)",
+    )
+    for side in ("reference", "generated"):
+        parser.add_argument(
+            f"--{side}-dir",
+            metavar="DIR",
+            help=f"folder of the {side} recordings; those of the same name, "
+            "whatever their suffix, are pairs",
+        )
 
 
 def _check(parser, arguments):
@@ -323,11 +325,18 @@ def _csv(rows):
     return text.getvalue()
 
 
-def _print(rows, summary, arguments):
+def _write(folder, rows, summary):
+    """Writes the table and the report."""
+    with atomic(folder / _TABLE) as file:
+        file.write(_csv(rows))
+    write_json(folder / _RESULTS, _report(rows, summary), indent=1)
+
+
+def _print(rows, summary, form):
     """Prints what was found."""
-    if arguments.format == "csv":
+    if form == "csv":
         sys.stdout.write(_csv(rows))
-    elif arguments.format == "json":
+    elif form == "json":
         print(json.dumps(_report(rows, summary), indent=1))
     elif len(rows) > 1:
         print(summary_table(summary))
