@@ -215,15 +215,15 @@ def test_a_head_without_its_backbone_is_read_too(name, authors_folder):
             "feed_forward.intermediate_dense.weight",
         ),
         (
-            {"feature_extract.model.encoder.layers.0.self_attn.grep_a": 1},
+            {"feature_extract.model.encoder.layers.0.self_attn.bias_k": 1},
             "named tensors in model",
         ),
         (
             {
-                "feature_extract.model.encoder.layers.0.self_attn.grep_a":
+                "feature_extract.model.encoder.layers.0.self_attn.bias_k":
                 torch.ones(1)
             },
-            "unexpected .*grep_a",
+            "unexpected .*bias_k",
         ),
     ],
 )  # fmt: skip

@@ -72,8 +72,10 @@ def to_hf(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--family",
         choices=FAMILIES,
-        help="transformers' classes to use; by default those that the folder "
-        "came from, else unispeech-sat, or wavlm for its relative positions",
+        metavar="NAME",
+        help=f"transformers' classes to use, of {', '.join(FAMILIES)}; by "
+        "default those that the folder came from, else of unispeech-sat, or of "
+        "wavlm for its relative positions",
     )
     parser.add_argument(
         "--backbone-only", action="store_true", help="leave the head out"

@@ -73,9 +73,9 @@ def similarity(argv: Sequence[str]) -> None:
                 "similarity",
             )
             store = extractor.finish(pairs.names)
-            found = _compare(store, pairs, arguments.draws)
-            _write(Path(path), *found)
-    _print(*found, arguments.format)
+            rows, summary = _compare(store, pairs, arguments.draws)
+            _write(Path(path), rows, summary)
+    _print(rows, summary, arguments.format)
     if errors:
         raise SystemExit(1)
 

@@ -276,8 +276,8 @@ class Attention(nn.Module):
                 ]
             else:
                 contexts = [
-                    _attend_biased(*part, mask, dropout, biases)
-                    for part in zip(*parts, gates.split(sizes, 2))
+                    _attend_biased(q, k, v, gate, mask, dropout, biases)
+                    for q, k, v, gate in zip(*parts, gates.split(sizes, 2))
                 ]
             context = contexts[0]
             if len(contexts) > 1:
@@ -639,7 +639,8 @@ class Encoder(nn.Module):
             rows, counts = packing.pack(feats), packing.counts
             joined = packing.unpack
         longest = max(max(own or [feats.shape[1]]) for own in counts)
-        biases = self.layers[0].attention.biases(longest)
+        first: Any = self.layers[0]
+        biases = first.attention.biases(longest)
         del feats  # that of an hour is large
         rows = [self._located(*row) for row in zip(rows, counts)]
         if 0 in wanted:
