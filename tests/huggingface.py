@@ -8,8 +8,14 @@ import transformers
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 
-FAMILIES = {"unispeech": "UniSpeech", "unispeech-sat": "UniSpeechSat"}
-PREFIXES = {"unispeech": "unispeech", "unispeech-sat": "unispeech_sat"}
+FAMILIES = {
+    "unispeech": "UniSpeech",
+    "unispeech-sat": "UniSpeechSat",
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "wavlm": "WavLM",
+}
+PREFIXES = {family: family.replace("-", "_") for family in FAMILIES}
 NEW = "parametrizations.weight.original"
 needs_5_21 = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.21"),
@@ -34,6 +40,9 @@ def tiny_config(family, **options):
         "apply_spec_augment": False,
         "codevector_dim": 8,
         "proj_codevector_dim": 8,
+        # of WavLM, whose distances of a few frames share buckets already
+        "num_buckets": 12,
+        "max_bucket_distance": 9,
     }
     off = dict.fromkeys(
         ("hidden_dropout", "activation_dropout", "attention_dropout",

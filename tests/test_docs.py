@@ -149,6 +149,8 @@ def workplace(tmp_path_factory):
     rows = "".join(f"{name}.wav,ba ab\n" for name in "abc")
     (folder / "texts.csv").write_text(f"path,text\n{rows}")
     (folder / "trials.txt").write_text("1 a.wav b.wav\n0 a.wav c.wav\n")
+    (folder / "pairs.csv").write_text("left,right\na.wav,b.wav\n")
+    shutil.copytree(folder / "talks", folder / "made")
     (folder / "my_speech").mkdir()
     shutil.copy(folder / "talk.wav", folder / "my_speech")
     (folder / "my_speech" / "manifest.csv").write_text(

@@ -37,7 +37,7 @@ checkpoints.fairseq.literals checkpoints.fairseq.options
 checkpoints.fairseq.names checkpoints.fairseq.tensors
 checkpoints.fairseq.sizes checkpoints.fairseq.tensors
 checkpoints.folder checkpoints.pretrained_folder
-checkpoints.keys:FAMILIES checkpoints.huggingface
+checkpoints.keys:FAMILIES checkpoints.options
 checkpoints.keys:CLASSES checkpoints.huggingface
 checkpoints.keys:CONV checkpoints.huggingface
 checkpoints.keys:WEIGHT_NORM checkpoints.huggingface

@@ -86,6 +86,43 @@ def test_speaker_verification_gives_the_recorded_embeddings(
     )
 
 
+PART = "feature_extract.model."
+
+
+@pytest.mark.parametrize(
+    ("kept", "added", "family"),
+    [
+        (("encoder.layer_norm_for_extract",), {}, "unispeech-sat"),
+        ((), {"spk_proj.weight": [4, 32], "quantizer.vars": [1, 4, 2]},
+         "unispeech-sat"),
+        ((), {}, "unispeech-sat"),  # assumed
+        ((), {"label_embs_concat": [9, 8], "final_proj.weight": [8, 32]},
+         "hubert"),
+        ((), {"quantizer.vars": [1, 4, 2], "project_q.weight": [8, 4]},
+         "wav2vec2"),
+        ((), {"encoder.layers.0.self_attn.relative_attention_bias.weight":
+              [320, 4]}, "wavlm"),
+    ],
+)  # fmt: skip
+def test_the_family_is_what_the_tensors_tell(
+    kept, added, family, authors_folder
+):
+    state, _ = recorded(authors_folder, "sv_ecapa")
+    others = ("label_embs_concat", "final_proj", "layer_norm_for_extract")
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if any(part in name for part in kept)
+        or not any(part in name for part in others)
+    }
+    state |= {PART + name: torch.ones(shape) for name, shape in added.items()}
+    found = read_speaker_verification({"model": state}, "x.pth", TINY)
+    assert found.family == found.facts["family"].value == family
+    if family == "wavlm":
+        assert found.config["num_buckets"] == 320
+        assert found.config["max_bucket_distance"] == 800
+
+
 @torch.no_grad()
 def test_diarization_gives_the_recorded_activities_vectors_and_losses(
     authors_folder,
@@ -178,15 +215,15 @@ def test_a_head_without_its_backbone_is_read_too(name, authors_folder):
             "feed_forward.intermediate_dense.weight",
         ),
         (
-            {"feature_extract.model.encoder.layers.0.self_attn.grep_a": 1},
+            {"feature_extract.model.encoder.layers.0.self_attn.bias_k": 1},
             "named tensors in model",
         ),
         (
             {
-                "feature_extract.model.encoder.layers.0.self_attn.grep_a":
+                "feature_extract.model.encoder.layers.0.self_attn.bias_k":
                 torch.ones(1)
             },
-            "unexpected .*grep_a",
+            "unexpected .*bias_k",
         ),
     ],
 )  # fmt: skip

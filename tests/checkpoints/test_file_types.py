@@ -20,7 +20,7 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from tests.huggingface import save_folder, tiny_model
+from tests.huggingface import FAMILIES, save_folder, tiny_model
 from unispeech_sb.checkpoints.file_types import what_file, what_folder
 from unispeech_sb.checkpoints.source import read_backbone, read_checkpoint
 from unispeech_sb.convert import convert_checkpoint, describe
@@ -214,9 +214,6 @@ SMALL = {
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
 RELATIVES = {
-    "WavLM": "a WavLM model",
-    "Wav2Vec2": "a wav2vec 2.0 model",
-    "Hubert": "a HuBERT model",
     "Data2VecAudio": "a data2vec model",
 }
 
@@ -237,8 +234,9 @@ def test_a_related_model_of_transformers_is_named(name, tmp_path):
             read_checkpoint(path)
 
 
-def test_our_weights_alone_ask_for_their_configuration(tmp_path):
-    model = tiny_model("unispeech-sat", "ForCTC")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_our_weights_alone_ask_for_their_configuration(family, tmp_path):
+    model = tiny_model(family, "ForCTC")
     torch.save(model.state_dict(), tmp_path / "weights.bin")
     with pytest.raises(ValueError, match=r"whose config.json has to stand"):
         read_checkpoint(tmp_path / "weights.bin")
@@ -248,7 +246,7 @@ def test_our_weights_alone_ask_for_their_configuration(tmp_path):
     ("name", "tensor", "expected"),
     [
         (None, "encoder.layers.0.self_attn.grep_linear.weight", "a WavLM mode"),
-        ("hubert", "label_embs_concat", "got 'hubert'"),
+        ("hubert_mr", "label_embs_concat", "got 'hubert_mr'"),
         ("data2vec_audio", "regression_head.0.weight", "a data2vec model"),
     ],
 )

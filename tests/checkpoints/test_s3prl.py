@@ -8,12 +8,17 @@ from safetensors.torch import load_file
 from speechbrain.inference.ASR import EncoderASR
 from torch.nn import functional as F
 
-from tests.huggingface import save_folder, tiny_config, tiny_model
+from tests.huggingface import (
+    FAMILIES,
+    save_folder,
+    tiny_config,
+    tiny_model,
+)
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.huggingface import split_heads
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
-from unispeech_sb.convert import convert_checkpoint
+from unispeech_sb.convert import convert_checkpoint, to_huggingface
 from unispeech_sb.convert.info import describe
 from unispeech_sb.convert.lobes import kind_of
 from unispeech_sb.lobes.backbone import Backbone
@@ -453,6 +458,24 @@ def test_waveforms_are_normalised_as_in_the_heads_training(
     found = Backbone.from_pretrained(tmp_path / "sb")
     assert found.normalize_eps == eps
     assert Backbone.from_pretrained(hf).normalize_eps == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("upstream", "family"),
+    [("wavlm_base_plus", "wavlm"), ("hubert_large_ll60k", "hubert"),
+     ("xlsr_53", "wav2vec2"), ("my_own", "hubert")],
+)  # fmt: skip
+def test_a_head_is_of_the_family_of_its_upstream(upstream, family, tmp_path):
+    path = tmp_path / "head.ckpt"
+    saved(utterance_head(), path, {"upstream": upstream})
+    hf = save_folder(tiny_model(family), tmp_path / "hf")
+    convert_checkpoint(path, tmp_path / "sb", backbone=hf)
+    facts = describe(tmp_path / "sb").facts
+    assert facts["family"].value == family
+    assert ("num_buckets" in facts) == (family == "wavlm")
+    text = to_huggingface(tmp_path / "sb", tmp_path / "back")
+    name = f"transformers.{FAMILIES[family]}ForSequenceClassification"
+    assert name in text
 
 
 @torch.no_grad()

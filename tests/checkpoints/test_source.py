@@ -57,8 +57,8 @@ def rewrite(folder, name, **changes):
     ("damage", "message"),
     [
         (
-            lambda f: rewrite(f, "config.json", model_type="wavlm"),
-            "model_type unispeech or unispeech-sat; got 'wavlm'",
+            lambda f: rewrite(f, "config.json", model_type="sew"),
+            "model_type unispeech or unispeech-sat or .*; got 'sew'",
         ),
         (
             lambda f: (f / "config.json").write_text("{"),

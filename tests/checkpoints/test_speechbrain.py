@@ -203,7 +203,7 @@ def test_two_backbones_are_not_guessed_between(hub, tmp_path):
 def test_another_model_is_named(tmp_path):
     names = (
         "feature_extractor.conv_layers.0.conv.weight",
-        "encoder.gru_rel_pos",
+        "encoder.grep_linear.weight",
     )
     state = {f"model.{name}": torch.ones(1) for name in names}
     (tmp_path / "CKPT+1").mkdir()

@@ -1,4 +1,4 @@
-"""All ten classes of transformers: here, in SpeechBrain, and back again."""
+"""All classes of transformers: here, in SpeechBrain, and back again."""
 
 import json
 
@@ -10,7 +10,12 @@ from speechbrain.inference.ASR import EncoderASR
 from speechbrain.inference.encoders import WaveformEncoder
 from torch.nn import functional as F
 
-from tests.huggingface import save_folder, tiny_config, tiny_model
+from tests.huggingface import (
+    full_config,
+    save_folder,
+    tiny_config,
+    tiny_model,
+)
 from unispeech_sb.checkpoints.huggingface import CLASSES, FAMILIES, join_heads
 from unispeech_sb.convert import convert_checkpoint, to_huggingface
 from unispeech_sb.lobes.backbone import Backbone
@@ -112,6 +117,9 @@ def reference(name, model, wavs):
         return {"embeddings": outputs.embeddings, "logits": outputs.logits}
     if task == "ForPreTraining" and name.startswith("UniSpeechSat"):
         return {"logits": outputs.logits}
+    if task == "ForPreTraining" and name.startswith("Wav2Vec2"):
+        projected = outputs.projected_quantized_states
+        return {"states": outputs.projected_states, "projected": projected}
     if task == "ForPreTraining":
         return {"projected": outputs.projected_quantized_states}
     return {"logits": outputs.logits}
@@ -137,7 +145,9 @@ def ours(name, mods, wavs):
         return {"logits": out.extract_features}
     if task == "ForPreTraining":
         found = mods.head(feats, out.extract_features)
-        return {"projected": found.projected_quantized_states}
+        states = {"states": found.projected_states}
+        states = states if name.startswith("Wav2Vec2") else {}
+        return {**states, "projected": found.projected_quantized_states}
     return {"logits": mods.head(feats)}
 
 
@@ -455,14 +465,54 @@ def test_x_vectors_exist_in_one_family_only(arguments, said, tmp_path):
     assert not any(info.values()), info
 
 
-def test_the_defaults_here_are_those_of_transformers():
-    from unispeech_sb.checkpoints.options import BACKBONE, HEADS, NUM_LABELS
+@pytest.mark.parametrize(
+    ("name", "family", "said"),
+    [
+        ("WavLMModel", "hubert", "no backbone with num_buckets 12; --family w"),
+        ("UniSpeechModel", "wavlm", "with num_buckets null; --family unispeec"),
+        ("WavLMForXVector", "unispeech-sat", "no backbone with num_buckets"),
+        ("WavLMForCTC", None, "transformers.WavLMForCTC"),
+        ("HubertForCTC", "wav2vec2", "transformers.Wav2Vec2ForCTC"),
+        ("Wav2Vec2ForXVector", "hubert", "no ForXVector of 'hubert'; --family"),
+        ("Wav2Vec2ForPreTraining", "unispeech", "has no place for this objec"),
+        ("UniSpeechForPreTraining", "wav2vec2", "has no place for this objec"),
+    ],
+)
+def test_a_family_takes_what_its_models_have(name, family, said, tmp_path):
+    _, hf = make(name, "layer", tmp_path / "hf")
+    convert_checkpoint(hf, tmp_path / "sb")
+    folders = tmp_path / "sb", tmp_path / "back"
+    if said.startswith("transformers"):
+        assert said in to_huggingface(*folders, family=family)
+        return
+    with pytest.raises(ValueError, match=said):
+        to_huggingface(*folders, family=family)
 
-    for family in ("UniSpeech", "UniSpeechSat"):
-        config = getattr(transformers, f"{family}Config")()
+
+def test_a_backbone_that_names_no_family_is_of_one_that_has_it(tmp_path):
+    for name, buckets in (("WavLMModel", 320), ("UniSpeechSatModel", None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        backbone = Backbone.from_preset("tiny", num_buckets=buckets)
+        backbone.save(folder / "backbone.ckpt")
+        text = to_huggingface(folder, tmp_path / f"{name} back")
+        assert f"transformers.{name}\n" in text
+
+
+def test_the_defaults_here_are_those_of_transformers():
+    from unispeech_sb.checkpoints.options import (
+        BACKBONE,
+        DEFAULTS,
+        HEADS,
+        NUM_LABELS,
+    )
+
+    for family in FAMILIES:
+        config = full_config(family)
         assert config.num_labels == NUM_LABELS
         written = config.to_dict()
-        for name, value in {**BACKBONE, **HEADS}.items():
+        own = DEFAULTS.get(family, {})
+        for name, value in {**BACKBONE, **HEADS, **own}.items():
             if name in written:
                 assert written[name] == value, name
     config = Backbone(num_hidden_layers=1).config
@@ -474,7 +524,7 @@ def test_the_defaults_here_are_those_of_transformers():
 
 
 def test_tiny_models_cover_what_is_converted():
-    assert len(CLASSES) == 10
+    assert len(CLASSES) == 10 + 6 + 3 + 5
     for name, (family, head) in CLASSES.items():
         assert getattr(transformers, name)
         assert tiny_config(family).model_type == family

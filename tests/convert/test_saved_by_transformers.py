@@ -368,4 +368,4 @@ def convert_and_name(hf, tmp_path, eps):
 
 
 def test_interfaces_are_known_for_every_class():
-    assert len(CLASSES) == 10 and callable(interface_of)
+    assert len(CLASSES) == 24 and callable(interface_of)

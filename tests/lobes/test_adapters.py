@@ -53,7 +53,7 @@ def our_pair(model, tmp_path):
     return backbone.eval(), head.eval()
 
 
-@pytest.fixture(params=["unispeech", "unispeech-sat"])
+@pytest.fixture(params=["unispeech", "unispeech-sat", "wav2vec2", "hubert"])
 def family(request):
     """Each family in turn."""
     return request.param
@@ -255,7 +255,7 @@ def change(languages, **changes):
     [
         (
             {"layers__1__adapter_layer__norm__bias": None},
-            r"missing unispeech\w*\.encoder.layers.1.adapter_layer.norm.bias$",
+            r"missing \w+\.encoder.layers.1.adapter_layer.norm.bias$",
         ),
         ({"lm_head__weight": None}, "missing lm_head.weight"),
         (
@@ -285,13 +285,11 @@ def test_a_file_that_does_not_fit_changes_nothing(
     assert pair[1].config["num_classes"] == 11
 
 
-def test_tensors_of_something_else_are_named(languages, pair):
-    tensors = change(languages) | {
-        "unispeech.masked_spec_embed": torch.ones(16)
-    }
+def test_tensors_of_something_else_are_named(languages, pair, family):
+    name = f"{PREFIXES[family]}.masked_spec_embed"
+    tensors = change(languages) | {name: torch.ones(16)}
     save_file(tensors, languages / "adapter.bad.safetensors")
-    message = "unexpected .*unispeech.masked_spec_embed"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"unexpected .*{name}"):
         load_adapter(languages, "bad", *pair)
 
 
@@ -329,5 +327,5 @@ def test_a_backbone_without_adapters_is_refused(languages, family):
 
 
 def test_an_unknown_family_is_refused(languages, pair):
-    with pytest.raises(ValueError, match="unispeech-sat; got 'wav2vec2'"):
-        save_adapter(languages, "fra", *pair, "wav2vec2")
+    with pytest.raises(ValueError, match="or wavlm; got 'sew'"):
+        save_adapter(languages, "fra", *pair, "sew")

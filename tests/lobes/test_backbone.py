@@ -222,6 +222,8 @@ def test_every_preset_builds_with_the_published_number_of_parameters(name):
         "unispeech_sat_base_plus": base,
         "unispeech_sat_large": large,
         "unispeech_large": large,
+        "wavlm_base_plus": base,
+        "wavlm_large": large,
     }
     if name in expected:
         assert abs(count / expected[name] - 1) < 1e-3

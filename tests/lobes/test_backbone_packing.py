@@ -17,13 +17,14 @@ NO_DROPOUT = dict.fromkeys(
     ("hidden_dropout", "activation_dropout", "attention_dropout"), 0.0
 )
 SAMPLES = torch.tensor([9000, 800, 4321, 9000, 2500])
-VARIANTS = list(product(("group", "layer"), (False, True)))
+VARIANTS = list(product(("group", "layer"), (False, True), (None, 12)))
 
 
-def tiny(norm="group", stable=False, **options):
+def tiny(norm="group", stable=False, num_buckets=None, **options):
     """A tiny backbone, without dropout if not asked for."""
     torch.manual_seed(0)
     given = {**NO_DROPOUT, "num_hidden_layers": 3, **options}
+    given |= {"num_buckets": num_buckets, "max_bucket_distance": 9}
     return Backbone.from_preset(
         "tiny", feat_extract_norm=norm, do_stable_layer_norm=stable, **given
     )
@@ -64,6 +65,16 @@ def test_values_equal_those_of_a_padded_batch_and_padding_is_zero(variant):
         assert not found[:, row, count:].any()
 
 
+def backward(feats, backbone):
+    """Gradients of a projection of the valid frames."""
+    frames = backbone.output_lengths(SAMPLES)
+    weights = torch.randn(
+        feats.shape, generator=torch.Generator().manual_seed(1)
+    )
+    sum((f[:n] * w[:n]).sum() for f, w, n in zip(feats, weights, frames)
+        ).backward()  # fmt: skip
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_gradients_equal_those_of_a_padded_batch(variant, checkpointing):
@@ -77,13 +88,7 @@ def test_gradients_equal_those_of_a_padded_batch(variant, checkpointing):
             *variant, gradient_checkpointing=checkpointing, **options
         ).train()
         torch.manual_seed(7)  # the same masks and dropped layers
-        feats = run(lambda one=backbone: one(wavs, wav_lens))
-        frames = backbone.output_lengths(SAMPLES)
-        weights = torch.randn(
-            feats.shape, generator=torch.Generator().manual_seed(1)
-        )
-        sum((f[:n] * w[:n]).sum() for f, w, n in zip(feats, weights, frames)
-            ).backward()  # fmt: skip
+        run(lambda one=backbone: backward(one(wavs, wav_lens), one))
         gradients.append(dict(backbone.named_parameters()))
     packed, reference = gradients
     for name, parameter in reference.items():

@@ -9,6 +9,7 @@ from transformers import AutoModel
 from transformers.activations import ACT2FN
 
 from tests.huggingface import (
+    FAMILIES,
     attention_mask,
     full_config,
     save_folder,
@@ -18,7 +19,7 @@ from unispeech_sb.lobes.backbone import PRESETS, Backbone
 
 VARIANTS = list(
     product(
-        ("unispeech", "unispeech-sat"),  # family
+        FAMILIES,
         ("group", "layer"),  # feat_extract_norm
         (False, True),  # do_stable_layer_norm
         (False, True),  # conv_bias
@@ -67,9 +68,10 @@ def test_states_and_gradients_equal_transformers(variant, tmp_path):
     torch.testing.assert_close(
         torch.stack(ours.hidden_states), torch.stack(expected), **TOLERANCE
     )
-    torch.testing.assert_close(
-        ours.extract_features, theirs.extract_features, **TOLERANCE
-    )
+    if variant[0] != "hubert":  # gives none
+        torch.testing.assert_close(
+            ours.extract_features, theirs.extract_features, **TOLERANCE
+        )
     weights = draw(*expected[0].shape)
     sum((state * weights).sum() for state in expected).backward()
     sum((state * weights).sum() for state in ours.hidden_states).backward()
@@ -87,9 +89,12 @@ def test_states_and_gradients_equal_transformers(variant, tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("family", ["unispeech-sat", "wavlm"])
 @pytest.mark.parametrize("stable", [False, True])
-def test_padded_batches_equal_transformers_for_layer_norm(stable, tmp_path):
-    model, backbone = pair(tmp_path, "unispeech-sat", "layer", stable, True)
+def test_padded_batches_equal_transformers_for_layer_norm(
+    stable, family, tmp_path
+):
+    model, backbone = pair(tmp_path, family, "layer", stable, True)
     wavs, lengths = draw(3, 6000), [6000, 4321, 2500]
     mask = attention_mask(lengths)
     theirs = model(wavs * mask, attention_mask=mask).last_hidden_state
@@ -153,8 +158,9 @@ def test_injected_masks_equal_transformers(tmp_path):
     )
 
 
-def test_attention_maps_equal_transformers(tmp_path):
-    model, backbone = pair(tmp_path, "unispeech-sat", "layer", False, False)
+@pytest.mark.parametrize("family", ["unispeech-sat", "wavlm"])
+def test_attention_maps_equal_transformers(family, tmp_path):
+    model, backbone = pair(tmp_path, family, "layer", False, False)
     model.set_attn_implementation("eager")
     lengths = [5000, 3000]
     mask, wavs = attention_mask(lengths), draw(2, 5000)
@@ -164,6 +170,8 @@ def test_attention_maps_equal_transformers(tmp_path):
     assert len(ours.attentions) == 3
     frames = backbone.output_lengths(3000)
     for found, expected in zip(ours.attentions, theirs.attentions):
+        if family == "wavlm":  # theirs are means over the heads
+            found = found.mean(1, keepdim=True).expand(expected.shape)
         torch.testing.assert_close(found[0], expected[0], **TOLERANCE)
         torch.testing.assert_close(
             found[1, :, :frames], expected[1, :, :frames], **TOLERANCE
@@ -174,13 +182,15 @@ def test_attention_maps_equal_transformers(tmp_path):
     )
 
 
-@pytest.mark.parametrize("family", ["unispeech", "unispeech-sat"])
+# HuBERT's projection of features is drawn as the blocks are, there alone
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "hubert"])
 def test_initial_weights_are_spread_as_transformers_spreads_them(family):
     theirs = tiny_model(family, hidden_size=64, conv_dim=[32] * 7).train()
     ours = Backbone(
         hidden_size=64, num_hidden_layers=3, num_attention_heads=2,
         intermediate_size=32, conv_dim=[32] * 7, initializer_range=0.2,
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+        num_buckets=12 if family == "wavlm" else None,
     )  # fmt: skip
     reference = copy.deepcopy(dict(theirs.named_parameters()))
     # transformers 5 fails to write through the weight-norm parametrisation.
@@ -189,18 +199,46 @@ def test_initial_weights_are_spread_as_transformers_spreads_them(family):
         for name, p in reference.items()
         if p.dim() > 1 and "pos_conv_embed" not in name
     ]
-    assert len(checked) == 7 + 1 + 3 * 6
+    biases = 2 * 3 + 1 if family == "wavlm" else 0
+    assert len(checked) == 7 + 1 + 3 * 6 + biases
     for name in checked:
+        if name.endswith("gru_rel_pos_const"):
+            assert torch.equal(ours.get_parameter(name), reference[name])
+            continue
         found = ours.get_parameter(name).std() / reference[name].std()
         assert 0.8 < found < 1.25, name
 
 
+def test_distilled_models_have_no_norm_before_the_projection(tmp_path):
+    model, backbone = pair(
+        tmp_path, "hubert", "group", False, False, feat_proj_layer_norm=False
+    )
+    wavs = draw(2, 4000)
+    torch.testing.assert_close(
+        backbone.eval()(wavs), model(wavs).last_hidden_state, **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("wav2vec2", "add_adapter"), ("hubert", "conv_pos_batch_norm")],
+)
+def test_what_no_backbone_here_has_is_refused(family, name, tmp_path):
+    folder = save_folder(tiny_model(family, **{name: True}), tmp_path / "hf")
+    with pytest.raises(ValueError, match=f"expected {name} to be false"):
+        Backbone.from_pretrained(folder)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unispeech_sat_base", "unispeech_large"])
+@pytest.mark.parametrize(
+    "name", ["unispeech_sat_base", "unispeech_large", "wavlm_base_plus"]
+)
 def test_full_sizes_equal_transformers(name):
     options = PRESETS[name]
     sizes = {k: v for k, v in options.items() if k != "normalize_wav"}
-    family = "unispeech" if name == "unispeech_large" else "unispeech-sat"
+    family = {"unispeech_large": "unispeech", "wavlm_base_plus": "wavlm"}.get(
+        name, "unispeech-sat"
+    )
     config = full_config(family, **sizes)
     backbone = Backbone.from_preset(name, normalize_wav=False).eval()
     with torch.device("meta"):

@@ -9,6 +9,7 @@ from unispeech_sb.metrics.verification import (
     Interval,
     bootstrap,
     eer,
+    mean_interval,
     min_dcf,
 )
 
@@ -181,3 +182,25 @@ def test_lists_that_hang_on_one_pair_are_refused():
     targets = left == right
     with pytest.raises(ValueError, match="more trials per speaker"):
         bootstrap(eer, np.sin(np.arange(30)), targets, (left, right))
+
+
+def test_a_mean_is_drawn_by_groups():
+    generator = np.random.default_rng(0)
+    covered, widths = 0, []
+    for seed in range(200):
+        offsets = generator.normal(0.5, 0.2, 30)
+        groups = np.repeat(np.arange(30), 4)
+        scores = offsets[groups] + generator.normal(0, 0.05, 120)
+        found = mean_interval(scores, groups, 200, seed=seed)
+        assert found.value == scores.mean() and found.num_speakers == 30
+        covered += found.low <= 0.5 <= found.high
+        widths.append(found.high - found.low)
+    assert 0.9 <= covered / 200 <= 0.99
+    # 2 x 1.96 x 0.2 / sqrt(30), where single scores would give a half
+    assert np.mean(widths) == pytest.approx(0.143, rel=0.1)
+
+
+def test_a_mean_of_one_group_or_without_draws_has_no_interval():
+    for groups, draws in (([0, 0], 100), ([0, 1], 0)):
+        found = mean_interval([0.25, 0.75], groups, draws)
+        assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)

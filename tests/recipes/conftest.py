@@ -6,6 +6,7 @@ import json
 import pytest
 import soundfile
 
+from tests.huggingface import save_folder, tiny_model
 from tests.recipes.phones import spoken_texts, write_librispeech
 from unispeech_sb import output_folder
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
@@ -51,6 +52,14 @@ def kept_by_overwrite(output):
     places = {output / name for name in ("save", "manifests")}
     found = {path for place in places for path in place.glob("*")}
     return {*output.iterdir(), *found} - removed - places
+
+
+@pytest.fixture(params=["tiny", "wav2vec2", "hubert", "wavlm"])
+def any_family(request, tmp_path):
+    """A value of ``--model``: a preset, and a folder of each neighbour."""
+    if request.param == "tiny":
+        return request.param
+    return str(save_folder(tiny_model(request.param), tmp_path / "hf"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -215,7 +215,7 @@ def test_a_killed_run_ends_with_the_same_weights(root, corpus, tmp_path):
     )
 
 
-def test_superb_runs_on_the_archives_layout(root, tmp_path):
+def test_superb_runs_on_the_archives_layout(root, any_family, tmp_path):
     tree = build_tree(tmp_path / "v0.01", "v0.01")
     (tmp_path / "test").mkdir()
     for label in (*COMMANDS, UNKNOWN, "_silence_"):
@@ -225,7 +225,8 @@ def test_superb_runs_on_the_archives_layout(root, tmp_path):
             str(root / "hparams/keyword_spotting_superb.yaml"),
             f"--data_folder={tree}", f"--test_folder={tmp_path / 'test'}",
             f"--output_folder={tmp_path / 'out'}", "--num_workers=0",
-            "--model=tiny", "--number_of_epochs=1", "--draws_per_epoch=64",
+            f"--model={any_family}", "--number_of_epochs=1",
+            "--draws_per_epoch=64",
             "--noprogressbar", "--device=cpu",
         ]
     )  # fmt: skip

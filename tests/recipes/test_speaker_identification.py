@@ -177,10 +177,11 @@ def build_voxceleb(corpus, folder):
     return folder
 
 
-def test_superb_runs_on_voxceleb(root, corpus, tmp_path):
+def test_superb_runs_on_voxceleb(root, corpus, any_family, tmp_path):
     scores = run(
         root, build_voxceleb(corpus, tmp_path / "vox"), tmp_path / "out",
         "--number_of_epochs=1", "--draws_per_epoch=96",
+        f"--model={any_family}",
         yaml="hparams/speaker_identification_superb.yaml",
     )  # fmt: skip
     assert 0.0 <= scores["accuracy"] <= 1.0

@@ -25,7 +25,7 @@ from unispeech_sb.checkpoints.fairseq.tensors import read_upstream
 from unispeech_sb.checkpoints.options import check_config
 
 PREFIX = "feature_extract.model."
-FAMILY = Fact("unispeech-sat", "the authors' code")
+FAMILY = Fact("unispeech-sat", "assumed")
 LOSS = "loss_calculator.projection.weight"
 """The weights of the training's classifier, which the published fine-tuned
 models have and the authors' own code passes over."""
@@ -168,18 +168,18 @@ def _read(objects, path, overrides, task, rename, measure, facts):
     dim, states = sizes["input_size"].value, sizes["num_states"].value
     sizes |= measured(hidden_size=dim, num_hidden_layers=states - 1)
     check_agreement(sizes, upstream.facts, path)
-    facts = settle(upstream.facts | facts | sizes, overrides, path)
+    facts = {"family": FAMILY} | upstream.facts | facts | sizes
+    facts = settle(facts, overrides, path)
     config = {name: fact.value for name, fact in facts.items()}
     check_config(config, path)
     return Checkpoint(
         origin=f"the authors' {MODELS[task]}",
-        family=FAMILY.value,
+        family=facts["family"].value,
         task=task,
         config=config,
         backbone=upstream.backbone,
         top=top,
-        facts={"family": FAMILY, "task": Fact(task, "names of the tensors")}
-        | facts,
+        facts={"task": Fact(task, "names of the tensors")} | facts,
         dropped=dropped,
         notes=upstream.notes,
     )

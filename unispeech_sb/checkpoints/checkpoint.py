@@ -55,7 +55,7 @@ class Checkpoint:
     origin : str
         What was read: ``Hugging Face``, ``fairseq``, ``s3prl``, ...
     family : str
-        ``unispeech`` or ``unispeech-sat``.
+        One of ``options.FAMILIES``.
     task : str
         One of ``TASKS``.
     config : dict

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unispeech_sb.checkpoints.options import FAMILIES
 from unispeech_sb.checkpoints.safety.pickles import ZIP_FAULTS
 
 FAILED = "as a failed download leaves it"
@@ -77,10 +78,8 @@ ZIPS = (
 """Pattern of a name in a zip file without torch's tensors -> what it is."""
 
 TENSORS = (
-    (r"grep_linear|relative_attention_bias|gru_rel_pos|^wavlm\.", "WavLM"),
+    (r"grep_linear|relative_attention_bias", "WavLM"),
     (r"^data2vec_audio\.|regression_head|modality_encoders", "data2vec"),
-    (r"^hubert\.", "HuBERT"),
-    (r"^wav2vec2\.", "wav2vec 2.0"),
     (r"^wav2vec2_bert\.|^sew(_d)?\.|^speecht5\.|^w2v_bert", "another family"),
     (r"^model\.decoder\.embed_positions|^decoder\.token_embedding", "Whisper"),
     (r"encoder\.transformer\.layers\.\d+\.attention\.k_proj", "torchaudio"),
@@ -184,7 +183,7 @@ def what_tensors(names: Iterable[Any]) -> str | None:
             if model == "another family":
                 return "a model of another family"
             return f"a {model} model"
-    if any(re.match(r"unispeech(_sat)?\.", name) for name in texts):
+    if any(name.startswith(tuple(FAMILIES.values())) for name in texts):
         return (
             "the weights of a Hugging Face folder, whose config.json has to "
             "stand beside them"

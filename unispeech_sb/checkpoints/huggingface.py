@@ -1,4 +1,4 @@
-"""Hugging Face folders of both families, read without transformers.
+"""Hugging Face folders of all families, read without transformers.
 
 The backbone keeps transformers' names of tensors, so only prefixes and the two
 spellings of weight normalisation differ; of the heads a few do. The tables are
@@ -18,8 +18,11 @@ from unispeech_sb.checkpoints.file_types import check_file, what_folder
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
+    DEFAULTS,
+    FAMILIES,
     HEADS,
     NUM_LABELS,
+    OPTIONS,
     SWITCHES,
     WAV_NORM_EPS,
     check_config,
@@ -28,29 +31,25 @@ from unispeech_sb.checkpoints.options import (
 from unispeech_sb.checkpoints.special_tokens import settle_tokens
 from unispeech_sb.checkpoints.texts import read_json
 
-FAMILIES = {"unispeech": "unispeech.", "unispeech-sat": "unispeech_sat."}
-"""Model type of ``config.json`` -> prefix of the backbone's tensors."""
-
+_CLASSES = {
+    "UniSpeech": ("unispeech", "ForPreTraining ForCTC"),
+    "UniSpeechSat": (
+        "unispeech-sat",
+        "ForPreTraining ForCTC ForAudioFrameClassification ForXVector",
+    ),
+    "Wav2Vec2": (
+        "wav2vec2",
+        "ForPreTraining ForCTC ForAudioFrameClassification ForXVector",
+    ),
+    "Hubert": ("hubert", "ForCTC"),
+    "WavLM": ("wavlm", "ForCTC ForAudioFrameClassification ForXVector"),
+}
+"""Start of transformers' names of classes -> family, and those tasks for which
+not every family has a class."""
 CLASSES = {
-    "UniSpeechModel": ("unispeech", "Model"),
-    "UniSpeechForPreTraining": ("unispeech", "ForPreTraining"),
-    "UniSpeechForCTC": ("unispeech", "ForCTC"),
-    "UniSpeechForSequenceClassification": (
-        "unispeech",
-        "ForSequenceClassification",
-    ),
-    "UniSpeechSatModel": ("unispeech-sat", "Model"),
-    "UniSpeechSatForPreTraining": ("unispeech-sat", "ForPreTraining"),
-    "UniSpeechSatForCTC": ("unispeech-sat", "ForCTC"),
-    "UniSpeechSatForSequenceClassification": (
-        "unispeech-sat",
-        "ForSequenceClassification",
-    ),
-    "UniSpeechSatForAudioFrameClassification": (
-        "unispeech-sat",
-        "ForAudioFrameClassification",
-    ),
-    "UniSpeechSatForXVector": ("unispeech-sat", "ForXVector"),
+    start + task: (family, task)
+    for start, (family, tasks) in _CLASSES.items()
+    for task in ("Model", "ForSequenceClassification", *tasks.split())
 }
 """transformers' class -> family and task."""
 
@@ -205,7 +204,7 @@ def is_huggingface(folder: str | Path) -> bool:
 def read_huggingface(
     folder: str | Path, overrides: Mapping[str, Any] | None = None
 ) -> Checkpoint:
-    """Reads configuration and weights of a UniSpeech(-SAT) folder.
+    """Reads configuration and weights of a folder of one of ``FAMILIES``.
 
     It has ``config.json``, ``preprocessor_config.json`` or the
     ``processor_config.json`` of transformers 5, and ``model.safetensors`` or
@@ -218,7 +217,7 @@ def read_huggingface(
     tensors = _read_weights(folder)
     backbone, top = split_backbone(tensors, family)
     task = _task(written, top, path)
-    facts = _facts(written, overrides)
+    facts = _facts(written, family, overrides)
     facts["family"] = Fact(family, "config.json: model_type")
     facts["task"] = Fact(task, "config.json: architectures")
     facts["weight_norm"] = _weight_norm(tensors)
@@ -239,7 +238,7 @@ def read_options(folder: str | Path) -> dict[str, Fact]:
     and may be missing."""
     folder = Path(folder)
     written, family = _read_config(folder, {})
-    facts = _facts(written, {})
+    facts = _facts(written, family, {})
     facts["family"] = Fact(family, "config.json: model_type")
     facts["normalize_wav"] = _normalizes(folder)
     return facts
@@ -280,12 +279,14 @@ def _task(written, top, path):
     return known[1]
 
 
-def _facts(written, overrides):
+def _facts(written, family, overrides):
     """Every option and where it is from."""
     switches = {**SWITCHES, "normalize_eps": WAV_NORM_EPS}
     facts = {}
-    for name, default in {**BACKBONE, **HEADS, **switches}.items():
-        if name in written:
+    defaults = {**BACKBONE, **HEADS, **switches, **DEFAULTS.get(family, {})}
+    for name, default in defaults.items():
+        has = OPTIONS[name].families.split()
+        if name in written and (not has or family in has):
             facts[name] = Fact(written[name], f"config.json: {name}")
         else:
             source = "default of transformers"
@@ -294,7 +295,7 @@ def _facts(written, overrides):
             if name == "normalize_eps":
                 source = "feature extractor of transformers"
             facts[name] = Fact(default, source)
-    facts["sampling_rate"] = Fact(16000, "both families")
+    facts["sampling_rate"] = Fact(16000, "all families")
     for name, value in overrides.items():
         facts[name] = Fact(value, "given")
     return facts

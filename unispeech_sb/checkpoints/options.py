@@ -11,6 +11,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FAMILIES = {
+    "unispeech": "unispeech.",
+    "unispeech-sat": "unispeech_sat.",
+    "wav2vec2": "wav2vec2.",
+    "hubert": "hubert.",
+    "wavlm": "wavlm.",
+}
+"""Model type of transformers -> prefix of the backbone's tensors there."""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "wav2vec2": {"ctc_loss_reduction": "sum"},
+    "hubert": {"ctc_loss_reduction": "sum"},
+    "wavlm": {"num_buckets": 320},
+}
+"""Family -> what its configurations mean by a missing option, where that is
+not the default below."""
+
 MOST_PARAMETERS = 20_000_000_000
 """Sixty times the Large models."""
 SHOWN = 60
@@ -45,6 +61,9 @@ class Option(NamedTuple):
     only_here : bool
         Whether transformers has no such step, so that ``to-hf`` refuses any
         value but the default.
+    families : str
+        The families that transformers has it in, after one another; all of
+        them where empty.
     """
 
     rule: Rule | None
@@ -54,6 +73,7 @@ class Option(NamedTuple):
     may_be_none: bool = False
     shown: bool = False
     only_here: bool = False
+    families: str = ""
 
 
 def _number(least, most, kinds=(int,)):
@@ -104,6 +124,7 @@ def _names(most):
 
 
 FLAG = Rule("true or false", lambda value: type(value) is bool)
+ABSENT = Rule("false, as no backbone here has it", lambda value: value is False)
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 SHARE = real(0, 1)
 SIZE, COUNT, KERNEL = (
@@ -166,7 +187,25 @@ SHARED = {
     "mask_feature_prob": Option(SHARE, 0.0, training="mask_channel_prob"),
     "mask_feature_length": Option(SPAN, 10, training="mask_channel_length"),
     "mask_feature_min_masks": Option(SPANS, 0),
-    "adapter_attn_dim": Option(SIZE, None, may_be_none=True, shown=True),
+    "adapter_attn_dim": Option(
+        SIZE,
+        None,
+        may_be_none=True,
+        shown=True,
+        families="unispeech unispeech-sat wav2vec2 hubert",
+    ),
+    "feat_proj_layer_norm": Option(FLAG, True, families="hubert"),
+    "num_buckets": Option(
+        _number(4, 100_000),
+        None,
+        "num_buckets",
+        may_be_none=True,
+        shown=True,
+        families="wavlm",
+    ),
+    "max_bucket_distance": Option(
+        _number(2, 1_000_000), 800, "max_distance", families="wavlm"
+    ),
 }
 """Options of ``Backbone`` that transformers has too."""
 
@@ -230,6 +269,8 @@ MORE = {
     "dictionary": Option(TEXT),
     "blank": Option(BLANK),
     "target_lang": Option(TEXT, may_be_none=True),
+    "add_adapter": Option(ABSENT, False),
+    "conv_pos_batch_norm": Option(ABSENT, False),
 }
 """What else a checkpoint, or who converts it, may say."""
 
@@ -376,6 +417,25 @@ def _is_small(value):
 def _largest(items):
     """The first of some items that is not small, else all."""
     return next((item for item in items if not _is_small(item)), items)
+
+
+def default_family(config: Mapping[str, Any]) -> str:
+    """The family of a backbone that does not say its own: one that has every
+    class of transformers for it."""
+    return "wavlm" if config.get("num_buckets") else "unispeech-sat"
+
+
+def missing_in(family: str, config: Mapping[str, Any]) -> str | None:
+    """What transformers' models of a family lack of a backbone, in words; None
+    where they have all of it."""
+    for name, option in SHARED.items():
+        known = not option.families or family in option.families.split()
+        value = config.get(name, option.default)
+        if not known and value != option.default:
+            return f"{name} {shown(value)}"
+    if family == "wavlm" and not config.get("num_buckets"):
+        return "num_buckets null"
+    return None
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:

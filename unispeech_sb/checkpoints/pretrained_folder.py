@@ -422,7 +422,7 @@ def training_record(
     training : dict
         What was trained on and how: name -> number, text, or list of these.
     family : str, optional
-        ``unispeech`` or ``unispeech-sat``, where the backbone was one.
+        One of ``options.FAMILIES``, where it is known.
 
     Returns
     -------

@@ -100,6 +100,15 @@ UNSPELT = (
     "vocabulary: not in the file, and not of the size of SUPERB's; scores of "
     "frames alone"
 )
+UPSTREAMS = {
+    "unispeech_sat": "unispeech-sat",
+    "wavlm": "wavlm",
+    "hubert": "hubert",
+    "wav2vec2": "wav2vec2",
+    "xls_r": "wav2vec2",
+    "xlsr": "wav2vec2",
+}
+"""Part of s3prl's name of an upstream -> family."""
 HOP = 320  # samples of a frame
 RATES = (None, -1, HOP)
 """Values of s3prl's ``total_rate`` that keep every frame."""
@@ -332,8 +341,11 @@ def _facts(task, args):
     for name in ("upstream", "downstream"):
         if isinstance(args.get(name), str):
             facts[name] = Fact(args[name], "Args")
-    named = "upstream" in facts and "unispeech_sat" in facts["upstream"].value
-    facts["family"] = Fact("unispeech-sat", "Args" if named else "assumed")
+    upstream = facts["upstream"].value if "upstream" in facts else ""
+    named = [family for mark, family in UPSTREAMS.items() if mark in upstream]
+    facts["family"] = Fact("unispeech-sat", "assumed")
+    if named:
+        facts["family"] = Fact(named[0], "Args")
     facts["sampling_rate"] = Fact(16000, "s3prl")
     if task == "ForSequenceClassification":
         facts["problem_type"] = Fact("single_label_classification", "s3prl")

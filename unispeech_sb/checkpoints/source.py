@@ -35,13 +35,16 @@ from unispeech_sb.checkpoints.interfaces import (
     folder_kind,
     purpose,
 )
-from unispeech_sb.checkpoints.options import check_overrides, shown
+from unispeech_sb.checkpoints.options import (
+    check_overrides,
+    default_family,
+    shown,
+)
 from unispeech_sb.checkpoints.pretrained_folder import is_lobe_file, read_lobe
 from unispeech_sb.checkpoints.recipe_yaml import Part, RecipeYaml
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.checkpoints.speechbrain import (
-    DEFAULT_FAMILY,
     Beginning,
     as_checkpoint,
     beginning_by,
@@ -282,7 +285,7 @@ def _read_frozen(recipe, ckpt, config):
         )
     begun = beginning_by(call)
     options, tensors, _ = read_backbone(config or begun.source, begun.downloads)
-    family = options.get("family", DEFAULT_FAMILY)
+    family = options.get("family", default_family(options))
     options = {**options, **begun.options}
     return Checkpoint("SpeechBrain", family, "Model", options, tensors), entry
 

@@ -15,7 +15,8 @@ import torch
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.file_types import what_file, what_tensors
 from unispeech_sb.checkpoints.files import is_safetensors, read_tensors
-from unispeech_sb.checkpoints.huggingface import FAMILIES, WEIGHT_NORM
+from unispeech_sb.checkpoints.huggingface import WEIGHT_NORM
+from unispeech_sb.checkpoints.options import FAMILIES, default_family
 from unispeech_sb.checkpoints.pretrained_folder import (
     is_lobe_file,
     read_lobes,
@@ -31,9 +32,6 @@ _ASK = (
     "the folder or hub name of the model that the training began with has to "
     "be given: --config FOLDER, or config= in Python"
 )
-DEFAULT_FAMILY = "unispeech-sat"
-"""For what does not say its family: the one that has every class of
-transformers. The backbone is the same for both."""
 _HEADS = {"UniSpeechHead": "unispeech", "UniSpeechSATHead": "unispeech-sat"}
 """Head of a pre-training -> its family."""
 SPEECHBRAIN_EPS = 1e-5
@@ -170,7 +168,7 @@ def beginning_of(saved: Saved) -> Beginning:
     what = what_tensors(saved.tensors)
     if what is not None:
         raise ValueError(
-            f"{saved.path}: expected a UniSpeech or UniSpeech-SAT; it is {what}"
+            f"{saved.path}: expected one of {', '.join(FAMILIES)}; it is {what}"
         )
     yaml_file = run_yaml(saved.path)
     if yaml_file is None:
@@ -226,13 +224,14 @@ def as_checkpoint(
     notes, begun = [], facts.pop("family", Fact(None, ""))
     family = saved.family or begun.value
     if family not in FAMILIES:
-        family = DEFAULT_FAMILY
+        config = {name: fact.value for name, fact in facts.items()}
+        family = default_family(config)
         notes.append(
-            f"family: not recorded; {family} is assumed, the backbone of both "
-            "is the same"
+            f"family: not recorded; {family} is assumed, whose backbone is the "
+            "same"
         )
     facts["family"] = Fact(family, begun.source or "SpeechBrain's checkpoint")
-    facts["sampling_rate"] = Fact(16000, "both families")
+    facts["sampling_rate"] = Fact(16000, "all families")
     facts |= {name: Fact(value, "given") for name, value in overrides.items()}
     return Checkpoint(
         "SpeechBrain",

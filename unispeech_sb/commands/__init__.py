@@ -86,6 +86,10 @@ COMMANDS = {
         "serve:serve",
         "models over HTTP, as OpenAI's clients ask; a page in the browser",
     ),
+    "similarity": (
+        "similarity:similarity",
+        "speaker similarity of pairs: SIM of speech synthesis",
+    ),
     "score": (
         "score:score",
         "score a trial list: EER, minDCF, calibration",
@@ -101,7 +105,10 @@ _TO_CONTINUE = {
     "embed": "the embeddings so far are kept, the same command goes on",
     "push-to-hub": "files are uploaded all or none, the same command tries "
     "again",
-    "score": "with -o the embeddings so far are kept, the same command goes on",
+    **dict.fromkeys(
+        ("score", "similarity"),
+        "with -o the embeddings so far are kept, the same command goes on",
+    ),
     **dict.fromkeys(
         ("transcribe", "align", "diarize", "classify", "features"),
         "what is written is whole, with -o the same command goes on",

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from unispeech_sb.checkpoints.options import FAMILIES
 from unispeech_sb.commands.options import new_parser
 from unispeech_sb.errors import print_escaped
 
@@ -74,9 +75,11 @@ def to_hf(argv: Sequence[str]) -> None:
     parser.add_argument("dst", metavar="DST", help="folder to make")
     parser.add_argument(
         "--family",
-        choices=("unispeech", "unispeech-sat"),
-        help="transformers' classes to use; by default those that the folder "
-        "came from, else unispeech-sat",
+        choices=FAMILIES,
+        metavar="NAME",
+        help=f"transformers' classes to use, of {', '.join(FAMILIES)}; by "
+        "default those that the folder came from, else of unispeech-sat, or of "
+        "wavlm for its relative positions",
     )
     parser.add_argument(
         "--backbone-only", action="store_true", help="leave the head out"

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from unispeech_sb.dataio.trials import Trials
 
-_LEAST_DRAWS = 100
+LEAST_DRAWS = 100
 """Bootstrap draws that a confidence interval needs."""
 
 _RESULTS = "results.json"
 _SCORES = "scores.csv"
-_EMBEDDINGS = "embeddings.safetensors"
+EMBEDDINGS = "embeddings.safetensors"
 """Names of the figures, the table and the speaker embeddings in the folder of
 results."""
 
@@ -71,7 +71,7 @@ def score(argv: Sequence[str]) -> None:
     cohort = _cohort(arguments, model, files)
     with nullcontext(given) if given else tempfile.TemporaryDirectory() as path:
         Path(path).mkdir(parents=True, exist_ok=True)
-        extractor = open_extractor(Path(path) / _EMBEDDINGS, model)
+        extractor = open_extractor(Path(path) / EMBEDDINGS, model)
         with OneWriter(Path(path) / _RESULTS), extractor:
             verification = load_model(arguments)
             if extract_with_progress(
@@ -155,7 +155,7 @@ def _parse_score(argv):
         "--output",
         metavar="DIR",
         help="folder for results.json, scores.csv, det.png, scores.png and "
-        f"{_EMBEDDINGS}",
+        f"{EMBEDDINGS}",
     )
     parser.add_argument(
         "--cohort",
@@ -183,9 +183,9 @@ def _parse_score(argv):
         parser.error("--top-n counts speakers of a cohort: give --cohort")
     if arguments.calibrate and arguments.cohort:
         parser.error("--calibrate is for cosines: give no --cohort")
-    if 0 < arguments.draws < _LEAST_DRAWS:
+    if 0 < arguments.draws < LEAST_DRAWS:
         parser.error(
-            f"--draws: expected 0, or {_LEAST_DRAWS} or more for intervals"
+            f"--draws: expected 0, or {LEAST_DRAWS} or more for intervals"
         )
     if arguments.top_n == 1:
         parser.error("--top-n: expected 2 or more speakers to normalize by")

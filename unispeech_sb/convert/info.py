@@ -300,6 +300,8 @@ def _history(found):
     notes = found.training
     source = TRAINING_FILE if notes else f"no {TRAINING_FILE}"
     facts = {"family": Fact(notes.get("family") or UNKNOWN, source)}
+    if found.lobes["backbone"].config.get("num_buckets"):
+        facts["family"] = Fact("wavlm", "backbone.ckpt: num_buckets")
     for name, lobe in found.lobes.items():
         for kind in kinds_of(lobe, found.folder / f"{name}.ckpt"):
             if kind.family:
@@ -330,7 +332,7 @@ def _lobe_facts(lobes):
     for name, lobe in reversed(lobes.items()):
         kinds = kinds_of(lobe, f"{name}.ckpt") + kinds
         config |= {k: Fact(v, f"{name}.ckpt") for k, v in lobe.config.items()}
-    config["sampling_rate"] = Fact(16000, "both families")
+    config["sampling_rate"] = Fact(16000, "all families")
     facts = _shown_facts(config, kinds)
     for name, lobe in lobes.items():
         facts[name] = Fact(lobe.name, f"{name}.ckpt")

@@ -49,7 +49,7 @@ class LobeKind(NamedTuple):
     options : callable, optional
         From its arguments to options of transformers.
     family : str, optional
-        Its family, where the other one does not have it.
+        Its family, where not all have it.
     shown : tuple of str
         What ``info`` shows of it: arguments of the class, or options of
         transformers.
@@ -273,10 +273,12 @@ def _codevectors(config):
 
 
 def _unispeech(checkpoint):
-    """What UniSpeech's pre-training needs beside the backbone."""
+    """What UniSpeech's pre-training needs beside the backbone, and wav2vec
+    2.0's, which is the same without phones."""
     config, top = checkpoint.config, checkpoint.top
     up = config["hidden_size"], config["proj_codevector_dim"]
     found = top.get("project_hid.weight")
+    down = checkpoint.family == "wav2vec2"
     return {
         "head": UniSpeechHead(
             config["hidden_size"],
@@ -286,7 +288,7 @@ def _unispeech(checkpoint):
             config["num_ctc_classes"] if "ctc_proj.weight" in top else 0,
             config["replace_prob"],
             [config["feat_quantizer_dropout"], config["final_dropout"]],
-            found is None or tuple(found.shape) == up,
+            not down and (found is None or tuple(found.shape) == up),
         )
     }
 

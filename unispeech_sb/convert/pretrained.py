@@ -12,12 +12,8 @@ from unispeech_sb import __version__
 from unispeech_sb.atomic import OneWriter
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.files import check_finite
-from unispeech_sb.checkpoints.interfaces import (
-    HUGGING_FACE,
-    INTERFACES,
-    folder_kind,
-)
-from unispeech_sb.checkpoints.options import SWITCHES
+from unispeech_sb.checkpoints.interfaces import INTERFACES, folder_kind
+from unispeech_sb.checkpoints.options import SWITCHES, default_family
 from unispeech_sb.checkpoints.pretrained_folder import (
     ORIGIN_FILE,
     TEXTS_FOLDER,
@@ -30,6 +26,7 @@ from unispeech_sb.checkpoints.sharing import (
     write_card,
 )
 from unispeech_sb.checkpoints.source import (
+    READ_HERE,
     SMALL_FILES,
     WEIGHTS,
     find_source,
@@ -213,15 +210,15 @@ def convert_checkpoint(
 
 
 def converted_folder(source: str | Path) -> Path:
-    """The pretrained folder of a Hugging Face folder or hub name, which is
-    converted once for each content of its files.
+    """The pretrained folder of a Hugging Face folder, of a hub name or of a
+    file, which is converted once for each content of its files.
 
     It is kept in ``$XDG_CACHE_HOME/unispeech_sb``, ``~/.cache/unispeech_sb`` by
     default, and may be removed at any time. A process that finds another at
     work on it waits. A hub name of a folder of this package is that folder.
     """
     path = find_source(source)
-    if folder_kind(path) != HUGGING_FACE:
+    if folder_kind(path) not in READ_HERE:
         return path
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     if not cache.is_absolute():  # as the standard has it
@@ -248,6 +245,9 @@ def converted_folder(source: str | Path) -> Path:
 
 def _digest(folder):
     """Digest of this version and of all that a conversion reads."""
+    if folder.is_file():
+        text = f"{__version__} {file_digest(folder)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
     patterns = [*SMALL_FILES, *(name for names in WEIGHTS for name in names)]
     paths = {path for p in patterns for path in folder.glob(p)}
     found = hashlib.sha256(f"{__version__}\n".encode())
@@ -314,6 +314,10 @@ def _take_backbone(found, backbone, overrides):
             f"head; got {options['hidden_size']}"
         )
     found.backbone = tensors
+    if found.facts["family"].source == "assumed":
+        family = options.get("family") or default_family(options)
+        found.family = family
+        found.facts["family"] = Fact(family, str(backbone))
     found.config = {**options, **found.config, **overrides}
     found.notes.append(f"backbone: from {backbone}")
     given = {n: Fact(v, str(backbone)) for n, v in options.items()}

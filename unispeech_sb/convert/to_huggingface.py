@@ -13,7 +13,6 @@ from unispeech_sb.checkpoints.files import write_tensors
 from unispeech_sb.checkpoints.huggingface import (
     CLASSES,
     CONV,
-    FAMILIES,
     HEAD_TENSORS,
     WEIGHT_NORM,
     join_heads,
@@ -21,12 +20,16 @@ from unispeech_sb.checkpoints.huggingface import (
 from unispeech_sb.checkpoints.interfaces import folder_kind
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
+    FAMILIES,
     HEADS,
+    OPTIONS,
     OURS,
     SWITCHES,
     WAV_NORM_EPS,
     check_config,
     check_overrides,
+    default_family,
+    missing_in,
 )
 from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
@@ -36,10 +39,7 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     read_pretrained,
 )
 from unispeech_sb.checkpoints.source import READ_HERE
-from unispeech_sb.checkpoints.speechbrain import (
-    DEFAULT_FAMILY,
-    is_training_checkpoint,
-)
+from unispeech_sb.checkpoints.speechbrain import is_training_checkpoint
 from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
 from unispeech_sb.convert.pretrained import convert_checkpoint
 from unispeech_sb.convert.tokenizers import tokenizer_files
@@ -72,8 +72,9 @@ def to_huggingface(
     dst : str or pathlib.Path
         The folder to make; must not hold anything yet.
     family : str, optional
-        ``unispeech`` or ``unispeech-sat``; that of the folder's origin when
-        omitted, else ``unispeech-sat``.
+        One of ``checkpoints.options.FAMILIES``; that of the folder's origin
+        when omitted, else ``unispeech-sat``, or ``wavlm`` for a backbone with
+        its relative positions.
     backbone_only : bool
         Leave the head out.
     config : str or pathlib.Path, optional
@@ -183,8 +184,8 @@ def _model(found, family=None, backbone_only=False):
     found = found._replace(lobes=lobes)
     kind = KINDS[0] if backbone_only else _kind(found)
     task = kind.task
-    known = found.origin.get("family") or kind.family or DEFAULT_FAMILY
-    family = family or known
+    default = default_family(lobes["backbone"].config)
+    family = family or found.origin.get("family") or kind.family or default
     name = _class_name(found, family, kind)
     labels = _labels(found) if task != "Model" else None
     config = _config(found, family, name)
@@ -270,11 +271,23 @@ def _blank_index(found):
 def _class_name(found, family, kind):
     """transformers' class of a family and a kind of head."""
     names, task = {known: name for name, known in CLASSES.items()}, kind.task
+    backbone = found.lobes["backbone"].config
+    missing = missing_in(family, backbone)
+    if missing is not None:
+        raise ValueError(
+            f"{found.folder}: transformers' models of {family!r} have no "
+            f"backbone with {missing}; --family {default_family(backbone)} has"
+        )
     if (family, task) not in names:
+        other = default_family(backbone)
+        hint = ""
+        if (other, task) in names and missing_in(other, backbone) is None:
+            hint = (
+                f"--family {other} has one, and the backbone is the same, or "
+            )
         raise ValueError(
             f"{found.folder}: transformers has no {task} of {family!r}; "
-            f"--family {DEFAULT_FAMILY} has one, and the backbone is the "
-            "same (or --backbone-only)"
+            f"{hint}--backbone-only writes the backbone"
         )
     if task == "ForPreTraining":
         _check_pretraining(found, family, kind)
@@ -283,12 +296,15 @@ def _class_name(found, family, kind):
 
 def _check_pretraining(found, family, kind):
     """Refuses objectives that transformers' classes cannot hold."""
-    head, fits = found.lobes["head"], kind.family == family
-    if fits and family == "unispeech":
-        needed = {"ctc_proj.weight", "quantizer.codevectors"}
+    head, needed = found.lobes["head"], {"quantizer.codevectors"}
+    fits = kind.family == {"wav2vec2": "unispeech"}.get(family, family)
+    if fits and family == "wav2vec2":  # without phones
+        fits = not head.config["project_up"]
+    elif fits and family == "unispeech":
+        needed.add("ctc_proj.weight")
         fits = head.config["project_up"]
     elif fits:
-        needed = {"quantizer.codevectors", "speaker_proj.weight"}
+        needed.add("speaker_proj.weight")
         label_dim = head.config["label_dim"]
         sizes = head.config["codevectors"]
         fits = sizes and label_dim in (None, sizes[-1])
@@ -322,7 +338,12 @@ def _config(found, family, name):
     backbone = found.lobes["backbone"].config
     config = _came_with(found)
     config.setdefault("apply_spec_augment", True)
-    config |= {key: backbone[key] for key in BACKBONE if key in backbone}
+    config |= {
+        key: backbone[key]
+        for key in BACKBONE
+        if key in backbone
+        and family in (OPTIONS[key].families or family).split()
+    }
     config |= {"model_type": family, "architectures": [name]}
     config |= {key: backbone[key] for key in SWITCHES if key in backbone}
     config["normalize_eps"] = backbone["normalize_eps"]
@@ -375,7 +396,7 @@ def _tensors(found, family, task, config):
         for old, new in WEIGHT_NORM.items():
             backbone[old] = backbone.pop(new)
     masks = config["mask_time_prob"] > 0 or config["mask_feature_prob"] > 0
-    if family == "unispeech" and not masks:
+    if family != "unispeech-sat" and not masks:
         del backbone[MASK]  # transformers makes none then
     tensors = {prefix + name: tensor for name, tensor in backbone.items()}
     if task == "Model":

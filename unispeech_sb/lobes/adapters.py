@@ -16,7 +16,7 @@ from unispeech_sb.checkpoints.files import (
     read_tensors,
     write_tensors,
 )
-from unispeech_sb.checkpoints.huggingface import FAMILIES
+from unispeech_sb.checkpoints.options import FAMILIES
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads.classification import FrameHead
 from unispeech_sb.nnet.transformer import AttentionAdapter
@@ -135,7 +135,7 @@ def save_adapter(
     head : FrameHead
         Its ``classifier`` becomes ``lm_head``.
     family : str
-        ``unispeech`` or ``unispeech-sat``, which names the tensors.
+        One of ``checkpoints.options.FAMILIES``, which names the tensors.
 
     Returns
     -------

@@ -1,7 +1,8 @@
 """The backbone of UniSpeech and UniSpeech-SAT: waveforms to features.
 
-One class for both families and all sizes (Wang et al. 2021, section 3; Chen
-et al. 2021, section 3): convolutional features, span masks, transformer.
+One class for all sizes (Wang et al. 2021, section 3; Chen et al. 2021, section
+3) and for the families that share it, wav2vec 2.0, HuBERT and WavLM:
+convolutional features, span masks, transformer.
 """
 
 import inspect
@@ -43,6 +44,7 @@ from unispeech_sb.nnet.transformer import (
     EncoderLayer,
     FeedForward,
     PositionalConv,
+    draw_weights,
     keep_in_graph,
 )
 
@@ -65,6 +67,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "unispeech_sat_base": _BASE,
     "unispeech_sat_base_plus": _BASE,
     "unispeech_sat_large": _LARGE,
+    "wavlm_base_plus": {**_BASE, "num_buckets": 320},
+    "wavlm_large": {**_LARGE, "num_buckets": 320},
     # For training from scratch on a CPU: minutes, not days.
     "small": {
         "hidden_size": 128,
@@ -181,6 +185,11 @@ class Backbone(Lobe):
     adapter_attn_dim : int, optional
         Inner size of per-language adapters in the blocks, which have to be
         pre-norm; no adapters when omitted. See ``lobes.adapters``.
+    feat_proj_layer_norm : bool
+        Normalise the convolutional features; not in distilled HuBERT models.
+    num_buckets, max_bucket_distance : int
+        Relative positions of WavLM (320, 800), see ``Attention``; none where
+        the first is omitted.
     apply_spec_augment : bool
         Mask spans in training, by the six options below.
     mask_time_prob, mask_feature_prob : float
@@ -258,6 +267,9 @@ class Backbone(Lobe):
         pos_conv_weight_norm: bool = True,
         do_stable_layer_norm: bool = False,
         adapter_attn_dim: int | None = None,
+        feat_proj_layer_norm: bool = True,
+        num_buckets: int | None = None,
+        max_bucket_distance: int = 800,
         apply_spec_augment: bool = False,
         mask_time_prob: float = 0.05,
         mask_time_length: int = 10,
@@ -280,17 +292,16 @@ class Backbone(Lobe):
         names = list(self.config)
         for name in names[names.index("apply_spec_augment") :]:
             setattr(self, name, self.config[name])  # those that steer a pass
-        _check_choice("last_state", last_state)
-        _check_choice("mask_rule", mask_rule)
+            _check_choice(name, self.config[name])
         self.dim, self.num_states = hidden_size, num_hidden_layers + 1
         self.feature_extractor = _build_extractor(self.config)
         self.feature_projection = FeatureProjection(
-            conv_dim[-1], hidden_size, layer_norm_eps, feat_proj_dropout
-        )
+            conv_dim[-1], hidden_size, layer_norm_eps, feat_proj_dropout,
+            feat_proj_layer_norm,
+        )  # fmt: skip
         self.masked_spec_embed = nn.Parameter(torch.rand(hidden_size))
         self.encoder = _build_encoder(self.config)
         self.freeze = freeze  # now that there are parameters
-        self.train()
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "Backbone":
@@ -348,10 +359,10 @@ class Backbone(Lobe):
         ---------
         source : str or pathlib.Path
             A pretrained folder (with ``backbone.ckpt``), a Hugging Face
-            folder of any UniSpeech or UniSpeech-SAT class, the name of one
-            on the hub, a file of the authors' (fairseq, speaker
-            verification, diarization), or a training checkpoint of
-            SpeechBrain (``CKPT+...``) or a file in it.
+            folder of a class of UniSpeech, UniSpeech-SAT, wav2vec 2.0,
+            HuBERT or WavLM, the name of one on the hub, a file of the
+            authors' (fairseq, speaker verification, diarization), or a
+            training checkpoint of SpeechBrain (``CKPT+...``) or a file in it.
         save_path : str, optional
             Where downloads are kept; the hub's own cache when omitted.
         output_norm : bool
@@ -424,8 +435,7 @@ class Backbone(Lobe):
         self.requires_grad_(not value)
         if self.freeze_feature_extractor:
             self.feature_extractor.requires_grad_(False)
-        if value:
-            self.eval()
+        self.train(self.training)
 
     @property
     def model(self) -> "Backbone":
@@ -760,7 +770,8 @@ def _build_encoder(options):
         EncoderLayer(
             Attention(
                 dim, options["num_attention_heads"],
-                options["attention_dropout"],
+                options["attention_dropout"], options["num_buckets"],
+                options["max_bucket_distance"], number == 0,
             ),
             FeedForward(
                 dim, options["intermediate_size"], options["hidden_act"],
@@ -769,20 +780,14 @@ def _build_encoder(options):
             dim, dropout, eps, stable,
             None if inner is None else AttentionAdapter(dim, inner),
         )
-        for _ in range(options["num_hidden_layers"])
+        for number in range(options["num_hidden_layers"])
     ]  # fmt: skip
-    for block in blocks:
-        for layer in block.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=options["initializer_range"])
-                nn.init.zeros_(layer.bias)
+    draw_weights(blocks, options["initializer_range"])
     positions = PositionalConv(
-        dim,
-        options["num_conv_pos_embeddings"],
+        dim, options["num_conv_pos_embeddings"],
         options["num_conv_pos_embedding_groups"],
-        options["feat_extract_activation"],
-        options["pos_conv_weight_norm"],
-    )
+        options["feat_extract_activation"], options["pos_conv_weight_norm"],
+    )  # fmt: skip
     window, context = options["window_s"], 0
     if window is not None:
         rate = 16000 / math.prod(options["conv_stride"])
@@ -795,8 +800,9 @@ def _build_encoder(options):
 
 def _check_choice(name, value):
     """Refuses what is not among the choices of an option."""
-    choices = OPTIONS[name].rule.choices
-    if value not in choices:
+    rule = OPTIONS[name].rule
+    choices = rule.choices if rule else ()
+    if choices and value not in choices:
         raise ValueError(
             f"{name}: expected {' or '.join(choices)}; got {value!r}"
         )

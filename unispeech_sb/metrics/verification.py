@@ -369,6 +369,31 @@ def bootstrap(
     return Interval(value, float(low), float(high), level, num_speakers)
 
 
+def mean_interval(
+    scores: Scores,
+    groups: ArrayLike,
+    num_draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Mean of scores, [N], and its confidence interval by the bootstrap.
+
+    Scores of one group, [N], are not independent: groups are resampled. With
+    one group, or without draws, the interval is the mean alone.
+    """
+    scores = as_scores(scores, "scores")
+    _, places = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(places, scores), np.bincount(places)
+    value, generator = float(scores.mean()), np.random.default_rng(seed)
+    means = []
+    for _ in range(num_draws if len(sums) > 1 else 0):
+        drawn = generator.integers(len(sums), size=len(sums))
+        means.append(float(sums[drawn].sum() / sizes[drawn].sum()))
+    means = means or [value]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), level, len(sums))
+
+
 def check_speakers(speakers: ArrayLike) -> int:
     """Counts speakers, which have to be enough to be drawn from."""
     found = len(np.unique(speakers))

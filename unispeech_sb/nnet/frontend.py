@@ -524,6 +524,8 @@ class FeatureProjection(nn.Module):
         Epsilon of the norm.
     dropout : float
         Dropout on the projected features.
+    has_norm : bool
+        Whether there is a norm: distilled models have none.
 
     Example
     -------
@@ -533,10 +535,17 @@ class FeatureProjection(nn.Module):
     """
 
     def __init__(
-        self, conv_dim: int, dim: int, eps: float = 1e-5, dropout: float = 0.0
+        self,
+        conv_dim: int,
+        dim: int,
+        eps: float = 1e-5,
+        dropout: float = 0.0,
+        has_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.layer_norm = nn.LayerNorm(conv_dim, eps=eps)
+        self.layer_norm = (
+            nn.LayerNorm(conv_dim, eps=eps) if has_norm else nn.Identity()
+        )
         self.projection = nn.Linear(conv_dim, dim)
         self.dropout = nn.Dropout(dropout)
 

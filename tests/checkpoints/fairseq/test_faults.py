@@ -8,7 +8,7 @@ from unispeech_sb.checkpoints.fairseq import (
 )
 
 WRONG = [
-    (lambda c: c["cfg"]["model"].update(_name="wavlm"), "got 'wavlm'"),
+    (lambda c: c["cfg"]["model"].update(_name="data2vec"), "got 'data2vec'"),
     (lambda c: c["cfg"]["model"].update(_name=["a"]), "got a list"),
     (lambda c: c.update(cfg=None), "there are none"),
     (lambda c: c.pop("model"), "with a model; it has args, cfg"),

@@ -43,7 +43,7 @@ def test_tables_can_be_inverted():
 
 def test_other_names_are_no_part_of_the_backbone():
     for name in (
-        "encoder.layers.0.self_attn.grep_a",
+        "encoder.layers.0.self_attn.bias_k",
         "encoder.layers.0.fc1.scale",
         "encoder.layers.x.fc1.weight",
         "encoder.layers.0.1.fc1.weight",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from unispeech_sb.checkpoints.checkpoint import Fact
 from unispeech_sb.checkpoints.file_types import what_objects
-from unispeech_sb.checkpoints.options import OPTIONS, shown
+from unispeech_sb.checkpoints.options import FAMILIES, OPTIONS, shown
 from unispeech_sb.checkpoints.safety.stubs import Stub, plain
 from unispeech_sb.checkpoints.texts import order_tokens, read_json
 
@@ -22,9 +22,11 @@ class Kind(NamedTuple):
     Arguments
     ---------
     family : str
-        ``unispeech`` or ``unispeech-sat``.
+        One of ``checkpoints.options.FAMILIES``; of a CTC model, that of the
+        model that was fine-tuned wins.
     task : str
-        ``ForPreTraining`` or ``ForCTC``.
+        ``ForPreTraining``, ``ForCTC``, or ``Model`` where no class here has
+        its objective.
     prefix : str
         What the names of the backbone's tensors start with.
     """
@@ -38,19 +40,26 @@ WRAPPED = "w2v_encoder.w2v_model."
 KINDS = {
     "unispeech": Kind("unispeech", "ForPreTraining", WRAPPED),
     "wav2vec_mtls1": Kind("unispeech", "ForPreTraining", WRAPPED),
-    "wav2vec2": Kind("unispeech", "ForPreTraining", ""),
+    "wav2vec2": Kind("wav2vec2", "ForPreTraining", ""),
+    "hubert": Kind("hubert", "Model", ""),
+    "wavlm": Kind("wavlm", "Model", ""),
     "wav2vec_ctc": Kind("unispeech", "ForCTC", WRAPPED),
     "unispeech_sat": Kind("unispeech-sat", "ForPreTraining", ""),
     "bc_m_hubert": Kind("unispeech-sat", "ForPreTraining", ""),
     "hubert_ctc": Kind("unispeech-sat", "ForCTC", WRAPPED),
 }
-"""Name of a model, of 2021 and of the released code -> what it is."""
+"""Name of a model, of 2021 and of the released code -> what it is. UniSpeech's
+second stage is a wav2vec 2.0 model by name and by its parts."""
 
-FLAT, FLAT_KIND = "s3prl's upstream", Kind("unispeech-sat", "Model", "")
-"""What s3prl's files of UniSpeech-SAT are called here, and what they are: their
-``cfg`` has WavLM's options in one place, and no name of a model."""
+FLAT = "WavLM's form"
+"""What the authors' files of WavLM are called here, and s3prl's of
+UniSpeech-SAT: their ``cfg`` has WavLM's options in one place, and no name of a
+model."""
 FLAT_MARKS = {"extractor_mode", "encoder_embed_dim", "layer_norm_first"}
 """Options that such a ``cfg`` has."""
+RELATIVE = "relative_position_embedding"
+"""Option that says whether those of ``RELATIVE_OPTIONS`` mean anything."""
+RELATIVE_OPTIONS = ("num_buckets", "max_distance")
 
 TRAINING = {
     theirs: ours
@@ -118,7 +127,12 @@ class Options(NamedTuple):
     @property
     def kind(self):
         """What the model is."""
-        return FLAT_KIND if self.name == FLAT else KINDS[self.name]
+        if self.name == FLAT:
+            relative = self.model.get(RELATIVE)
+            return Kind("wavlm" if relative else "unispeech-sat", "Model", "")
+        begun = _known(_name(self.upstream))
+        kind = KINDS[self.name]
+        return kind if begun is None else kind._replace(family=begun.family)
 
     def where(self, section):
         """What errors and sources call a section, such as ``cfg.model``."""
@@ -141,10 +155,10 @@ def read_options(objects, path):
     model, task, criterion = (
         _section(found, name, place) for name in ("model", "task", "criterion")
     )
-    name = model.get("_name") or model.get("arch")
+    name = _name(model)
     if model is found and name is None and FLAT_MARKS <= model.keys():
         return Options(FLAT, model, {}, {}, FLAT)
-    if not isinstance(name, str) or name not in KINDS:
+    if _known(name) is None:
         *names, last = KINDS
         what = what_objects(objects)
         raise ValueError(
@@ -161,7 +175,8 @@ def known_sizes(model, source, path):
     facts = {}
     for ours, option in OPTIONS.items():
         theirs = option.shape
-        if not theirs or model.get(theirs) is None:
+        unused = theirs in RELATIVE_OPTIONS and not model.get(RELATIVE)
+        if not theirs or unused or model.get(theirs) is None:
             continue
         value = model[theirs]
         where = f"{source}.{theirs}"
@@ -211,14 +226,23 @@ def _upstream(model):
 
 def _check_upstream(options, path):
     """Refuses CTC models that were fine-tuned from another family."""
-    name = options.upstream.get("_name") or options.upstream.get("arch")
-    found = KINDS.get(name) if isinstance(name, str) else None
-    if name is None or (found and found.family == options.kind.family):
+    name = _name(options.upstream)
+    if name is None or _known(name) is not None:
         return options
     raise ValueError(
-        f"{path}: expected a CTC model fine-tuned from "
-        f"{options.kind.family}; got one from {shown(name)}"
+        f"{path}: expected a CTC model fine-tuned from one of "
+        f"{', '.join(FAMILIES)}; got one from {shown(name)}"
     )
+
+
+def _name(model):
+    """Name of a model among its options, as it is there."""
+    return model.get("_name") or model.get("arch")
+
+
+def _known(name):
+    """What a name means; None for any other value."""
+    return KINDS.get(name) if isinstance(name, str) else None
 
 
 def _translate(value, table, where):

@@ -1,11 +1,11 @@
-"""fairseq checkpoints of both families, read without fairseq.
+"""fairseq checkpoints of all families, read without fairseq.
 
-Both training stages of UniSpeech, UniSpeech-SAT, and CTC models fine-tuned
-from any of them, as written in 2021 and by the released code; and the backbones
-of UniSpeech-SAT that s3prl keeps as its upstreams.
+Both training stages of UniSpeech, UniSpeech-SAT, wav2vec 2.0, HuBERT, WavLM,
+and CTC models fine-tuned from any of them, as written in 2021 and by the
+released code; the authors' files of WavLM; and what s3prl made of any as its
+upstreams.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from unispeech_sb.checkpoints.fairseq.tensors import (
 )
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
+    FAMILIES,
     HEADS,
     SWITCHES,
     check_config,
@@ -56,7 +57,10 @@ FILLED_LATER = {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"}
 PROJECTION = "w2v_encoder.proj."
 LEFT_OVER = "left over from pre-training; a CTC model does not use it"
 ALONE = "as utterances alone, which s3prl's own padding changes"
-RELATIVE = re.compile(r"relative_attention_bias|\.grep_")
+NO_OBJECTIVE = "part of a pre-training objective that no class here has"
+CONVERTED = {"task_cfg", "model_cfg", "model_weight"}
+"""What s3prl's converted files of wav2vec 2.0 and HuBERT have in place of
+fairseq's parts."""
 OLD_PROJECTION = "q2h_proj."
 SEVERAL = (
     "of pre-training on several sets of labels, which no class here or in "
@@ -72,6 +76,8 @@ def is_fairseq(objects: Any) -> bool:
     """Whether a file's content has the parts that fairseq writes."""
     if not isinstance(objects, dict):
         return False
+    if CONVERTED <= objects.keys():
+        return True
     options, parts = {"cfg", "args"}, {"model", "task_state"}
     return bool(options & objects.keys() and parts & objects.keys())
 
@@ -104,7 +110,10 @@ def read_fairseq(
     ValueError
         When it is of another model, damaged, or contradicts itself.
     """
-    overrides = overrides or {}
+    overrides, converted = overrides or {}, CONVERTED <= objects.keys()
+    if converted:
+        sections = {"model": objects["model_cfg"], "task": objects["task_cfg"]}
+        objects = {"cfg": sections, "model": objects["model_weight"]}
     tensors = _tensors(objects, path)
     options = read_options(objects, path)
     kind = options.kind
@@ -113,7 +122,6 @@ def read_fairseq(
     if kind.task == "ForCTC":
         place, model = f"{place}.w2v_args", options.upstream
     backbone, rest = rename_backbone(tensors, kind.prefix)
-    refuse_relative(rest, path)
     notes = complete_backbone(backbone)
     _, facts, remarks = backbone_options(
         backbone, path, overrides, known_sizes(model, place, path)
@@ -128,7 +136,7 @@ def read_fairseq(
     if task == "Model" and top:
         raise _unexpected(min(rest), path)
     origin = "fairseq"
-    if options.name == FLAT:
+    if options.name == FLAT or converted:
         origin, facts["mask_rule"] = "s3prl", Fact("hf", ALONE)
     checkpoint = Checkpoint(
         origin, kind.family, task, {}, backbone, top,
@@ -315,18 +323,6 @@ def _settled(facts, options, overrides, path):
     return settle(settled, given, path)
 
 
-def refuse_relative(rest, path):
-    """Refuses models whose attention needs more than this backbone has, by
-    the tensors, name -> tensor, that are not the backbone's."""
-    for name in rest:
-        if RELATIVE.search(name):
-            raise ValueError(
-                f"{path}: expected attention without relative positions; "
-                f"{str(name):.80} changes every output, and neither this "
-                "package nor transformers has it for these families"
-            )
-
-
 def read_ctc(rest, prefix, path):
     """The head of a CTC model, out of what is not the backbone's: transformers'
     name -> tensor; sizes; and name in the file -> why it is left out."""
@@ -357,6 +353,8 @@ def read_pretraining(rest, kind, path):
             raise _unexpected(name, path)
         top[found] = tensor
     reason = UNTRANSPOSED if old else None
+    if kind.family in ("hubert", "wavlm"):
+        reason = NO_OBJECTIVE
     if kind.family == "unispeech-sat" and _several_sets(top):
         reason = SEVERAL
     if reason:
@@ -424,5 +422,5 @@ def _unexpected(name, path):
     """The error for a tensor that no table has."""
     return ValueError(
         f"{path}: unexpected {str(name):.80}, which is no part of a "
-        "UniSpeech or UniSpeech-SAT model"
+        f"model of {', '.join(FAMILIES)}"
     )

@@ -38,6 +38,15 @@ BACKBONE = {
     "encoder.layers.*.self_attn.out_proj": (
         "encoder.layers.*.attention.out_proj"
     ),
+    "encoder.layers.*.self_attn.grep_linear": (
+        "encoder.layers.*.attention.gru_rel_pos_linear"
+    ),
+    "encoder.layers.*.self_attn.grep_a": (
+        "encoder.layers.*.attention.gru_rel_pos_const"
+    ),
+    "encoder.layers.*.self_attn.relative_attention_bias": (
+        "encoder.layers.*.attention.rel_attn_embed"
+    ),
     "encoder.layers.*.self_attn_layer_norm": "encoder.layers.*.layer_norm",
     "encoder.layers.*.fc1": "encoder.layers.*.feed_forward.intermediate_dense",
     "encoder.layers.*.fc2": "encoder.layers.*.feed_forward.output_dense",
@@ -56,6 +65,15 @@ TOP = {
     "encoder.layer_norm_for_extract": "layer_norm_for_extract",
 }
 """fairseq -> transformers, for the pre-training objectives."""
+
+FAMILY_MARKS = {
+    "relative positions": "wavlm",
+    "spk_proj": "unispeech-sat",
+    "layer_norm_for_extract": "unispeech-sat",
+    "quantizer": "wav2vec2",
+    "label_embs_concat": "hubert",
+}
+"""Part of a model or of its objective -> family, by the first that is there."""
 
 LAYER = re.compile(r"(?<=layers\.)\d+(?=\.)")
 
@@ -92,6 +110,7 @@ ASSUMED_NORM = (
 
 CONV = "feature_extractor.conv_layers.{}.{}"
 PROJECTION = "feature_projection.projection."
+BIASES = "encoder.layers.0.attention.rel_attn_embed.weight"
 POSITIONS = tuple(WEIGHT_NORM.values()) + (POSITION_CONV + ".weight",)
 SHAPES = {
     "num_hidden_layers": r"encoder\.layers\.(\d+)\.",
@@ -140,6 +159,7 @@ def read_upstream(tensors, prefix, path, overrides):
     asked = {k: v for k, v in overrides.items() if k not in HOOKED}
     _, facts, assumed = backbone_options(backbone, path, asked)
     facts = facts | HOOKED
+    facts |= _family(backbone, dropped)
     normalized = facts["feat_extract_norm"].value == "layer"
     facts["normalize_wav"] = Fact(normalized, NORMALIZED)
     if "normalize_wav" not in overrides:
@@ -303,7 +323,21 @@ def _measured(backbone, path):
         "num_conv_pos_embedding_groups": out // per_group,
         "pos_conv_weight_norm": name != POSITIONS[-1],
     }
+    if BIASES in backbone:
+        buckets, heads = _shape(backbone, BIASES, 2, path)
+        sizes |= {"num_buckets": buckets, "num_attention_heads": heads}
     return measured(**sizes)
+
+
+def _family(backbone, dropped):
+    """The family of a backbone, as a fact, by the tensors that only one has:
+    of its own, or of an objective; no fact where none tells."""
+    parts = " ".join(dropped)
+    parts += "relative positions" if BIASES in backbone else ""
+    for name, family in FAMILY_MARKS.items():
+        if name in parts:
+            return {"family": Fact(family, f"names of the tensors: {name}")}
+    return {}
 
 
 def _assumed(facts):
@@ -334,6 +368,7 @@ def _assumed(facts):
             stable, "assumed: goes with the norms of the convolutions"
         ),
         "conv_stride": Fact(strides, "assumed: as in published models"),
+        "max_bucket_distance": Fact(800, "assumed: as in published models"),
     }, remarks
 
 
