@@ -27,7 +27,7 @@ copied: !ref <sizes>
 pair: (2, 3.5)
 again: !ref <pair>
 words: ( a, true )
-no_tuple: '(2, 3)'
+in_quotes: '(2, 3)'
 """
 OBJECTS = """\
 size: 4

@@ -262,12 +262,11 @@ class _Reader:
         return self.value(plain, None, depth + 1)
 
     def scalar(self, node, depth):
-        """A number, a text, ..., or a tuple of them: ``(1, 2)`` without
-        quotes."""
-        text = node.value
-        if node.tag != f"{PLAIN}plain" or not re.fullmatch(r"\(.*\)", text):
+        """A number, a text, ..., or a tuple of them: ``(1, 2)``, which
+        HyperPyYAML takes for one in quotes too."""
+        if not re.fullmatch(r"\(.*\)", node.value):
             return read_scalar(node)
-        inside = compose_yaml(f"[{text[1:-1]}]", self.recipe.path)
+        inside = compose_yaml(f"[{node.value[1:-1]}]", self.recipe.path)
         return tuple(self.value(inside, None, depth + 1))
 
     def reference(self, node, depth):
