@@ -48,20 +48,28 @@ def main():
 
 def accuracy(model, num_sentences):
     """Compares spans with torchaudio's, and boundaries with the truth."""
-    errors, same, scores = {"start": [], "end": []}, 0, []
+    same, scores = 0, []
+    errors = {"start": [], "end": [], "end by torchaudio": []}
     for text, speech in sentences(num_sentences):
         found = model.align_file(speech.samples, text)
         theirs = peer(model, speech.samples, text)
         own = [(w.start_s, w.end_s) for w in found.words]
-        same += own == theirs
+        same += theirs == [
+            (row[0].start_s, row[-1].end_s) for row in found.letters
+        ]
         scores.append(np.mean([word.confidence for word in found.words]))
-        pairs = zip(merged(text, own, speech.words), speech.words, strict=True)
-        for (start, end), word in pairs:
+        for (start, end), (_, peers), word in zip(
+            merged(own, speech.words),
+            merged(theirs, speech.words),
+            speech.words,
+            strict=True,
+        ):
             errors["start"].append(1000 * (start - word.start_s))
             errors["end"].append(1000 * (end - word.stop_s))
+            errors["end by torchaudio"].append(1000 * (peers - word.stop_s))
     print(f"{num_sentences} sentences, {len(errors['start'])} words; mean ")
-    print(f"confidence {np.mean(scores):.3f}; words at the same times as by ")
-    print(f"torchaudio in {same} sentences\n")
+    print(f"confidence {np.mean(scores):.3f}; letters on the same frames as ")
+    print(f"by torchaudio in {same} sentences\n")
     print("| boundary | median | median of abs | mean of abs (ms) | in 50 ms |")
     print("|---|---|---|---|---|")
     for name, values in errors.items():
@@ -81,7 +89,7 @@ def sentences(count):
         yield text, speech._replace(samples=synthetic.set_peak(speech.samples))
 
 
-def merged(text, times, spans):
+def merged(times, spans):
     """Times of spans, of which some are several words ("of the")."""
     left, found = iter(times), []
     for span in spans:

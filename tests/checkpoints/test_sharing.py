@@ -14,7 +14,10 @@ from tests.commands.test_transcribe import save_tiny
 from tests.conftest import ROOT
 from unispeech_sb import load
 from unispeech_sb.checkpoints.interfaces import INTERFACES
-from unispeech_sb.checkpoints.pretrained_folder import check_sums
+from unispeech_sb.checkpoints.pretrained_folder import (
+    check_sums,
+    training_record,
+)
 from unispeech_sb.checkpoints.sharing import (
     plan_upload,
     push_to_hub,
@@ -282,6 +285,24 @@ def test_old_folders_get_a_card_and_a_note(tmp_path):
         assert read_card(upload.card).library_name == "speechbrain"
         assert before.split("\n", 1)[0] in upload.card
         assert (folder / "README.md").read_text() == before
+
+
+def test_the_place_of_the_data_is_not_told(tmp_path):
+    path = save_tiny(tmp_path / "tiny", 20)
+    notes = training_record({}, "test", {"data_folder": "/home/me/corpus"})
+    (path / "training.json").write_text(notes["training.json"])
+    (path / "README.md").write_text("# a\n\n| /home/me/corpus |\n")
+    upload = plan_upload(path, "me/model")
+    assert "| corpus |" in upload.card
+    uploaded = b"".join(f for f in upload.files.values() if type(f) is bytes)
+    assert b"/home/me" not in uploaded
+    assert json.loads(upload.files["training.json"])["training"] == {
+        "data_folder": "corpus"
+    }
+    for name, content in upload.files.items():
+        if isinstance(content, bytes):
+            (path / name).write_bytes(content)
+    assert check_sums(path).changed == []
 
 
 def test_a_changed_file_is_noted(tmp_path):

@@ -83,9 +83,20 @@ def test_paths_are_those_of_torchaudio(most_cells, monkeypatch):
 def test_a_token_that_is_impossible_has_a_place_all_the_same():
     log_probs = torch.tensor([[0.0, -np.inf]] * 6)
     tokenizer = CTCTokenizer.from_tokens(["-", "a"], 0)
-    (word,) = align(tokenizer, "a", log_probs).words
-    assert word.end_s - word.start_s == pytest.approx(0.02)
-    assert word.confidence == 0.0
+    ((letter,),) = align(tokenizer, "a", log_probs).letters
+    assert letter.end_s - letter.start_s == pytest.approx(0.02)
+    assert letter.confidence == 0.0
+
+
+def test_a_word_goes_on_for_a_moment_after_its_last_letter():
+    tokenizer = letters("AB")
+    a, b = tokenizer.encode("AB")
+    rows = [0, a, 1, 0, b, *[0] * 9, 1, a, 0]
+    found = align(tokenizer, "a b a", frames(tokenizer, rows))
+    times = [(word.start_s, word.end_s) for word in found.words]
+    assert times == [(0.02, 0.08), (0.08, 0.18), (0.3, 0.34)]
+    ends = [row[-1].end_s for row in found.letters]
+    assert ends == [0.04, 0.1, 0.32]
 
 
 def test_long_recordings_need_no_product_of_text_and_frames(monkeypatch):

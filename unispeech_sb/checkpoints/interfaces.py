@@ -228,6 +228,7 @@ INTERFACES = {
         ASR_DECODER,
         _features,
         labels="tokenizer",
+        pipeline_tag="automatic-speech-recognition",
     ),
     "SpeakerRecognition": Interface(
         "speaker verification",

@@ -6,6 +6,7 @@ tells the hub what the model is for, what it was trained on, and its scores.
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,7 +131,11 @@ def write_card(
         front["metrics"] = list(dict.fromkeys(kind for kind, *_ in found))
         result = {
             "task": {"type": row.pipeline_tag, "name": row.task},
-            "dataset": {"type": data, "name": data, "split": scored_on},
+            "dataset": {
+                "type": re.sub(r"[^\w.-]+", "-", data),
+                "name": data,
+                "split": scored_on,
+            },
             "metrics": [
                 {"type": kind, "value": value, "name": title}
                 for kind, title, value in found
@@ -138,12 +143,14 @@ def write_card(
         }
         front["model-index"] = [{"name": name, "results": [result]}]
     front = {key: value for key, value in front.items() if value}
+    card = _front_text(front) + f"{text.rstrip()}\n"
+    if not row.ours:
+        return card
+    command = row.command.split(" FOLDER")[0]
     loading = _LOADING.format(
-        command=row.command.split(" FOLDER")[0],
-        place=PLACE,
-        auto=row.transformers,
+        command=command, place=PLACE, auto=row.transformers
     )
-    return _front_text(front) + f"{text.rstrip()}\n\n{loading}"
+    return f"{card}\n{loading}"
 
 
 def _known_scores(scores):
@@ -257,8 +264,9 @@ def plan_upload(
 ) -> Upload:
     """What of a pretrained folder is uploaded, and its card there.
 
-    Hidden files stay here. A card without front matter, as of earlier
-    versions, gets one; the folder stays as it is.
+    Hidden files stay here, and of the path of the training data all but its
+    last part. A card without front matter, as of earlier versions, gets one;
+    the folder stays as it is.
     """
     folder, kind = Path(folder), folder_kind(folder)
     if kind not in INTERFACES:
@@ -284,10 +292,18 @@ def plan_upload(
         front["license"] = license
     elif front.get("license") in (None, "unknown"):
         notes.append("the licence is unknown; --license ID states it")
-    card = _front_text(front) + body.replace(PLACE, repo)
-    files: dict[str, Path | bytes] = {**paths, CARD_FILE: card.encode()}
+    hide, card = _hider(folder), _front_text(front) + body.replace(PLACE, repo)
+    card = hide(card)
+    changed_texts = {CARD_FILE: card}
+    if TRAINING_FILE in paths:
+        changed_texts[TRAINING_FILE] = hide(
+            paths[TRAINING_FILE].read_text("utf-8")
+        )
+    files: dict[str, Path | bytes] = dict(paths)
+    for name, text in changed_texts.items():
+        files[name] = text.encode()
     if SUMS_FILE in paths:
-        files[SUMS_FILE] = _sums_with(paths[SUMS_FILE], card)
+        files[SUMS_FILE] = _sums_with(paths[SUMS_FILE], changed_texts)
     return Upload(repo, dict(sorted(files.items())), card, notes)
 
 
@@ -316,13 +332,25 @@ def _card_of(folder, kind, repo):
     return card, ["the card had no front matter, as of an earlier version"]
 
 
-def _sums_with(path, card):
-    """The digests of a folder, with that of another card."""
-    digest = hashlib.sha256(card.encode()).hexdigest()
+def _hider(folder):
+    """What takes the folders above the training data out of a text."""
+    path, data = folder / TRAINING_FILE, None
+    if path.is_file():
+        data = (read_json(path).get("training") or {}).get("data_folder")
+    if not isinstance(data, str) or not os.path.isabs(data):
+        return str
+    return lambda text: text.replace(data, Path(data).name)
+
+
+def _sums_with(path, texts):
+    """The digests of a folder, with those of other texts."""
     lines = path.read_text("utf-8").splitlines()
-    kept = [line for line in lines if not line.endswith(f" {CARD_FILE}")]
-    text = "\n".join(sorted([*kept, f"{digest}  {CARD_FILE}"], key=_name_of))
-    return f"{text}\n".encode()
+    kept = [line for line in lines if _name_of(line) not in texts]
+    kept += [
+        f"{hashlib.sha256(text.encode()).hexdigest()}  {name}"
+        for name, text in texts.items()
+    ]
+    return "".join(f"{line}\n" for line in sorted(kept, key=_name_of)).encode()
 
 
 def _name_of(line):

@@ -31,6 +31,9 @@ _IN_MEMORY = 2**26
 """Bytes of log-posteriors of a recording that are not put on the disk."""
 _LEAST = -1e6
 """Log-posterior that stands for -inf, so that there is a path always."""
+_TAIL_S = 0.08
+"""Seconds that a word goes on at most after the frames of its last token: a CTC
+model writes a token near its beginning (``benchmarks/align.py``)."""
 _STAR_COST = 0.5
 """Nats a frame that an unknown word costs where the model is silent: its ends
 are then where the model begins and ceases to write."""
@@ -76,8 +79,9 @@ class Alignment(Transcript):
     text : str
         As it was given.
     words : tuple of Word
-        As they are written, punctuation included. ``confidence`` is 0 for
-        those that the model cannot spell.
+        As they are written, punctuation included. They end up to 80 ms after
+        the frames of their last letter, but not after the next word begins.
+        ``confidence`` is 0 for those that the model cannot spell.
     duration_s : float
         Length of the recording in seconds.
     separator : str
@@ -202,7 +206,7 @@ class ForcedAligner:
     []
     >>> found = aligner.finish(0.16)
     >>> [(word.text, word.start_s, word.end_s) for word in found.words]
-    [('A,', 0.02, 0.06), ('b!', 0.1, 0.12)]
+    [('A,', 0.02, 0.1), ('b!', 0.1, 0.16)]
     """
 
     def __init__(
@@ -316,11 +320,12 @@ class ForcedAligner:
                 letters[owner].append(Word(text, *times, _probability(own)))
             scores[owner] += own.tolist()
             ends[owner] += times
+        limits = [own[0] for own in ends[1:]] + [len(rows) * self.frame_s]
         words = [
             Word(
                 word.text,
-                min(ends[number]),
-                max(ends[number]),
+                ends[number][0],
+                round(min(ends[number][-1] + _TAIL_S, limits[number]), 6),
                 _probability(scores[number]) if word.tokens else 0.0,
             )
             for number, word in enumerate(self._words)
