@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -180,6 +181,11 @@ def test_second_run_evaluates_again_without_training(
     assert [line for line in bars if line and "it/s" not in line] == []
     assert "train loss: 1." in (tmp_path / "train_log.txt").read_text()
     assert "e-0" not in (tmp_path / "train_log.txt").read_text()
+    header, row = (tmp_path / "curves.csv").read_text().splitlines()
+    assert header.startswith("epoch,lr") and "valid accuracy" in header
+    assert row.startswith("1,0.003")
+    assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
+    assert re.search(r"valid accuracy: [\d.]+ %", printed.out)
     written = (tmp_path / "scores.json").read_text()
     (tmp_path / "scores.json").unlink()
     monkeypatch.setattr("toy.ToyBrain.fit_batch", None)

@@ -275,7 +275,7 @@ def write_curves(
             curve = panels.setdefault(panel, {}).setdefault(name, [])
             curve.append((row["epoch"], value))
     shown = sorted(panels, key=_rank)[:_MOST_PANELS]
-    columns = min(len(shown), 2 if len(shown) == 4 else 3) or 1
+    columns = min(len(shown), 2) or 1  # so that a page has legible letters
     lines = math.ceil(len(shown) / columns) or 1
     size = _PANEL[0] * columns, _PANEL[1] * lines + 0.3
     figure = Figure(size, 130, layout="constrained")

@@ -55,8 +55,10 @@ def dying_save(obj, path):
 
 
 def dying_replace(source, target):
-    """Die before or after a move, of a checkpoint or of the run's record."""
-    what = "record" if Path(target).name == "experiment.json" else "move"
+    """Die before or after a move, of a checkpoint, the run's record or its
+    curves."""
+    names = {"experiment.json": "record", "curves.csv": "curves"}
+    what = names.get(Path(target).name, "move")
     reached(f"before_{what}")
     REAL["replace"](source, target)
     reached(f"after_{what}")

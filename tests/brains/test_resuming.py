@@ -26,6 +26,8 @@ MOMENTS = [
     "before_move:1",  # written but not in place
     "after_move:6",  # in place, the old ones not yet deleted
     "deleting:5",  # old ones half deleted
+    "before_curves:2",  # logged, not in the learning curves
+    "after_curves:2",  # in the learning curves, before the checkpoint
     "before_record:1",  # nothing noted yet
     "after_record:1",  # noted, nothing done
     "before_record:2",  # all done, not noted

@@ -218,7 +218,7 @@ def test_ctrl_c_is_130_and_one_line(converter, line, capsys):
 def test_every_command_that_writes_over_time_says_how_to_go_on():
     assert set(_TO_CONTINUE) < set(COMMANDS)
     assert set(COMMANDS) - set(_TO_CONTINUE) == {
-        *("convert", "to-hf", "export", "info", "tune-lm", "verify"),
+        *("convert", "to-hf", "export", "info", "tune-lm", "verify", "data"),
     }
 
 

@@ -198,3 +198,21 @@ def test_of_any_overlap_one_speaker_remains(config, seed):
 def test_a_notebook_shows_the_timeline():
     shown = FOUND._repr_html_()
     assert shown.startswith("<svg") and "speaker2: 1.5 s" in shown
+
+
+def test_the_timeline_says_the_error_rate(monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        "unispeech_sb.inference.segments.write_timeline",
+        lambda *arguments: titles.append(arguments[-1]),
+    )
+    turns = (Turn(0.0, 4.0, "x", 0.9), Turn(5.0, 8.0, "y", 0.9))
+    found = Diarization("talk", 10.0, turns)
+    found.plot("a.png")
+    found.plot("a.png", [(0.0, 5.0, "ann"), (5.0, 10.0, "bob"), (2, 2, "eve")])
+    found.plot("a.png", [])
+    assert titles == [
+        "talk",
+        "talk: DER 30.0 % (missed 30.0 %, false alarm 0.0 %, confused 0.0 %)",
+        "talk: no speech in the reference",
+    ]

@@ -6,7 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.image import imread
 from scipy.special import ndtr
 
-from unispeech_sb.metrics.det import write_det, write_histogram
+from unispeech_sb.metrics.det import (
+    system_name,
+    write_det,
+    write_histogram,
+)
 
 
 @pytest.fixture
@@ -112,3 +116,25 @@ def test_a_picture_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="N > 0"):
         write_histogram(tmp_path / "h.png", [], [1.0])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [30, 3000])
+def test_the_axes_cover_the_curve_and_its_marks(drawn, tmp_path, count):
+    scores = normal(count)
+    write_det(tmp_path / "det.png", {"a": scores}, p_target=0.001)
+    low, high = drawn[0][-1].get_xlim()
+    _, up, *_ = drawn[0]
+    across, *_ = drawn[0]
+    seen = (across > low) & (up > low)  # but for rates of 0
+    assert seen.sum() > 3
+    assert (across[seen] <= high).all() and (up[seen] <= high).all()
+    for x, y, *_ in drawn[1:3]:  # not pushed to a corner
+        assert x < high and y < high
+
+
+@pytest.mark.parametrize("folder, name", [
+    ("/a/results/speaker_verification/my_voices/1986/export", "my_voices/1986"),
+    ("/a/my_voices/1986", "my_voices/1986"), ("/a/ecapa", "ecapa"),
+])  # fmt: skip
+def test_a_system_is_called_as_its_folder(folder, name):
+    assert system_name(folder) == name

@@ -84,13 +84,14 @@ def test_the_same_command_is_already_finished(
     assert command_line(["recipe", "keyword_spotting", *command]) == 0
     told = capsys.readouterr().out.splitlines()
     right = f"{scores['accuracy']:.1%}".replace("%", " %")
-    assert told[-8:] == [
+    assert told[-9:] == [
         "",
         "Already finished, nothing trained.",
         f"  scores    accuracy {right}, loss {scores['loss']:.4g}",
         "  scored on the validation set, there being no test set",
         f"  export    {output}/export",
-        f"  pictures  {output}/confusion.png",
+        f"  pictures  {output}/confusion.png,",
+        f"            {output}/curves.png",
         f"  log       {output}/train_log.txt",
         f"Next: unispeech-sb classify {output}/export FILES",
     ]
