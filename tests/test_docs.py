@@ -151,6 +151,13 @@ def workplace(tmp_path_factory):
     (folder / "trials.txt").write_text("1 a.wav b.wav\n0 a.wav c.wav\n")
     (folder / "pairs.csv").write_text("left,right\na.wav,b.wav\n")
     shutil.copytree(folder / "talks", folder / "made")
+    phones = [
+        f"{n} {i / 8:.3f} {i / 8 + 0.1:.3f} {'AB'[i % 2]} X Y {n}"
+        for n in "abc"
+        for i in range(6)
+    ]
+    columns = "#file onset offset #phone prev-phone next-phone speaker"
+    (folder / "phones.item").write_text("\n".join([columns, *phones]) + "\n")
     (folder / "my_speech").mkdir()
     shutil.copy(folder / "talk.wav", folder / "my_speech")
     (folder / "my_speech" / "manifest.csv").write_text(
@@ -175,8 +182,8 @@ def test_an_example_of_a_command_runs(line, workplace, monkeypatch, capsys):
     assert program == "unispeech-sb"
     if name == "demo":
         pytest.skip("tests/test_readme.py runs it")
-    if name == "tune-lm":
-        pytest.importorskip("kenlm")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     monkeypatch.chdir(workplace)
     if "--enrolled" in words and not (workplace / words[-1]).exists():
         assert main(["embed", "speakers", "talks/a.wav", "-o", words[-1]]) == 0
@@ -191,6 +198,8 @@ def test_an_example_of_a_command_runs(line, workplace, monkeypatch, capsys):
         assert set(json.loads(shown)) == FIELDS[name]
 
 
+NEEDS = {"tune-lm": "kenlm", "layers": "sklearn"}
+"""Command -> the package of an extra that its example needs."""
 FIELDS = {
     "diarize": {"name", "duration", "speakers", "segments"},
 }

@@ -288,8 +288,9 @@ def test_the_number_of_threads_is_set(models, files, monkeypatch):
     assert asked == [3] * len(RUN)
 
 
-@pytest.mark.parametrize("form", ["npy", "npz", "safetensors"])
+@pytest.mark.parametrize("form", ["npy", "npz", "safetensors", "h5"])
 def test_features_are_those_of_the_layers(form, models, files, tmp_path):
+    h5py = pytest.importorskip("h5py") if form == "h5" else None
     folder = models["features"]
     model = SpeechFeatures.from_hparams(folder)
     expected = model(files[1], layers=[0, 2]).states.numpy()
@@ -304,6 +305,10 @@ def test_features_are_those_of_the_layers(form, models, files, tmp_path):
             about = file.metadata()
         assert about == {"frame_s": "0.02", "duration": "1.0"}
         assert len(found[0]) == 49
+    elif form == "h5":
+        with h5py.File(path) as file:
+            found = [file[f"layer{n}"][:] for n in (0, 2)]
+            assert dict(file.attrs) == {"frame_s": 0.02, "duration": 1.0}
     elif form == "npz":
         arrays = np.load(path)
         assert arrays.files == ["layer0", "layer2"]

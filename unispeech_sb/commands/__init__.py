@@ -78,6 +78,10 @@ COMMANDS = {
         "features:features",
         "extract hidden states of a model's layers",
     ),
+    "layers": (
+        "layers:layers",
+        "what each layer tells of phones and speakers",
+    ),
     "verify": (
         "speakers:verify",
         "speaker verification: the same speaker in two recordings?",

@@ -71,7 +71,7 @@ def _parse(argv):
     add_output_folder(parser, required=True)
     parser.add_argument(
         "--layers",
-        type=_numbers,
+        type=numbers,
         metavar="9,12|all",
         help="layers: 0 is the encoder's input, 1 the output of the first "
         "block; the last one when omitted",
@@ -96,7 +96,7 @@ def _parse(argv):
     return parser.parse_args(argv)
 
 
-def _numbers(text):
+def numbers(text):
     """Numbers between commas, or all."""
     parts = text.split(",")
     if text == "all":
@@ -206,11 +206,34 @@ def _fill(file, found, blocks):
         )
 
 
+def _to_h5(found, path):
+    """A data set for each layer, and what is known of the recording."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            "HDF5 needs the package h5py: pip install 'unispeech_sb[superb]'"
+        ) from error
+    first, blocks = _begun(found)
+    shape, count = (found.num_frames, first.shape[2]), 0
+    with h5py.File(path, "w") as file:
+        sets = [
+            file.create_dataset(f"layer{number}", shape, "<f4")
+            for number in found.layers
+        ]
+        for block in blocks:
+            for one, states in zip(sets, block.numpy()):
+                one[count : count + len(states)] = states
+            count += block.shape[1]
+        file.attrs.update(frame_s=found.frame_s, duration=found.duration_s)
+
+
 FEATURE_FORMATS = {
     "npy": Format("npy", _to_npy, "an array [T, D], or [L, T, D] of several"),
     "npz": Format("npz", _to_npz, "arrays layer9, ... [T, D]"),
     "safetensors": Format(
         "safetensors", _to_safetensors, "tensors layer9, ... [T, D]"
     ),
+    "h5": Format("h5", _to_h5, "HDF5, data sets layer9, ... [T, D]"),
 }
 """Name -> how ``HiddenStates`` are written to a path."""
