@@ -219,6 +219,7 @@ def test_every_command_that_writes_over_time_says_how_to_go_on():
     assert set(_TO_CONTINUE) < set(COMMANDS)
     assert set(COMMANDS) - set(_TO_CONTINUE) == {
         *("convert", "to-hf", "export", "info", "tune-lm", "verify", "data"),
+        "layers",
     }
 
 

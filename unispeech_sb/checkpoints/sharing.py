@@ -239,7 +239,7 @@ class Upload(NamedTuple):
         from huggingface_hub.errors import HfHubHTTPError
 
         # OSError, and what the client of HTTP raises where nobody answers
-        failures = HfHubHTTPError.__bases__
+        failures: Any = HfHubHTTPError.__bases__
         api = HfApi()
         try:
             url = api.create_repo(

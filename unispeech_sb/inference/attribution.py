@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from unispeech_sb.dataio.audio import AudioError, attempt
 from unispeech_sb.decoding import Transcript, Word
-from unispeech_sb.inference.audio_blocks import Known, read_blocks
+from unispeech_sb.inference.audio_blocks import read_blocks
 from unispeech_sb.inference.diarization import SpeakerDiarization
 from unispeech_sb.inference.embedding_store import EmbeddingStore
 from unispeech_sb.inference.formats import recording_name
@@ -235,7 +235,7 @@ class EnrolledSpeakers:
         self.store, self.verification = store, verification
         self.threshold = threshold
 
-    def name(self, diarization: Diarization, source: Known) -> Diarization:
+    def name(self, diarization: Diarization, source: Path) -> Diarization:
         """The diarization of a recording, its speakers called as the nearest
         of those enrolled; others keep the names that they have."""
         names = {}
@@ -289,7 +289,7 @@ class SpeakerTranscriber:
         self,
         diarization: SpeakerDiarization,
         enrolled: EnrolledSpeakers | None = None,
-        **limits: int | None,
+        **limits: Any,
     ) -> None:
         self.diarization, self.enrolled = diarization, enrolled
         self.limits = limits

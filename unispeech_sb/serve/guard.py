@@ -49,19 +49,22 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        start, own = "unispeech_sb", {"registry": self.registry}
+        start, own = "unispeech_sb", self.registry
         self._requests = Counter(
-            f"{start}_requests", "Requests", ["path", "status"], **own
+            f"{start}_requests", "Requests", ["path", "status"], registry=own
         )
         self._seconds = Histogram(
             f"{start}_request_seconds",
             "Seconds from the first byte of a request to its answer",
             ["path"],
             buckets=_BOUNDS_S,
-            **own,
+            registry=own,
         )
         self.audio = Counter(
-            f"{start}_audio_seconds", "Seconds of recordings", ["model"], **own
+            f"{start}_audio_seconds",
+            "Seconds of recordings",
+            ["model"],
+            registry=own,
         )
 
     def count(self, path: str, status: int, seconds: float) -> None:

@@ -290,7 +290,7 @@ def find_corpus(
             f"corpus: expected auto, {', '.join(known)}; got {name!r}"
         )
     path = Path(hparams["data_folder"] if folder is None else folder)
-    forms = []
+    forms: list[str] = []
     for name in known:
         corpus = CORPORA[name]
         if forms and corpus.kind not in _FORMS:
