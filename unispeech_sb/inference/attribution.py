@@ -240,7 +240,7 @@ class EnrolledSpeakers:
         of those enrolled; others keep the names that they have."""
         names = {}
         for speaker, wav in self._speech(diarization, source).items():
-            found = attempt(source, self.verification.embed, wav)
+            found = attempt(speaker, self.verification.embed, wav)
             if isinstance(found, AudioError):
                 continue  # too short or silent: nothing to compare
             ((match,),) = self.store.search([found], top_k=1)
@@ -280,7 +280,7 @@ class SpeakerTranscriber:
         Finds who speaks when.
     enrolled : EnrolledSpeakers, optional
         Names them.
-    **limits : int
+    **limits : dict
         ``num_speakers``, ``min_speakers`` and ``max_speakers`` of
         ``diarize_file``.
     """
