@@ -8,6 +8,11 @@
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" \
 #       -v unispeech-sb:/cache unispeech-sb transcribe asr talk.wav
 #
+# The service and its page, at http://localhost:8000:
+#
+#   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD:/data" \
+#       -e UNISPEECH_SB_API_KEY unispeech-sb serve asr --host 0.0.0.0
+#
 # With a GPU: --gpus all, the image unispeech-sb:gpu, and --device cuda at the end.
 FROM python:3.11-slim
 
@@ -30,7 +35,7 @@ RUN case "$DEVICE" in \
         gpu) index="" ;; \
         *) echo "DEVICE: expected cpu or gpu; got $DEVICE" >&2; exit 1 ;; \
     esac \
-    && pip install --no-cache-dir -c constraints.txt $index '.[demo,superb]'
+    && pip install --no-cache-dir -c constraints.txt $index '.[demo,serve,superb]'
 
 # Any user may run it
 ENV XDG_CACHE_HOME=/cache HF_HOME=/cache/huggingface MPLCONFIGDIR=/cache \

@@ -116,4 +116,6 @@ def test_the_build_argument_chooses_the_torch(device, index, tmp_path):
 def test_the_lines_of_the_head_are_commands():
     head = re.sub(r"\\\n# +", "", TEXT)
     lines = re.findall(r"^#   (docker .*)", head, re.M)
-    assert [shlex.split(line)[1] for line in lines] == ["build", "build", "run"]
+    assert [shlex.split(line)[1] for line in lines] == [
+        *("build", "build", "run", "run")
+    ]
