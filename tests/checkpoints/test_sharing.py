@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, constants
 
 from tests.commands.test_transcribe import save_tiny
 from tests.conftest import ROOT
+from tests.inference.models import save_languages
 from unispeech_sb import load
 from unispeech_sb.checkpoints.interfaces import INTERFACES
 from unispeech_sb.checkpoints.pretrained_folder import (
@@ -26,6 +27,7 @@ from unispeech_sb.checkpoints.sharing import (
     write_card,
 )
 from unispeech_sb.commands import main
+from unispeech_sb.convert import convert_checkpoint
 
 OLD = ROOT / "tests/fixtures/old_exports/exports.tar.xz"
 
@@ -160,7 +162,9 @@ def test_a_card_is_what_the_hub_reads():
 
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_every_interface_has_a_task_that_the_hub_knows(interface):
-    data = read_card(write_card("# a", interface, "a"))
+    card = write_card("# a", interface, "a")
+    data = read_card(card)
+    assert ("us.load(" in card) == bool(INTERFACES[interface].ours)
     known = {
         "automatic-speech-recognition",
         "audio-classification",
@@ -169,6 +173,17 @@ def test_every_interface_has_a_task_that_the_hub_knows(interface):
     }
     assert data.pipeline_tag in known and data.license == "unknown"
     assert data.eval_results is None  # no data are named
+
+
+def test_a_converted_folder_has_the_licence_of_its_source(tmp_path):
+    source = save_languages(tmp_path / "hf")
+    front = "---\nlicense: cc-by-sa-3.0\nlanguage: en\ntags: [x]\n---\n# theirs"
+    (source / "README.md").write_text(front)
+    convert_checkpoint(source, tmp_path / "sb")
+    data = read_card((tmp_path / "sb" / "README.md").read_text())
+    assert data.license == "cc-by-sa-3.0" and data.language == "en"
+    assert data.pipeline_tag == "automatic-speech-recognition"
+    assert data.tags == ["speechbrain", "unispeech_sb", "unispeech"]
 
 
 @pytest.mark.parametrize(
