@@ -122,6 +122,15 @@ def test_options_that_make_no_sense_are_2(options, said, folders, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_more_speakers_than_a_model_has_are_refused_before_any_work(
+    folders, place, tmp_path
+):
+    save_model(tmp_path / "three", "frames")
+    speakers = ["--speakers", str(tmp_path / "three"), "--num-speakers", "4"]
+    with pytest.raises(ValueError, match="expected 3 at most"):
+        transcribe([str(folders / "asr"), "talk.wav", *speakers])
+
+
 def test_another_folder_is_refused_before_any_work(folders, place):
     with pytest.raises(ValueError, match="expected a folder for SpeakerDiar"):
         transcribe(

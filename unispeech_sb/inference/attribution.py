@@ -283,6 +283,11 @@ class SpeakerTranscriber:
     **limits : dict
         ``num_speakers``, ``min_speakers`` and ``max_speakers`` of
         ``diarize_file``.
+
+    Raises
+    ------
+    ValueError
+        When the model has fewer speakers.
     """
 
     def __init__(
@@ -293,6 +298,7 @@ class SpeakerTranscriber:
     ) -> None:
         self.diarization, self.enrolled = diarization, enrolled
         self.limits = limits
+        list(diarization.diarize_files([], **limits))  # refuses wrong limits
 
     def add_speakers(
         self, source: str | Path, transcript: Transcript
