@@ -23,7 +23,8 @@ _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 _MOST_LINES, _MOST_TICKS, _LINE_S = 6, 12, 60.0
 """Of a picture, of a line, and the recording that one line is enough for."""
 
-_WIDTH, _ROW, _HEAD = 12.0, 0.26, 0.55  # inches
+_WIDTH, _ROW, _HEAD = 12.0, 0.3, 0.6  # inches
+_LETTERS = 11  # points: 6 where the picture is as wide as a page
 _DOTS_PER_INCH = 110
 _COLOURS = [colormaps["tab10"](number)[:3] for number in range(10)]
 _OTHER = (0.6, 0.6, 0.6)
@@ -65,13 +66,15 @@ def write_timeline(
     height = count * (rows * _ROW + _HEAD) + 0.5
     figure = Figure((_WIDTH, height), _DOTS_PER_INCH, layout="constrained")
     if title:
-        figure.suptitle(_plain(title), fontsize=11)
+        figure.suptitle(_plain(title), fontsize=13)
     axes = figure.subplots(count, squeeze=False)[:, 0]
     for number, line in enumerate(axes):
         start = number * line_s
         _draw_line(line, blocks, (start, start + line_s), duration_s, step_s)
     form = "h:mm:ss" if duration_s >= 3600 else "m:ss"
-    axes[-1].set_xlabel(f"time ({form}); grey bands: several speak at once")
+    axes[-1].set_xlabel(
+        f"time ({form}); grey bands: several speak at once", fontsize=_LETTERS
+    )
     write_figure(figure, path)
 
 
@@ -219,11 +222,11 @@ def _draw_line(axes, blocks, limits, duration_s, step_s):
                 transform=axes.get_yaxis_transform(),
                 rotation=270,
                 va="center",
-                fontsize=8,
+                fontsize=_LETTERS,
                 color="0.3",
             )
         top += height
-    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_yticks(ticks, labels, fontsize=_LETTERS)
     axes.set(xlim=(start, stop), ylim=(top, 0))
     if duration_s < stop:
         axes.axvspan(duration_s, stop, color="0.93", hatch="//", zorder=3)
@@ -231,7 +234,7 @@ def _draw_line(axes, blocks, limits, duration_s, step_s):
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda time, _: _clock(time, duration_s, step_s))
     )
-    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="x", labelsize=_LETTERS)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.9", linewidth=0.6, zorder=-1)
     axes.set_axisbelow(True)
