@@ -1,6 +1,7 @@
 """Recordings that go on, by WebSocket."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tests.inference.models import recognizer, uneven_speech
 from unispeech_sb.serve.app import create_app
 from unispeech_sb.serve.streams import live_words
-from unispeech_sb.serve.workers import Limits
+from unispeech_sb.serve.workers import FairLock, Limits
 
 testclient = pytest.importorskip("fastapi.testclient")
 websockets = pytest.importorskip("starlette.websockets")
@@ -181,6 +182,28 @@ def test_pages_of_other_sites_get_no_socket(client):
         client.websocket_connect("/stream/transcribe", headers=origin),
     ):
         pass
+
+
+def test_a_fast_stream_lets_others_into_the_model():
+    lock, order = FairLock(), []
+    waits = threading.Event()
+
+    def other():
+        waits.set()
+        with lock:
+            order.append("other")
+
+    with lock:
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert waits.wait(60)
+        while not lock.is_awaited:
+            pass
+        with lock.given_back():
+            order.append("stream gives back")
+        order.append("stream goes on")
+    thread.join()
+    assert order[-2:] == ["other", "stream goes on"]
 
 
 def test_streams_have_a_limit_and_hold_up_nobody(models, recording):

@@ -131,10 +131,10 @@ def check_language(language: str | None, known: Sequence[str]) -> None:
                 "language",
             )
     elif language not in known:
+        got = f"{language!r:.60}" if language else "none"
         raise ApiError(
             400,
-            f"language: expected one of {', '.join(known)}; got "
-            f"{language or 'none'!r:.60}",
+            f"language: expected one of {', '.join(known)}; got {got}",
             "language",
         )
 

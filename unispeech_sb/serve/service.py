@@ -96,10 +96,10 @@ class Service:
         if any_fits and fitting:
             return fitting[0]
         there = ", ".join(w.name for w in fitting) or "(none)"
+        got = f"{name!r:.60}" if name else "none"
         raise ApiError(
             404,
-            f"model: expected one that can {task}: {there}; got "
-            f"{name or 'none'!r:.60}",
+            f"model: expected one that can {task}: {there}; got {got}",
             "model",
             "model_not_found",
         )

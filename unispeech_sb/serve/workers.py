@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +56,35 @@ class Dropped(Exception):
     fault of a recording."""
 
 
+class FairLock:
+    """A lock that who gives it back cannot have again before one who waits, so
+    that a stream holds up nobody, however fast its samples come."""
+
+    def __init__(self) -> None:
+        self._lock, self._next = threading.Lock(), threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._next:  # the one who waits has it
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for it, or is about to have it."""
+        return self._next.locked()
+
+    @contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Without it for a while."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
 class ModelWorker:
     """A model and its queue.
 
@@ -73,7 +103,7 @@ class ModelWorker:
     ) -> None:
         self.name, self.model = name, model
         self.task = model.files_method.removesuffix("_files")
-        self.lock = threading.Lock()
+        self.lock = FairLock()
         self._language: str | None = None
         self.jobs, self.busy_s = 0, 0.0
         self._size, self._done = queue_size, 0
@@ -165,7 +195,7 @@ class LiveAudio:
 
     Arguments
     ---------
-    lock : threading.Lock
+    lock : FairLock
         Of the model.
     rate : int
         Sampling rate of what comes, in Hz.
@@ -173,7 +203,7 @@ class LiveAudio:
         Sampling rate of the blocks, in Hz.
     """
 
-    def __init__(self, lock: threading.Lock, rate: int, model_rate: int):
+    def __init__(self, lock: FairLock, rate: int, model_rate: int) -> None:
         self.rate, self.num_samples = rate, 0
         self._lock, self._model_rate = lock, model_rate
         self._queue: queue.SimpleQueue[torch.Tensor | None] = (
@@ -221,8 +251,7 @@ class LiveAudio:
     def _taken(self):
         """What has come, half a second at least; whether that is the end."""
         blocks, count = [], 0
-        self._lock.release()
-        try:
+        with self._lock.given_back():
             while count < _STEP_S * self.rate or not self._queue.empty():
                 block = self._queue.get()
                 if self._dropped:
@@ -231,6 +260,4 @@ class LiveAudio:
                     return blocks, True
                 blocks.append(block)
                 count += len(block)
-            return blocks, False
-        finally:
-            self._lock.acquire()
+        return blocks, False
