@@ -7,6 +7,8 @@ example is compared to the last digit.
 """
 
 import io
+import os
+from urllib.request import urlretrieve
 
 import pytest
 import soundfile
@@ -14,6 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb.checkpoints.source import read_checkpoint
+from unispeech_sb.commands import main
 from unispeech_sb.convert import convert_checkpoint
 from unispeech_sb.convert.lobes import build_lobes
 from unispeech_sb.lobes.backbone import Backbone
@@ -151,3 +154,30 @@ def test_sat_base_plus_sd_gives_the_published_activities():
     active = (logits[0, :frames] > 0).sum(0).tolist()
     for count, published in zip(active, (270, 647)):
         assert abs(count - published) <= 0.03 * published
+
+
+CLIPS = (
+    "https://raw.githubusercontent.com/microsoft/UniSpeech/main/downstreams/"
+    "speaker_verification/vox1_data/"
+)
+FAUSTINO = "David_Faustino/hn8GyCJIfLM_0000012.wav"
+PAIRS = {
+    "Josh_Gad/HXUqYaOwrxA_0000015.wav": 0.0317,
+    "David_Faustino/xTOk1Jz-F_g_0000015.wav": 0.5389,
+}
+"""What the authors' page says of two clips with that of ``FAUSTINO``."""
+
+
+def test_the_authors_pairs_get_their_similarity(tmp_path, capsys):
+    """``UNISPEECH_SB_SV`` names the authors' file of UniSpeech-SAT Large for
+    speaker verification, which is on a drive that asks questions."""
+    path = os.environ.get("UNISPEECH_SB_SV")
+    if not path:
+        pytest.skip("set UNISPEECH_SB_SV to the authors' file")
+    files = {}
+    for name in (FAUSTINO, *PAIRS):
+        files[name] = str(tmp_path / name.replace("/", "_"))
+        urlretrieve(CLIPS + name, files[name])
+    for name, score in PAIRS.items():
+        assert main(["similarity", path, files[FAUSTINO], files[name]]) == 0
+        assert float(capsys.readouterr().out) == pytest.approx(score, abs=1e-3)

@@ -91,10 +91,15 @@ def test_layers_that_are_not_there_are_refused(layers, files):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("context_s", [0.5, 0.0])
-@pytest.mark.parametrize("norm", ["group", "layer"])
-def test_windows_of_a_long_recording_join(norm, context_s, workers):
+@pytest.mark.parametrize(
+    ("norm", "num_buckets"), [("group", None), ("layer", None), ("layer", 12)]
+)
+def test_windows_of_a_long_recording_join(
+    norm, num_buckets, context_s, workers
+):
     wav, seconds = uneven_speech(5.0), []
     options = {"feat_extract_norm": norm, "num_conv_pos_embeddings": 128}
+    options["num_buckets"] = num_buckets  # WavLM's, by distance in a window
     cut = extractor(options, window_s=1.5, context_s=context_s)
     cut.num_workers = workers
     found = cut.extract(wav, [0, 2, 1], on_progress=seconds.append)
@@ -110,8 +115,9 @@ def test_windows_of_a_long_recording_join(norm, context_s, workers):
     size = cut._windows([0]).num_frames(24000)
     for window in plan_windows(249, size, round(context_s * 50), 1, 1):
         own = first[None, window.start : window.stop]
+        biases = blocks[0].attention.biases(own.shape[1])
         for layer, states in zip(blocks, (found.states[2], found.states[1])):
-            own = layer(own)[0]
+            own = layer(own, biases=biases)[0]
             torch.testing.assert_close(
                 own[0, window.kept], states[window.first : window.last],
                 rtol=1e-3, atol=1e-3,

@@ -222,7 +222,7 @@ def as_checkpoint(
     elif "model." in saved.prefix:  # of one of SpeechBrain's lobes
         facts["normalize_eps"] = Fact(SPEECHBRAIN_EPS, "SpeechBrain's lobe")
     notes, begun = [], facts.pop("family", Fact(None, ""))
-    family = saved.family or begun.value
+    family = begun.value or saved.family
     if family not in FAMILIES:
         config = {name: fact.value for name, fact in facts.items()}
         family = default_family(config)
