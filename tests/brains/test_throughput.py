@@ -27,7 +27,7 @@ def test_operations_are_those_that_torch_counts(samples, stable):
 
 def test_padding_and_speed_are_of_valid_samples(monkeypatch):
     config = Backbone.from_preset("tiny").config
-    now = iter([0.0, 10.0, 14.0])
+    now = iter([0.0, 10.0, 14.0, 20.0, 30.0])
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now))
     counted = Throughput()
     counted.clear()
@@ -35,14 +35,17 @@ def test_padding_and_speed_are_of_valid_samples(monkeypatch):
     counted.add(torch.zeros(1, 24000), torch.ones(1), config)
     assert counted.padding == pytest.approx(1 - 48000 / 56000)
     needed = 3 * sum(forward_flops(config, n) for n in (16000, 8000, 24000))
-    assert counted.speed(1e6) == {
-        "audio_s_per_s": pytest.approx(3 / 4),
-        "mfu": pytest.approx(needed / 4 / 1e6),
-    }
+    assert counted.speed(1e6) == pytest.approx((3 / 4, needed / 4 / 1e6))
+    # What a run that goes on has from before counts as padding alone
+    counted.clear(*counted.samples)
+    assert counted.padding == pytest.approx(1 - 48000 / 56000)
+    assert counted.speed(1e6) == (0.0, 0.0)
 
 
 def test_the_rate_counts_both_operations_of_a_product(monkeypatch):
     now = iter(range(100))
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now))
     monkeypatch.setitem(throughput._SIZES, "cpu", 64)
+    state = torch.get_rng_state()
     assert throughput.matrix_product_rate("cpu") == 2 * 64**3
+    assert torch.equal(torch.get_rng_state(), state)

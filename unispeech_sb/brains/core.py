@@ -129,7 +129,7 @@ class SSLBrain(Brain):
         self.pending_batches = 0
         self.nonfinite_count = 0
         self.scores: dict[str, float] = {}
-        self.throughput = Throughput()
+        self.throughput, self.counted = Throughput(), (0, 0)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.optimizer_step_limit is not None:
             # SpeechBrain's command line hands it over as a string
@@ -264,7 +264,8 @@ class SSLBrain(Brain):
             self.total_weight = 0.0
         if stage == Stage.TRAIN:
             self.pending_batches = 0
-            self.throughput.clear()
+            self.throughput.clear(*self.counted)
+            self.counted = 0, 0
             if isinstance(self.train_loader, DataLoader):
                 assert epoch is not None  # in training there is one
                 seed = int(os.environ.get("SB_GLOBAL_SEED", 0)) + epoch
@@ -548,6 +549,7 @@ class SSLBrain(Brain):
             "step": self.step,
             "avg_train_loss": self.avg_train_loss,
             "total_weight": self.total_weight,
+            "samples": self.throughput.samples,
             "optimizer_step": self.optimizer_step,
             "random_states": states,
         }
@@ -563,6 +565,8 @@ class SSLBrain(Brain):
         self.step = 0 if end_of_epoch else state["step"]
         self.avg_train_loss = 0.0 if end_of_epoch else state["avg_train_loss"]
         self.total_weight = state["total_weight"]
+        if not end_of_epoch and "samples" in state:
+            self.counted = state["samples"]
         set_random_state(state["random_states"])
         if self.tensorboard is not None and "tensorboard" in state:
             self.tensorboard.global_step = state["tensorboard"]

@@ -23,11 +23,14 @@ from speechbrain.utils.distributed import (
     is_distributed_initialized,
     run_on_main,
 )
+from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.export import export_pretraining
 from unispeech_sb.brains.throughput import matrix_product_rate
+
+logger = get_logger(__name__)
 
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)
@@ -149,9 +152,9 @@ class PretrainBrain(SSLBrain):
     The log has, for training and validation, the loss, all its parts before
     they are weighed, accuracies, perplexities and the temperature: losses per
     masked frame, in nats. The temperature follows ``optimizer_step``, so a
-    run that goes on has that of an uninterrupted one. For training it also has
-    ``audio_s_per_s``, seconds of audio in a second of this process, and
-    ``mfu``: see ``brains.throughput``.
+    run that goes on has that of an uninterrupted one. After each epoch the
+    console and ``log.txt`` have the seconds of audio in a second of this
+    process, and the MFU: see ``brains.throughput``.
 
     Example
     -------
@@ -281,15 +284,21 @@ class PretrainBrain(SSLBrain):
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == Stage.TRAIN:
             self.train_scores |= self.means.summarize(over_processes=True)
-            self.train_scores |= self.throughput.speed(self._rate())
+            self._log_speed()
 
-    def _rate(self):
-        """What the device does in products of matrices, measured once."""
+    def _log_speed(self):
+        """Says how fast the epoch was, not in the log of its numbers, which
+        are the same whenever it runs."""
         if self.matrix_rate is None:
             kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
             kind = kinds.get(self.precision, torch.float32)
             self.matrix_rate = matrix_product_rate(self.device, kind)
-        return self.matrix_rate
+        speed, mfu = self.throughput.speed(self.matrix_rate)
+        logger.info(
+            f"{speed:.1f} s of audio in a second; MFU {mfu:.1%} of "
+            f"{self.matrix_rate / 1e9:.0f} GFLOP/s, measured in products of "
+            "matrices"
+        )
 
     def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Parts of the loss and diagnostics."""

@@ -88,7 +88,11 @@ def matrix_product_rate(
     """
     device = torch.device(device)
     size = _SIZES.get(device.type, _SIZES["cpu"])
-    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
+    # Not of the global generator, on whose state a training depends
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = torch.randn(
+        2, size, size, generator=generator, device=device, dtype=dtype
+    )
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
@@ -113,9 +117,11 @@ class Throughput:
     def __init__(self) -> None:
         self.clear()
 
-    def clear(self) -> None:
-        """Forgets all batches; the time runs from now on."""
-        self.num_samples = self.num_valid = self.flops = 0
+    def clear(self, num_samples: int = 0, num_valid: int = 0) -> None:
+        """Forgets all batches, but for samples of a run that goes on; the time
+        runs from now on."""
+        self.num_samples, self.num_valid = num_samples, num_valid
+        self.timed = self.flops = 0
         self.start = time.perf_counter()
 
     def add(
@@ -139,19 +145,23 @@ class Throughput:
         counts = absolute_lengths(wav_lens, wavs.shape[1]).tolist()
         self.num_samples += wavs.numel()
         self.num_valid += sum(counts)
+        self.timed += sum(counts)
         if config is not None:
             self.flops += 3 * sum(forward_flops(config, n) for n in counts)
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        """Samples, and those of them that are valid."""
+        return self.num_samples, self.num_valid
 
     @property
     def padding(self) -> float:
         """Share of padding in all samples."""
         return 1 - self.num_valid / max(self.num_samples, 1)
 
-    def speed(self, rate: float) -> dict[str, float]:
+    def speed(self, rate: float) -> tuple[float, float]:
         """Seconds of audio in a second, and MFU beside a rate of operations,
         both over all the time since ``clear``."""
         seconds = time.perf_counter() - self.start
-        return {
-            "audio_s_per_s": self.num_valid / _SAMPLE_RATE / seconds,
-            "mfu": self.flops / seconds / rate,
-        }
+        audio_s = self.timed / _SAMPLE_RATE
+        return audio_s / seconds, self.flops / seconds / rate
