@@ -306,6 +306,7 @@ def test_an_accuracy_in_the_meta_can_be_read_back(unispeech):
     text = io.StringIO()
     yaml.dump({"acc": accuracy}, text)
     assert yaml.safe_load(text.getvalue()) == {"acc": accuracy.item()}
+    assert str(accuracy) == str(accuracy.item())
     assert torch.Tensor not in yaml.Dumper.yaml_representers
     assert type(lobe.train()(torch.randn(2, 8000))[0][1]) is torch.Tensor
 

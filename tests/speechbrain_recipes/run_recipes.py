@@ -124,7 +124,7 @@ RECIPES = {
     "VoxCeleb": Recipe(
         "recipes/VoxCeleb/SpeakerRec/train_speaker_embeddings.py",
         "hparams/train_ecapa_tdnn.yaml", corpora.voxceleb, 80,
-        ("--step_size=8",),
+        ("--batch_size=4", "--step_size=8", "--num_workers=0"),
     ),
     "VoxCeleb cosine": Recipe(
         "recipes/VoxCeleb/SpeakerRec/speaker_verification_cosine.py",
@@ -135,11 +135,11 @@ RECIPES = {
         "recipes/Google-speech-commands/train.py", "hparams/xvect.yaml",
         corpora.speech_commands, 24,
         # It writes its tables into the one and reads them from the other
-        ("--save_folder=!ref <output_folder>",), epochs=2,
+        ("--num_workers=0", "--save_folder=!ref <output_folder>"), epochs=2,
     ),
     "AMI": Recipe(
         "recipes/AMI/Diarization/experiment.py", "hparams/ecapa_tdnn.yaml",
-        corpora.ami, 80,
+        corpora.ami, 80, ("--batch_size=8",),
         result=r"(Dev = [\d.]+ % \| Eval = [\d.]+ %)", model="VoxCeleb",
     ),
     "MP3S SLURP": Recipe(

@@ -362,6 +362,10 @@ class _Scored(torch.Tensor):
     number. SpeechBrain's recipe gives its accuracy to the checkpointer as a
     tensor, and from 1.1.1 on cannot read back what yaml makes of one."""
 
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        """The number, for logs."""
+        return str(self.tolist())
+
 
 def _represent_scored(dumper, tensor):
     """A single number as a number."""
