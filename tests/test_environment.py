@@ -29,6 +29,12 @@ COMMANDS = {
     "classify": ["folder", "a.wav"],
     "features": ["folder", "a.wav", "-o", "states"],
     "export": ["folder", "new"],
+    "align": ["folder", "a.wav", "--text", "a"],
+    "data": ["check", "."],
+    "layers": ["folder", "--items", "a.csv", "--audio-root", "."],
+    "push-to-hub": ["folder", "user/name", "--dry-run"],
+    "serve": ["folder"],
+    "similarity": ["folder", "a.wav", "a.wav"],
     "superb": ["run", "--model=tiny", "--preset=tiny", "--data-root=."],
     "demo": [],
 }

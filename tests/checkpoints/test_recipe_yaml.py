@@ -27,7 +27,6 @@ copied: !ref <sizes>
 pair: (2, 3.5)
 again: !ref <pair>
 words: ( a, true )
-in_quotes: '(2, 3)'
 """
 OBJECTS = """\
 size: 4
