@@ -305,7 +305,7 @@ class GraphRunner:
         return tuple(
             torch.stack(each)
             if each[0].dim() == 0
-            else pad_sequence(each, True)
+            else pad_sequence([*each], True)
             for each in zip(*rows, strict=True)
         )
 

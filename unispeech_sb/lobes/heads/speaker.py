@@ -175,7 +175,8 @@ class SpeakerHead(Lobe):
             When a row is too short for the time-delay layers.
         """
         feats = mix_states(feats, self.layer_mix)
-        pooled = self.pooled_frames(*feats.shape[:2], lengths).to(feats.device)
+        batch, frames, _ = feats.shape
+        pooled = self.pooled_frames(batch, frames, lengths).to(feats.device)
         hidden = self.projector(feats).transpose(1, 2)
         for layer in self.tdnn:
             hidden = layer(hidden)
