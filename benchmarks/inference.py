@@ -8,10 +8,11 @@ batch of eight mixed lengths; 64 lengths of LibriSpeech utterances from the
 folder in UNISPEECH_SB_DATA in batches of eight, as drawn; and single waveforms
 of some seconds. Sides: this package; the same with windows of 30 s;
 transformers on the padded batch with its mask, and utterance by utterance;
-SpeechBrain's lobe around transformers. Ratios above 1 mean that this package
-is faster; ``--clock cpu`` counts the processor's time, for a machine that does
-other things beside. "of the rate": operations on valid frames to what the
-machine does in products of large matrices.
+SpeechBrain's lobe around transformers; this package's exports by ONNX Runtime
+and OpenVINO (``--sides onnx openvino "openvino bf16"``). Ratios above 1 mean
+that this package is faster; ``--clock cpu`` counts the processor's time, for a
+machine that does other things beside. "of the rate": operations on valid frames
+to what the machine does in products of large matrices.
 """
 
 import argparse
@@ -36,10 +37,17 @@ from peers import (
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
 from unispeech_sb.brains.throughput import forward_flops
+from unispeech_sb.inference.features import StateEncoder
+from unispeech_sb.inference.graphs import GraphRunner
 from unispeech_sb.lobes.backbone import Backbone
 
 ROOT = Path(__file__).parent.parent
-SIDES = ("windows", "padded", "one by one", "SpeechBrain")
+ENGINE_SIDES = {
+    "onnx": ("onnx", "fp32"), "onnx int8": ("onnx", "int8"),
+    "openvino": ("openvino", "fp32"), "openvino bf16": ("openvino", "bf16"),
+    "openvino int8": ("openvino", "int8"),
+}  # fmt: skip
+SIDES = ("windows", "padded", "one by one", "SpeechBrain", *ENGINE_SIDES)
 
 
 def librispeech_s(number):
@@ -96,6 +104,19 @@ def sides_of(ours, theirs, speechbrain_lobe):
     }
 
 
+def engine_sides(ours, names):
+    """The same for our exports, whose graphs are made once, in the cache."""
+    for name in names:
+        if name in ENGINE_SIDES:
+            runner = GraphRunner(*ENGINE_SIDES[name], StateEncoder(ours))
+            yield (
+                name,
+                lambda batch, runner=runner: runner(batch.wavs, batch.wav_lens)[
+                    0
+                ],
+            )
+
+
 def compare(case, ours, sides, batch):
     """Prints how far each side is from the first, on valid frames."""
     frames = ours.output_lengths(torch.tensor(batch.counts)).tolist()
@@ -118,7 +139,7 @@ def main():
     parser.add_argument("--model", default="unispeech_sat_base")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES[1:])
+    parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES[1:4])
     parser.add_argument(
         "--cases", nargs="+",
         default=["mixed", "librispeech", "5", "10", "60", "300"],
@@ -132,6 +153,7 @@ def main():
         for name, run in sides.items()
         if name in ("unispeech_sb", *arguments.sides)
     }
+    sides |= engine_sides(ours, arguments.sides)
     print_setting(arguments.model)
     lines = []
     for case in arguments.cases:
@@ -157,7 +179,7 @@ def main():
         lines.append([case, f"{mine:.3f}", *ratios,
                       f"{needed / mine / rate:.2f}"])  # fmt: skip
     head = ["case", "unispeech_sb (s)"]
-    head += [f"{name} (s, ratio)" for name in arguments.sides]
+    head += [f"{name} (s, ratio)" for name in times]
     head.append("of the rate")
     print()
     for line in [head, ["---"] * len(head), *lines]:

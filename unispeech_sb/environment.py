@@ -86,6 +86,20 @@ def require_extra(package: str, extra: str, purpose: str) -> None:
         )
 
 
+ENGINES: dict[str, tuple[str, ...]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""What runs a model -> packages of the extra ``export`` that it needs."""
+
+
+def require_engine(engine: str, purpose: str) -> None:
+    """Refuses an engine whose packages are not installed."""
+    for package in ENGINES[engine]:
+        require_extra(package, "export", purpose)
+
+
 class _GuardedFinder(MetaPathFinder):
     """Finds what may fail for want of a pair that loads, and guards it."""
 

@@ -35,6 +35,18 @@ def test_interpolation_stops_at_each_row_s_own_last_frame():
     assert (found[1, 3:] == 0).all()
 
 
+def test_long_chunks_are_interpolated_as_torch_rounds():
+    feats = torch.randn(1, 1499, 2)
+    for size in (750, 749, 1020):
+        found = interpolate_frames(
+            feats, torch.tensor([1499]), torch.tensor([size])
+        )
+        expected = F.interpolate(feats.transpose(1, 2), size, mode="linear")
+        torch.testing.assert_close(
+            found, expected.transpose(1, 2), rtol=0, atol=1e-6
+        )
+
+
 def test_silent_and_padded_frames_have_no_say_in_a_speaker_s_vector():
     vectors = torch.randn(1, 3, 2, 4)
     logits = torch.tensor([[[9.0, 9.0], [-99.0, 9.0], [9.0, 9.0]]])

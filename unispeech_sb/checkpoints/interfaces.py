@@ -20,6 +20,8 @@ from unispeech_sb.checkpoints.yaml_nodes import compose_file
 
 YAML_FILE = "hyperparams.yaml"
 BACKBONE_FILE = "backbone.ckpt"
+GRAPH_FILE = "model.json"
+"""What is known of a model that was exported for another runtime."""
 EXPORT = "export"
 """Folder of a run that has its trained model."""
 
@@ -273,6 +275,7 @@ OTHERS = {
     "training checkpoint": "a training checkpoint",
     "units": "a folder of units: unispeech-sb recipe pretrain_unispeech_sat "
     "--units_folder=FOLDER",
+    "graph": "an export for another runtime: its README.md shows how to run it",
     "modules": "a folder of modules without hyperparams.yaml: unispeech-sb "
     "recipe TASK --model=FOLDER",
     HUGGING_FACE: "a Hugging Face folder: unispeech-sb convert FOLDER NEW",
@@ -294,6 +297,7 @@ def folder_kind(path: str | Path) -> str:
     if (path / YAML_FILE).is_file():
         return _kind_of_yaml(path / YAML_FILE)
     for name, kind in (
+        (GRAPH_FILE, "graph"),
         (BACKBONE_FILE, "modules"),
         ("units.json", "units"),
         ("config.json", HUGGING_FACE),

@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "export": (
         "convert:export",
-        "training checkpoint of a SpeechBrain recipe -> pretrained folder",
+        "model -> ONNX, OpenVINO; SpeechBrain checkpoint -> folder",
     ),
     "push-to-hub": (
         "convert:push_to_hub",

@@ -5,8 +5,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from unispeech_sb.checkpoints.interfaces import (
+    INTERFACES,
+    folder_kind,
+    purpose,
+)
 from unispeech_sb.checkpoints.options import FAMILIES
-from unispeech_sb.commands.options import new_parser
+from unispeech_sb.commands.features import numbers
+from unispeech_sb.commands.options import new_parser, take_folder
+from unispeech_sb.environment import require_engine
 from unispeech_sb.errors import print_escaped
 
 _SOURCES = (
@@ -96,22 +103,116 @@ def to_hf(argv: Sequence[str]) -> None:
 
 
 def export(argv: Sequence[str]) -> None:
-    """Exports what a recipe of SpeechBrain trained."""
+    """Exports a model to another runtime, or what a recipe of SpeechBrain
+    trained to a pretrained folder."""
     parser = new_parser(
         "export",
-        "Export what a recipe of SpeechBrain trained, backbone, head and "
-        "labels, to a folder that EncoderASR, EncoderDecoderASR, "
-        "EncoderClassifier or SpeakerRecognition loads.",
+        "With --to: export the model of a pretrained folder of any kind for "
+        "ONNX Runtime or OpenVINO. Without: export what a recipe of "
+        "SpeechBrain trained, backbone, head and labels, to a folder that "
+        "EncoderASR, EncoderDecoderASR, EncoderClassifier or "
+        "SpeakerRecognition loads.",
     )
     parser.add_argument(
-        "ckpt", metavar="CKPT", help="training checkpoint: a folder CKPT+..."
+        "ckpt",
+        metavar="FOLDER|CKPT",
+        help="pretrained folder, Hugging Face folder or hub name; or a "
+        "training checkpoint, a folder CKPT+...",
     )
     parser.add_argument(
         "dst",
         metavar="DST",
         nargs="?",
-        help="folder to make; export in the folder of the run by default",
+        help="folder to make; FOLDER-onnx or FOLDER-openvino by default, or "
+        "export in the folder of the run",
     )
+    parser.add_argument(
+        *("-o", "--output"), metavar="DST", help="the same", dest="output"
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="build any class that the yaml names, which may run any code",
+    )
+    _add_graph(parser)
+    _add_recipe(parser)
+    arguments = vars(parser.parse_args(argv))
+    output = arguments.pop("output")
+    if output is not None and arguments["dst"] is not None:
+        parser.error("expected DST or --output; got both")
+    arguments["dst"] = output or arguments["dst"]
+    graph = {name: arguments.pop(name) for name in ("to", "int8", "layers")}
+    for_recipes = ("yaml", "interface", "forward", "labels", "config")
+    wrong = for_recipes if graph["to"] else ()
+    given = [f"--{name}" for name in wrong if arguments[name]]
+    if not graph["to"]:
+        given = [f"--{name}" for name in ("int8", "layers") if graph[name]]
+    if given:
+        which = "not with" if graph["to"] else "only with"
+        parser.error(f"{given[0]}: {which} --to")
+    if graph["to"]:
+        folder, trust = arguments["ckpt"], arguments["trust"]
+        _export_graph(folder, arguments["dst"], trust, **graph)
+        return
+    for path in (arguments["ckpt"], arguments["yaml"], arguments["labels"]):
+        if path is not None and not Path(path).exists():
+            raise ValueError(f"{path}: there is no such file or folder")
+    if arguments["dst"] is not None:
+        _check_target(arguments["dst"])
+
+    from unispeech_sb.convert import export_recipe
+
+    print_escaped(export_recipe(**arguments))
+
+
+def _export_graph(folder, dst, trust, to, int8, layers):
+    """Exports a model to another runtime."""
+    if dst is None:
+        place = Path(folder) if Path(folder).exists() else Path(folder).name
+        dst = f"{place}-{to}"
+    _check_target(dst)
+    engine = "openvino" if to == "openvino" else "onnx"
+    require_engine(engine, f"--to {to}")
+    kinds = ["EncoderASR"]
+    if to != "onnx-asr":
+        kinds = [name for name, row in INTERFACES.items() if row.ours]
+    folder = take_folder(folder, *kinds)
+    if layers is not None and folder_kind(folder) != "WaveformEncoder":
+        raise ValueError(
+            f"{folder}: --layers is for folders of features; "
+            f"{purpose(folder, folder_kind(folder))}"
+        )
+
+    from unispeech_sb.inference.exporting import export_graph
+
+    print_escaped(export_graph(folder, dst, to, int8, layers, trust))
+
+
+def _add_graph(parser):
+    """Adds what concerns other runtimes."""
+    group = parser.add_argument_group("for another runtime")
+    group.add_argument(
+        "--to",
+        choices=("onnx", "openvino", "onnx-asr"),
+        help="ONNX Runtime, OpenVINO, or the package onnx-asr, for which a "
+        "speech recognizer has other names",
+    )
+    group.add_argument(
+        "--int8",
+        action="store_true",
+        help="weights of the linear layers in 8 bits",
+    )
+    group.add_argument(
+        "--layers",
+        type=numbers,
+        metavar="9,12|all",
+        help="of a folder of features, the layers to give, as for features; "
+        "the features themselves when omitted",
+    )
+
+
+def _add_recipe(parser):
+    """Adds what concerns the recipes of SpeechBrain."""
     parser.add_argument(
         "--yaml",
         metavar="FILE",
@@ -138,22 +239,7 @@ def export(argv: Sequence[str]) -> None:
         help="label_encoder.txt or SentencePiece's model, in place of the "
         "run's own",
     )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="build any class that the yaml names, which may run any code",
-    )
     _add_config(parser)
-    arguments = parser.parse_args(argv)
-    for path in (arguments.ckpt, arguments.yaml, arguments.labels):
-        if path is not None and not Path(path).exists():
-            raise ValueError(f"{path}: there is no such file or folder")
-    if arguments.dst is not None:
-        _check_target(arguments.dst)
-
-    from unispeech_sb.convert import export_recipe
-
-    print_escaped(export_recipe(**vars(arguments)))
 
 
 def info(argv: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from unispeech_sb.checkpoints.interfaces import (
     may_be_converted,
     purpose,
 )
+from unispeech_sb.environment import ENGINES, require_engine
 from unispeech_sb.errors import check_device, print_escaped
 
 
@@ -105,6 +106,22 @@ def add_device(parser):
         metavar="N",
         help="most processor cores that it uses; those of torch when omitted",
     )
+    parser.add_argument(
+        "--engine",
+        type=_engine,
+        choices=ENGINES,
+        default="torch",
+        help="what runs the model on the CPU: %(choices)s; onnx (ONNX Runtime) "
+        "and openvino need the extra export, and export it into "
+        "~/.cache/unispeech_sb once (default: %(default)s)",
+    )
+
+
+def _engine(name):
+    """Reads the name of an engine, whose packages have to be there."""
+    if name in ENGINES:
+        require_engine(name, f"--engine {name}")
+    return name
 
 
 def add_batch_seconds(parser, default):
@@ -227,7 +244,11 @@ def load_folder(interface, arguments, **options):
     """Loads a ``Pretrained`` class from the folder, without the hub."""
     from speechbrain.utils.fetching import FetchConfig
 
-    device = arguments.device
+    device, engine = arguments.device, arguments.engine
+    if engine != "torch" and device not in (None, "cpu"):
+        raise ValueError(
+            f"--engine {engine}: expected --device cpu; got {device}"
+        )
     check_device(device)
     if arguments.threads:
         import torch
@@ -238,6 +259,7 @@ def load_folder(interface, arguments, **options):
         fetch_config=FetchConfig(allow_network=False),
         run_opts={"device": device} if device else None,
         trust=arguments.trust,
+        engine=engine,
         **options,
     )
     model.num_workers = getattr(arguments, "workers", None)

@@ -70,7 +70,12 @@ def _run(listener, folders, arguments, key):
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     models = {
-        name: load(folder, arguments.device, arguments.trust)
+        name: load(
+            folder,
+            arguments.device,
+            arguments.trust,
+            arguments.engine,
+        )
         for name, folder in folders.items()
     }
     limits = Limits(

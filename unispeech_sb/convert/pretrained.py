@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,19 +215,32 @@ def converted_folder(source: str | Path) -> Path:
     """The pretrained folder of a Hugging Face folder, of a hub name or of a
     file, which is converted once for each content of its files.
 
-    It is kept in ``$XDG_CACHE_HOME/unispeech_sb``, ``~/.cache/unispeech_sb`` by
-    default, and may be removed at any time. A process that finds another at
-    work on it waits. A hub name of a folder of this package is that folder.
+    It is kept by ``cached_folder``. A hub name of a folder of this package is
+    that folder.
     """
     path = find_source(source)
     if folder_kind(path) not in READ_HERE:
         return path
+    name = f"{path.resolve().name[:80]}-{_digest(path)}"
+    make = partial(convert_checkpoint, path)
+    return cached_folder("converted", name, make, f"{source}: converted to")
+
+
+def cached_folder(
+    kind: str, name: str, make: Callable[[Path], object], done: str
+) -> Path:
+    """A folder that ``make`` writes, whole or not at all, where it is not there
+    yet; the log says so by ``done``.
+
+    It is kept in ``$XDG_CACHE_HOME/unispeech_sb/KIND``, under ``~/.cache`` by
+    default, and may be removed at any time. A process that finds another at
+    work on it waits.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     if not cache.is_absolute():  # as the standard has it
         cache = Path("~/.cache").expanduser()
-    folder = cache / "unispeech_sb" / "converted"
-    folder.mkdir(parents=True, exist_ok=True)
-    folder /= f"{path.resolve().name[:80]}-{_digest(path)}"
+    folder = cache / "unispeech_sb" / kind / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = OneWriter(folder, folder.with_name(f".{folder.name}.cache.lock"))
     while not folder.exists():
         try:
@@ -236,8 +251,8 @@ def converted_folder(source: str | Path) -> Path:
             continue
         try:
             if not folder.exists():  # it may have been finished just before
-                convert_checkpoint(path, folder)
-                _logger.warning(f"{source}: converted to {folder}")
+                make(folder)
+                _logger.warning(f"{done} {folder}")
         finally:
             lock.release()
     return folder

@@ -47,7 +47,7 @@ from unispeech_sb.inference.audio_blocks import (
     run_files,
     source_name,
 )
-from unispeech_sb.inference.loading import CheckedFolder
+from unispeech_sb.inference.loading import CheckedFolder, expect_exportable
 from unispeech_sb.inference.window_encoder import WindowEncoder
 from unispeech_sb.lobes.adapters import (
     CLASSIFIER,
@@ -55,6 +55,7 @@ from unispeech_sb.lobes.adapters import (
     adapter_languages,
     load_adapter,
 )
+from unispeech_sb.lobes.heads import FramePosteriors
 from unispeech_sb.nnet.frontend import FeatureExtractor
 
 _VOCABULARY = "vocab.json"
@@ -397,6 +398,11 @@ class LongFormASR(CheckedFolder, EncoderASR):
         )
 
     @property
+    def exportable(self) -> FramePosteriors:
+        """Waveforms to log-posteriors."""
+        return expect_exportable(self.mods.encoder, FramePosteriors)
+
+    @property
     def decodes_greedily(self) -> bool:
         """Whether no beam search is in use."""
         return isinstance(self.decoding_function, functools.partial)
@@ -492,6 +498,7 @@ class LongFormASR(CheckedFolder, EncoderASR):
         encoder = self.mods.encoder
         load_adapter(self.folder, lang, encoder.backbone, encoder.head)
         self.tokenizer = self.hparams.tokenizer = tokenizer
+        self.use_engine(self.engine, self.engine_precision)
         if decoding is not None:
             self._decode_by(*decoding)
 

@@ -23,7 +23,8 @@ from unispeech_sb.inference.audio_blocks import (
     seconds_of,
     source_name,
 )
-from unispeech_sb.inference.loading import CheckedFolder
+from unispeech_sb.inference.loading import CheckedFolder, expect_exportable
+from unispeech_sb.lobes.heads import UtteranceEncoder
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
 
 _MOST_SHOWN = 10
@@ -196,6 +197,11 @@ class UtteranceClassifier(CheckedFolder, EncoderClassifier):
         if encoder is None:
             return None
         return [str(encoder.ind2lab[n]) for n in range(len(encoder.ind2lab))]
+
+    @property
+    def exportable(self) -> UtteranceEncoder:
+        """Waveforms to vectors."""
+        return expect_exportable(self.mods.embedding_model, UtteranceEncoder)
 
     def _seconds(self, source):
         """Length of a recording, without reading it."""

@@ -16,7 +16,6 @@ import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from torchaudio.transforms import Resample
 
 from unispeech_sb.checkpoints.interfaces import expect_folder
 from unispeech_sb.dataio.audio import AudioError, attempt, naming
@@ -54,14 +53,13 @@ from unispeech_sb.inference.segments import (
 from unispeech_sb.inference.sliding_window import SlidingWindow
 from unispeech_sb.inference.speaker_verification import SpeakerVerification
 from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.lobes.heads import DiarizationHead, EENDVCHead, FrameHead
-from unispeech_sb.nnet.binarize import BinarizeConfig
-from unispeech_sb.nnet.lengths import (
-    absolute_lengths,
-    length_mask,
-    receptive_field,
+from unispeech_sb.lobes.heads import (
+    DiarizationHead,
+    EENDVCHead,
+    FrameActivities,
+    FrameHead,
 )
-from unispeech_sb.nnet.pooling import States
+from unispeech_sb.nnet.binarize import BinarizeConfig
 
 _CONTEXT_S = 1.0
 """Seconds of a stream behind a frame before it is decided, where the delay
@@ -69,9 +67,6 @@ allows it."""
 
 HEADS = (DiarizationHead, EENDVCHead, FrameHead)
 """What gives activities of speakers."""
-
-_NARROW_HZ, _WIDE_HZ = 8000, 16000
-"""Rate of telephone speech, and of what backbones take."""
 
 _WHOLE = (str, bytes, torch.Tensor, np.ndarray)
 """Iterables that are one recording, not a stream of blocks."""
@@ -186,7 +181,10 @@ class SpeakerDiarization(CheckedFolder):
         if isinstance(speaker_model, (str, Path)):
             expect_folder(source, cls)
             speaker_model = SpeakerVerification.from_hparams(
-                speaker_model, trust=trust, run_opts=kwargs.get("run_opts")
+                speaker_model,
+                trust=trust,
+                run_opts=kwargs.get("run_opts"),
+                engine=kwargs.get("engine", "torch"),
             )
         return super().from_hparams(
             source, *args, trust=trust, speaker_model=speaker_model, **kwargs
@@ -391,6 +389,11 @@ class SpeakerDiarization(CheckedFolder):
         for start, end, speaker, prob in binarizer.finish():
             yield Turn(start, end, names[speaker], prob)
 
+    @property
+    def exportable(self) -> FrameActivities:
+        """Waveforms to activities; a speaker model has an engine of its own."""
+        return self.model.encoder
+
     def _all_turns(self, source, limits, on_progress, exclusive):
         """Sorted segments of a recording, with as many speakers as are asked
         for, if any windows give so many."""
@@ -503,15 +506,14 @@ class LocalSegmentationModel:
     ) -> None:
         self.backbone, self.head = backbone, head
         self.narrow_band, self.speaker_model = narrow_band, speaker_model
-        self._widen = Resample(_NARROW_HZ, _WIDE_HZ)
-        extractor = backbone.feature_extractor
-        self._stride = int(np.prod(extractor.strides))
-        self._field = receptive_field(extractor.kernels, extractor.strides)
+        self.encoder = FrameActivities(backbone, head, narrow_band)
+        self.rate, self.hop = self.encoder.rate, self.encoder.hop
+        self.least, self.frame_s = self.encoder.least, self.encoder.frame_s
 
     @property
     def has_embeddings(self) -> bool:
         """Whether windows come with embeddings of their speakers."""
-        return self.speaker_model is not None or self._clusters
+        return self.speaker_model is not None or self.encoder.clusters
 
     @property
     def num_outputs(self) -> int:
@@ -520,58 +522,17 @@ class LocalSegmentationModel:
         frames_only = isinstance(self.head, FrameHead)
         return config["num_classes" if frames_only else "num_speakers"]
 
-    @property
-    def rate(self) -> int:
-        """Sampling rate of the waveforms in Hz."""
-        return _NARROW_HZ if self.narrow_band else _WIDE_HZ
-
-    @property
-    def hop(self) -> int:
-        """Samples of a frame of the activities."""
-        stride = 2 * self._stride if self._clusters else self._stride
-        return stride * self.rate // _WIDE_HZ
-
-    @property
-    def least(self) -> int:
-        """Fewest samples of a waveform."""
-        return -(-self._field * self.rate // _WIDE_HZ)
-
-    @property
-    def frame_s(self) -> float:
-        """Seconds of a frame."""
-        return self.hop / self.rate
-
     def activities(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Activities of waveforms, [B, N], as [B, T, S], 0 in the padding; and
         the head's embeddings of the speakers, [B, S, E], or None."""
         device = next(self.backbone.parameters()).device
-        wavs = wavs.to(device)
-        counts = torch.full((len(wavs),), wavs.shape[1], device=device)
         if wav_lens is not None:
             wav_lens = wav_lens.to(device)
-            counts = absolute_lengths(wav_lens, wavs.shape[1])
-        frames = (counts // self.hop).clamp(min=1)
-        if self.narrow_band:
-            wavs = self._widen.to(device)(wavs)
-        lengths = None
-        if wav_lens is not None:
-            lengths = self.backbone.frame_lens(wavs.shape[1], wav_lens)
-        feats: States = self.backbone.iter_states(
-            wavs, wav_lens, "normed" if self.head.layer_mix is None else None
-        )
-        if self.head.layer_mix is None:
-            for state in feats:
-                feats = state
-        if isinstance(self.head, EENDVCHead):
-            found, embeddings = self.head.estimate(feats, lengths, frames)
-        else:
-            found = self.head(feats, lengths).float().sigmoid()
-            found = _continued(found, lengths, frames)
-            embeddings = None
-        mask = length_mask(frames, found.shape[1])[..., None]
-        return found.float().masked_fill(~mask, 0.0), embeddings
+        found, frames, *others = self.encoder(wavs.to(device), wav_lens)
+        found = found[:, : int(frames.max())]  # a graph has them for padding
+        return found, others[0] if others else None
 
     def segment(
         self, wavs: list[torch.Tensor], threshold: float = 0.5
@@ -596,11 +557,6 @@ class LocalSegmentationModel:
             results.append(LocalSegmentation(activities, active, own))
         return results
 
-    @property
-    def _clusters(self):
-        """Whether the head gives embeddings, and a frame every 40 ms."""
-        return isinstance(self.head, EENDVCHead)
-
     def _embed(self, wav, active, speakers):
         """Embeddings of some speakers by the speaker model, [n, E]."""
         vectors = []
@@ -614,7 +570,7 @@ class LocalSegmentationModel:
                     wanted = part
                     break
             if self.narrow_band:
-                wanted = self._widen.cpu()(wanted)
+                wanted = self.encoder.widen(wanted[None])[0]
             vectors.append(self.speaker_model.embed(wanted).vector.numpy())
         return np.stack(vectors) if vectors else np.zeros((0, 1))
 
@@ -639,20 +595,6 @@ def _taken(wav, frames, hop):
     """The samples of some frames, one after the other."""
     taken = torch.from_numpy(np.repeat(frames, hop))[: len(wav)]
     return wav[: len(taken)][taken]
-
-
-def _continued(found, lengths, frames):
-    """Repeats the last frame of each row until its samples end.
-
-    The convolutions leave one frame less than there are strides.
-    """
-    most = int(frames.max())
-    counts = torch.full_like(frames, found.shape[1])
-    if lengths is not None:
-        counts = absolute_lengths(lengths, found.shape[1])
-    places = torch.arange(most, device=found.device)
-    places = torch.minimum(places[None], counts[:, None] - 1)
-    return found.gather(1, places[..., None].expand(-1, -1, found.shape[2]))
 
 
 def _distance_of(speaker_model: SpeakerVerification | None) -> float:

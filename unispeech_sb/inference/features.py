@@ -26,6 +26,7 @@ from unispeech_sb.inference.sliding_window import cut_windows
 from unispeech_sb.inference.window_encoder import WindowEncoder
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.frontend import normalize_wavs
+from unispeech_sb.nnet.lengths import absolute_lengths
 
 SAMPLE_RATE = 16000
 
@@ -99,6 +100,40 @@ class StateStream(NamedTuple):
     blocks: Iterable[torch.Tensor]
 
 
+class StateEncoder:
+    """Waveforms to the states of some layers; without ``layers`` to features,
+    as the backbone itself gives them."""
+
+    def __init__(
+        self, backbone: Backbone, layers: Sequence[int] | None = None
+    ) -> None:
+        self.backbone, self.layers = backbone, layers
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what ``compute`` gives."""
+        names = ["features"]
+        if self.layers is not None:
+            names = [f"layer{number}" for number in self.layers]
+        return *names, "num_frames"
+
+    def compute(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, ...]:
+        """States, [B, T, D] each, and the valid frames of each row, [B], None
+        without lengths."""
+        layers, last_state = self.layers, None
+        if layers is None:
+            layers, last_state = [self.backbone.num_states - 1], "normed"
+        states = [
+            *self.backbone.iter_states(wavs, wav_lens, last_state, layers)
+        ]
+        if wav_lens is None:
+            return *states, None
+        shares = self.backbone.frame_lens(wavs.shape[1], wav_lens)
+        return *states, absolute_lengths(shares, states[0].shape[1])
+
+
 class SpeechFeatures(CheckedFolder):
     """Extracts hidden states.
 
@@ -108,7 +143,8 @@ class SpeechFeatures(CheckedFolder):
     the blocks in windows, one by one, in a time that grows with its length.
     Convolutions, their norms and the positions see the whole recording; states
     differ from its own by what attention does not see. ``output_norm`` stays
-    one of each window.
+    one of each window. Another engine runs recordings up to ``window_s``;
+    windows are torch's.
 
     Arguments
     ---------
@@ -148,6 +184,7 @@ class SpeechFeatures(CheckedFolder):
         self.backbone = found[0]
         self.window_s, self.context_s = window_s, context_s
         self.audio_normalizer = AudioNormalizer(SAMPLE_RATE)
+        self._compute_by(None)
 
     @classmethod
     def from_hparams(
@@ -234,7 +271,7 @@ class SpeechFeatures(CheckedFolder):
         ValueError
             When there is no such layer.
         """
-        source, numbers = as_source(source), self._checked(layers)
+        source, numbers = as_source(source), self.checked_layers(layers)
         windows = self._windows(numbers)
         with naming(source_name(source)):
             statistics = windows.statistics(source)
@@ -348,7 +385,7 @@ class SpeechFeatures(CheckedFolder):
         result : HiddenStates or StateStream or AudioError
             The states, or why the file cannot be used.
         """
-        numbers = self._checked(layers)
+        numbers = self.checked_layers(layers)
         windows = self._windows(numbers)
 
         def run_batch(pairs):
@@ -396,8 +433,31 @@ class SpeechFeatures(CheckedFolder):
         found = self._encode(numbers, wavs, wav_lens)
         return torch.stack(found.chunk(len(numbers), -1))
 
-    def _checked(self, layers):
-        """Numbers of layers that there are."""
+    @property
+    def exportable(self) -> StateEncoder:
+        """Waveforms to features."""
+        return StateEncoder(self.backbone)
+
+    def _compute_by(self, runner):
+        """Makes what runs layers anew when they are next asked for."""
+        self._runner = runner
+        self._encoders: dict[tuple[int, ...], StateEncoder] = {}
+
+    def _encoder(self, layers):
+        """What computes the states of some layers."""
+        if layers not in self._encoders:
+            encoder = self._encoders[layers] = StateEncoder(
+                self.backbone, layers
+            )
+            if self._runner is not None:
+                vars(encoder)["compute"] = self._runner(encoder)
+        return self._encoders[layers]
+
+    def checked_layers(
+        self, layers: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
+        """Numbers of layers that there are, the last one when omitted; a
+        ``ValueError`` for others."""
         numbers = (self.num_layers,) if layers is None else tuple(layers)
         known = range(self.num_layers + 1)
         if not numbers or any(number not in known for number in numbers):
@@ -409,6 +469,7 @@ class SpeechFeatures(CheckedFolder):
 
     def _windows(self, numbers):
         """What runs windows, and gives the states side by side."""
+        self._encoder(tuple(sorted(set(numbers))))  # its errors are no file's
         return WindowEncoder(
             self.backbone,
             partial(self._encode, numbers),
@@ -419,11 +480,12 @@ class SpeechFeatures(CheckedFolder):
 
     def _encode(self, numbers, wavs, wav_lens):
         """States of a batch side by side, [B, T, L D]."""
-        wavs, wanted = wavs.to(self.device), sorted(set(numbers))
+        wavs, wanted = wavs.to(self.device), tuple(sorted(set(numbers)))
         shares = None if wav_lens is None else wav_lens.to(self.device)
+        encoder = self._encoder(wanted)
         with torch.no_grad(), self.inference_ctx:
-            states = self.backbone.iter_states(wavs, shares, layers=wanted)
-            kept = dict(zip(wanted, states, strict=True))
+            *states, _ = encoder.compute(wavs, shares)
+        kept = dict(zip(wanted, states, strict=True))
         return torch.cat([kept[number] for number in numbers], -1)
 
     def _split(self, row, numbers, windows, seconds):

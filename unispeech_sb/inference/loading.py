@@ -38,6 +38,7 @@ from unispeech_sb.checkpoints.safe_yaml import (
 )
 from unispeech_sb.convert import converted_folder
 from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.environment import ENGINES, require_engine
 from unispeech_sb.errors import check_device
 from unispeech_sb.inference.audio_blocks import Source, run_sources
 from unispeech_sb.lobes.lobe import build_empty
@@ -46,6 +47,7 @@ MOST_BYTES = 64 * 2**20
 """Largest file of labels that is read."""
 
 _Interface = TypeVar("_Interface", bound=Pretrained)
+_Part = TypeVar("_Part")
 
 
 def load_interface(
@@ -122,6 +124,7 @@ def load(
     source: str | Path,
     device: str | None = None,
     trust: bool = False,
+    engine: str = "torch",
     **options: Any,
 ) -> "CheckedFolder":
     """Loads any model for inference, by the interface that its folder is for.
@@ -136,6 +139,8 @@ def load(
         Where the model runs: cpu, cuda, cuda:1, ...; cpu when omitted.
     trust : bool
         As for ``CheckedFolder.from_hparams``.
+    engine : str
+        As for ``CheckedFolder.use_engine``.
     **options : dict
         For the constructor of the interface.
 
@@ -175,6 +180,7 @@ def load(
         fetch_config=FetchConfig(allow_network=False),
         run_opts={"device": device} if device else None,
         trust=trust,
+        engine=engine,
         **options,
     )
     return model.eval()
@@ -191,6 +197,10 @@ class CheckedFolder(Pretrained):
 
     files_method = ""
     """The method that does the task for many recordings."""
+    engine = "torch"
+    """What runs the model."""
+    engine_precision = "fp32"
+    """What it computes in, where that is not torch."""
 
     num_workers: int | None = None
     """Threads that read recordings ahead of the model, 0 for none. None: none
@@ -254,6 +264,63 @@ class CheckedFolder(Pretrained):
             raise results[0]
         return results[0] if one else results
 
+    def use_engine(self, engine: str, precision: str = "fp32") -> None:
+        """Runs the model by another runtime from now on.
+
+        It is exported once, into ``~/.cache/unispeech_sb``, and runs on the
+        CPU. Results are those of torch, within 1e-5 in float32.
+
+        Arguments
+        ---------
+        engine : str
+            ``torch``, ``onnx`` (ONNX Runtime) or ``openvino``.
+        precision : str
+            What another engine than torch computes in: ``fp32`` or ``int8``;
+            OpenVINO also ``bf16``, where the processor has it.
+
+        Raises
+        ------
+        ImportError
+            When its packages are missing.
+        ValueError
+            When there is no such engine or precision, or the model cannot be
+            exported.
+        """
+        if engine not in ENGINES:
+            raise ValueError(
+                f"engine: expected one of {', '.join(ENGINES)}; got {engine!r}"
+            )
+        if engine == self.engine == "torch":
+            return
+        if engine == "torch":
+            self.engine = engine
+            self._compute_by(None)
+            return
+        require_engine(engine, f"engine {engine}")
+        if torch.device(self.device).type != "cpu":
+            raise ValueError(
+                f"engine: expected the device cpu for {engine}; got "
+                f"{self.device}"
+            )
+        from unispeech_sb.inference.graphs import GraphRunner, check_engine
+
+        check_engine(engine, precision, self.exportable)
+        self._compute_by(partial(GraphRunner, engine, precision))
+        self.engine, self.engine_precision = engine, precision
+
+    def _compute_by(self, runner):
+        """Puts ``runner``, of a model, in the place of its ``compute``; None
+        puts that back."""
+        model = self.exportable
+        vars(model).pop("compute", None)
+        if runner is not None:
+            vars(model)["compute"] = runner(model)
+
+    @property
+    def exportable(self) -> Any:
+        """The part of the model that other engines run: see ``Graph``."""
+        raise NotImplementedError
+
     @classmethod
     def from_hparams(
         cls,
@@ -261,6 +328,7 @@ class CheckedFolder(Pretrained):
         *args: Any,
         trust: bool = False,
         other_kinds: Sequence[str] = (),
+        engine: str = "torch",
         **kwargs: Any,
     ) -> Any:
         """Loads a pretrained folder.
@@ -276,6 +344,8 @@ class CheckedFolder(Pretrained):
             Otherwise it may name what this package writes, and nothing else.
         other_kinds : sequence of str
             Keys of ``INTERFACES`` whose folders are taken too.
+        engine : str
+            As for ``use_engine``.
         **kwargs : dict
             As for SpeechBrain's ``from_hparams`` and the constructor.
 
@@ -295,8 +365,23 @@ class CheckedFolder(Pretrained):
         if Path(place).is_dir() and not own_yaml:
             expect_folder(place, cls, *other_kinds)
         if trust:
-            return super().from_hparams(source, *args, **kwargs)
-        return load_interface(cls, source, *args, **kwargs)
+            found = super().from_hparams(source, *args, **kwargs)
+        else:
+            found = load_interface(cls, source, *args, **kwargs)
+        if engine != "torch":
+            found.use_engine(engine)
+        return found
+
+
+def expect_exportable(module: Any, cls: type[_Part]) -> _Part:
+    """Gives a part of a model back; a ``ValueError`` where it is not of the
+    class that other engines run, as in SpeechBrain's own models."""
+    if not isinstance(module, cls):
+        raise ValueError(
+            f"model: expected one of this package, with {cls.__name__}, for "
+            f"another runtime; got {type(module).__name__}"
+        )
+    return module
 
 
 def _build(entries, path):

@@ -31,8 +31,9 @@ from unispeech_sb.inference.audio_blocks import (
     seconds_of,
     source_name,
 )
-from unispeech_sb.inference.loading import CheckedFolder
+from unispeech_sb.inference.loading import CheckedFolder, expect_exportable
 from unispeech_sb.inference.sliding_window import SlidingWindow
+from unispeech_sb.lobes.heads import UtteranceEncoder
 from unispeech_sb.metrics.calibration import Calibration, quality_measures
 from unispeech_sb.metrics.verification import Scores
 
@@ -395,6 +396,11 @@ class SpeakerVerification(CheckedFolder, SpeakerRecognition):
             )
             threshold = float(torch.as_tensor(limit).reshape(()))
         return Decision(score, llr, score >= threshold, float(threshold))
+
+    @property
+    def exportable(self) -> UtteranceEncoder:
+        """Waveforms to vectors."""
+        return expect_exportable(self.mods.embedding_model, UtteranceEncoder)
 
     def _embedding(self, source):
         """An embedding, computed where it is not one already."""

@@ -21,7 +21,7 @@ from unispeech_sb.inference.audio_blocks import (
 )
 from unispeech_sb.inference.sliding_window import Window, cut_windows
 from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.nnet.lengths import conv_lengths, receptive_field
+from unispeech_sb.nnet.lengths import conv_lengths
 from unispeech_sb.nnet.packing import plan_windows
 
 
@@ -66,8 +66,7 @@ class WindowEncoder:
         self.normalizer = normalizer
         self.window_s, self.context_s = window_s, context_s
         self._convs = extractor.kernels, extractor.strides
-        self._stride = math.prod(extractor.strides)
-        self._field = receptive_field(*self._convs)
+        self._stride, self._field = extractor.hop, extractor.field
 
     @property
     def sample_rate(self) -> int:

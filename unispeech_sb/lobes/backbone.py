@@ -32,8 +32,8 @@ from unispeech_sb.nnet.lengths import (
     absolute_lengths,
     chunk_lengths,
     conv_lengths,
+    is_exported,
     length_mask,
-    receptive_field,
     sample_lengths,
 )
 from unispeech_sb.nnet.masking import span_mask
@@ -60,6 +60,7 @@ _LARGE = {
     "do_stable_layer_norm": True,
     "normalize_wav": True,
 }
+
 _BASE = {"normalize_wav": False}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -554,7 +555,7 @@ class Backbone(Lobe):
         _check_choice("last_state", last_state)
         feats, normed, lengths = self._features(wav, wav_lens)
         raw = last_state == "raw"
-        states = self._states(feats, lengths, raw_last=raw, wanted=layers)
+        states = self._states(feats, lengths, False, raw, layers)
         del feats, normed  # those of an hour are a gigabyte
         for state, _ in states:
             if self.output_norm:
@@ -651,7 +652,8 @@ class Backbone(Lobe):
         -------
         torch.Tensor
             Valid share of each row of features, [B]: rounding its product
-            with T gives the row's own frame count by ``mask_rule``.
+            with T gives the row's own frame count by ``mask_rule``. The count
+            itself where a graph is exported.
 
         Example
         -------
@@ -661,7 +663,41 @@ class Backbone(Lobe):
         """
         lengths = absolute_lengths(wav_lens, num_samples)
         frames = self._valid_frames(lengths, num_samples)
+        if is_exported():
+            return frames
         return frames / self.output_lengths(num_samples)
+
+    def prepare(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Checks and normalises waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        wav : torch.Tensor
+            What the convolutions take, [B, N].
+        lengths : torch.Tensor or None
+            Number of valid samples of each, [B]; None when none is padded.
+        counted : torch.Tensor or None
+            Number of samples that the convolutions count, [B]: all of them,
+            None, by ``mask_rule`` fairseq.
+        """
+        lengths = sample_lengths(wav, wav_lens, self.feature_extractor.field)
+        if self.normalize_wav:
+            wav = normalize_wavs(wav, lengths, self.normalize_eps)
+        if self.mask_rule != "fairseq" or lengths is None:
+            return wav, lengths, lengths
+        # Its convolutions and its group norm take the padding, which is
+        # zeros, for speech: some of its valid frames reach into it.
+        wav = wav.masked_fill(~length_mask(lengths, wav.shape[1]), 0.0)
+        return wav, lengths, None
 
     def train(self, mode: bool = True) -> "Backbone":
         """Sets the mode, except where frozen: ``Brain.fit`` would undo it.
@@ -683,18 +719,8 @@ class Backbone(Lobe):
 
     def _features(self, wav, wav_lens=None, mask_time_indices=None):
         """From waveforms to the encoder's masked input."""
-        extractor = self.feature_extractor
-        least = receptive_field(extractor.kernels, extractor.strides)
-        lengths = sample_lengths(wav, wav_lens, least)
-        if self.normalize_wav:
-            wav = normalize_wavs(wav, lengths, self.normalize_eps)
-        counted = lengths
-        if self.mask_rule == "fairseq" and lengths is not None:
-            # Its convolutions and its group norm take the padding, which is
-            # zeros, for speech: some of its valid frames reach into it.
-            wav = wav.masked_fill(~length_mask(lengths, wav.shape[1]), 0.0)
-            counted = None
-        feats = extractor(wav, counted, self._recomputes())
+        wav, lengths, counted = self.prepare(wav, wav_lens)
+        feats = self.feature_extractor(wav, counted, self._recomputes())
         if lengths is not None:
             lengths = self._valid_frames(lengths, wav.shape[1])
         feats, normed = self.feature_projection(feats)
@@ -734,13 +760,11 @@ class Backbone(Lobe):
         total = self.output_lengths(num_samples)
         return chunk_lengths(lengths, num_samples, total)
 
-    def _states(
-        self, feats, lengths, need_maps=False, raw_last=False, wanted=None
-    ):
+    def _states(self, feats, lengths, maps=False, raw=False, wanted=None):
         """The encoder's hidden states, one by one."""
         return self.encoder(
-            feats, lengths, self.mask_rule == "fairseq", need_maps,
-            self._recomputes(), raw_last, wanted,
+            feats, lengths, self.mask_rule == "fairseq", maps,
+            self._recomputes(), raw, wanted,
         )  # fmt: skip
 
     def _recomputes(self):
@@ -750,8 +774,7 @@ class Backbone(Lobe):
 
 def _build_extractor(options):
     """The convolutions."""
-    names = ("dim", "kernel", "stride", "bias")
-    convs = [options[f"conv_{name}"] for name in names]
+    convs = [options[f"conv_{n}"] for n in ("dim", "kernel", "stride", "bias")]
     norm, act = options["feat_extract_norm"], options["feat_extract_activation"]
     return FeatureExtractor(*convs, norm, act)
 

@@ -68,7 +68,10 @@ class EENDLayer(nn.Module):
 
 
 def interpolate_frames(
-    feats: torch.Tensor, counts: torch.Tensor, wanted: torch.Tensor
+    feats: torch.Tensor,
+    counts: torch.Tensor,
+    wanted: torch.Tensor,
+    most: int | None = None,
 ) -> torch.Tensor:
     """Brings each utterance from one number of frames to another, linearly.
 
@@ -80,11 +83,13 @@ def interpolate_frames(
         Number of valid frames of each, [B].
     wanted : torch.Tensor
         Number of frames to make of them, [B].
+    most : int, optional
+        Padded length T'; the most wanted when omitted.
 
     Returns
     -------
     torch.Tensor
-        Features, zero in the padding, [B, T', D] with T' the most wanted.
+        Features, zero in the padding, [B, T', D].
 
     Example
     -------
@@ -93,16 +98,24 @@ def interpolate_frames(
     >>> interpolate_frames(feats, counts, wanted)[0, :, 0]
     tensor([2., 6.])
     """
-    feats, most = feats.transpose(1, 2), int(wanted.max())
-    # Row by row: each has its own step, and its own last frame to stop at.
-    rows = [
-        F.interpolate(row[..., :count], size=size, mode="linear")
-        for row, count, size in zip(
-            feats.split(1), counts.tolist(), wanted.tolist()
+    most = int(wanted.max()) if most is None else most
+    counts, wanted = counts[:, None], wanted[:, None]
+    # Frame j is at (j + 1/2) counts / wanted - 1/2: which one it follows in
+    # whole numbers, and by how much as F.interpolate rounds it
+    steps = 2 * torch.arange(most, device=feats.device) + 1
+    first = (steps * counts - wanted).clamp(min=0) // (2 * wanted)  # [B, T']
+    places = (counts / wanted) * (0.5 * steps) - 0.5
+    share = (places - first).clamp(0.0, 1.0)[..., None]
+    left, right = (
+        feats.gather(
+            1,
+            place.minimum(counts - 1)[..., None].expand(-1, -1, feats.shape[2]),
         )
-    ]
-    rows = [F.pad(row, (0, most - row.shape[2])) for row in rows]
-    return torch.cat(rows).transpose(1, 2)
+        for place in (first, first + 1)
+    )
+    mixed = (1 - share) * left + share * right
+    mask = length_mask(wanted[:, 0], most)[..., None]
+    return mixed.masked_fill(~mask, 0.0)
 
 
 def speaker_means(

@@ -14,6 +14,7 @@ the convolutions run piece by piece, each of a size that stays in the cache.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.lengths import (
     conv_lengths,
+    is_exported,
     length_mask,
     makes_graph,
     receptive_field,
@@ -284,6 +286,34 @@ class ConvLayer(nn.Module):
         kind = torch.promote_types(self.conv.weight.dtype, torch.float32)
         return means.to(kind), variances.to(kind)
 
+    def masked_moments(
+        self, wavs: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same from the outputs themselves, in float32, for runtimes that
+        have no wider numbers.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, [B, N].
+        lengths : torch.Tensor or None
+            Number of valid samples of each, [B]; None for all of them.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Mean and variance of each channel, [B, C] each.
+        """
+        conv = self.conv
+        feats = F.conv1d(wavs[:, None], conv.weight, stride=conv.stride)
+        if lengths is None:
+            return feats.mean(2), feats.var(2, correction=0)
+        counts = conv_lengths(lengths, conv.kernel_size, conv.stride)
+        padding = ~length_mask(counts, feats.shape[2])[:, None]  # [B, 1, T]
+        mean = feats.masked_fill(padding, 0.0).sum(2) / counts[:, None]
+        centred = (feats - mean[..., None]).masked_fill(padding, 0.0)
+        return mean, centred.square().sum(2) / counts[:, None]
+
 
 class FeatureExtractor(nn.Module):
     """A stack of convolutions from waveform to frames.
@@ -332,8 +362,11 @@ class FeatureExtractor(nn.Module):
                 f"got {norm!r}"
             )
         self.patch_statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.moments: tuple[torch.Tensor, torch.Tensor] | None = None
         self.kernels = list(kernels)
         self.strides = list(strides)
+        self.hop = math.prod(strides)
+        self.field = receptive_field(kernels, strides)
         norms: list[nn.Module | None] = [ChannelNorm(dim) for dim in dims]
         if norm == "group":
             norms = [TimeNorm(dims[0]), *[None] * (len(dims) - 1)]
@@ -358,7 +391,8 @@ class FeatureExtractor(nn.Module):
         Short rows of similar lengths go through together, so that little time
         is spent on padding, and long ones piece by piece. Waveforms that are
         parts of longer ones are normalised over time by ``patch_statistics``,
-        mean [B, K] and covariance [B, K, K], where they are set.
+        mean [B, K] and covariance [B, K, K], where they are set, or by the
+        ``moments`` of the first layer's outputs, mean and variance [B, C].
 
         Arguments
         ---------
@@ -375,7 +409,7 @@ class FeatureExtractor(nn.Module):
         torch.Tensor
             Frames, [B, T, C].
         """
-        moments = self._first_moments(wavs, lengths)
+        moments = self.first_moments(wavs, lengths)
         run = partial(self._frames, checkpointing=checkpointing)
         if makes_graph():
             return run(wavs, moments)
@@ -397,12 +431,19 @@ class FeatureExtractor(nn.Module):
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         return padded(frames, total)
 
-    def _first_moments(self, wavs, lengths):
-        """What the first layer normalises by, where it does so over time."""
-        first = self.conv_layers[0]
+    def first_moments(
+        self, wavs: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What the first layer normalises by, where it does so over time: mean
+        and variance of its outputs, [B, C] each; None elsewhere."""
+        first = cast(ConvLayer, self.conv_layers[0])
         if not isinstance(first.layer_norm, TimeNorm):
             return None
+        if self.moments is not None:
+            return self.moments
         statistics = self.patch_statistics
+        if statistics is None and is_exported():
+            return first.masked_moments(wavs, lengths)
         if statistics is None:
             statistics = patch_statistics(
                 wavs, lengths, self.kernels[0], self.strides[0]
@@ -411,8 +452,7 @@ class FeatureExtractor(nn.Module):
 
     def _in_pieces(self, wavs, moments, run, most):
         """Frames of a group of waveforms, piece by piece."""
-        field = receptive_field(self.kernels, self.strides)
-        hop = math.prod(self.strides)
+        field, hop = self.field, self.hop
         total = conv_lengths(wavs.shape[1], self.kernels, self.strides)
         size = max(1, most // hop)
         pieces = [

@@ -20,7 +20,7 @@ def absolute_lengths(wav_lens: torch.Tensor, max_length: int) -> torch.Tensor:
     Arguments
     ---------
     wav_lens : torch.Tensor
-        Valid share of each row, in (0, 1], [B].
+        Valid share of each row, in (0, 1], [B]. Integers are counts already.
     max_length : int
         Number of samples (or frames) of the padded batch.
 
@@ -34,6 +34,8 @@ def absolute_lengths(wav_lens: torch.Tensor, max_length: int) -> torch.Tensor:
     >>> absolute_lengths(torch.tensor([1.0, 0.5]), 16000)
     tensor([16000,  8000])
     """
+    if not wav_lens.is_floating_point():
+        return wav_lens
     return torch.round(wav_lens.double() * max_length).long()
 
 
@@ -158,6 +160,13 @@ def makes_graph() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def is_exported() -> bool:
+    """Whether that graph is for another runtime: no value of its example may
+    decide anything, and integer counts take the place of relative lengths,
+    which a runtime may round to bfloat16."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def sample_lengths(
     wavs: torch.Tensor, wav_lens: torch.Tensor | None, least: int
 ) -> torch.Tensor | None:
@@ -175,7 +184,8 @@ def sample_lengths(
     Returns
     -------
     torch.Tensor or None
-        Number of samples, [B]; None when no row is padded.
+        Number of samples, [B]; None when no row is padded. Where a graph is
+        exported, that of all rows, unchecked: others may be padded.
 
     Raises
     ------
@@ -192,6 +202,8 @@ def sample_lengths(
             f"waveforms: expected shape [B, N]; got {list(wavs.shape)}"
         )
     batch, samples = wavs.shape
+    if is_exported():
+        return None if wav_lens is None else absolute_lengths(wav_lens, samples)
     lengths = torch.full((1,), samples)
     if wav_lens is not None:
         if wav_lens.shape != (batch,):

@@ -222,7 +222,7 @@ def batch_normalized(
     >>> batch_normalized(torch.nn.BatchNorm1d(3), torch.ones(1, 3)).shape
     torch.Size([1, 3])
     """
-    if len(vectors) > 1:
+    if not norm.training or len(vectors) > 1:
         return norm(vectors)
     return F.batch_norm(
         vectors,

@@ -20,6 +20,7 @@ from unispeech_sb.lobes.heads.speaker import (
 )
 from unispeech_sb.lobes.heads.speechbrain import (
     Chain,
+    FrameActivities,
     FramePosteriors,
     IntentPosteriors,
     PassThrough,
@@ -35,6 +36,7 @@ __all__ = [
     "DiarizationHead",
     "ECAPAHead",
     "EENDVCHead",
+    "FrameActivities",
     "FrameHead",
     "FramePosteriors",
     "IntentPosteriors",

@@ -255,6 +255,7 @@ class EENDVCHead(Lobe):
         feats: States,
         lengths: torch.Tensor | None = None,
         num_frames: torch.Tensor | None = None,
+        most: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gives what clustering over a recording needs of each chunk.
 
@@ -266,6 +267,8 @@ class EENDVCHead(Lobe):
             As in ``forward``.
         num_frames : torch.Tensor, optional
             As in ``forward``.
+        most : int, optional
+            Padded length T'; the most of ``num_frames`` when omitted.
 
         Returns
         -------
@@ -274,7 +277,7 @@ class EENDVCHead(Lobe):
         speakers : torch.Tensor
             A unit vector for each local speaker, [B, S, E].
         """
-        encoded, num_frames = self._encoded(feats, lengths, num_frames)
+        encoded, num_frames = self._encoded(feats, lengths, num_frames, most)
         logits, vectors = self._outputs(encoded)
         return logits.sigmoid(), speaker_means(logits, vectors, num_frames)
 
@@ -302,7 +305,7 @@ class EENDVCHead(Lobe):
         """
         return (frames + 1) // 2
 
-    def _encoded(self, feats, lengths, num_frames):
+    def _encoded(self, feats, lengths, num_frames, most=None):
         """The encoder's output, and the number of its valid frames."""
         feats = instance_norm(self.layer_mix(feats), lengths)
         batch, frames, _ = feats.shape
@@ -311,7 +314,7 @@ class EENDVCHead(Lobe):
             counts = absolute_lengths(lengths, frames)
         if num_frames is None:
             num_frames = self.output_lengths(counts)
-        feats = interpolate_frames(feats, counts, num_frames)
+        feats = interpolate_frames(feats, counts, num_frames, most)
         mask = length_mask(num_frames, feats.shape[1])[:, None, None]
         feats = self.projection(feats)
         for layer in self.layers:

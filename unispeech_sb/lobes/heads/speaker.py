@@ -19,7 +19,11 @@ from unispeech_sb.nnet.ecapa import (
     ConvReluNorm,
     SERes2Block,
 )
-from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.lengths import (
+    absolute_lengths,
+    is_exported,
+    length_mask,
+)
 from unispeech_sb.nnet.losses import aam_softmax_loss, am_softmax_loss
 from unispeech_sb.nnet.pooling import (
     LayerMix,
@@ -171,25 +175,59 @@ class SpeakerHead(Lobe):
             When a row is too short for the time-delay layers.
         """
         feats = mix_states(feats, self.layer_mix)
-        pooled = self._pooled_frames(feats, lengths)
+        batch, frames, _ = feats.shape
+        pooled = self.pooled_frames(batch, frames, lengths).to(feats.device)
         hidden = self.projector(feats).transpose(1, 2)
         for layer in self.tdnn:
             hidden = layer(hidden)
         statistics = masked_statistics(hidden.transpose(1, 2), pooled)
         return self.activation(self.embedding(statistics))
 
-    def _pooled_frames(self, feats, lengths):
-        """Counts the outputs of the time-delay layers to pool, [B]."""
-        batch, frames = feats.shape[:2]
+    @property
+    def least_frames(self) -> int:
+        """Fewest frames of an utterance: two after the time-delay layers, for
+        a standard deviation."""
+        return self._context + 2
+
+    @property
+    def _context(self):
+        """Frames that the time-delay layers take off."""
+        kernels = self.config["tdnn_kernel"]
+        dilations = self.config["tdnn_dilation"]
+        return sum((k - 1) * d for k, d in zip(kernels, dilations))
+
+    def pooled_frames(
+        self, batch: int, frames: int, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Counts the outputs of the time-delay layers to pool.
+
+        Arguments
+        ---------
+        batch : int
+            Number of rows B.
+        frames : int
+            Padded length T.
+        lengths : torch.Tensor, optional
+            As in ``embed``.
+
+        Returns
+        -------
+        torch.Tensor
+            Number of frames of each row, [B].
+
+        Raises
+        ------
+        ValueError
+            When a row is too short for the time-delay layers.
+        """
         counts = torch.full((batch,), frames)
         if lengths is not None:
             counts = absolute_lengths(lengths, frames)
-        kernels = self.config["tdnn_kernel"]
-        dilations = self.config["tdnn_dilation"]
-        context = sum((k - 1) * d for k, d in zip(kernels, dilations))
-        lost = context
+        lost = context = self._context
         if self.config["tdnn_lengths"] == "hf" and lengths is not None:
-            lost = sum(k - 1 for k in kernels)
+            lost = sum(k - 1 for k in self.config["tdnn_kernel"])
+        if is_exported():
+            return (counts - lost).clamp(max=frames - context)
         shortest, row = counts.min(0)
         if min(shortest - lost, frames - context) < 2:
             least = (lost if frames - context >= 2 else context) + 2
@@ -198,7 +236,7 @@ class SpeakerHead(Lobe):
                 f"{least} frames, for a standard deviation after the "
                 f"time-delay layers; got {int(shortest)}"
             )
-        return (counts - lost).clamp(max=frames - context).to(feats.device)
+        return (counts - lost).clamp(max=frames - context)
 
 
 class _TDNNLayer(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchaudio.transforms import Resample
 
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads.classification import (
@@ -14,6 +15,7 @@ from unispeech_sb.lobes.heads.classification import (
     RecurrentHead,
     UtteranceHead,
 )
+from unispeech_sb.lobes.heads.diarization import DiarizationHead, EENDVCHead
 from unispeech_sb.lobes.heads.speaker import (
     AAMSoftmax,
     AMSoftmax,
@@ -21,8 +23,15 @@ from unispeech_sb.lobes.heads.speaker import (
     SpeakerHead,
     StatisticsHead,
 )
-from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
+from unispeech_sb.nnet.lengths import (
+    absolute_lengths,
+    is_exported,
+    length_mask,
+)
 from unispeech_sb.nnet.losses import PROBLEM_TYPES, check_combinations
+
+_NARROW_HZ, _WIDE_HZ = 8000, 16000
+"""Rate of telephone speech, and of what backbones take."""
 
 _LENGTHS = ("wav_lens", "lengths", "lens")
 """What SpeechBrain's modules call relative lengths."""
@@ -74,6 +83,41 @@ class FramePosteriors(nn.Module):
         self.head = head
         self.blank_index = blank_index
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what ``compute`` gives."""
+        return "log_posteriors", "num_frames"
+
+    def compute(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores frames, as another runtime does in this module's place.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        log_posteriors : torch.Tensor
+            In float32, [B, T, V]. Frames in the padding hold anything, and
+            those of the blank where a graph is exported.
+        num_frames : torch.Tensor or None
+            Valid frames of each row, [B]; None without lengths.
+        """
+        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
+        log_probs = self.head(feats, lengths).float().log_softmax(-1)
+        if lengths is None:
+            return log_probs, None
+        frames = log_probs.shape[1]
+        counts = absolute_lengths(lengths, frames)
+        if is_exported():
+            log_probs = self._with_blanks(log_probs, counts, frames)
+        return log_probs, counts
+
     def forward(
         self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -100,19 +144,162 @@ class FramePosteriors(nn.Module):
             samples.
         """
         _check_sound(wav, wav_lens, allow_silence=True)
-        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
-        log_probs = self.head(feats, lengths).float().log_softmax(-1)
-        if lengths is None:
+        log_probs, counts = self.compute(wav, wav_lens)
+        if wav_lens is None:
             return log_probs
-        frames = log_probs.shape[1]
-        counts = absolute_lengths(lengths, frames)
-        padded = _frames_to_hold(counts, wav_lens, frames)
-        log_probs = F.pad(log_probs, (0, 0, 0, padded - frames))
+        padded = _frames_to_hold(counts, wav_lens, log_probs.shape[1])
+        return self._with_blanks(log_probs, counts, padded)
+
+    def _with_blanks(self, log_probs, counts, frames):
+        """Rows of so many frames, the first ``counts`` of which are given and
+        the others certain to be blank."""
+        device = log_probs.device
+        log_probs = F.pad(log_probs, (0, 0, 0, frames - log_probs.shape[1]))
+        tokens = torch.arange(log_probs.shape[2], device=device)
         # Not -inf, which sums of a decoder may turn into NaN
-        blank = torch.full_like(log_probs[0, 0], torch.finfo().min)
-        blank[self.blank_index] = 0.0
-        mask = length_mask(counts.to(wav.device), padded)
+        least = torch.finfo(torch.float32).min
+        blank = torch.where(tokens == self.blank_index, 0.0, least)
+        mask = length_mask(counts.to(device), frames)
         return torch.where(mask[..., None], log_probs, blank)
+
+
+class FrameActivities(nn.Module):
+    """Waveforms to the activities of speakers: what ``SpeakerDiarization``
+    runs.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        Waveforms to features.
+    head : DiarizationHead, EENDVCHead or FrameHead
+        Features to activities; EENDVCHead also to embeddings of speakers.
+    narrow_band : bool
+        Take waveforms at 8 kHz, which are resampled to 16 kHz.
+
+    Example
+    -------
+    >>> import torch
+    >>> from unispeech_sb.lobes.backbone import Backbone
+    >>> from unispeech_sb.lobes.heads import FrameHead
+    >>> head = FrameHead(input_size=16, num_classes=2)
+    >>> encoder = FrameActivities(Backbone.from_preset("tiny"), head)
+    >>> activities, num_frames = encoder(torch.randn(2, 1600))
+    >>> activities.shape, num_frames
+    (torch.Size([2, 5, 2]), tensor([5, 5]))
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: DiarizationHead | EENDVCHead | FrameHead,
+        narrow_band: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.narrow_band = narrow_band
+        self.rate = _NARROW_HZ if narrow_band else _WIDE_HZ
+        self.clusters = isinstance(head, EENDVCHead)
+        extractor = backbone.feature_extractor
+        self._hop = extractor.hop * (2 if self.clusters else 1)
+        self.hop = self._hop * self.rate // _WIDE_HZ
+        self.least = -(-extractor.field * self.rate // _WIDE_HZ)
+        self.frame_s = self.hop / self.rate
+        self._resample = Resample(_NARROW_HZ, _WIDE_HZ)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what ``compute`` gives."""
+        names = "activities", "num_frames", "speakers"
+        return names if self.clusters else names[:2]
+
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Scores the activity of each speaker in each frame.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at ``rate``, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        activities : torch.Tensor
+            Probability that a speaker is active, 0 in the padding, [B, T, S].
+        num_frames : torch.Tensor
+            Valid frames of each row, one for each whole ``hop``, [B].
+        speakers : torch.Tensor
+            Of an EENDVCHead: a unit vector for each speaker, [B, S, E].
+        """
+        return self.compute(self.widen(wav, wav_lens), wav_lens)
+
+    def widen(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Brings waveforms to 16 kHz, as torchaudio resamples.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at ``rate``, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B]. The padding counts
+            as silence.
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms at 16 kHz.
+        """
+        if not self.narrow_band:
+            return wav
+        if wav_lens is not None:
+            counts = absolute_lengths(wav_lens, wav.shape[1])
+            mask = length_mask(counts, wav.shape[1])
+            wav = wav.masked_fill(~mask.to(wav.device), 0.0)
+        kernel, width = self._resample.kernel, self._resample.width
+        wide = F.pad(wav, (width, width + 1))[:, None]
+        wide = F.conv1d(wide, kernel.to(wav))  # [B, 2, N + 1]
+        return wide.transpose(1, 2).flatten(1)[:, : 2 * wav.shape[1]]
+
+    def compute(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """As ``forward``, as another runtime does in this module's place.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            As of ``forward``.
+        """
+        batch, samples = wav.shape
+        counts = torch.full((batch,), samples, device=wav.device)
+        if wav_lens is not None:
+            counts = absolute_lengths(wav_lens, samples)
+        num_frames = (counts // self._hop).clamp(min=1)
+        # Rounded up, of positive numbers: ONNX rounds others towards zero
+        most = (samples + self._hop - 1) // self._hop
+        if not is_exported():
+            most = int(num_frames.max())
+        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
+        others: list[torch.Tensor] = []
+        if isinstance(self.head, EENDVCHead):
+            scored = self.head.estimate(feats, lengths, num_frames, most)
+            found, *others = scored
+        else:
+            found = self.head(feats, lengths).float().sigmoid()
+            found = _continued(found, lengths, most)
+        mask = length_mask(num_frames, most)[..., None]
+        return found.float().masked_fill(~mask, 0.0), num_frames, *others
 
 
 class UtteranceEncoder(nn.Module):
@@ -151,6 +338,31 @@ class UtteranceEncoder(nn.Module):
         self.head = head
         self.allow_silence = allow_silence
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what ``compute`` gives."""
+        return ("embeddings",)
+
+    def compute(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor]:
+        """Embeds waveforms, as another runtime does in this module's place.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, [B, N].
+        wav_lens : torch.Tensor, optional
+            Valid share of each waveform, in (0, 1], [B].
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Embeddings, [B, E].
+        """
+        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
+        return (self.head.embed(feats, lengths),)
+
     def forward(
         self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -175,8 +387,7 @@ class UtteranceEncoder(nn.Module):
             samples, or is silent.
         """
         _check_sound(wav, wav_lens, self.allow_silence)
-        feats, lengths = _features(self.backbone, self.head, wav, wav_lens)
-        return self.head.embed(feats, lengths)[:, None]
+        return self.compute(wav, wav_lens)[0][:, None]
 
 
 class UtterancePosteriors(nn.Module):
@@ -444,6 +655,20 @@ def _features(backbone, head, wav, wav_lens):
     if wav_lens is not None:
         lengths = backbone.frame_lens(wav.shape[1], wav_lens)
     return feats, lengths
+
+
+def _continued(found, lengths, most):
+    """Repeats the last frame of each row until its samples end.
+
+    The convolutions leave one frame less than there are strides.
+    """
+    batch, frames, size = found.shape
+    counts = torch.full((batch,), frames, device=found.device)
+    if lengths is not None:
+        counts = absolute_lengths(lengths, frames)
+    places = torch.arange(most, device=found.device)
+    places = torch.minimum(places[None], counts[:, None] - 1)
+    return found.gather(1, places[..., None].expand(-1, -1, size))
 
 
 def _frames_to_hold(counts, wav_lens, frames):
