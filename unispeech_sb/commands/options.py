@@ -11,12 +11,13 @@ from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import (
     FOREIGN,
+    PRECISIONS,
     expect_folder,
     folder_kind,
     may_be_converted,
     purpose,
 )
-from unispeech_sb.errors import check_device, print_escaped
+from unispeech_sb.errors import check_compiler, check_device, print_escaped
 
 
 def new_parser(command, description):
@@ -104,6 +105,20 @@ def add_device(parser):
         type=at_least(1),
         metavar="N",
         help="most processor cores that it uses; those of torch when omitted",
+    )
+    shown = "; ".join(f"{name}: {what}" for name, what in PRECISIONS.items())
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        metavar="P",
+        help=f"what the model computes in: {shown}. That of the folder's yaml "
+        "when omitted, else fp32",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model's blocks by torch.compile first, which takes a "
+        "minute and a C++ compiler",
     )
 
 
@@ -227,8 +242,14 @@ def load_folder(interface, arguments, **options):
     """Loads a ``Pretrained`` class from the folder, without the hub."""
     from speechbrain.utils.fetching import FetchConfig
 
-    device = arguments.device
-    check_device(device)
+    check_device(arguments.device)
+    if arguments.compile:
+        check_compiler()
+    run_opts = {
+        name: getattr(arguments, name)
+        for name in ("device", "precision", "compile")
+        if getattr(arguments, name)
+    }
     if arguments.threads:
         import torch
 
@@ -236,7 +257,7 @@ def load_folder(interface, arguments, **options):
     model = interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
-        run_opts={"device": device} if device else None,
+        run_opts=run_opts,
         trust=arguments.trust,
         **options,
     )

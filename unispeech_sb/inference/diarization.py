@@ -151,8 +151,9 @@ class SpeakerDiarization(CheckedFolder):
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
         if isinstance(speaker_model, (str, Path)):
+            run_opts = {"device": self.device, "precision": self.precision}
             speaker_model = SpeakerVerification.from_hparams(
-                speaker_model, run_opts={"device": self.device}
+                speaker_model, run_opts=run_opts
             )
         self.model = LocalSegmentationModel(
             backbone,
@@ -185,8 +186,9 @@ class SpeakerDiarization(CheckedFolder):
         ``CheckedFolder``."""
         if isinstance(speaker_model, (str, Path)):
             expect_folder(source, cls)
+            own = {key: kwargs.get(key) for key in ("run_opts", "precision")}
             speaker_model = SpeakerVerification.from_hparams(
-                speaker_model, trust=trust, run_opts=kwargs.get("run_opts")
+                speaker_model, trust=trust, **own
             )
         return super().from_hparams(
             source, *args, trust=trust, speaker_model=speaker_model, **kwargs

@@ -23,7 +23,12 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from unispeech_sb.nnet.frontend import activation
+from unispeech_sb.nnet.frontend import (
+    FUSED,
+    Activation,
+    activation,
+    plain_on_cpu,
+)
 from unispeech_sb.nnet.lengths import length_mask, makes_graph
 from unispeech_sb.nnet.packing import CPU_ROW_FRAMES, Packing
 
@@ -31,6 +36,12 @@ CPU_PIECE_FRAMES = 1000
 """Frames that keep two cores busy while the inner layer fits their cache."""
 _CPU_BIASES, _GPU_BIASES = 2**20, 2**26
 """Entries of an attention map whose biases are in memory at once."""
+
+_HAS_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
+)
+"""Whether oneDNN is there, and was seen to be faster on such CPUs."""
 
 
 def keep_in_graph(
@@ -199,6 +210,8 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.q_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim)
+        self.qkv_proj: nn.Module | None = None
+        """Takes the place of the three where it is set."""
         self.num_buckets, self.max_distance = num_buckets, max_distance
         if num_buckets is not None:
             self.gru_rel_pos_const = nn.Parameter(
@@ -227,7 +240,7 @@ class Attention(nn.Module):
         feats: torch.Tensor,
         mask: torch.Tensor | None = None,
         need_map: bool = False,
-        counts: Sequence[int] | None = None,
+        counts: torch.Tensor | None = None,
         biases: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends over the valid frames.
@@ -240,9 +253,9 @@ class Attention(nn.Module):
             Bool, True at frames that may be attended to, [B, 1, 1, T].
         need_map : bool
             Compute the attention map explicitly, and return it.
-        counts : list of int, optional
+        counts : torch.Tensor, optional
             Frames of each utterance of a packed row, [1, P, D], which attends
-            to itself. Not with the other two.
+            to itself; int64, on the CPU. Not with the other two.
         biases : torch.Tensor, optional
             Those of the first block's ``biases`` for as many frames as the
             longest utterance has, or more.
@@ -257,8 +270,8 @@ class Attention(nn.Module):
         batch, frames, dim = feats.shape
         heads = (batch, frames, self.num_heads, dim // self.num_heads)
         query, key, value = (
-            project(feats).view(heads).transpose(1, 2)  # [B, H, T, D/H]
-            for project in (self.q_proj, self.k_proj, self.v_proj)
+            projected.view(heads).transpose(1, 2)  # [B, H, T, D/H]
+            for projected in self._projected(feats)
         )
         dropout = self.dropout if self.training else 0.0
         attention_map = None
@@ -271,24 +284,31 @@ class Attention(nn.Module):
                 scores = scores.masked_fill(~mask, -torch.inf)
             attention_map = F.dropout(scores.softmax(-1), dropout)
             context = attention_map @ value
+        elif counts is None and gates is None:
+            context = F.scaled_dot_product_attention(
+                query, key, value, mask, dropout
+            )
+        elif counts is None:
+            context = _attend_biased(
+                query, key, value, gates, mask, dropout, biases
+            )
+        elif makes_graph():
+            context = _attend_apart_in_graph(
+                query, key, value, counts, gates, biases
+            )
         else:
-            sizes = counts or [frames]
-            parts = [x.split(sizes, 2) for x in (query, key, value)]
-            if gates is None:
-                contexts = [
-                    F.scaled_dot_product_attention(q, k, v, mask, dropout)
-                    for q, k, v in zip(*parts)
-                ]
-            else:
-                contexts = [
-                    _attend_biased(q, k, v, gate, mask, dropout, biases)
-                    for q, k, v, gate in zip(*parts, gates.split(sizes, 2))
-                ]
-            context = contexts[0]
-            if len(contexts) > 1:
-                context = torch.cat(contexts, 2)
+            context = _attend_apart(
+                query, key, value, counts, gates, biases, dropout
+            )
         context = context.transpose(1, 2).reshape(batch, frames, dim)
-        return self.out_proj(context), attention_map
+        return _linear(self.out_proj, context), attention_map
+
+    def _projected(self, feats):
+        """Queries, keys and values, [B, T, D] each."""
+        if self.qkv_proj is not None:
+            return self.qkv_proj(feats).chunk(3, -1)
+        projections = self.q_proj, self.k_proj, self.v_proj
+        return [_linear(layer, feats) for layer in projections]
 
     def _gates(self, feats):
         """What each frame multiplies its biases by, [B, H, T, 1], from the
@@ -297,6 +317,64 @@ class Attention(nn.Module):
         sums = sums.unflatten(-1, (2, 4)).sum(-1)
         update, reset = sums.sigmoid().chunk(2, -1)
         return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
+
+
+def _linear(
+    layer: nn.Module, feats: torch.Tensor, act: Activation | None = None
+) -> torch.Tensor:
+    """A linear layer and an activation; of inference on a CPU as one step of
+    oneDNN, where that is faster than torch's own two."""
+    if (
+        type(layer) is nn.Linear
+        and act in FUSED
+        and layer.weight.dtype == torch.float32
+        and plain_on_cpu(feats)
+        and not torch.is_grad_enabled()
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and _HAS_ONEDNN
+    ):
+        return torch.ops.mkldnn._linear_pointwise(
+            feats, layer.weight, layer.bias, *FUSED[act]
+        )
+    feats = layer(feats)
+    return feats if act is None else act(feats)
+
+
+def _attend_apart(query, key, value, counts, gates, biases, dropout=0.0):
+    """Attention of each utterance of a packed row to itself, [1, H, P, D/H]."""
+    sizes = counts.tolist()
+    parts = zip(*[x.split(sizes, 2) for x in (query, key, value)])
+    if gates is None:
+        contexts = [
+            F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            for q, k, v in parts
+        ]
+    else:
+        contexts = [
+            _attend_biased(*part, gate, None, dropout, biases)
+            for part, gate in zip(parts, gates.split(sizes, 2))
+        ]
+    return torch.cat(contexts, 2) if len(contexts) > 1 else contexts[0]
+
+
+@torch.library.custom_op("unispeech_sb::attend_apart", mutates_args=())
+def _attend_apart_in_graph(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    counts: torch.Tensor,
+    gates: torch.Tensor | None,
+    biases: torch.Tensor | None,
+) -> torch.Tensor:
+    """The same as one step of a graph, which then serves any utterances."""
+    context = _attend_apart(query, key, value, counts, gates, biases)
+    return context.contiguous().clone()
+
+
+@_attend_apart_in_graph.register_fake
+def _(query, key, value, counts, gates, biases):
+    """Its shape."""
+    return query.new_empty(query.shape)
 
 
 def _by_pair(biases, start, stop, frames):
@@ -390,9 +468,9 @@ class FeedForward(nn.Module):
 
     def _run(self, feats):
         """Runs the layer on some frames."""
-        inner = self.activation(self.intermediate_dense(feats))
+        inner = _linear(self.intermediate_dense, feats, self.activation)
         inner = self.intermediate_dropout(inner)
-        return self.output_dropout(self.output_dense(inner))
+        return self.output_dropout(_linear(self.output_dense, inner))
 
 
 class AttentionAdapter(nn.Module):
@@ -486,7 +564,7 @@ class EncoderLayer(nn.Module):
         feats: torch.Tensor,
         mask: torch.Tensor | None = None,
         need_map: bool = False,
-        counts: Sequence[int] | None = None,
+        counts: torch.Tensor | None = None,
         biases: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Runs the block.
@@ -499,7 +577,7 @@ class EncoderLayer(nn.Module):
             Bool, True at valid frames, [B, 1, 1, T].
         need_map : bool
             Return the attention map too.
-        counts : list of int, optional
+        counts : torch.Tensor, optional
             Frames of each utterance of a packed row, [1, P, D].
         biases : torch.Tensor, optional
             Of distances, as ``Attention`` takes them.
@@ -637,6 +715,7 @@ class Encoder(nn.Module):
         wanted = range(len(self.layers) + 1) if wanted is None else wanted
         rows, counts, mask = [feats], [None], None
         beside = [[sides] if any(sides) else None]
+        sizes: list[torch.Tensor | None] = [None]
         joined: Callable[..., torch.Tensor] = itemgetter(0)
         if on_padding or need_maps or makes_graph():
             if lengths is not None:
@@ -649,6 +728,7 @@ class Encoder(nn.Module):
             if self.window is not None:
                 reach = self.pos_conv_embed.reach
             rows, counts = packing.pack(feats, reach), packing.counts
+            sizes = [torch.tensor(own) for own in counts]
             beside, joined = packing.sides(reach), packing.unpack
         longest = max(max(own or [feats.shape[1]]) for own in counts)
         first: Any = self.layers[0]
@@ -667,7 +747,7 @@ class Encoder(nn.Module):
                 run: Callable[..., Any] = layer
                 if checkpointing:
                     run = partial(checkpoint, layer, use_reentrant=False)
-                for i, own in enumerate(counts):
+                for i, own in enumerate(sizes):
                     rows[i], attention_map = run(
                         rows[i], mask, need_maps, own, biases
                     )
