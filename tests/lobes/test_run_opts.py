@@ -159,6 +159,7 @@ VARIANTS = {
     },
     "fairseq": {"mask_rule": "fairseq", "output_norm": True},
     "states": {"output_all_hiddens": True, "conv_bias": True},
+    "wavlm": {"num_buckets": 32, "max_bucket_distance": 80},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from unispeech_sb.lobes.backbone import Backbone
-from unispeech_sb.nnet import precision, transformer
+from unispeech_sb.nnet import precision
+from unispeech_sb.nnet.attention import linear
 from unispeech_sb.nnet.frontend import (
     ACTIVATIONS,
     ChannelNorm,
@@ -23,6 +24,7 @@ VARIANTS = {
     "adapters": {"do_stable_layer_norm": True, "adapter_attn_dim": 4},
     "windows": {"window_s": 4.0},
     "fairseq": {"mask_rule": "fairseq"},
+    "wavlm": {"num_buckets": 32, "max_bucket_distance": 80},
 }
 MOST = {"bf16": 0.02, "int8": 0.05}
 """Difference to float32, and of one utterance alone and in a batch, to the
@@ -93,15 +95,15 @@ def test_linear_layers_side_by_side(act):
 @torch.no_grad()
 def test_inference_in_float32_is_that_of_training(act):
     act = None if act is None else ACTIVATIONS[act]
-    linear, feats = nn.Linear(32, 8), torch.randn(2, 5, 32)
+    layer, feats = nn.Linear(32, 8), torch.randn(2, 5, 32)
     with torch.enable_grad():
-        expected = transformer._linear(linear, feats, act)
+        expected = linear(layer, feats, act)
     assert expected.requires_grad
-    found = transformer._linear(linear, feats, act)
+    found = linear(layer, feats, act)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     seen = []
-    linear.register_forward_hook(lambda *given: seen.append(given[2]))
-    found = transformer._linear(linear, feats, act)
+    layer.register_forward_hook(lambda *given: seen.append(given[2]))
+    found = linear(layer, feats, act)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert len(seen) == 1
 

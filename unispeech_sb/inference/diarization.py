@@ -151,10 +151,9 @@ class SpeakerDiarization(CheckedFolder):
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
         if isinstance(speaker_model, (str, Path)):
-            run_opts = {"device": self.device, "precision": self.precision}
-            speaker_model = SpeakerVerification.from_hparams(
-                speaker_model, run_opts=run_opts
-            )
+            own = {"device": self.device, "precision": self.precision}
+            load = SpeakerVerification.from_hparams
+            speaker_model = load(speaker_model, run_opts=own)
         self.model = LocalSegmentationModel(
             backbone,
             head,
