@@ -76,7 +76,6 @@ def lower_precision(
     for layer in encoder.layers:
         own, feed = layer.attention, layer.feed_forward
         own.qkv_proj = make([own.q_proj, own.k_proj, own.v_proj])
-        own.qkv_proj.is_wide = True  # attention is faster so, and more exact
         del own.q_proj, own.k_proj, own.v_proj
         own.out_proj = make([own.out_proj])
         feed.intermediate_dense = make(
@@ -88,9 +87,6 @@ def lower_precision(
 
 class _Bf16Linear(nn.Module):
     """Linear layers side by side, and an activation, in bfloat16."""
-
-    is_wide = False
-    """Whether the output is float32."""
 
     def __init__(
         self, layers: Sequence[nn.Linear], act: Activation | None = None
@@ -109,15 +105,11 @@ class _Bf16Linear(nn.Module):
         found = torch.ops.mkldnn._linear_pointwise(
             feats, self.weight, self.bias, *self.post
         )
-        found = self.activation(found)
-        return found.float() if self.is_wide else found
+        return self.activation(found)
 
 
 class _Int8Product(nn.Module):
     """Products of 8-bit integers with a weight, [D', D], and an activation."""
-
-    is_wide = False
-    """Whether the output is float32."""
 
     def __init__(
         self,
@@ -145,9 +137,7 @@ class _Int8Product(nn.Module):
             1.0, 0, torch.float32, *FUSED[None],
         )  # fmt: skip
         scale = steps.float().reciprocal_().flatten(0, -2)
-        found = torch.addcmul(self.bias, sums, scale)
-        if not self.is_wide:
-            found = found.to(torch.bfloat16)
+        found = torch.addcmul(self.bias, sums, scale).to(torch.bfloat16)
         return self.activation(found).unflatten(0, rows.shape[:-1])
 
 
