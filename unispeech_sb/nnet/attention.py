@@ -213,7 +213,7 @@ def _attend_apart(query, key, value, counts, gates, biases, dropout=0.0):
     parts = zip(*[x.split(sizes, 2) for x in (query, key, value)])
     if gates is None:
         contexts = [
-            F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            F.scaled_dot_product_attention(q, k, v, None, dropout)
             for q, k, v in parts
         ]
     else:
