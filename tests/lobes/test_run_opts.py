@@ -6,6 +6,7 @@ import pytest
 import speechbrain as sb
 import torch
 from speechbrain.inference.ASR import EncoderASR
+from torch._dynamo.testing import CompileCounter
 
 from tests.inference.models import recognizer
 from unispeech_sb.inference import SpeakerVerification, loading
@@ -184,7 +185,7 @@ def test_a_backbone_is_one_graph(variant):
 @variants
 def test_one_graph_serves_all_lengths(variant):
     model = Backbone.from_preset("tiny", freeze=True, **VARIANTS[variant])
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     torch._dynamo.reset()
     compiled = torch.compile(
         model, backend=counter, fullgraph=True, dynamic=True
@@ -203,7 +204,7 @@ def test_one_graph_serves_all_lengths(variant):
 
 @pytest.mark.parametrize("make", [asr, speakers, diarization])
 def test_blocks_of_interfaces_compile_once(make, monkeypatch):
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = partial(torch.compile, backend=counter)
     monkeypatch.setattr(torch, "compile", compiled)
     torch._dynamo.reset()

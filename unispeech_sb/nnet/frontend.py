@@ -534,8 +534,12 @@ def patch_statistics(
     counts = total + patches.shape[1]
     if lengths is not None:
         counts = conv_lengths(lengths, [kernel], [stride])[:, None, None]
-    for start in range(0, patches.shape[1], _BLOCK_PATCHES):
-        block = patches[:, start : start + _BLOCK_PATCHES].double()
+    starts: Sequence[int] = [0]
+    size = patches.shape[1]
+    if not makes_graph():  # which would be of one number of blocks
+        starts, size = range(0, size, _BLOCK_PATCHES), _BLOCK_PATCHES
+    for start in starts:
+        block = patches[:, start : start + size].double()
         if lengths is not None:
             mask = length_mask(counts[:, 0, 0] - start, block.shape[1])
             block = block.masked_fill(~mask[..., None], 0.0)
