@@ -1,6 +1,7 @@
 """Time of the backbone on lengths as they come, beside its peers, in one run.
 
     python benchmarks/inference.py [--cases mixed librispeech 5 10 60 300]
+        [--precisions bf16 int8]
 
 All sides have the same random weights and run in turn, so that a drift of the
 machine's speed hits them alike; what they compute is compared first. Cases: one
@@ -9,13 +10,16 @@ folder in UNISPEECH_SB_DATA in batches of eight, as drawn; and single waveforms
 of some seconds. Sides: this package; the same with windows of 30 s;
 transformers on the padded batch with its mask, and utterance by utterance;
 SpeechBrain's lobe around transformers; this package's exports by ONNX Runtime
-and OpenVINO (``--sides onnx openvino "openvino bf16"``). Ratios above 1 mean
-that this package is faster; ``--clock cpu`` counts the processor's time, for a
-machine that does other things beside. "of the rate": operations on valid frames
-to what the machine does in products of large matrices.
+and OpenVINO (``--sides onnx openvino "openvino bf16"``). With ``--precisions``
+also this package in each; for bf16 by torch.autocast, too, and transformers
+with weights of bfloat16. Ratios above 1 mean that this package is faster;
+``--clock cpu`` counts the processor's time, for a machine that does other
+things beside. "of the rate": operations on valid frames to what the machine
+does in products of large matrices.
 """
 
 import argparse
+import copy
 import os
 import random
 import tempfile
@@ -40,6 +44,7 @@ from unispeech_sb.brains.throughput import forward_flops
 from unispeech_sb.inference.features import StateEncoder
 from unispeech_sb.inference.graphs import GraphRunner
 from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.nnet.precision import lower_precision
 
 ROOT = Path(__file__).parent.parent
 ENGINE_SIDES = {
@@ -117,6 +122,27 @@ def engine_sides(ours, names):
             )
 
 
+def sides_in(precision, ours, theirs):
+    """The same for a lower precision."""
+    lowered = copy.deepcopy(ours)
+    lower_precision(lowered.feature_extractor, lowered.encoder, precision)
+    sides = {precision: lambda batch: lowered(batch.wavs, batch.wav_lens)}
+    if precision == "bf16":
+        half = copy.deepcopy(theirs).bfloat16()
+
+        def autocast(batch):
+            with torch.autocast("cpu", torch.bfloat16):
+                return ours(batch.wavs, batch.wav_lens)
+
+        def padded(batch):
+            wavs = batch.wavs.bfloat16()
+            found = half(wavs, attention_mask=batch.mask)
+            return found.last_hidden_state
+
+        sides |= {"bf16, autocast": autocast, "bf16, padded": padded}
+    return sides
+
+
 def compare(case, ours, sides, batch):
     """Prints how far each side is from the first, on valid frames."""
     frames = ours.output_lengths(torch.tensor(batch.counts)).tolist()
@@ -141,6 +167,9 @@ def main():
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=SIDES[1:4])
     parser.add_argument(
+        "--precisions", nargs="*", choices=("bf16", "int8"), default=()
+    )
+    parser.add_argument(
         "--cases", nargs="+",
         default=["mixed", "librispeech", "5", "10", "60", "300"],
     )  # fmt: skip
@@ -154,6 +183,8 @@ def main():
         if name in ("unispeech_sb", *arguments.sides)
     }
     sides |= engine_sides(ours, arguments.sides)
+    for precision in arguments.precisions:
+        sides |= sides_in(precision, ours, theirs)
     print_setting(arguments.model)
     lines = []
     for case in arguments.cases:
@@ -179,7 +210,7 @@ def main():
         lines.append([case, f"{mine:.3f}", *ratios,
                       f"{needed / mine / rate:.2f}"])  # fmt: skip
     head = ["case", "unispeech_sb (s)"]
-    head += [f"{name} (s, ratio)" for name in times]
+    head += [f"{name} (s, ratio)" for name in [*sides][1:]]
     head.append("of the rate")
     print()
     for line in [head, ["---"] * len(head), *lines]:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,16 @@ def check_device(name: str | None) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"{expected} ({_first_line(str(error))})") from error
+
+
+def check_compiler() -> None:
+    """Refuses torch.compile where the machine has no C++ compiler."""
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+    if not any(shutil.which(name) for name in names if name):
+        raise ValueError(
+            "compile: expected a C++ compiler (g++, or the one that the "
+            "variable CXX names); there is none"
+        )
 
 
 def print_escaped(text: object, stream: TextIO | None = None) -> None:

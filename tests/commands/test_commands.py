@@ -57,6 +57,11 @@ ANSWERED = [
         "no name in common: a against b",
     ),
     ("diarize model a.wav --speaker-model none", 1, "none: expected a folder"),
+    (
+        "classify model a.wav --precision x",
+        2,
+        "argument --precision: invalid choice",
+    ),
     ("embed model none.wav -o b", 1, "none.wav: there is no such file"),
     ("verify model a.wav none.wav", 1, "none.wav: there is no such file"),
     ("verify model a.wav a.wav --calibration none", 1, "no such calibration"),

@@ -1,6 +1,7 @@
 """``load`` gives the right interface, and calling it does its task."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -288,3 +289,20 @@ def test_the_import_is_light():
 
 def test_all_that_is_shown_is_there():
     assert all(hasattr(us, name) for name in dir(us))
+
+
+@each
+def test_a_precision_is_given_or_in_the_yaml(name, folders, tmp_path):
+    wav = uneven_speech(1.0)
+    given = us.load(folders / name, "cpu", precision="bf16")
+    for precision, expected in ((None, "bf16"), ("fp32", "fp32")):
+        folder = tmp_path / str(precision)
+        shutil.copytree(folders / name, folder)
+        with open(folder / "hyperparams.yaml", "a") as file:
+            file.write("\nprecision: bf16\n")
+        model = us.load(folder, "cpu", precision=precision)
+        assert model.precision == expected
+        if precision is None:
+            assert repr(model(wav)) == repr(given(wav))
+    with pytest.raises(ValueError, match="precision: expected .* got 'fp64'"):
+        us.load(folders / name, "cpu", precision="fp64")

@@ -6,9 +6,10 @@ import pytest
 import speechbrain as sb
 import torch
 from speechbrain.inference.ASR import EncoderASR
+from torch._dynamo.testing import CompileCounter
 
 from tests.inference.models import recognizer
-from unispeech_sb.inference import SpeakerVerification
+from unispeech_sb.inference import SpeakerVerification, loading
 from unispeech_sb.inference.asr import LongFormASR
 from unispeech_sb.inference.diarization import SpeakerDiarization
 from unispeech_sb.lobes.backbone import Backbone
@@ -129,14 +130,193 @@ def test_verification_in_half_precision():
         speakers(precision=precision).encode_batch(wavs)
         for precision in ("fp32", "bf16")
     )
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), exact, rtol=0.1, atol=0.02)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, rtol=0.1, atol=0.02)
 
 
-@pytest.mark.parametrize("option", ["compile", "data_parallel_backend"])
-def test_diarization_refuses_wrapped_modules(option, without_inductor):
+def diarization(**run_opts):
+    """A diarizer."""
+    torch.manual_seed(0)
     modules = {"backbone": Backbone.from_preset("tiny")}
     modules["head"] = DiarizationHead(16, 2, 4)
     rule = {"threshold": 0.5, "median_filter": 1, "chunk_s": 1.0}
+    return SpeakerDiarization(modules, rule, {"device": "cpu", **run_opts})
+
+
+def test_diarization_refuses_wrapped_modules(without_inductor):
     with pytest.raises(ValueError, match="not compiled and not data"):
-        SpeakerDiarization(modules, rule, {"device": "cpu", option: True})
+        diarization(data_parallel_backend=True)
+    keys = {"compile": True, "compile_module_keys": ["head"]}
+    with pytest.raises(ValueError, match="not compiled and not data"):
+        diarization(**keys)
+
+
+VARIANTS = {
+    "base": {},
+    "large": {
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "adapter_attn_dim": 4,
+    },
+    "fairseq": {"mask_rule": "fairseq", "output_norm": True},
+    "states": {"output_all_hiddens": True, "conv_bias": True},
+    "wavlm": {"num_buckets": 32, "max_bucket_distance": 80},
+}
+variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def batch_of(*lengths):
+    """A padded batch."""
+    wavs = torch.nn.utils.rnn.pad_sequence(
+        [torch.randn(n) for n in lengths], batch_first=True
+    )
+    return wavs, torch.tensor(lengths) / max(lengths)
+
+
+@variants
+def test_a_backbone_is_one_graph(variant):
+    model = Backbone.from_preset("tiny", freeze=True, **VARIANTS[variant])
+    for lens in ([None], batch_of(7000, 4321)[1:]):
+        torch._dynamo.reset()
+        found = torch._dynamo.explain(model)(batch_of(7000, 4321)[0], *lens)
+        assert (found.graph_count, found.graph_break_count) == (1, 0)
+
+
+@variants
+def test_one_graph_serves_all_lengths(variant):
+    model = Backbone.from_preset("tiny", freeze=True, **VARIANTS[variant])
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        model, backend=counter, fullgraph=True, dynamic=True
+    )
+    for lengths in ((7000, 4321), (9100, 500, 7777), (3000, 2999)):
+        wavs, lens = batch_of(*lengths)
+        found, expected = compiled(wavs, lens), model(wavs, lens)
+        frames = model.output_lengths(torch.tensor(lengths)).tolist()
+        for row, n in enumerate(frames):
+            torch.testing.assert_close(
+                found[..., row, :n, :], expected[..., row, :n, :],
+                rtol=1e-5, atol=1e-5,
+            )  # fmt: skip
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("make", [asr, speakers, diarization])
+def test_blocks_of_interfaces_compile_once(make, monkeypatch):
+    counter = CompileCounter()
+    compiled = partial(torch.compile, backend=counter)
+    monkeypatch.setattr(torch, "compile", compiled)
+    torch._dynamo.reset()
+    plain, model = make(), make(compile=True)
+    assert model.compile
+    method = {asr: "encode_batch", speakers: "encode_batch"}.get(
+        make, "diarize_batch"
+    )
+    counts = []
+    for lengths in (
+        *((8000, 4321), (9100, 5000, 7777), (6000, 2999, 2999, 5555)),
+        *((7000,), (5000,), (4444, 4444, 4444, 4444, 4321, 4000)),
+    ):
+        wavs, lens = batch_of(*lengths)
+        found = getattr(model, method)(wavs, lens)
+        expected = getattr(plain, method)(wavs, lens)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        counts.append(counter.frame_count)
+    # One graph for whole batches, one or two for rows of several utterances
+    assert 0 < counts[-1] <= 3
+
+
+def test_a_missing_compiler_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(
+        ValueError, match="compile: expected a C\\+\\+ compiler"
+    ):
+        asr(compile=True)
+
+
+@pytest.mark.slow
+@variants
+def test_compiled_blocks_give_the_same(variant):
+    """By inductor, which writes C++; layers in one file of it."""
+    torch._dynamo.reset()
+    options = {**VARIANTS[variant], "freeze": True}
+    torch.manual_seed(0)
+    model = Backbone.from_preset("tiny", **options)
+    wavs, lens = batch_of(7000, 4321, 5000)
+    expected = model(wavs, lens)
+    for layer in model.encoder.layers:
+        layer.compile(fullgraph=True, dynamic=True)
+    found = model(wavs, lens)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@variants
+def test_a_compiled_backbone_gives_the_same(variant):
+    torch._dynamo.reset()
+    model = Backbone.from_preset("tiny", freeze=True, **VARIANTS[variant])
+    wavs, lens = batch_of(7000, 4321, 5000)
+    expected = model(wavs, lens)
+    found = torch.compile(model, fullgraph=True, dynamic=True)(wavs, lens)
+    frames = model.output_lengths(torch.tensor([7000, 4321, 5000])).tolist()
+    for row, n in enumerate(frames):
+        torch.testing.assert_close(
+            found[..., row, :n, :], expected[..., row, :n, :],
+            rtol=1e-5, atol=1e-5,
+        )  # fmt: skip
+
+
+PRECISIONS = {"bf16": 0.03, "int8": 0.1}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("make", [asr, speakers, diarization])
+def test_interfaces_in_lower_precisions(make, precision):
+    wavs, lens = batch_of(8000, 5000)
+    method = {asr: "encode_batch", speakers: "encode_batch"}.get(
+        make, "diarize_batch"
+    )
+    exact, found = (
+        getattr(make(precision=name), method)(wavs, lens)
+        for name in ("fp32", precision)
+    )
+    assert found.dtype == torch.float32 and not torch.equal(found, exact)
+    share = (found - exact).norm() / exact.norm()
+    assert share < PRECISIONS[precision]
+
+
+def test_a_precision_is_chosen(monkeypatch, caplog):
+    for units, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(loading, "has_bf16_units", lambda kind, u=units: u)
+        with caplog.at_level("INFO"):
+            assert asr(precision="auto").precision == expected
+        assert f"precision: {expected}, as this cpu has" in caplog.text
+        caplog.clear()
+    assert asr().precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "expected"),
+    [
+        ("fp8", "cpu", "fp32, bf16, int8 or auto on the device cpu; got 'fp8'"),
+        ("fp16", "cpu", "fp32, bf16, int8 or auto on the device cpu; got 'fp"),
+        ("int8", "cuda", "fp32, bf16, fp16 or auto on the device cuda; got"),
+        (16, "cpu", "got 16"),
+        (["bf16"], "cpu", r"got \['bf16'\]"),
+    ],
+)
+def test_other_precisions_are_refused(name, device, expected):
+    with pytest.raises(ValueError, match=f"precision: expected .*{expected}"):
+        loading.choose_precision(name, device)
+
+
+def test_lower_precisions_need_a_backbone():
+    made = asr()
+    hparams = vars(made.hparams)
+    modules = {"encoder": torch.nn.Linear(2, 2)}
+    with pytest.raises(ValueError, match="without a Backbone; got bf16"):
+        LongFormASR(modules, hparams, {"device": "cpu"}, precision="bf16")
+    with pytest.raises(ValueError, match="expected the precision fp32"):
+        asr(compile=True, precision="int8")

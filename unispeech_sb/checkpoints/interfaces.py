@@ -268,6 +268,15 @@ MARKS = (
 )
 """Interface, names that its yamls have; the first that has all is meant."""
 
+PRECISIONS = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16, on GPUs",
+    "int8": "8-bit integers, on CPUs",
+    "auto": "bf16 where the CPU or GPU has units for it, else fp32",
+}
+"""Name of what a backbone computes in -> what it is."""
+
 FOREIGN = "another package"
 HUGGING_FACE = "Hugging Face"
 OTHERS = {

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import (
     FOREIGN,
+    PRECISIONS,
     expect_folder,
     folder_kind,
     may_be_converted,
     purpose,
 )
 from unispeech_sb.environment import ENGINES, require_engine
-from unispeech_sb.errors import check_device, print_escaped
+from unispeech_sb.errors import check_compiler, check_device, print_escaped
 
 
 def new_parser(command, description):
@@ -114,6 +115,20 @@ def add_device(parser):
         help="what runs the model on the CPU: %(choices)s; onnx (ONNX Runtime) "
         "and openvino need the extra export, and export it into "
         "~/.cache/unispeech_sb once (default: %(default)s)",
+    )
+    shown = "; ".join(f"{name}: {what}" for name, what in PRECISIONS.items())
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        metavar="P",
+        help=f"what the model computes in: {shown}. That of the folder's yaml "
+        "when omitted, else fp32",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model's blocks by torch.compile first, which takes a "
+        "minute and a C++ compiler",
     )
 
 
@@ -250,6 +265,13 @@ def load_folder(interface, arguments, **options):
             f"--engine {engine}: expected --device cpu; got {device}"
         )
     check_device(device)
+    if arguments.compile:
+        check_compiler()
+    run_opts = {
+        name: getattr(arguments, name)
+        for name in ("device", "precision", "compile")
+        if getattr(arguments, name)
+    }
     if arguments.threads:
         import torch
 
@@ -257,7 +279,7 @@ def load_folder(interface, arguments, **options):
     model = interface.from_hparams(
         arguments.folder,
         fetch_config=FetchConfig(allow_network=False),
-        run_opts={"device": device} if device else None,
+        run_opts=run_opts,
         trust=arguments.trust,
         engine=engine,
         **options,

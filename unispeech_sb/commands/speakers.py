@@ -185,10 +185,16 @@ def load_model(arguments, **options):
 
 
 def model_digest(arguments):
-    """What embeddings depend on: the model, and its windows."""
+    """What embeddings depend on: the model, its windows and precision."""
     from unispeech_sb.inference.embedding_store import model_id
+    from unispeech_sb.inference.loading import choose_precision
 
-    return model_id(arguments.folder, arguments.window_s)
+    precision = arguments.precision
+    if precision is not None:
+        precision = choose_precision(
+            precision, (arguments.device or "cpu").partition(":")[0]
+        )
+    return model_id(arguments.folder, arguments.window_s, precision)
 
 
 def open_extractor(path, model):

@@ -146,9 +146,9 @@ class SpeakerDiarization(CheckedFolder):
         super().__init__(*args, **kwargs)
         backbone, head = modules_of(self.mods)
         if isinstance(speaker_model, (str, Path)):
-            speaker_model = SpeakerVerification.from_hparams(
-                speaker_model, run_opts={"device": self.device}
-            )
+            own = {"device": self.device, "precision": self.precision}
+            load = SpeakerVerification.from_hparams
+            speaker_model = load(speaker_model, run_opts=own)
         self.model = LocalSegmentationModel(
             backbone,
             head,
@@ -180,11 +180,10 @@ class SpeakerDiarization(CheckedFolder):
         ``CheckedFolder``."""
         if isinstance(speaker_model, (str, Path)):
             expect_folder(source, cls)
+            shared = ("run_opts", "precision", "engine")
+            own = {key: kwargs[key] for key in shared if key in kwargs}
             speaker_model = SpeakerVerification.from_hparams(
-                speaker_model,
-                trust=trust,
-                run_opts=kwargs.get("run_opts"),
-                engine=kwargs.get("engine", "torch"),
+                speaker_model, trust=trust, **own
             )
         return super().from_hparams(
             source, *args, trust=trust, speaker_model=speaker_model, **kwargs

@@ -338,8 +338,11 @@ class ResumableExtractor:
         self.store.update(found.select(new))
 
 
-def model_id(folder: str | Path, window_s: float) -> str:
-    """Digest of what embeddings depend on: yaml, weights, longest window."""
+def model_id(
+    folder: str | Path, window_s: float, precision: str | None = None
+) -> str:
+    """Digest of what embeddings depend on: yaml, weights, longest window, and
+    a precision other than the folder's or fp32."""
     folder, digest = Path(folder), hashlib.sha256()
     plain = ("calibration", "label_encoder")
     weights = sorted(
@@ -350,7 +353,8 @@ def model_id(folder: str | Path, window_s: float) -> str:
         with open(path, "rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
-    return f"{digest.hexdigest()[:16]}-{window_s:g}s"
+    lower = "" if precision in (None, "fp32") else f"-{precision}"
+    return f"{digest.hexdigest()[:16]}-{window_s:g}s{lower}"
 
 
 def _directions(vectors):

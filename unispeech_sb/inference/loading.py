@@ -11,17 +11,20 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import (
     FetchConfig,
     FetchSource,
     LocalStrategy,
     fetch,
 )
+from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
 from unispeech_sb.checkpoints.interfaces import (
     FOREIGN,
     INTERFACES,
+    PRECISIONS,
     YAML_FILE,
     expect_folder,
     folder_kind,
@@ -39,9 +42,18 @@ from unispeech_sb.checkpoints.safe_yaml import (
 from unispeech_sb.convert import converted_folder
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.environment import ENGINES, require_engine
-from unispeech_sb.errors import check_device
+from unispeech_sb.errors import check_compiler, check_device
 from unispeech_sb.inference.audio_blocks import Source, run_sources
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.lobe import build_empty
+from unispeech_sb.nnet.precision import (
+    can_lower,
+    has_bf16_units,
+    lower_precision,
+)
+from unispeech_sb.nnet.transformer import EncoderLayer
+
+logger = get_logger(__name__)
 
 MOST_BYTES = 64 * 2**20
 """Largest file of labels that is read."""
@@ -77,7 +89,7 @@ def load_interface(
         raise ValueError(f"{source}: expected a folder with {hparams_file}")
     entries = read_folder_yaml(path, overrides, overrides_must_match)
     known = RunOptions().as_dict()
-    found = [name for name in entries if name in known]
+    found = [n for n in entries if n in known and n != "precision"]
     if found:
         raise ValueError(
             f"{path}: expected no option of a run; got {found[0]}: give it as "
@@ -125,6 +137,7 @@ def load(
     device: str | None = None,
     trust: bool = False,
     engine: str = "torch",
+    precision: str | None = None,
     **options: Any,
 ) -> "CheckedFolder":
     """Loads any model for inference, by the interface that its folder is for.
@@ -141,6 +154,8 @@ def load(
         As for ``CheckedFolder.from_hparams``.
     engine : str
         As for ``CheckedFolder.use_engine``.
+    precision : str, optional
+        As for ``CheckedFolder``; fp32 when neither this nor the folder says.
     **options : dict
         For the constructor of the interface.
 
@@ -175,15 +190,59 @@ def load(
             f"folder or the hub name of a model; {found or 'there is none'}"
         )
     interface: Any = pydoc.locate(INTERFACES[kind].ours)
+    run_opts = {"device": device, **options.pop("run_opts", {})}
     model = interface.from_hparams(
         str(folder),
         fetch_config=FetchConfig(allow_network=False),
-        run_opts={"device": device} if device else None,
+        run_opts={name: value for name, value in run_opts.items() if value},
         trust=trust,
         engine=engine,
+        precision=precision,
         **options,
     )
     return model.eval()
+
+
+def choose_precision(name: str, device_type: str) -> str:
+    """Settles a precision for a device, or refuses it.
+
+    Arguments
+    ---------
+    name : str
+        A key of ``PRECISIONS``.
+    device_type : str
+        cpu, cuda, ...
+
+    Returns
+    -------
+    str
+        The same, but for auto, which becomes bf16 or fp32.
+
+    Raises
+    ------
+    ValueError
+        When there is no such precision, or not on the device.
+    """
+    on_cpu = device_type == "cpu"
+    known = [n for n in PRECISIONS if n != ("fp16" if on_cpu else "int8")]
+    if name not in known:
+        raise ValueError(
+            f"precision: expected {', '.join(known[:-1])} or {known[-1]} on "
+            f"the device {device_type}; got {name!r}"
+        )
+    if name == "auto":
+        has_units = has_bf16_units(device_type)
+        name = "bf16" if has_units else "fp32"
+        logger.info(
+            f"precision: {name}, as this {device_type} has "
+            f"{'' if has_units else 'no '}units for bfloat16"
+        )
+    if name == "int8" and not can_lower(name):
+        raise ValueError(
+            "precision: expected a CPU and a torch with 8-bit products of "
+            "oneDNN for int8; these have none"
+        )
+    return name
 
 
 class CheckedFolder(Pretrained):
@@ -193,6 +252,29 @@ class CheckedFolder(Pretrained):
     Called with a file or a waveform, it gives the result of that; called with
     several, a list of results in their order, in which an ``AudioError`` stands
     for a recording that cannot be used. ``num_workers`` threads read ahead.
+
+    Arguments
+    ---------
+    modules : dict of str to torch.nn.Module
+        As for ``Pretrained``. Precision and ``compile`` change them in place.
+    hparams : dict, optional
+        As for ``Pretrained``.
+    run_opts : dict or RunOptions, optional
+        As for ``Pretrained``. ``compile`` compiles the blocks of backbones,
+        each as one graph for all lengths, unless ``compile_module_keys`` names
+        modules to compile as a whole.
+    freeze_params : bool
+        As for ``Pretrained``.
+    precision : str, optional
+        What backbones compute in, for inference alone: fp32; bf16; fp16, on
+        GPUs; int8, on CPUs; or auto: bf16 where the device has units for it,
+        else fp32. Goes before ``precision`` of ``run_opts`` and of
+        ``hparams``; fp32 when all are omitted.
+
+    Raises
+    ------
+    ValueError
+        When the device does not have the precision.
     """
 
     files_method = ""
@@ -205,6 +287,62 @@ class CheckedFolder(Pretrained):
     num_workers: int | None = None
     """Threads that read recordings ahead of the model, 0 for none. None: none
     on a CPU, where the model has all cores, and four beside another device."""
+
+    def __init__(
+        self,
+        modules: dict[str, Any] | None = None,
+        hparams: dict[str, Any] | None = None,
+        run_opts: dict[str, Any] | RunOptions | None = None,
+        freeze_params: bool = True,
+        precision: str | None = None,
+    ) -> None:
+        options, given = _chosen(run_opts), {**(hparams or {})}
+        for source in (options, given):
+            precision = precision or source.get("precision")
+        options["device"] = (
+            options.get("device") or given.get("device") or infer_device()
+        )
+        device_type = options["device"].partition(":")[0]
+        chosen = choose_precision(precision or "fp32", device_type)
+        by_layers = device_type == "cpu" and can_lower(chosen)
+        self._lowered = chosen if by_layers and chosen != "fp32" else None
+        options["precision"] = "fp32" if self._lowered else chosen
+        super().__init__(modules, hparams, options, freeze_params)
+        self.precision = chosen
+
+    def _prepare_modules(self, freeze_params):
+        """As SpeechBrain, after layers of a lower precision are in place."""
+        if self._lowered:
+            found = [m for m in self.mods.modules() if isinstance(m, Backbone)]
+            if not found:
+                raise ValueError(
+                    f"precision: expected fp32 for modules without a Backbone; "
+                    f"got {self._lowered}"
+                )
+            for backbone in found:
+                lower_precision(
+                    backbone.feature_extractor, backbone.encoder, self._lowered
+                )
+        super()._prepare_modules(freeze_params)
+
+    def _compile(self):
+        """Compiles the blocks of backbones, and what SpeechBrain compiles
+        by name, or where there are none."""
+        blocks = [m for m in self.mods.modules() if isinstance(m, EncoderLayer)]
+        if self.compile:
+            check_compiler()
+        if not self.compile or self.compile_module_keys or not blocks:
+            return super()._compile()
+        if self._lowered:
+            raise ValueError(
+                "compile: expected the precision fp32 on a CPU, as the layers "
+                f"of others are compiled already; got {self._lowered}"
+            )
+        for block in blocks:
+            block.compile(mode=self.compile_mode, fullgraph=True, dynamic=True)
+        self.compile = False  # of whole modules
+        super()._compile()
+        self.compile = True
 
     @property
     def workers(self) -> int:
@@ -345,7 +483,8 @@ class CheckedFolder(Pretrained):
         other_kinds : sequence of str
             Keys of ``INTERFACES`` whose folders are taken too.
         engine : str
-            As for ``use_engine``.
+            As for ``use_engine``, in the ``precision`` that is given here or
+            in ``run_opts``, else in fp32.
         **kwargs : dict
             As for SpeechBrain's ``from_hparams`` and the constructor.
 
@@ -360,6 +499,9 @@ class CheckedFolder(Pretrained):
             When the folder is for something else, or its yaml names anything
             else: before anything is loaded.
         """
+        if engine != "torch":  # the model that it takes over is in float32
+            asked = _engine_precision(engine, kwargs)
+            kwargs["precision"] = "fp32"
         place = source.path if isinstance(source, FetchSource) else source
         own_yaml = args or "hparams_file" in kwargs
         if Path(place).is_dir() and not own_yaml:
@@ -369,8 +511,27 @@ class CheckedFolder(Pretrained):
         else:
             found = load_interface(cls, source, *args, **kwargs)
         if engine != "torch":
-            found.use_engine(engine)
+            found.use_engine(engine, asked)
         return found
+
+
+def _chosen(run_opts):
+    """The options of a run that are not left to SpeechBrain."""
+    if isinstance(run_opts, RunOptions):
+        return {name: run_opts[name] for name in run_opts.overridden_args}
+    return {**(run_opts or {})}
+
+
+def _engine_precision(engine, options):
+    """What another engine is asked to compute in."""
+    run_opts = _chosen(options.get("run_opts"))
+    if run_opts.get("compile"):
+        raise ValueError(f"compile: expected the engine torch; got {engine}")
+    asked = options.get("precision") or run_opts.get("precision") or "fp32"
+    if asked == "auto":
+        can = engine == "openvino" and has_bf16_units("cpu")
+        asked = "bf16" if can else "fp32"
+    return asked
 
 
 def expect_exportable(module: Any, cls: type[_Part]) -> _Part:

@@ -212,6 +212,13 @@ def sample_lengths(
                 f"got {list(wav_lens.shape)}"
             )
         lengths = absolute_lengths(wav_lens, samples).to(wavs.device)
+    if makes_graph():  # which looks at shapes, not at values
+        if samples < least:
+            raise ValueError(
+                f"waveforms: expected at least {least} samples, one frame; "
+                f"got {samples}"
+            )
+        return None if wav_lens is None else lengths
     shortest, longest = torch.stack(lengths.aminmax()).tolist()
     if wav_lens is not None and (longest > samples or shortest <= 0):
         row = lengths.argmax() if longest > samples else lengths.argmin()

@@ -23,14 +23,13 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
+from unispeech_sb.nnet.attention import Attention, linear
 from unispeech_sb.nnet.frontend import activation
 from unispeech_sb.nnet.lengths import length_mask, makes_graph
 from unispeech_sb.nnet.packing import CPU_ROW_FRAMES, Packing
 
 CPU_PIECE_FRAMES = 1000
 """Frames that keep two cores busy while the inner layer fits their cache."""
-_CPU_BIASES, _GPU_BIASES = 2**20, 2**26
-"""Entries of an attention map whose biases are in memory at once."""
 
 
 def keep_in_graph(
@@ -141,197 +140,6 @@ class PositionalConv(nn.Module):
         return self.activation(torch.cat(parts, 2)).transpose(1, 2)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention, with WavLM's biases where asked for.
-
-    WavLM (Chen et al. 2022, section III-B) adds to the score of frame i for
-    frame j a bias of the bucket of their distance j - i, times a gate that
-    frame i computes. Buckets are one frame wide near by, and grow
-    logarithmically from a quarter of ``num_buckets`` on, up to
-    ``max_distance`` frames. All blocks share the biases of the first one.
-
-    Arguments
-    ---------
-    dim : int
-        Model size D.
-    num_heads : int
-        Number of heads H; divides D.
-    dropout : float
-        Dropout on the attention map.
-    num_buckets : int, optional
-        Buckets of distances, half of them for either direction; no biases
-        when omitted.
-    max_distance : int
-        Frames from which on all distances are in the last bucket.
-    has_biases : bool
-        Whether the biases are here: in the first block of an encoder.
-
-    Example
-    -------
-    >>> context, attention_map = Attention(8, 2)(torch.randn(2, 10, 8))
-    >>> context.shape
-    torch.Size([2, 10, 8])
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        dropout: float = 0.0,
-        num_buckets: int | None = None,
-        max_distance: int = 800,
-        has_biases: bool = False,
-    ) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(
-                "attention: expected hidden_size divisible by "
-                f"num_attention_heads; got {dim} and {num_heads}"
-            )
-        if num_buckets is not None and max_distance <= num_buckets // 4:
-            raise ValueError(
-                "attention: expected max_bucket_distance above a quarter of "
-                f"num_buckets; got {max_distance} and {num_buckets}"
-            )
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.q_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
-        self.num_buckets, self.max_distance = num_buckets, max_distance
-        if num_buckets is not None:
-            self.gru_rel_pos_const = nn.Parameter(
-                torch.ones(1, num_heads, 1, 1)
-            )
-            self.gru_rel_pos_linear = nn.Linear(dim // num_heads, 8)
-            if has_biases:
-                self.rel_attn_embed = nn.Embedding(num_buckets, num_heads)
-
-    def biases(self, frames: int) -> torch.Tensor | None:
-        """The biases of all distances within so many frames, from 1 - T to
-        T - 1, [H, 2T-1]; None where there are none."""
-        if self.num_buckets is None:
-            return None
-        table = self.rel_attn_embed.weight
-        distances = torch.arange(1 - frames, frames, device=table.device)
-        half = self.num_buckets // 2
-        exact, far = half // 2, distances.abs()
-        share = torch.log(far / exact) / math.log(self.max_distance / exact)
-        grown = (exact + share * (half - exact)).long().clamp(max=half - 1)
-        buckets = torch.where(far < exact, far, grown) + half * (distances > 0)
-        return F.embedding(buckets, table).T
-
-    def forward(
-        self,
-        feats: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        need_map: bool = False,
-        counts: Sequence[int] | None = None,
-        biases: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attends over the valid frames.
-
-        Arguments
-        ---------
-        feats : torch.Tensor
-            Features, [B, T, D].
-        mask : torch.Tensor, optional
-            Bool, True at frames that may be attended to, [B, 1, 1, T].
-        need_map : bool
-            Compute the attention map explicitly, and return it.
-        counts : list of int, optional
-            Frames of each utterance of a packed row, [1, P, D], which attends
-            to itself. Not with the other two.
-        biases : torch.Tensor, optional
-            Those of the first block's ``biases`` for as many frames as the
-            longest utterance has, or more.
-
-        Returns
-        -------
-        context : torch.Tensor
-            [B, T, D].
-        attention_map : torch.Tensor or None
-            After softmax and dropout, [B, H, T, T].
-        """
-        batch, frames, dim = feats.shape
-        heads = (batch, frames, self.num_heads, dim // self.num_heads)
-        query, key, value = (
-            project(feats).view(heads).transpose(1, 2)  # [B, H, T, D/H]
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        dropout = self.dropout if self.training else 0.0
-        attention_map = None
-        gates = None if biases is None else self._gates(feats.view(heads))
-        if need_map:
-            scores = query @ key.transpose(2, 3) / math.sqrt(heads[-1])
-            if gates is not None:
-                scores = scores + gates * _by_pair(biases, 0, frames, frames)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -torch.inf)
-            attention_map = F.dropout(scores.softmax(-1), dropout)
-            context = attention_map @ value
-        else:
-            sizes = counts or [frames]
-            parts = [x.split(sizes, 2) for x in (query, key, value)]
-            if gates is None:
-                contexts = [
-                    F.scaled_dot_product_attention(q, k, v, mask, dropout)
-                    for q, k, v in zip(*parts)
-                ]
-            else:
-                contexts = [
-                    _attend_biased(q, k, v, gate, mask, dropout, biases)
-                    for q, k, v, gate in zip(*parts, gates.split(sizes, 2))
-                ]
-            context = contexts[0]
-            if len(contexts) > 1:
-                context = torch.cat(contexts, 2)
-        context = context.transpose(1, 2).reshape(batch, frames, dim)
-        return self.out_proj(context), attention_map
-
-    def _gates(self, feats):
-        """What each frame multiplies its biases by, [B, H, T, 1], from the
-        block's input by heads, [B, T, H, D/H]."""
-        sums = self.gru_rel_pos_linear(feats.transpose(1, 2))
-        sums = sums.unflatten(-1, (2, 4)).sum(-1)
-        update, reset = sums.sigmoid().chunk(2, -1)
-        return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
-
-
-def _by_pair(biases, start, stop, frames):
-    """Biases of the pairs of frames ``start`` to ``stop`` with all, [H, b, T],
-    out of those by distance."""
-    nearest = biases.shape[1] // 2  # the place of distance 0
-    if makes_graph():
-        numbers = torch.arange(frames, device=biases.device)
-        return biases[:, numbers + nearest - numbers[start:stop, None]]
-    rows = biases.unfold(1, frames, 1)  # each begins one distance further
-    return rows[:, nearest - stop + 1 : nearest - start + 1].flip(1)
-
-
-def _attend_biased(query, key, value, gates, mask, dropout, biases):
-    """Attention with gated biases, [B, H, T, D/H] each: so many queries at a
-    time that their biases take little memory."""
-    batch, heads, frames, _ = query.shape
-    sizes, contexts, start = [frames], [], 0
-    if not makes_graph():
-        most = _CPU_BIASES if query.device.type == "cpu" else _GPU_BIASES
-        step = max(1, most // (batch * heads * frames))
-        sizes = [min(step, frames - i) for i in range(0, frames, step)]
-    for q, gate in zip(query.split(sizes, 2), gates.split(sizes, 2)):
-        stop = start + q.shape[2]
-        bias = gate * _by_pair(biases, start, stop, frames)
-        if mask is not None:
-            bias = bias.masked_fill(~mask, -torch.inf)
-        bias = bias.to(query.dtype)
-        contexts.append(
-            F.scaled_dot_product_attention(q, key, value, bias, dropout)
-        )
-        start = stop
-    return torch.cat(contexts, 2) if len(contexts) > 1 else contexts[0]
-
-
 class FeedForward(nn.Module):
     """Two linear layers with an activation between.
 
@@ -390,9 +198,9 @@ class FeedForward(nn.Module):
 
     def _run(self, feats):
         """Runs the layer on some frames."""
-        inner = self.activation(self.intermediate_dense(feats))
+        inner = linear(self.intermediate_dense, feats, self.activation)
         inner = self.intermediate_dropout(inner)
-        return self.output_dropout(self.output_dense(inner))
+        return self.output_dropout(linear(self.output_dense, inner))
 
 
 class AttentionAdapter(nn.Module):
@@ -486,7 +294,7 @@ class EncoderLayer(nn.Module):
         feats: torch.Tensor,
         mask: torch.Tensor | None = None,
         need_map: bool = False,
-        counts: Sequence[int] | None = None,
+        counts: torch.Tensor | None = None,
         biases: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Runs the block.
@@ -499,7 +307,7 @@ class EncoderLayer(nn.Module):
             Bool, True at valid frames, [B, 1, 1, T].
         need_map : bool
             Return the attention map too.
-        counts : list of int, optional
+        counts : torch.Tensor, optional
             Frames of each utterance of a packed row, [1, P, D].
         biases : torch.Tensor, optional
             Of distances, as ``Attention`` takes them.
@@ -637,6 +445,7 @@ class Encoder(nn.Module):
         wanted = range(len(self.layers) + 1) if wanted is None else wanted
         rows, counts, mask = [feats], [None], None
         beside = [[sides] if any(sides) else None]
+        sizes: list[torch.Tensor | None] = [None]
         joined: Callable[..., torch.Tensor] = itemgetter(0)
         if on_padding or need_maps or makes_graph():
             if lengths is not None:
@@ -649,8 +458,10 @@ class Encoder(nn.Module):
             if self.window is not None:
                 reach = self.pos_conv_embed.reach
             rows, counts = packing.pack(feats, reach), packing.counts
+            sizes = [torch.tensor(own) for own in counts]
             beside, joined = packing.sides(reach), packing.unpack
-        longest = max(max(own or [feats.shape[1]]) for own in counts)
+        longest = feats.shape[1]  # no closure may hold what is freed below
+        longest = max([max(own) if own else longest for own in counts])
         first: Any = self.layers[0]
         biases = first.attention.biases(longest)
         del feats  # that of an hour is large
@@ -667,7 +478,7 @@ class Encoder(nn.Module):
                 run: Callable[..., Any] = layer
                 if checkpointing:
                     run = partial(checkpoint, layer, use_reentrant=False)
-                for i, own in enumerate(counts):
+                for i, own in enumerate(sizes):
                     rows[i], attention_map = run(
                         rows[i], mask, need_maps, own, biases
                     )

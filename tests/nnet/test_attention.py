@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-from unispeech_sb.nnet import transformer
-from unispeech_sb.nnet.transformer import Attention
+from unispeech_sb.nnet import attention
+from unispeech_sb.nnet.attention import Attention
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -45,8 +45,8 @@ def test_any_number_of_queries_at_a_time_gives_the_same(
     entries, graph, monkeypatch
 ):
     theirs, ours = pair()
-    monkeypatch.setattr(transformer, "_CPU_BIASES", entries)
-    monkeypatch.setattr(transformer, "makes_graph", lambda: graph)
+    monkeypatch.setattr(attention, "_CPU_BIASES", entries)
+    monkeypatch.setattr(attention, "makes_graph", lambda: graph)
     feats = torch.randn(3, 11, 8)
     expected, _, _ = theirs(feats)
     biases = ours.biases(14)  # of a longer utterance
@@ -61,7 +61,7 @@ def test_any_number_of_queries_at_a_time_gives_the_same(
 def test_utterances_of_a_row_have_biases_of_their_own():
     ours = pair()[1]
     feats, biases = torch.randn(1, 16, 8), ours.biases(11)
-    found, _ = ours(feats, counts=[11, 5], biases=biases)
+    found, _ = ours(feats, counts=torch.tensor([11, 5]), biases=biases)
     alone = [ours(part, biases=biases)[0] for part in feats.split([11, 5], 1)]
     torch.testing.assert_close(found, torch.cat(alone, 1), **CLOSE)
 
