@@ -117,6 +117,10 @@ def write_arpa(path):
     )
 
 
+_NOT_BEGUN = 70
+"""Exit code of a process that ended before its command began."""
+
+
 class Process:
     """A command in a forked process."""
 
@@ -132,7 +136,7 @@ class Process:
 
     def _run(self, line, folder, writer, most_bytes):
         """Body of the new process; never returns."""
-        code = 70
+        code = _NOT_BEGUN
         try:
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -200,8 +204,10 @@ class Process:
 def check_stopped(code, printed, number):
     """A process that was asked to stop says so, unless it was done."""
     check_printed(printed)
-    if code == -number and not printed:
+    if code in (-number, _NOT_BEGUN) and not printed:
         return  # before the command began
+    if code == 1 and "expected a new folder" in printed:
+        return  # the one before it had finished
     word = "interrupted" if number == signal.SIGINT else "terminated"
     said = printed.rpartition("unispeech-sb: ")[2].startswith(word)
     if code not in (0, 128 + number) or said != (code != 0):
