@@ -43,7 +43,10 @@ TRIALS = (
     "1 good0.wav good1.flac\n0 good0.wav good2.wav\n1 good1.flac good2.wav\n"
     "0 good0.wav more.wav\n"
 )
-CSV = "id,path,split,wrd\na,good0.wav,valid,a b\nb,good2.wav,valid,b\n"
+CSV = (
+    "id,path,split,wrd\na,good0.wav,valid,a b\nb,good2.wav,valid,b\n"
+    "c,good1.flac,valid,b a\n"
+)
 FILES = tuple(models.GOOD)
 ASR, SPEAKER, DIARIZATION = "MODEL/asr", "MODEL/speaker", "MODEL/diarization"
 CLASSIFIER = "MODEL/classifier"
@@ -52,6 +55,7 @@ RECIPE = ("--device=cpu", "--noprogressbar", "--model=tiny",
 
 LINES = {
     "transcribe": ("transcribe", ASR, *FILES, "--output-dir", "out"),
+    "align": ("align", ASR, *FILES, "--text", "table.csv", "-o", "out"),
     "diarize": ("diarize", DIARIZATION, *FILES, "--rttm-dir", "out"),
     "classify": ("classify", CLASSIFIER, ".", "-o", "out", "-f", "csv"),
     "features": ("features", SPEAKER, *FILES, "-o", "out", "--layers", "all"),
@@ -59,6 +63,10 @@ LINES = {
     "score": (
         *("score", SPEAKER, "--trials", "trials.txt", "--audio-root", "."),
         *("-o", "out", "--draws", "0"),
+    ),
+    "similarity": (
+        *("similarity", SPEAKER, "--pairs", "trials.txt", "-o", "out"),
+        *("--audio-root", ".", "--draws", "0"),
     ),
     "convert": ("convert", "checkpoint", "out"),
     "to-hf": ("to-hf", ASR, "out"),
@@ -455,8 +463,8 @@ KINDS = (
     | kinds(
         "meet",
         (
-            *("embed", "transcribe", "diarize", "classify", "features"),
-            *("score", "keyword_spotting"),
+            *("embed", "transcribe", "align", "diarize", "classify"),
+            *("features", "score", "similarity", "keyword_spotting"),
         ),
         damage_by_meeting,
         judge_meeting,
