@@ -110,7 +110,8 @@ def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     command = read_command(argv)
     settings = command.settings
-    if find_corpus("emotion_recognition", settings) != "iemocap":
+    corpus = find_corpus("emotion_recognition", settings)
+    if corpus not in ("iemocap", "synthetic"):  # which have folds
         return run(UtteranceBrain, dataio_prep, prepare, argv)
     fold, folder = settings["fold"], Path(settings["output_folder"])
     folds = FOLDS if fold is None else (fold,)

@@ -194,7 +194,7 @@ def test_a_hugging_face_folder_is_converted_once(
     assert model(file).label in ("no", "yes")
     (made,) = cache.iterdir()
     assert made.name.startswith("hub-") and str(made) in caplog.text
-    monkeypatch.setattr(pretrained, "convert_checkpoint", None)
+    monkeypatch.setattr(pretrained, "convert_checkpoint", pytest.fail)
     (tmp_path / "other").mkdir()
     hub.rename(tmp_path / "other" / "hub")
     assert us.load(tmp_path / "other" / "hub")(file) == model(file)

@@ -82,7 +82,9 @@ def test_states_and_gradients_equal_transformers(variant, tmp_path):
         rounding = reference.pop("feature_extractor.conv_layers.0.conv.bias")
         assert rounding.abs().max() < 1e-4
     for name, gradient in reference.items():
-        scale = gradient.abs().max().clamp(min=1.0)
+        same = name.replace("k_proj.bias", "k_proj.weight")
+        # Softmax cancels biases of keys: rounding of the weights' gradients
+        scale = reference[same].abs().max().clamp(min=1.0)
         torch.testing.assert_close(
             found[name] / scale, gradient / scale, **TOLERANCE,
             msg=lambda text, name=name: f"{name}: {text}",

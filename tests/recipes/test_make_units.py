@@ -223,7 +223,7 @@ def test_a_second_run_is_finished_or_refused(
         make_units.main(
             arguments(root, speech, output, "--num_units=41", "--seed=1")
         )
-    for difference in ("num_units: 40 before, 41 now", "seed: 1337 before"):
+    for difference in ("num_units: 40 before, 41 now", "seed: 1986 before"):
         assert difference in str(error.value)
     others = arguments(root, tmp_path, output)
     aligned_sentences(tmp_path, [12, 3, 0], [4, 2, 0], seed=1337)

@@ -47,7 +47,7 @@ def forward_flops(config: Mapping[str, Any], num_samples: int) -> int:
     -------
     >>> from unispeech_sb.lobes.backbone import Backbone
     >>> forward_flops(Backbone.from_preset("tiny").config, 16000) // 10**6
-    6
+    2
     """
     total, channels, frames = 0, 1, num_samples
     for dim, kernel, stride in zip(

@@ -14,7 +14,7 @@ the convolutions run piece by piece, each of a size that stays in the cache.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """The activations that checkpoints of both families name."""
 
-FUSED = {
+FUSED: dict[Activation | None, tuple[str, list[float], str]] = {
     None: ("none", [], ""),
     ACTIVATIONS["gelu"]: ("gelu", [], "none"),
     ACTIVATIONS["gelu_new"]: ("gelu", [], "tanh"),
@@ -313,12 +313,12 @@ class ConvLayer(nn.Module):
         torch.Tensor
             Features before the activation, [B, C', T'].
         """
-        conv = self.conv
+        conv, norm = self.conv, cast(Any, self.layer_norm)
         patches = wavs[:, 0].unfold(1, conv.kernel_size[0], conv.stride[0])
         weight = conv.weight[:, 0].expand(len(wavs), -1, -1)  # [B, C, K]
         shift = wavs.new_zeros(1, 1) if conv.bias is None else conv.bias[None]
         if moments is not None:
-            scale, shift = self.layer_norm.scale_and_shift(moments)
+            scale, shift = norm.scale_and_shift(moments)
             weight = weight * scale[..., None]
         if frames_first:
             found = torch.baddbmm(

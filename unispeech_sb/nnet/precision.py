@@ -13,6 +13,7 @@ same in any batch. Positions are in bfloat16 then.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,15 +66,17 @@ def lower_precision(
     precision : str
         bf16 or int8.
     """
-    make, make_conv = _Bf16Linear, _Bf16Conv
+    make: Any = _Bf16Linear
+    make_conv: Any = _Bf16Conv
     if precision == "int8":
         make, make_conv = _Int8Linear, _Int8Conv
-    convs = extractor.conv_layers
+    convs: Any = extractor.conv_layers
     convs[0] = _FirstConv(convs[0])
     for number in range(1, len(convs)):
         convs[number] = make_conv(convs[number], number == len(convs) - 1)
-    encoder.pos_conv_embed = _Bf16Positions(encoder.pos_conv_embed)
-    for layer in encoder.layers:
+    parts: Any = encoder
+    parts.pos_conv_embed = _Bf16Positions(encoder.pos_conv_embed)
+    for layer in parts.layers:
         own, feed = layer.attention, layer.feed_forward
         own.qkv_proj = make([own.q_proj, own.k_proj, own.v_proj])
         del own.q_proj, own.k_proj, own.v_proj
@@ -125,7 +128,7 @@ class _Int8Product(nn.Module):
         self.bias = torch.zeros(1) if bias is None else bias
         self.activation = act or nn.Identity()
 
-    def forward(self, rows: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    def multiply(self, rows: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
         """Rows [..., D], and the largest value of each, [..., 1], to bfloat16
         [..., D']."""
         steps = (_MOST_SEEN / most.clamp(min=_LEAST)).to(rows.dtype)
@@ -154,7 +157,7 @@ class _Int8Linear(_Int8Product):
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Features [..., D] to [..., D'], bfloat16."""
-        return super().forward(feats, feats.abs().amax(-1, keepdim=True))
+        return self.multiply(feats, feats.abs().amax(-1, keepdim=True))
 
 
 class _Int8Conv(_Int8Product):
@@ -175,7 +178,7 @@ class _Int8Conv(_Int8Product):
         feats = feats.transpose(1, 2)
         most = feats.abs().amax(2).unfold(1, *self.field)  # [B, T', K]
         seen = feats.unfold(1, *self.field).transpose(2, 3).flatten(2)
-        feats = super().forward(seen, most.amax(2, keepdim=True))
+        feats = self.multiply(seen, most.amax(2, keepdim=True))
         if self.layer_norm is not None:
             feats = self.layer_norm(feats.transpose(1, 2)).transpose(1, 2)
             feats = self.act(feats)
@@ -242,6 +245,7 @@ class _Bf16Positions(nn.Module):
         conv = layer.conv
         self.geometry = [0, conv.padding[0]], [1, 1], [1, 1], conv.groups
         self.weight = _packed(conv.weight, *self.geometry)
+        assert conv.bias is not None  # as in every encoder of the families
         self.bias = conv.bias.to(torch.bfloat16)
         self.post, self.activation = _split(layer.activation)
         self.reach = conv.kernel_size[0] // 2
