@@ -1,6 +1,7 @@
 """Tests of ``unispeech_sb.dataio.audio``."""
 
 import os
+import signal
 import struct
 
 import numpy as np
@@ -19,6 +20,7 @@ from unispeech_sb.dataio.audio import (
     is_recording,
     read_audio,
     read_header,
+    write_audio,
 )
 
 READERS = [read_audio, check_audio]
@@ -385,3 +387,23 @@ def test_channels_that_cancel_are_silence(tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(AudioError, match="all silent"):
         check_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_written_recording_is_whole_or_not_there(tmp_path, suffix):
+    resource = pytest.importorskip("resource")
+    path, samples = tmp_path / f"a.{suffix}", np.sin(np.arange(8000))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(OSError, match=f"a.{suffix}"):
+            write_audio(path, samples, 16000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not any(tmp_path.iterdir())
+    write_audio(path, samples, 16000)
+    found = soundfile.info(path)
+    assert (found.subtype, found.samplerate) == ("PCM_16", 16000)
+    np.testing.assert_allclose(read_audio(path), samples, atol=2**-14)

@@ -7,6 +7,7 @@ libsndfile cannot seek.
 """
 
 import functools
+import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import numpy as np
 import soundfile
 import torch
 
+from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.containers import (
     ENDLESS,
     ForeignFile,
@@ -345,6 +347,17 @@ def _check_header(path, file):
             f"{path}: expected a sampling rate from {least} to {most} Hz, got "
             f"{file.samplerate}"
         )
+
+
+def write_audio(
+    path: str | Path, samples: np.ndarray, sample_rate: int
+) -> None:
+    """Writes 16-bit samples, [N], in the format of the name's suffix. An error
+    is an ``OSError`` with the path: of a full disk libsndfile tells nothing."""
+    content, form = io.BytesIO(), Path(path).suffix[1:]
+    soundfile.write(content, samples, sample_rate, "PCM_16", format=form)
+    with atomic(path, "wb") as file:
+        file.write(content.getbuffer())
 
 
 class _SoundFile(soundfile.SoundFile):

@@ -5,12 +5,16 @@
 import csv
 from pathlib import Path
 
-import soundfile
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from unispeech_sb.atomic import OneWriter, atomic
-from unispeech_sb.dataio.audio import SUFFIXES, read_audio, recordings_below
+from unispeech_sb.dataio.audio import (
+    SUFFIXES,
+    read_audio,
+    recordings_below,
+    write_audio,
+)
 
 __all__ = ["prepare_noises"]
 
@@ -64,6 +68,7 @@ def prepare_noises(
     Example
     -------
     >>> import numpy as np
+    >>> import soundfile
     >>> folder = getfixture("tmp_path")
     >>> (folder / "rain").mkdir()
     >>> rain = np.random.default_rng(0).uniform(-0.1, 0.1, (16000, 2))
@@ -99,7 +104,7 @@ def _copy(files, folder, piece_s):
         for place, piece in enumerate(_pieces(read_audio(file), piece_s)):
             name = f"{number:06d}_{place:03d}"
             copy = folder / f"{name}.wav"
-            soundfile.write(copy, piece.numpy(), _SAMPLE_RATE, "PCM_16")
+            write_audio(copy, piece.numpy(), _SAMPLE_RATE)
             rows.append([name, len(piece) / _SAMPLE_RATE, copy, "wav", ""])
     return rows
 

@@ -9,13 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import soundfile
 import torch
 from scipy.signal import fftconvolve
 from tqdm import tqdm
 
 from unispeech_sb.atomic import OneWriter
-from unispeech_sb.dataio.audio import read_audio, read_header
+from unispeech_sb.dataio.audio import read_audio, read_header, write_audio
 from unispeech_sb.dataio.manifest import read_manifest
 from unispeech_sb.dataio.noises import find_recordings
 from unispeech_sb.dataio.rttm import (
@@ -416,9 +415,7 @@ def _write_mixtures(mixtures, count, folder, prefix):
     for number in tqdm(range(count), desc="Mixing", unit="file", disable=None):
         name = f"{prefix}_{number:05d}"
         wav, annotations[name] = mixtures[number]
-        soundfile.write(
-            folder / f"{name}.flac", wav.numpy(), _SAMPLE_RATE, "PCM_16"
-        )
+        write_audio(folder / f"{name}.flac", wav.numpy(), _SAMPLE_RATE)
         files.append(f"{name} {name}.flac")
         durations.append(f"{name} {len(wav) / _SAMPLE_RATE:.6f}")
     write_rttm(folder / "rttm", annotations)

@@ -12,10 +12,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
 
 from unispeech_sb.atomic import OneWriter, temporary_folder
+from unispeech_sb.dataio.audio import write_audio
 from unispeech_sb.dataio.corpora.espeak import draw_voices, speak
 from unispeech_sb.dataio.corpora.iemocap import FOLDS, split_fold
 from unispeech_sb.dataio.manifest import SPLITS
@@ -309,7 +309,7 @@ def _write(final, clips, sample_rate):
         for record, samples in clips:
             name = f"{record['ID']}.wav"
             pcm = (samples * 32767).round().to(torch.int16).numpy()
-            soundfile.write(partial / name, pcm, sample_rate)
+            write_audio(partial / name, pcm, sample_rate)
             added = {"wav": name, "duration": len(pcm) / sample_rate}
             records.append(record | added)
         text = json.dumps(records, ensure_ascii=False, indent=0)
