@@ -1,17 +1,26 @@
 """Exported speaker models load with SpeechBrain's classes and with ours."""
 
+import json
 from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
 import soundfile
 import torch
+import transformers
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from unispeech_sb.brains.export import export_speakers
+from tests.huggingface import FAMILIES, save_folder, tiny_model
+from unispeech_sb.brains.export import (
+    export_asr,
+    export_classifier,
+    export_speakers,
+)
 from unispeech_sb.checkpoints.sharing import split_card
+from unispeech_sb.convert import to_huggingface
 from unispeech_sb.dataio.labels import LabelEncoder
+from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.inference.speaker_verification import (
     SpeakerVerification,
 )
@@ -20,7 +29,9 @@ from unispeech_sb.lobes.heads import (
     AAMSoftmax,
     AMSoftmax,
     ECAPAHead,
+    FrameHead,
     SpeakerHead,
+    UtteranceHead,
 )
 from unispeech_sb.metrics.calibration import Calibration
 
@@ -144,6 +155,49 @@ def test_the_epsilon_of_waveforms_is_what_the_model_came_with(
     assert Backbone.from_pretrained(path).normalize_eps == eps
     model = SpeakerVerification.from_hparams(str(path))
     assert model.mods.embedding_model.backbone.normalize_eps == eps
+
+
+@pytest.mark.parametrize("family", ["hubert", "wav2vec2"])
+@pytest.mark.parametrize("task", ["ForCTC", "ForSequenceClassification"])
+def test_transformers_gets_the_family_of_the_model(family, task, tmp_path):
+    theirs = save_folder(tiny_model(family), tmp_path / "theirs")
+    backbone = Backbone.from_preset(str(theirs))
+    parts = {"backbone": backbone, "model": str(theirs)}
+    path, results = tmp_path / "run" / "export", ({}, "test", {})
+    if task == "ForCTC":
+        tokens = CTCTokenizer.from_texts(["so it is"])
+        parts |= {"head": FrameHead(16, len(tokens)), "tokenizer": tokens}
+        export_asr(path, SimpleNamespace(**parts), *results)
+    else:
+        labels = LabelEncoder.from_labels(SPEAKERS)
+        parts |= {"head": UtteranceHead(16, 3, 8), "label_encoder": labels}
+        export_classifier(path, SimpleNamespace(**parts), *results, "table")
+    assert Backbone.from_pretrained(path).family == family  # of the next run
+    name = FAMILIES[family] + task
+    report = to_huggingface(path, tmp_path / "back")
+    assert f"for transformers.{name}\n" in report
+    model, info = getattr(transformers, name).from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(info.values()), info
+    wav = torch.randn(1, 4000)
+    states = [x.eval()(wav) for x in (backbone, getattr(model, family))]
+    torch.testing.assert_close(states[0], states[1][0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_family_without_the_class_is_noted(hparams, tmp_path):
+    theirs = save_folder(tiny_model("hubert"), tmp_path / "theirs")
+    hparams.backbone = Backbone.from_preset(str(theirs))
+    path = export(hparams, tmp_path)
+    record = json.loads((path / "training.json").read_text())
+    assert record["family"] == "hubert"
+    if isinstance(hparams.head, ECAPAHead):
+        report = to_huggingface(path, tmp_path / "back", backbone_only=True)
+        assert "for transformers.HubertModel\n" in report
+        return
+    report = to_huggingface(path, tmp_path / "back")
+    assert "for transformers.UniSpeechSatForXVector\n" in report
+    assert "a model of 'hubert', of which transformers has no ForX" in report
 
 
 def test_an_export_takes_the_place_of_an_older_one(hparams, tmp_path):

@@ -3,18 +3,23 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.inference.speaker_models import save_model, voice, write
 from unispeech_sb import commands
 from unispeech_sb.commands.layers import _clusters, _probe, layers, read_items
 from unispeech_sb.inference import SpeechFeatures
+from unispeech_sb.metrics.abx import abx_error
 
 pytest.importorskip("sklearn")
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
 PHONES = ("A", "B", "C")
+BY_FASTABX = [0.5053086330, 0.5083796233]
+"""ABX errors of ``write_abx``, within and across, by fastabx 0.9.0."""
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,75 @@ def test_frames_are_those_within_both_ends(folder, corpus, monkeypatch, capsys):
     times = (np.arange(len(whole)) + 0.5) * 0.02
     inside = (times >= item.start - 1e-9) & (times <= item.stop + 1e-9)
     np.testing.assert_allclose(states[0], whole[inside], rtol=1e-2, atol=1e-2)
+
+
+def write_abx(root):
+    """Items whose ends are often centres of frames, features, their numbers
+    all whole, of 50 frames a second."""
+    lines = [HEADER]
+    for n in range(6):
+        places = np.arange(600) + 601 * n
+        feats = (places**2 * 7919 + places * 104729) % 1009 - 504.0
+        np.save(root / f"f{n}.npy", feats.reshape(100, 6).astype(np.float32))
+        for i in range(16):
+            start, phone = 0.01 * (11 * i + n), PHONES[(i * i + n) % 3]
+            span = f"{start:.4f} {start + 0.05 + 0.01 * (i % 7):.4f}"
+            around = f"c{(i + n) % 2} d"
+            lines.append(f"f{n} {span} {phone} {around} s{n % 3}")
+    (root / "x.item").write_text("\n".join(lines) + "\n")
+
+
+def abx_of(root, monkeypatch):
+    """ABX within and across speakers, of frames that ``layers`` takes."""
+    from unispeech_sb.commands import layers as module
+
+    def states(paths, *_):
+        for path in paths:
+            found = torch.from_numpy(np.load(path))[None]
+            yield path, SimpleNamespace(frame_s=320 / 16000, states=found)
+
+    monkeypatch.setattr(module, "advance", lambda bar: None)
+    items = read_items(root / "x.item")
+    files = {item.file: str(root / f"{item.file}.npy") for item in items}
+    cut, _ = module._cut(
+        SimpleNamespace(extract_files=states), items, files, [0],
+        SimpleNamespace(batch_seconds=1.0), None,
+    )  # fmt: skip
+    about = [
+        [getattr(item, name) for item, _ in cut]
+        for name in ("phone", "context", "speaker")
+    ]
+    feats = [states[0].astype(np.float32) for _, states in cut]
+    return [abx_error(feats, *about, across=x) for x in (False, True)]
+
+
+def test_abx_is_what_fastabx_has_found(tmp_path, monkeypatch):
+    write_abx(tmp_path)
+    found = abx_of(tmp_path, monkeypatch)
+    assert found == pytest.approx(BY_FASTABX, abs=1e-6)
+
+
+def test_abx_is_what_fastabx_finds(tmp_path, monkeypatch):
+    reason = "fastabx is not installed; it needs Python 3.12"
+    fastabx = pytest.importorskip("fastabx", reason=reason)
+    write_abx(tmp_path)
+    theirs = [
+        fastabx.zerospeech_abx(
+            tmp_path / "x.item",
+            tmp_path,
+            max_size_group=None,
+            max_x_across=None,
+            speaker=speaker,
+            extension=".npy",
+            feature_maker=lambda path: torch.from_numpy(np.load(path)),
+            device="cpu",
+            progress=False,
+        )  # fmt: skip
+        for speaker in ("within", "across")
+    ]
+    assert theirs == pytest.approx(BY_FASTABX, abs=1e-6)
+    found = abx_of(tmp_path, monkeypatch)
+    assert found == pytest.approx(theirs, abs=1e-6)
 
 
 class Options:

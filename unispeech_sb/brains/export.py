@@ -293,7 +293,8 @@ def _texts(
         hub_name(getattr(hparams, "model", "")),
         {"language": language if isinstance(language, str) else None},
     )
-    record = training_record(scores, scored_on, training)
+    family = hparams.backbone.family
+    record = training_record(scores, scored_on, training, family)
     return {"readme": readme, "files": record}
 
 

@@ -218,6 +218,14 @@ def read_pretrained(folder: str | Path) -> Pretrained:
     )
 
 
+def family_of(folder: Path) -> str | None:
+    """The family that a pretrained folder says, by what it was converted from
+    or by its training; None where it says none."""
+    origin = _read_origin(folder / ORIGIN_FILE)
+    training = _read_notes(folder / TRAINING_FILE, TRAINING_KINDS)
+    return origin.get("family") or training.get("family")
+
+
 @contextmanager
 def new_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Makes a folder that appears whole or not at all, with ``SHA256SUMS``.

@@ -85,8 +85,8 @@ def to_hf(argv: Sequence[str]) -> None:
         choices=FAMILIES,
         metavar="NAME",
         help=f"transformers' classes to use, of {', '.join(FAMILIES)}; by "
-        "default those that the folder came from, else of unispeech-sat, or of "
-        "wavlm for its relative positions",
+        "default those of the model that the folder came from or was trained "
+        "from, else of unispeech-sat, or of wavlm for its relative positions",
     )
     parser.add_argument(
         "--backbone-only", action="store_true", help="leave the head out"

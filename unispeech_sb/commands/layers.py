@@ -229,8 +229,9 @@ def _cut(extractor, items, files, chosen, arguments, bar):
             continue
         for item in by_path[path]:
             # Frame i is at (i + 1/2) frames; both ends belong to the item
-            first = math.ceil(item.start / found.frame_s - 0.5)
-            last = math.floor(item.stop / found.frame_s - 0.5)
+            span = (item.start, item.stop)
+            start, stop = (round(t / found.frame_s - 0.5, 6) for t in span)
+            first, last = math.ceil(start), math.floor(stop)
             states = found.states[:, max(0, first) : last + 1]
             if states.shape[1]:
                 cut.append((item, states.half().numpy()))

@@ -30,6 +30,7 @@ from unispeech_sb.checkpoints.options import (
     check_overrides,
     default_family,
     missing_in,
+    shown,
 )
 from unispeech_sb.checkpoints.pretrained_folder import (
     LABEL_FILES,
@@ -73,8 +74,9 @@ def to_huggingface(
         The folder to make; must not hold anything yet.
     family : str, optional
         One of ``checkpoints.options.FAMILIES``; that of the folder's origin
-        when omitted, else ``unispeech-sat``, or ``wavlm`` for a backbone with
-        its relative positions.
+        when omitted, or of the model that a recipe trained if transformers
+        has a class of it; else ``unispeech-sat``, or ``wavlm`` for a backbone
+        with its relative positions.
     backbone_only : bool
         Leave the head out.
     config : str or pathlib.Path, optional
@@ -184,8 +186,7 @@ def _model(found, family=None, backbone_only=False):
     found = found._replace(lobes=lobes)
     kind = KINDS[0] if backbone_only else _kind(found)
     task = kind.task
-    default = default_family(lobes["backbone"].config)
-    family = family or found.origin.get("family") or kind.family or default
+    family, family_notes = _family(found, family, kind)
     name = _class_name(found, family, kind)
     labels = _labels(found) if task != "Model" else None
     config = _config(found, family, name)
@@ -203,7 +204,27 @@ def _model(found, family=None, backbone_only=False):
         texts |= tokenizer_files(labels, config["pad_token_id"])
     texts["config.json"] = _json(config)
     texts["preprocessor_config.json"] = _preprocessor(found, config)
-    return _Model(name, tensors, texts, _notes(found, config))
+    notes = family_notes + _notes(found, config)
+    return _Model(name, tensors, texts, notes)
+
+
+def _family(found, given, kind):
+    """The family to write, and notes: what is given, else that of the origin,
+    the objective, or the model that a recipe trained, where it has a class."""
+    family = given or found.origin.get("family") or kind.family
+    if family:
+        return family, []
+    backbone = found.lobes["backbone"].config
+    family, default = found.training.get("family"), default_family(backbone)
+    if family in (None, default):
+        return default, []
+    fits = (family, kind.task) in CLASSES.values()
+    if fits and missing_in(family, backbone) is None:
+        return family, []
+    return default, [
+        f"trained from a model of {shown(family)}, of which transformers has "
+        f"no {kind.task} with this backbone: written as {default!r}"
+    ]
 
 
 def _kind(found):

@@ -16,12 +16,9 @@ from torch import nn
 
 from unispeech_sb.checkpoints.files import load_strict
 from unispeech_sb.checkpoints.options import OPTIONS, options_of
+from unispeech_sb.checkpoints.pretrained_folder import family_of
 from unispeech_sb.checkpoints.source import read_backbone
-from unispeech_sb.lobes.lobe import (
-    Lobe,
-    constructor_arguments,
-    without_weights,
-)
+from unispeech_sb.lobes.lobe import Lobe, constructor_arguments, without_weights
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
     FeatureProjection,
@@ -242,6 +239,7 @@ class Backbone(Lobe):
     last_state: str
     normalize_wav: bool
     normalize_eps: float
+    family: str | None = None  # of its source, where that says one
 
     def __init__(
         self,
@@ -413,6 +411,7 @@ class Backbone(Lobe):
         with without_weights(path):  # the file's tensors take their places
             backbone = cls(**options)
         load_strict(backbone, tensors, path, assign=True)
+        backbone.family = found.get("family") or family_of(path.parent)
         return backbone
 
     def current_config(self) -> dict[str, Any]:
