@@ -14,6 +14,7 @@ from unispeech_sb.atomic import (
     OneWriter,
     atomic,
     sweep,
+    temporary_folder,
     temporary_path,
     write_json,
 )
@@ -230,6 +231,13 @@ def test_a_full_device_is_named():
         file.write("a")
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == "/dev/full"
+
+
+def test_a_fault_within_a_folder_is_printed_with_one_name(tmp_path):
+    final = tmp_path / "made"
+    with pytest.raises(OSError) as caught, temporary_folder(final) as draft:
+        raise OSError(errno.ENOSPC, "full", str(draft / "a.wav"))
+    assert str(caught.value) == f"[Errno 28] full: '{final / 'a.wav'}'"
 
 
 WRITES = """

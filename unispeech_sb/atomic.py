@@ -175,7 +175,7 @@ def naming(draft: Path, path: str | Path) -> Iterator[None]:
         inside = [str(n) for n in names if str(n).startswith(str(draft))]
         if inside:
             error.filename = f"{path}{inside[0].removeprefix(str(draft))}"
-            error.filename2 = None
+            del error.filename2  # None would be printed
         elif error.filename is None and error.errno in _FULL:
             error.filename = os.fspath(path)
         raise
