@@ -18,18 +18,8 @@ that SpeechBrain's EncoderASR loads.
 from functools import partial
 
 from unispeech_sb.brains import CTCBrain
+from unispeech_sb.dataio import pipelines, texts
 from unispeech_sb.dataio.corpora import read_corpus
-from unispeech_sb.dataio.pipelines import (
-    audio_pipeline,
-    manifest_datasets,
-    text_pipeline,
-)
-from unispeech_sb.dataio.texts import (
-    add_batches,
-    build_head,
-    prepare_texts,
-    read_tokenizer,
-)
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
 
@@ -43,7 +33,7 @@ def prepare(hparams):
         The recipe's yaml.
     """
     records = () if hparams["skip_prep"] else read_corpus("asr", hparams)
-    prepare_texts(records, hparams)
+    texts.prepare_texts(records, hparams)
 
 
 def dataio_prep(hparams):
@@ -61,16 +51,18 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
-    build_head(len(tokenizer), hparams)
-    datasets = manifest_datasets(hparams["manifest_folder"])
+    tokenizer = hparams["tokenizer"] = texts.read_tokenizer(hparams)
+    texts.build_head(len(tokenizer), hparams)
+    datasets = pipelines.manifest_datasets(hparams["manifest_folder"])
     for split, dataset in datasets.items():
-        dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
         dataset.add_dynamic_item(
-            text_pipeline(tokenizer, hparams["text_column"])
+            pipelines.audio_pipeline(hparams["sample_rate"])
+        )
+        dataset.add_dynamic_item(
+            pipelines.text_pipeline(tokenizer, hparams["text_column"])
         )
         dataset.set_output_keys(["id", "sig", "text", "tokens"])
-        add_batches(dataset, split, hparams)
+        texts.add_batches(dataset, split, hparams)
     return datasets
 
 

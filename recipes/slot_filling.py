@@ -26,17 +26,11 @@ import torch
 from speechbrain.utils.data_pipeline import provides, takes
 
 from unispeech_sb.brains import SlotBrain
+from unispeech_sb.dataio import pipelines, texts
 from unispeech_sb.dataio.corpora import find_corpus, read_corpus
 from unispeech_sb.dataio.corpora.audio_snips import (
     SLOTS_FILE,
     with_tagged_texts,
-)
-from unispeech_sb.dataio.pipelines import audio_pipeline, manifest_datasets
-from unispeech_sb.dataio.texts import (
-    add_batches,
-    build_head,
-    prepare_texts,
-    read_tokenizer,
 )
 from unispeech_sb.experiment import main as script
 from unispeech_sb.experiment import run
@@ -57,7 +51,7 @@ def prepare(hparams):
         )
     if not vocabulary and find_corpus("slot_filling", hparams) == "audio_snips":
         vocabulary = Path(hparams["data_folder"], SLOTS_FILE)
-    prepare_texts(records, hparams, vocabulary)
+    texts.prepare_texts(records, hparams, vocabulary)
 
 
 def dataio_prep(hparams):
@@ -75,8 +69,8 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    tokenizer = hparams["tokenizer"] = read_tokenizer(hparams)
-    build_head(len(tokenizer), hparams)
+    tokenizer = hparams["tokenizer"] = texts.read_tokenizer(hparams)
+    texts.build_head(len(tokenizer), hparams)
 
     @takes(hparams["text_column"])
     @provides("text", "tokens")
@@ -86,12 +80,14 @@ def dataio_prep(hparams):
         text = " ".join(tokenizer.decode(tokens).split())
         return text, torch.tensor(tokens, dtype=torch.long)
 
-    datasets = manifest_datasets(hparams["manifest_folder"])
+    datasets = pipelines.manifest_datasets(hparams["manifest_folder"])
     for split, dataset in datasets.items():
-        dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
+        dataset.add_dynamic_item(
+            pipelines.audio_pipeline(hparams["sample_rate"])
+        )
         dataset.add_dynamic_item(encode)
         dataset.set_output_keys(["id", "sig", "text", "tokens"])
-        add_batches(dataset, split, hparams)
+        texts.add_batches(dataset, split, hparams)
     return datasets
 
 

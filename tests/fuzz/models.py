@@ -62,9 +62,15 @@ MODELS = {
 
 
 @functools.cache
+def _place(name):
+    """A folder that goes with the process."""
+    return tempfile.TemporaryDirectory(prefix=f"fuzzed-{name}-")
+
+
+@functools.cache
 def model(name):
     """A folder, written once in a process and those that it forks."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzzed-model-"), name)
+    folder = Path(_place(name).name, name)
     MODELS[name](folder)
     return folder
 
