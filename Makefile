@@ -1,6 +1,7 @@
 # make demo      trains, scores and exports a small model: some minutes
 # make test      the linter, all examples of the documentation, and all tests
 # make check     the same without the slow tests: those that train, for example
+# make docs      the documentation site, into site/
 # make fuzz      hostile inputs of every kind, and faults: an hour; a tenth of
 #                it by FUZZ=--share=0.1
 # make lock      renews constraints.txt, the versions that all of these install
@@ -26,6 +27,7 @@ PYTHON ?= $(shell for python in \
 VERSIONS := $(or $(notdir $(CONSTRAINTS)),newest)
 STAMPS := $(VENV)/installed
 FOR_DEMO := $(STAMPS)-demo-$(VERSIONS)
+FOR_DOCS := $(STAMPS)-docs-$(VERSIONS)
 FOR_TEST := $(STAMPS)-test-$(VERSIONS)
 NEEDED := $(METADATA) $(or $(CONSTRAINTS),newest)
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
@@ -35,7 +37,7 @@ INSTALL = $(BIN)/python -m pip install -qq \
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check fuzz lint lock clean newest
+.PHONY: demo test check docs fuzz lint lock clean newest
 
 demo: $(FOR_DEMO)
 	@$(BIN)/python -m unispeech_sb demo
@@ -45,6 +47,10 @@ test: lint
 
 check: lint
 	@$(PYTEST) -m 'not slow'
+
+docs: $(FOR_DOCS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open site/index.html, or serve it: python -m http.server -d site"
 
 fuzz: $(FOR_TEST)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.fuzzing $(FUZZ)
@@ -63,7 +69,7 @@ lock: | $(BIN)/python
 		--custom-compile-command 'make lock' -o constraints.txt setup.cfg -
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info results .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info results .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -77,11 +83,17 @@ $(FOR_DEMO): $(NEEDED) | $(BIN)/python
 	@rm -f $(STAMPS)-*
 	@touch $@
 
-# What the tests need includes what the demo needs. KenLM has to be compiled.
+$(FOR_DOCS): $(NEEDED) | $(BIN)/python
+	@echo "Installing unispeech_sb and MkDocs into $(VENV): some minutes, once."
+	@$(INSTALL) --editable '.[docs]'
+	@rm -f $(STAMPS)-*
+	@touch $@
+
+# What the tests need includes what demo and docs need. KenLM has to be compiled.
 $(FOR_TEST): $(NEEDED) | $(BIN)/python
 	@echo "Installing unispeech_sb and its tests into $(VENV): some minutes, once."
 	@$(INSTALL) --editable '.[demo,test]'
 	@$(INSTALL) --editable '.[lm]' 2>$(VENV)/kenlm.log || echo "KenLM could not" \
 		"be compiled, its tests are skipped: see $(VENV)/kenlm.log."
 	@rm -f $(STAMPS)-*
-	@touch $(FOR_DEMO) $@
+	@touch $(FOR_DEMO) $(FOR_DOCS) $@

@@ -1,12 +1,16 @@
-"""Every command and example of the README and of docs/tasks.md runs."""
+"""Every command and example of the README, of docs/index.md and docs/tasks.md
+runs."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import transformers
 from hyperpyyaml import load_hyperpyyaml
@@ -25,15 +29,15 @@ from tests.recipes.conftest import TINY, WORDS, write_corpus
 from unispeech_sb import cli
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS, STEPS = (
+BLOCKS, STEPS, START = (
     BLOCK.findall((ROOT / page).read_text())
-    for page in ("README.md", "docs/tasks.md")
+    for page in ("README.md", "docs/tasks.md", "docs/index.md")
 )
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 YAMLS = [text for kind, text in BLOCKS if kind == "yaml"]
-COMMANDS, TASKS = (
+COMMANDS, TASKS, FIRST = (
     [line for kind, text in blocks if not kind for line in text.splitlines()]
-    for blocks in (BLOCKS, STEPS)
+    for blocks in (BLOCKS, STEPS, START)
 )
 TRAINING = [
     "unispeech-sb recipe keyword_spotting --data_folder=speech_commands_v0.02",
@@ -132,6 +136,40 @@ def test_the_yaml_example_builds_a_frozen_backbone(tmp_path):
     backbone = load_hyperpyyaml(text)["wav2vec2"]
     assert not any(p.requires_grad for p in backbone.parameters())
     assert backbone(torch.randn(1, 4000)).shape == (4, 1, 12, 16)
+
+
+@pytest.mark.slow
+def test_the_start_runs(demonstrated, monkeypatch, capsys):
+    monkeypatch.chdir(demonstrated)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(demonstrated / "cache"))
+    hub = demonstrated / "microsoft" / "unispeech-sat-base-100h-libri-ft"
+    letters = {"<pad>": 0, "|": 1, "a": 2, "b": 3, "c": 4}
+    model = tiny_model(
+        "unispeech-sat", "ForCTC", vocab_size=len(letters), pad_token_id=0
+    )
+    save_folder(model, hub, vocabulary=letters)
+    shutil.copy("results/demo/example.wav", "talk.wav")
+    for seed, name in enumerate(
+        ("yes/ann", "yes/bob", "yes/eve", "no/ann", "no/bob", "no/eve")
+    ):
+        path = demonstrated / "my_words" / f"{name}_nohash_0.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).normal(size=16000)
+        soundfile.write(path, 0.1 * noise, 16000)
+    install, demo, *lines = FIRST
+    assert install == "pip install -c constraints.txt '.[demo]'"
+    assert demo == "unispeech-sb demo"  # the fixture has run it
+    trained = [line for line in lines if " recipe " in line]
+    assert len(lines) == 6 and len(trained) == 1  # test_the_training_commands
+    for line in lines:
+        if line not in trained:
+            assert cli.main(shlex.split(line)[1:]) in (0, None), line
+    assert (demonstrated / "subtitles" / "talk.srt").is_file()
+    (code,) = (text for kind, text in START if kind == "python")
+    capsys.readouterr()
+    exec(compile(code, "docs/index.md", "exec"), {})
+    label, posterior = capsys.readouterr().out.split()
+    assert 0 < float(posterior) <= 1
 
 
 def test_make_demo_runs_the_demo_and_make_test_the_suite():

@@ -194,6 +194,50 @@ def plain_values(line: _CommandLine) -> dict[str, Any]:
     return {key: _value(line, key) for key in line.nodes}
 
 
+class YamlKey(NamedTuple):
+    """A key of a yaml file, as its help shows it."""
+
+    name: str
+    default: str
+    """As it is written in the yaml; "..." where there is none to show."""
+    about: str
+    """The comment behind it; empty without one."""
+    entries: tuple["YamlKey", ...] = ()
+    """Those of a dict."""
+
+
+class YamlKeys(NamedTuple):
+    """What a yaml file says of itself; from ``read_keys``."""
+
+    header: list[str]
+    """Lines of the comment that the file begins with."""
+    sections: dict[str, list[YamlKey]]
+    """Title -> the keys that a command line may set."""
+    built: list[str]
+    """Names of those that are built from the others."""
+    names: set[str]
+    """Names of all keys."""
+
+
+def read_keys(yaml_file: str | Path) -> YamlKeys:
+    """Reads the keys of a yaml file, with its comments."""
+    text, entries = _read_yaml(yaml_file)
+    lines = text.splitlines()
+    nodes = {key.value: node for key, node in entries}
+    header = [line[2:] for line in takewhile(_is_comment, lines)]
+    if entries and len(header) == entries[0][0].start_mark.line:
+        header = []  # it is the title of the first section
+    titles, built = _titles(lines, entries), []
+    sections: dict[str, list[YamlKey]] = {}
+    for key, node in entries:
+        if key.value != "modules" and _is_plain(key.value, nodes):
+            section = sections.setdefault(titles[key.value], [])
+            section.append(_described(key, node, text, lines))
+        elif not key.value.startswith("_"):
+            built.append(key.value)
+    return YamlKeys(header, sections, built, {*nodes})
+
+
 def describe_recipe(
     yaml_file: str | Path, usage: str, docstring: str, yamls: Iterable[str] = ()
 ) -> str:
@@ -202,40 +246,28 @@ def describe_recipe(
     Of the docstring, the first paragraph is the task, the last one what a run
     leaves; between them stand examples, which are left out.
     """
-    text, entries = _read_yaml(yaml_file)
-    lines = text.splitlines()
-    nodes = {key.value: node for key, node in entries}
-    header = [line[2:] for line in takewhile(_is_comment, lines)]
-    if entries and len(header) == entries[0][0].start_mark.line:
-        header = []  # it is the title of the first section
-    titles, built = _titles(lines, entries), []
-    sections: dict[str, list[str]] = {}
-    for key, node in entries:
-        if key.value != "modules" and _is_plain(key.value, nodes):
-            rows = sections.setdefault(titles[key.value], [])
-            rows += _key_rows(key, node, text, lines)
-        elif not key.value.startswith("_"):
-            built.append(key.value)
+    found = read_keys(yaml_file)
     task, *more = docstring.strip().split("\n\n")
     about = [task, *more[-1:]]
     if yamls:
         about.append(f"YAML: {', '.join(yamls)}, or a file of your own")
     parts = [f"usage: {usage}"]
     parts += ["\n".join(_wrapped(paragraph)) for paragraph in about]
-    if header:
+    if found.header:
         name = Path(yaml_file).name
-        parts.append("\n".join([f"{name}:", *_indented(header)]))
-    for title, rows in sections.items():
+        parts.append("\n".join([f"{name}:", *_indented(found.header)]))
+    for title, keys in found.sections.items():
+        rows = [row for key in keys for row in _key_rows(key)]
         parts.append("\n".join([*_wrapped(title), *rows]))
     notes = "<key> stands for the value of that key, null for none."
-    if built:
-        notes += f" The yaml builds from these: {', '.join(built)}."
+    if found.built:
+        notes += f" The yaml builds from these: {', '.join(found.built)}."
     parts.append("\n".join(_wrapped(notes)))
     for title, options in (
         ("Options of a run", OWN_OPTIONS),
         ("SpeechBrain's options of a run", SPEECHBRAIN_OPTIONS),
     ):
-        shown = [name for name in options if name not in nodes]
+        shown = [name for name in options if name not in found.names]
         rows = [row for name in shown for row in _option_rows(name)]
         parts.append("\n".join([title, *rows]))
     return "\n\n".join(parts)
@@ -437,25 +469,30 @@ def _is_literal(node):
     return node.tag[0] != "!" and all(map(_is_literal, inner))
 
 
-def _key_rows(key, node, text, lines):
-    """Lines of a key; a dict has one more for each of its entries."""
-    comment = _comment_beside(lines, key, node)
-    default, inner = _source(node, text), []
+def _described(key, node, text, lines):
+    """A key with its default and comment; a dict has its entries."""
+    about = _comment_beside(lines, key, node)
+    default, entries = _source(node, text), ()
     if node.tag == PLACEHOLDER:
         default = "..."
-        comment = f"required; {comment}" if comment else "required"
+        about = f"required; {about}" if about else "required"
     elif node.tag == _REFERENCE:
         default = node.value
     elif node.tag.startswith(_APPLIED):
         given = ", ".join(item.value for item in node.value)
-        default, comment = "...", comment or f"derived from {given}"
+        default, about = "...", about or f"derived from {given}"
     elif isinstance(node, yaml.MappingNode) and not node.flow_style:
         default = "{...}"
-        for name, value in node.value:
-            beside = _comment_beside(lines, name, value)
-            shown = _source(value, text)
-            inner += _row(f"    {name.value}: {shown}", beside)
-    return _row(f"  --{key.value}={default}", comment) + inner
+        entries = tuple(_described(*pair, text, lines) for pair in node.value)
+    return YamlKey(key.value, default, about, entries)
+
+
+def _key_rows(key):
+    """Lines of a key; a dict has one more for each of its entries."""
+    rows = _row(f"  --{key.name}={key.default}", key.about)
+    for entry in key.entries:
+        rows += _row(f"    {entry.name}: {entry.default}", entry.about)
+    return rows
 
 
 def _source(node, text):

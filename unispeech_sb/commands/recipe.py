@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -73,7 +73,7 @@ def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
     ...
     ValueError: ...make_units.yaml needs a value of data_folder: give ...
     """
-    known = _docstrings()
+    known = recipe_docstrings()
     if not argv or argv[0] in ("-h", "--help"):
         _list_recipes(known, with_usage=bool(argv))
         return None
@@ -83,7 +83,7 @@ def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
         print_escaped(f"unispeech-sb: {sentence}", sys.stderr)
         sys.exit(2)
     program = f"unispeech-sb recipe {name}"
-    yamls = _yamls_of(name, known)
+    yamls = yamls_of(name, known)
     if not arguments or arguments[0].startswith("-"):
         arguments.insert(0, f"{name}.yaml")
     if not Path(arguments[0]).is_file():
@@ -92,9 +92,9 @@ def recipe(argv: Sequence[str]) -> dict[str, Any] | None:
         arguments[0] = str(files(home_of("hparams")) / arguments[0])
     if {"-h", "--help"} & {*arguments}:
         usage = f"{program} [YAML] [--key=value ...]"
-        docstring = _as_commands(known[name])
+        docstring = as_commands(known[name])
         text = describe_recipe(arguments[0], usage, docstring, yamls)
-        print(_as_commands(text))
+        print(as_commands(text))
         return None
     check_inputs(read_command_line(arguments, program))
     return import_module(f"{home_of('recipes')}.{name}").main(arguments)
@@ -155,7 +155,7 @@ def _list_recipes(known, with_usage):
         print("\nunispeech-sb recipe NAME --help lists the keys of a recipe.")
 
 
-def _docstrings():
+def recipe_docstrings() -> dict[str, str]:
     """Name of each recipe -> docstring, read without importing."""
     scripts = {
         file.name.removesuffix(".py"): file
@@ -164,11 +164,12 @@ def _docstrings():
     }
     return {
         name: ast.get_docstring(ast.parse(scripts[name].read_text("utf-8")))
+        or ""
         for name in sorted(scripts)
     }
 
 
-def _yamls_of(name, recipes):
+def yamls_of(name: str, recipes: Iterable[str]) -> list[str]:
     """Installed yamls of a recipe: each is named by its recipe and a suffix."""
 
     def owner(stem):
@@ -180,7 +181,7 @@ def _yamls_of(name, recipes):
     return sorted(f"{stem}.yaml" for stem in stems if owner(stem) == name)
 
 
-def _as_commands(text):
+def as_commands(text: str) -> str:
     """Calls of a clone's scripts as calls of the installed command."""
 
     def command(match):
