@@ -33,10 +33,9 @@ ABOVE = {
     "benchmarks/README.md": "benchmarks.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "README.md": "index.md",
     "SECURITY.md": "security.md",
 }
-"""File of the clone -> its page; the start page stands for the README."""
+"""File of the clone -> its page."""
 
 SUBCOMMANDS = {"data": ("check",), "superb": ("run", "report")}
 """Commands that have commands of their own."""
@@ -150,9 +149,7 @@ def on_config(config):
 def on_files(files, config):
     """Adds the pages that are not files of this folder."""
     pages = {
-        page: (ROOT / name).read_text("utf-8")
-        for name, page in ABOVE.items()
-        if page != "index.md"
+        page: (ROOT / name).read_text("utf-8") for name, page in ABOVE.items()
     }
     pages["reference/commands.md"] = commands_page()
     recipes = recipe_docstrings()
@@ -174,18 +171,23 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Leads links to files of the clone to their pages, takes out what is said
-    to tests, and marks commands, which are then coloured and wrapped."""
-    markdown = re.sub(r"^<!-- .*? -->\n(?=```)", "", markdown, flags=re.M)
-    markdown = re.sub(
-        r"^```(\w*)\n(.*?)^```$",
-        lambda block: f"```{block[1] or 'shell'}\n{block[2]}```",
-        markdown,
-        flags=re.M | re.S,
-    )
-    places = {page: name for name, page in ABOVE.items() if page != "index.md"}
+    """Leads links to files of the clone to their pages, keeps names of options
+    in one line, takes out what is said to tests, and marks commands, which are
+    then coloured and wrapped. The search shows pages for readers first."""
     here = page.file.src_uri
-    return site_links(markdown, places.get(here, f"docs/{here}"), here)
+    source = next((n for n, p in ABOVE.items() if p == here), f"docs/{here}")
+    if here in ABOVE.values() or here.partition("/")[0] in ("api", "recipes"):
+        page.meta.setdefault("search", {"boost": 0.5})
+    parts = re.split(r"^(```.*?^```)$", markdown, flags=re.M | re.S)
+    for number, part in enumerate(parts):
+        if number % 2:
+            part = re.sub(r"\A```\n", "```shell\n", part)
+        else:
+            part = re.sub(r"^<!-- .*? -->\n\Z", "", part, flags=re.M)
+            part = re.sub(r"(`--[\w-]{1,24}`)(?!`|\{)", r"\1{.key}", part)
+            part = site_links(part, source, here)
+        parts[number] = part
+    return "".join(parts)
 
 
 def site_links(markdown, source, page):
