@@ -182,12 +182,27 @@ def on_page_markdown(markdown, page, config, files):
     for number, part in enumerate(parts):
         if number % 2:
             part = re.sub(r"\A```\n", "```shell\n", part)
+            if part.startswith(("```shell", "```bash")):
+                part = "\n".join(map(broken, part.split("\n")))
         else:
             part = re.sub(r"^<!-- .*? -->\n\Z", "", part, flags=re.M)
             part = re.sub(r"(`--[\w-]{1,24}`)(?!`|\{)", r"\1{.key}", part)
             part = site_links(part, source, here)
         parts[number] = part
     return "".join(parts)
+
+
+def broken(line, width=80):
+    """A command line on several lines, none wider, as a shell takes them."""
+    if len(line) <= width or "#" in line:
+        return line
+    lines, option = [""], r"(?:--?[\w-]+ (?=[^-]))?"  # with its value
+    for word in re.findall(rf"{option}(?:'[^']*'|\"[^\"]*\"|\S)+", line):
+        if lines[-1].strip() and len(lines[-1]) + len(word) > width - 3:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(lines)
 
 
 def site_links(markdown, source, page):

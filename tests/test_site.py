@@ -395,6 +395,16 @@ def test_every_command_and_every_key_has_its_place(site):
             assert keys_of(yaml) <= {*shown}
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("docs/")])
+def test_commands_that_are_broken_stay_the_same(name):
+    broken = hooks().broken
+    for _, kind, text in blocks_of(name):
+        for line in text.splitlines() if kind in SHELL else ():
+            if not line.endswith("\\"):  # it is broken by hand
+                assert lines_of(broken(line)) == lines_of(line)
+                assert "\n" in broken(line) or len(line) <= 80 or "#" in line
+
+
 def test_a_notebook_becomes_a_page(tmp_path):
     cells = [
         {"cell_type": "markdown", "source": ["# A title\n", "\n", "Text."]},
@@ -422,6 +432,7 @@ def test_a_notebook_becomes_a_page(tmp_path):
     ]
 
 
+@cache
 def hooks():
     """docs/hooks.py as a module."""
     spec = spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
