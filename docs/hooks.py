@@ -181,11 +181,11 @@ def on_page_markdown(markdown, page, config, files):
     parts = re.split(r"^(```.*?^```)$", markdown, flags=re.M | re.S)
     for number, part in enumerate(parts):
         if number % 2:
-            part = re.sub(r"\A```\n", "```shell\n", part)
-            if part.startswith(("```shell", "```bash")):
+            part = re.sub(r"\A```(sh|bash|)\n", "```shell\n", part)
+            if part.startswith("```shell"):
                 part = "\n".join(map(broken, part.split("\n")))
         else:
-            part = re.sub(r"^<!-- .*? -->\n\Z", "", part, flags=re.M)
+            part = re.sub(r"^<!-- .*? -->\n", "", part, flags=re.M)
             part = re.sub(r"(`--[\w-]{1,24}`)(?!`|\{)", r"\1{.key}", part)
             part = site_links(part, source, here)
         parts[number] = part
