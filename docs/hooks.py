@@ -12,9 +12,10 @@ import json
 import os
 import posixpath
 import re
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib.resources import files
 from pathlib import Path
+from unittest.mock import patch
 
 import griffe
 from mkdocs.structure.files import File
@@ -234,19 +235,12 @@ def commands_page():
 def help_of(*words):
     """What a command prints for ``--help``, 80 columns wide."""
     printed = io.StringIO()
-    settings = {"COLUMNS": "80", "NO_COLOR": "1"}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        with redirect_stdout(printed):
-            main([*words, "--help"])
-    except SystemExit:
-        pass
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    with (
+        patch.dict(os.environ, COLUMNS="80", NO_COLOR="1"),
+        redirect_stdout(printed),
+        suppress(SystemExit),
+    ):
+        main([*words, "--help"])
     return printed.getvalue()
 
 

@@ -345,7 +345,8 @@ def test_a_command_of_the_migration_runs(line, workplace, monkeypatch):
 def session(workplace):
     """Names that lines of Python of the migration go on from."""
     if not (workplace / "for-transformers").exists():
-        main(["to-hf", "asr", str(workplace / "for-transformers")])
+        folders = [str(workplace / n) for n in ("asr", "for-transformers")]
+        main(["to-hf", *folders])
     (code,) = re.findall(r"^```python\n(.*?)^```", MIGRATION, re.M | re.S)
     names = {}
     exec(compile(code, "docs/migration.md", "exec"), names)
