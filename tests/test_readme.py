@@ -176,6 +176,7 @@ def test_make_demo_runs_the_demo_and_make_test_the_suite():
     for target, ran in (
         ("demo", "python -m unispeech_sb demo"),
         ("test", "python -m pytest"),
+        ("docs", "python -m mkdocs build --strict"),
     ):
         dry = ["make", "--dry-run", "--always-make", target]
         done = subprocess.run(
