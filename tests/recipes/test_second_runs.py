@@ -328,7 +328,7 @@ def test_speech_recognition_stopped_while_it_prepares_binds_nobody(
 ):
     """Its tokens are not those of the run that comes next."""
     other_texts(sentences, tmp_path / "other")
-    output, real = tmp_path / "out", asr.prepare_texts
+    output, real = tmp_path / "out", asr.texts.prepare_texts
 
     def stopped(*args):
         if step == "prepared":
@@ -336,7 +336,7 @@ def test_speech_recognition_stopped_while_it_prepares_binds_nobody(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(asr, "prepare_texts", stopped)
+        patch.setattr(asr.texts, "prepare_texts", stopped)
         with pytest.raises(KeyboardInterrupt):
             asr.main(speech.arguments(root, tmp_path / "other", output))
     command = speech.arguments(root, sentences, output, "--number_of_epochs=1")
