@@ -73,6 +73,7 @@ from unispeech_sb.dataio.corpora.voxceleb import (
     voxceleb,
     voxceleb_identification,
 )
+from unispeech_sb.dataio.shards import is_shards, refuse_shards, shard_records
 from unispeech_sb.dataio.splits import with_splits
 
 __all__ = ["CORPORA", "Corpus", "read_corpus"]
@@ -114,6 +115,16 @@ def _unlabelled(path, hparams):
 CORPORA = {
     "synthetic": Corpus(
         "sentences spoken by espeak-ng", lambda path: False, synthetic.READERS
+    ),
+    "shards": Corpus(
+        "a folder of shards",
+        is_shards,
+        {
+            **dict.fromkeys(
+                ("asr", "phoneme"), _by(shard_records, "skip_damaged")
+            ),
+            "pretraining": refuse_shards,
+        },
     ),
     "fairseq": Corpus(
         "a folder of fairseq's manifests, train.tsv with labels",

@@ -1,0 +1,231 @@
+"""Reading shards beside single files, and the simulator beside both.
+
+    python benchmarks/shards.py [--hours 1.0] [--rounds 3] [--no-training]
+
+Utterances of 4 to 16 s of noise whose level follows that of syllables, which
+FLAC packs about as well as speech, as single files and in shards, written into
+a temporary folder. Sides: ``SpeechCrops`` of single files in the batches of
+``dynamic_batches``, and of shards, both through torch's loader with 0, 1 and 2
+worker processes into padded batches. "Cold" has its files dropped from the page
+cache before each round (``posix_fadvise``; directories stay). Seconds of audio
+in a second of wall time, and in one of processor time of the reading processes;
+medians. Then a training step of Base without an objective, forward and back,
+for the ratio; and the two workers as ``loader_simulator`` predicts them from
+what one does.
+"""
+
+import argparse
+import datetime
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from loader_simulator import Setting, predict
+from speechbrain.dataio.dataloader import SaveableDataLoader
+
+from unispeech_sb.dataio.pretraining import SpeechCrops, add_batches
+from unispeech_sb.dataio.shard_batches import ShardLoader
+from unispeech_sb.dataio.shard_writer import make_shards
+from unispeech_sb.dataio.shards import ShardRows
+from unispeech_sb.lobes.backbone import Backbone
+
+WORKERS = (0, 1, 2)
+
+
+def write_files(folder, hours):
+    """Utterance records of single files."""
+    generator, records, total = np.random.default_rng(0), [], 0.0
+    while total < 3600 * hours:
+        seconds = generator.uniform(4, 16)
+        count = int(16000 * seconds)
+        level = 0.05 * np.abs(np.sin(np.arange(count) / 1800)) ** 3
+        noise = level * generator.normal(size=count)
+        place = folder / f"{len(records) % 50}"
+        place.mkdir(exist_ok=True)
+        path = str(place / f"{len(records)}.flac")
+        soundfile.write(path, noise, 16000)
+        record = {"ID": str(len(records)), "wav": path, "split": "train"}
+        records.append({**record, "duration": count / 16000})
+        total += seconds
+    return records
+
+
+def drop_cache(folder):
+    """Drops the files below a folder from the page cache."""
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def make_loader(rows, workers, buffer_s):
+    """A loader of the training batches of rows."""
+    options = {"num_workers": workers}
+    hparams = {"max_batch_s": 87.5, "num_buckets": 10, "seed": 1}
+    hparams |= {"shuffle_buffer_s": buffer_s, "train_dataloader_opts": options}
+    crops = SpeechCrops(rows)
+    add_batches(crops, "train", hparams)
+    kind = ShardLoader if isinstance(rows, ShardRows) else SaveableDataLoader
+    return kind(crops, **options)
+
+
+def processor_s():
+    """Seconds of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in
+            (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # fmt: skip
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def read_all(loader, epoch):
+    """Seconds, seconds of the processor, and batches of an epoch."""
+    loader.batch_sampler.set_epoch(epoch)
+    start, used = time.perf_counter(), processor_s()
+    count = sum(1 for _ in loader)
+    return time.perf_counter() - start, processor_s() - used, count
+
+
+def measure(sides, folders, rounds, cold, hours):
+    """Name -> medians of audio a second, of wall and of processor time."""
+    found = {name: [] for name in sides}
+    for number in range(rounds + (not cold)):
+        for name, loader in sides.items():
+            if cold:
+                drop_cache(folders[name.split(",")[0]])
+            seconds, used, _ = read_all(loader, number + 1)
+            if cold or number:
+                found[name].append((seconds, used))
+    audio = 3600 * hours
+    return {
+        name: tuple(audio / statistics.median(side) for side in zip(*times))
+        for name, times in found.items()
+    }
+
+
+def step_rate():
+    """Seconds of audio that Base trains on in a second, on one thread."""
+    torch.set_num_threads(1)
+    model, wavs = (
+        Backbone.from_preset("unispeech_sat_base"),
+        torch.randn(2, 8 * 16000),
+    )
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        model(wavs, torch.ones(2)).square().mean().backward()
+        times.append(time.perf_counter() - start)
+    return 16 / min(times)
+
+
+def read_bandwidth(folder):
+    """Bytes a second that cold shards are read at, in the loader's requests."""
+    drop_cache(folder)
+    start, total = time.perf_counter(), 0
+    for path in folder.glob("*.tar"):
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(2**22):
+                total += len(block)
+    return total / (time.perf_counter() - start), total
+
+
+def simulated(loaders, hours, bandwidth, size, buffer_s):
+    """Measured and simulated audio a second of one and two workers, from the
+    pace of the reading process alone."""
+    audio, rows = 3600 * hours, []
+    inline, _, batches = read_all(loaders[0], 20)
+    for workers in WORKERS[1:]:
+        seconds = statistics.median(
+            read_all(loaders[workers], 30 + n)[0] for n in range(3)
+        )
+        count = -(-batches // workers)
+        setting = Setting(
+            readers=workers,
+            batches=count,
+            batch_s=audio / (count * workers),
+            bytes_per_s=size / audio,
+            decode_rate=audio / inline,
+            step_s=0.0,
+            bandwidth=bandwidth,
+            stream_bandwidth=bandwidth,
+            latency_s=0.0,
+            buffer_s=min(buffer_s, audio / workers),
+        )
+        found = predict(setting)
+        rows.append((workers, audio / seconds, audio / found.seconds))
+    return rows
+
+
+def print_rates(measured, cold):
+    """Rows of the table of sides."""
+    for side, rates in measured.items():
+        state = "cold" if cold else "warm"
+        print(f"| {side} | {state} | {rates[0]:.0f} | {rates[1]:.0f} |")
+
+
+def main():
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--buffer-s", type=float, default=600.0)
+    parser.add_argument("--no-training", action="store_true")
+    arguments = parser.parse_args()
+    print(f"{datetime.date.today()}, {os.cpu_count()} cores, load "
+          f"{os.getloadavg()[0]:.1f}, torch {torch.__version__}, "
+          f"{arguments.hours} h\n")  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="shards-") as name:
+        single, packed = Path(name, "single"), Path(name, "packed")
+        single.mkdir()
+        records = write_files(single, arguments.hours)
+        hours = sum(record["duration"] for record in records) / 3600
+        for workers in (1, 2):
+            start = time.perf_counter()
+            make_shards(
+                records, packed / str(workers), hours=0.1, workers=workers
+            )
+            took = time.perf_counter() - start
+            print(f"shards make, {workers} threads: {3600 * hours / took:.0f} "
+                  "s of audio in a second")  # fmt: skip
+        own = packed / "2"
+        rows = {"single files": records, "shards": ShardRows(own, "train")}
+        sides = {
+            f"{side}, {workers} workers": make_loader(
+                found, workers, arguments.buffer_s
+            )
+            for side, found in rows.items()
+            for workers in WORKERS
+        }
+        folders = {"single files": single, "shards": own}
+        print("\n| side | page cache | audio s per s | per processor s |\n"
+              "|---|---|---|---|")  # fmt: skip
+        for cold in (True, False):
+            found = measure(sides, folders, arguments.rounds, cold, hours)
+            print_rates(found, cold)
+        bandwidth, size = read_bandwidth(own)
+        rate = size / hours / 3600
+        print(f"\ncold shards alone: {bandwidth / 1e6:.0f} MB/s; a second "
+              f"of audio has {rate / 1e3:.1f} kB")  # fmt: skip
+        loaders = [sides[f"shards, {n} workers"] for n in WORKERS]
+        table = simulated(loaders, hours, bandwidth, size, arguments.buffer_s)
+        print("\n| workers | measured | simulated | ratio |\n|---|---|---|---|")
+        for workers, measured, guess in table:
+            print(f"| {workers} | {measured:.0f} | {guess:.0f} | "
+                  f"{guess / measured:.2f} |")  # fmt: skip
+        if not arguments.no_training:
+            rate = step_rate()
+            best = found["shards, 0 workers"][1]
+            print(f"\nBase, forward and back, one thread: {rate:.2f} s of "
+                  f"audio in a second; the loader, per processor second: "
+                  f"{best / rate:.0f} times that")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
