@@ -15,7 +15,7 @@ import re
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -286,12 +286,9 @@ def _write_all(folder, plans, audio, workers):
 def _write(base, plan, audio, advance):
     """Writes a shard and its list; what that says of it."""
     records, digest = plan
-    rows, faults = [], []
     with atomic(f"{base}.tar", mode=None) as draft:
         with open(draft, "wb") as file:
-            for row in _write_tar(file, records, audio, faults):
-                rows.append(row)
-                advance()
+            rows, faults = _write_tar(file, records, audio, advance)
         head = {"form": FORM, "plan": digest, **_facts(draft, rows)}
     head["left_out"] = faults
     with atomic(f"{base}.jsonl") as file:
@@ -318,10 +315,12 @@ def _facts(tar, rows):
     }
 
 
-def _write_tar(file, records, audio, faults) -> Iterator[dict[str, Any]]:
-    """Writes the samples of a shard; yields where each lies."""
+def _write_tar(file, records, audio, advance):
+    """Writes the samples of a shard; where each lies, and what is wrong with
+    the others."""
     from webdataset import TarWriter
 
+    rows, faults = [], []
     with TarWriter(file, encoder=False, mtime=0, compress=False) as writer:
         for number, record in enumerate(records):
             wav = record["wav"]
@@ -339,13 +338,10 @@ def _write_tar(file, records, audio, faults) -> Iterator[dict[str, Any]]:
                 sample[UNITS] = _units_bytes(record)
             offset = writer.tarstream.offset
             writer.write(sample)
-            yield {
-                "offset": offset,
-                "size": writer.tarstream.offset - offset,
-                "seconds": seconds,
-                "record": own,
-                _KEPT: kept,
-            }
+            row = {"offset": offset, "size": writer.tarstream.offset - offset}
+            rows.append(row | {"seconds": seconds, "record": own, _KEPT: kept})
+            advance()
+    return rows, faults
 
 
 def _units_bytes(record):
