@@ -10,12 +10,13 @@ worker processes into padded batches. "Cold" has its files dropped from the page
 cache before each round (``posix_fadvise``; directories stay). Seconds of audio
 in a second of wall time, and in one of processor time of the reading processes;
 medians. Then a training step of Base without an objective, forward and back,
-for the ratio; and the two workers as ``loader_simulator`` predicts them from
-what one does.
+for the ratio; and one and two workers between their first batch and their last,
+as ``loader_simulator`` predicts them from what as many processes read alone.
 """
 
 import argparse
 import datetime
+import multiprocessing
 import os
 import resource
 import statistics
@@ -134,30 +135,61 @@ def read_bandwidth(folder):
     return total / (time.perf_counter() - start), total
 
 
+def _pace(loader, barrier, queue):
+    """Sends the seconds of an epoch of one of several reading processes."""
+    for number in range(4):
+        barrier.wait()
+        queue.put((number, read_all(loader, 20 + number)[0]))
+
+
+def pace(loader, processes):
+    """Median seconds of an epoch in each of several processes that read the
+    same at the same time, without a loader between them."""
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(processes), context.Queue()
+    own = [
+        context.Process(target=_pace, args=(loader, barrier, queue))
+        for _ in range(processes)
+    ]
+    for process in own:
+        process.start()
+    found = [queue.get() for _ in range(4 * processes)]
+    for process in own:
+        process.join()
+    return statistics.median(seconds for number, seconds in found if number)
+
+
+def steady_rate(loader, audio, epoch):
+    """Seconds of audio in a second from the first batch to the last, without
+    what it takes to start and to end workers."""
+    loader.batch_sampler.set_epoch(epoch)
+    times = [time.perf_counter() for _ in loader]
+    return audio * (1 - 1 / len(times)) / (times[-1] - times[0]), len(times)
+
+
 def simulated(loaders, hours, bandwidth, size, buffer_s):
-    """Measured and simulated audio a second of one and two workers, from the
-    pace of the reading process alone."""
+    """Measured and simulated audio a second of one and two workers, of what as
+    many processes read in a second on their own."""
     audio, rows = 3600 * hours, []
-    inline, _, batches = read_all(loaders[0], 20)
     for workers in WORKERS[1:]:
-        seconds = statistics.median(
-            read_all(loaders[workers], 30 + n)[0] for n in range(3)
-        )
-        count = -(-batches // workers)
+        alone = pace(loaders[0], workers)
+        found = [steady_rate(loaders[workers], audio, 30 + n) for n in range(5)]
+        count = found[0][1] // workers
         setting = Setting(
             readers=workers,
             batches=count,
             batch_s=audio / (count * workers),
             bytes_per_s=size / audio,
-            decode_rate=audio / inline,
+            decode_rate=audio / alone,
             step_s=0.0,
             bandwidth=bandwidth,
             stream_bandwidth=bandwidth,
             latency_s=0.0,
             buffer_s=min(buffer_s, audio / workers),
         )
-        found = predict(setting)
-        rows.append((workers, audio / seconds, audio / found.seconds))
+        guess = predict(setting).audio_per_s * (1 - 1 / (count * workers))
+        measured = statistics.median(rate for rate, _ in found)
+        rows.append((workers, measured, guess))
     return rows
 
 
