@@ -11,12 +11,11 @@ cache before each round (``posix_fadvise``; directories stay). Seconds of audio
 in a second of wall time, and in one of processor time of the reading processes;
 medians. Then a training step of Base without an objective, forward and back,
 for the ratio; and one and two workers between their first batch and their last,
-as ``loader_simulator`` predicts them from what as many processes read alone.
+as ``loader_simulator`` predicts them from what one takes of a processor.
 """
 
 import argparse
 import datetime
-import multiprocessing
 import os
 import resource
 import statistics
@@ -77,19 +76,21 @@ def make_loader(rows, workers, buffer_s):
     return kind(crops, **options)
 
 
-def processor_s():
-    """Seconds of this process and of those that it has waited for."""
-    used = [resource.getrusage(who) for who in
-            (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # fmt: skip
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def used():
+    """Processor seconds of this process, and of those that have ended."""
+    found = [
+        resource.getrusage(who)
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return [one.ru_utime + one.ru_stime for one in found]
 
 
 def read_all(loader, epoch):
     """Seconds, seconds of the processor, and batches of an epoch."""
     loader.batch_sampler.set_epoch(epoch)
-    start, used = time.perf_counter(), processor_s()
+    start, before = time.perf_counter(), sum(used())
     count = sum(1 for _ in loader)
-    return time.perf_counter() - start, processor_s() - used, count
+    return time.perf_counter() - start, sum(used()) - before, count
 
 
 def measure(sides, folders, rounds, cold, hours):
@@ -99,9 +100,9 @@ def measure(sides, folders, rounds, cold, hours):
         for name, loader in sides.items():
             if cold:
                 drop_cache(folders[name.split(",")[0]])
-            seconds, used, _ = read_all(loader, number + 1)
+            seconds, busy, _ = read_all(loader, number + 1)
             if cold or number:
-                found[name].append((seconds, used))
+                found[name].append((seconds, busy))
     audio = 3600 * hours
     return {
         name: tuple(audio / statistics.median(side) for side in zip(*times))
@@ -135,30 +136,6 @@ def read_bandwidth(folder):
     return total / (time.perf_counter() - start), total
 
 
-def _pace(loader, barrier, queue):
-    """Sends the seconds of an epoch of one of several reading processes."""
-    for number in range(4):
-        barrier.wait()
-        queue.put((number, read_all(loader, 20 + number)[0]))
-
-
-def pace(loader, processes):
-    """Median seconds of an epoch in each of several processes that read the
-    same at the same time, without a loader between them."""
-    context = multiprocessing.get_context("fork")
-    barrier, queue = context.Barrier(processes), context.Queue()
-    own = [
-        context.Process(target=_pace, args=(loader, barrier, queue))
-        for _ in range(processes)
-    ]
-    for process in own:
-        process.start()
-    found = [queue.get() for _ in range(4 * processes)]
-    for process in own:
-        process.join()
-    return statistics.median(seconds for number, seconds in found if number)
-
-
 def steady_rate(loader, audio, epoch):
     """Seconds of audio in a second from the first batch to the last, without
     what it takes to start and to end workers."""
@@ -168,11 +145,15 @@ def steady_rate(loader, audio, epoch):
 
 
 def simulated(loaders, hours, bandwidth, size, buffer_s):
-    """Measured and simulated audio a second of one and two workers, of what as
-    many processes read in a second on their own."""
+    """Measured and simulated audio a second of one and two workers, of the
+    seconds that one worker and the process beside it have of a processor."""
     audio, rows = 3600 * hours, []
+    before = used()
+    read_all(loaders[1], 20)
+    own, theirs = (now - then for now, then in zip(used(), before))
     for workers in WORKERS[1:]:
-        alone = pace(loaders[0], workers)
+        # Where there are more processes than cores, all of them wait
+        seconds = max(theirs, workers * (own + theirs) / os.cpu_count())
         found = [steady_rate(loaders[workers], audio, 30 + n) for n in range(5)]
         count = found[0][1] // workers
         setting = Setting(
@@ -180,7 +161,7 @@ def simulated(loaders, hours, bandwidth, size, buffer_s):
             batches=count,
             batch_s=audio / (count * workers),
             bytes_per_s=size / audio,
-            decode_rate=audio / alone,
+            decode_rate=audio / seconds,
             step_s=0.0,
             bandwidth=bandwidth,
             stream_bandwidth=bandwidth,
