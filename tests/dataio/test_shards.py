@@ -154,10 +154,13 @@ def test_a_batch_of_damaged_utterances_gets_the_last_sound_one(copied):
     rows = ShardRows(copied, "train", skip_damaged=True)
     (copied / "train-000000.tar").unlink()
     count = read_index(copied)["splits"]["train"]["shards"][0]["count"]
+    assert rows.take([0])[0] == [count]
+    rows.take([count + 1])
+    assert rows.take([0, 1])[0] == [count + 1]
+    for tar in copied.glob("train-*.tar"):
+        tar.unlink()
     with pytest.raises(DamagedShardError, match="missing"):
-        rows.take([0])
-    rows.take([count])
-    assert rows.take([0, 1])[0] == [count]
+        ShardRows(copied, "train", skip_damaged=True).take([0])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def _parser():
         "from front to back, or check some.",
     )
     parser.usage = (
-        "%(prog)s make DATA... -o FOLDER [options] [--task T --key=value ...]\n"
+        "%(prog)s make DATA... -o FOLDER [--task T --key=value ...]\n"
         "       %(prog)s check FOLDER [--workers N]"
     )
     parser.add_argument("action", choices=["make", "check"], metavar="action")

@@ -60,10 +60,10 @@ def manifest_datasets(folder: str | Path) -> dict[str, DynamicItemDataset]:
     rows = {split: read_manifest(file) for split, file in files.items()}
     packed = {split: rows_in_shards(own) for split, own in rows.items()}
     return {
-        split: ShardItems(packed[split])
-        if packed[split] is not None
-        else DynamicItemDataset.from_csv(file)
-        for split, file in files.items()
+        split: DynamicItemDataset.from_csv(files[split])
+        if own is None
+        else ShardItems(own)
+        for split, own in packed.items()
     }
 
 

@@ -98,7 +98,7 @@ def unlabelled_records(hparams: dict[str, Any]) -> list[dict[str, Any]]:
 
 def usable_rows(
     folder: str | Path, hparams: dict[str, Any]
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, Sequence[dict[str, Any]]]:
     """Reads manifests, without utterances that are too short or too long.
 
     Arguments

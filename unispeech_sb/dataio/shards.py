@@ -302,7 +302,7 @@ class ShardRows(Sequence[dict[str, Any]]):
         may be places of later passes, and the rows.
 
         Of a batch without a sound one the last row before it takes the place,
-        as all processes need one.
+        or the first that is sound, as all processes need one.
         """
         stream = getattr(batch, "stream", self._stream)
         if stream != self._stream:
@@ -323,13 +323,20 @@ class ShardRows(Sequence[dict[str, Any]]):
                     f"{error}",
                     main_process_only=False,
                 )
-                fault = error
-        if not found and self._last is None:
-            raise fault
-        found = found or [self._last]
+        if not found:
+            found = [self._last or self._first_sound()]
         self._last = found[-1]
         numbers, rows = zip(*found, strict=True)
         return list(numbers), list(rows)
+
+    def _first_sound(self):
+        """Number and row of the first utterance that can be read."""
+        for place in range(len(self)):
+            try:
+                return place, self._row(place)
+            except DamagedShardError as error:
+                fault = error
+        raise fault
 
     def _read_ahead(self, first, stop):
         """Reads the utterances of some numbers, as they lie in their shards."""

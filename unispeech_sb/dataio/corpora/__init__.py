@@ -116,16 +116,6 @@ CORPORA = {
     "synthetic": Corpus(
         "sentences spoken by espeak-ng", lambda path: False, synthetic.READERS
     ),
-    "shards": Corpus(
-        "a folder of shards",
-        is_shards,
-        {
-            **dict.fromkeys(
-                ("asr", "phoneme"), _by(shard_records, "skip_damaged")
-            ),
-            "pretraining": refuse_shards,
-        },
-    ),
     "fairseq": Corpus(
         "a folder of fairseq's manifests, train.tsv with labels",
         is_fairseq_manifests,
@@ -196,6 +186,16 @@ CORPORA = {
         "a folder with queries.csv and documents.csv",
         is_query_lists,
         {"query_by_example": _by(query_lists)},
+    ),
+    "shards": Corpus(
+        "a folder of shards",
+        is_shards,
+        {
+            **dict.fromkeys(
+                ("asr", "phoneme"), _by(shard_records, "skip_damaged")
+            ),
+            "pretraining": refuse_shards,
+        },
     ),
     "recordings": Corpus(
         "a folder of recordings",
