@@ -16,6 +16,7 @@ as ``loader_simulator`` predicts them from what one takes of a processor.
 
 import argparse
 import datetime
+import multiprocessing
 import os
 import resource
 import statistics
@@ -136,6 +137,32 @@ def read_bandwidth(folder):
     return total / (time.perf_counter() - start), total
 
 
+def _spin(seconds, barrier):
+    """Keeps a core busy."""
+    barrier.wait()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def free_cores(seconds=1.0):
+    """Processor seconds that as many processes as there are cores get in a
+    second, which other jobs leave them."""
+    count = os.cpu_count()
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(count)
+    before = used()[1]
+    own = [
+        context.Process(target=_spin, args=(seconds, barrier))
+        for _ in range(count)
+    ]
+    for process in own:
+        process.start()
+    for process in own:
+        process.join()
+    return (used()[1] - before) / seconds
+
+
 def steady_rate(loader, audio, epoch):
     """Seconds of audio in a second from the first batch to the last, without
     what it takes to start and to end workers."""
@@ -152,9 +179,13 @@ def simulated(loaders, hours, bandwidth, size, buffer_s):
     read_all(loaders[1], 20)
     own, theirs = (now - then for now, then in zip(used(), before))
     for workers in WORKERS[1:]:
+        found, cores = [], []
+        for number in range(5):
+            cores.append(free_cores())
+            found.append(steady_rate(loaders[workers], audio, 30 + number))
         # Where there are more processes than cores, all of them wait
-        seconds = max(theirs, workers * (own + theirs) / os.cpu_count())
-        found = [steady_rate(loaders[workers], audio, 30 + n) for n in range(5)]
+        share = statistics.median(cores)
+        seconds = max(theirs, workers * (own + theirs) / share)
         count = found[0][1] // workers
         setting = Setting(
             readers=workers,
@@ -170,7 +201,7 @@ def simulated(loaders, hours, bandwidth, size, buffer_s):
         )
         guess = predict(setting).audio_per_s * (1 - 1 / (count * workers))
         measured = statistics.median(rate for rate, _ in found)
-        rows.append((workers, measured, guess))
+        rows.append((workers, share, measured, guess))
     return rows
 
 
@@ -228,9 +259,10 @@ def main():
               f"of audio has {rate / 1e3:.1f} kB")  # fmt: skip
         loaders = [sides[f"shards, {n} workers"] for n in WORKERS]
         table = simulated(loaders, hours, bandwidth, size, arguments.buffer_s)
-        print("\n| workers | measured | simulated | ratio |\n|---|---|---|---|")
-        for workers, measured, guess in table:
-            print(f"| {workers} | {measured:.0f} | {guess:.0f} | "
+        print("\n| workers | cores free | measured | simulated | ratio |\n"
+              "|---|---|---|---|---|")  # fmt: skip
+        for workers, cores, measured, guess in table:
+            print(f"| {workers} | {cores:.2f} | {measured:.0f} | {guess:.0f} | "
                   f"{guess / measured:.2f} |")  # fmt: skip
         if not arguments.no_training:
             rate = step_rate()

@@ -64,3 +64,15 @@ def test_ranks_begin_a_step_together():
     reading = 8 * 20 * 10.0 * 1000.0 / 200000.0
     assert several.seconds == pytest.approx(reading + 0.1 + 0.05, rel=0.02)
     assert several.audio_per_s < 8 * predict(one).audio_per_s
+
+
+def test_two_workers_as_they_were_measured():
+    """docs/shards.md: two workers of a loader on two cores, each of which had
+    decoded 2310 s of audio in a second."""
+    asked = Setting(
+        readers=2, batches=27, batch_s=3600 / 54, bytes_per_s=20400.0,
+        decode_rate=2310.0, step_s=0.0, bandwidth=7.18e8,
+        stream_bandwidth=7.18e8, latency_s=0.0, buffer_s=600.0,
+    )  # fmt: skip
+    found = predict(asked).audio_per_s * (1 - 1 / 54)
+    assert found == pytest.approx(5058, rel=0.25)
