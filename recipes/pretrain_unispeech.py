@@ -38,6 +38,7 @@ from unispeech_sb.dataio.pretraining import (
     unlabelled_records,
     usable_rows,
 )
+from unispeech_sb.dataio.shards import is_shards
 from unispeech_sb.dataio.texts import (
     check_phones,
     prepare_texts,
@@ -58,7 +59,7 @@ def prepare(hparams):
     """
     folder, skip_prep = hparams["manifest_folder"], hparams["skip_prep"]
     if not hparams["labelled"]:
-        if not skip_prep:
+        if not (skip_prep or is_shards(hparams["data_folder"])):
             records = unlabelled_records(hparams)
             good = check_records(records, hparams["skip_bad_files"])
             write_manifests(good, folder)
@@ -87,8 +88,10 @@ def dataio_prep(hparams):
     conv_size = hparams["backbone"].config["conv_dim"][-1]
     sizes = {"conv_size": conv_size, "num_ctc_classes": phones}
     build_objective(hparams, sizes, **options)
-    datasets = {}
-    for split, rows in usable_rows(hparams["manifest_folder"], hparams).items():
+    datasets, folder = {}, hparams["manifest_folder"]
+    if not hparams["labelled"] and is_shards(hparams["data_folder"]):
+        folder = hparams["data_folder"]
+    for split, rows in usable_rows(folder, hparams).items():
         datasets[split] = SpeechCrops(
             rows,
             targets,

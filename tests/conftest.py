@@ -19,7 +19,11 @@ FOLDERS = {
 }
 
 
-EXTRAS = {"unispeech_sb.decoding.scoring.LanguageModel": "kenlm"}
+EXTRAS = {
+    "unispeech_sb.decoding.scoring.LanguageModel": "kenlm",
+    "unispeech_sb.dataio.shards.read_index": "webdataset",
+    "unispeech_sb.dataio.shard_writer.make_shards": "webdataset",
+}
 """Examples that need a package of an extra -> that package."""
 
 

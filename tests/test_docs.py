@@ -246,7 +246,7 @@ def test_an_example_of_a_command_runs(line, workplace, monkeypatch, capsys):
         assert set(json.loads(shown)) == FIELDS[name]
 
 
-NEEDS = {"tune-lm": "kenlm", "layers": "sklearn"}
+NEEDS = {"tune-lm": "kenlm", "layers": "sklearn", "shards": "webdataset"}
 """Command -> the package of an extra that its example needs."""
 FIELDS = {
     "diarize": {"name", "duration", "speakers", "segments"},

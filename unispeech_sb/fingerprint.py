@@ -73,8 +73,8 @@ MAY_DIFFER = {
         (
             FREE,
             "what it leads to is in the manifests",
-            "skip_prep skip_bad_files corpus simulated_corpus split_by "
-            "split_shares",
+            "skip_prep skip_bad_files skip_damaged corpus simulated_corpus "
+            "split_by split_shares",
         ),
         (
             FREE,
@@ -111,6 +111,7 @@ _READ = {
 _RECORDING = ("ID", "duration", "start", "stop", "wav")
 _NUM_SAMPLED, _SAMPLE_BYTES = 16, 2**16  # recordings that are looked into
 _NOTHING = "not given"
+_SHARDS = b"unispeech_sb shards"  # in the index of a folder of them
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 SPLITS = ("train.csv", "valid.csv", "test.csv")
 MANIFESTS = (
@@ -260,9 +261,13 @@ def describe_data(hparams: dict[str, Any]) -> dict[str, Any]:
     few files, and each other column.
     """
     found = {}
-    for key in ("manifest_folder", "units_folder"):
-        folder = Path(hparams.get(key) or os.devnull)
-        for name in MANIFESTS:
+    for key in ("manifest_folder", "units_folder", "data_folder"):
+        folder = Path(str(hparams.get(key) or os.devnull))
+        index = folder / "index.json"
+        if index.is_file() and _SHARDS in index.read_bytes()[:200]:
+            found["shards"] = {"recordings": _digest(index)}
+            continue
+        for name in MANIFESTS if key != "data_folder" else ():
             if (folder / name).is_file():
                 split = name.removesuffix(".csv")
                 found[split] = _describe_manifest(folder / name)

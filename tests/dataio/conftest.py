@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.shards import SHARD_H, write_recordings
+
 _DEFAULT_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 
@@ -30,3 +32,20 @@ def write_noise():
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """Utterance records of short recordings; not to be changed."""
+    return write_recordings(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture(scope="session")
+def packed(recorded, tmp_path_factory):
+    """A folder of shards of these; not to be changed."""
+    pytest.importorskip("webdataset")
+    from unispeech_sb.dataio.shard_writer import make_shards
+
+    folder = tmp_path_factory.mktemp("packed") / "shards"
+    make_shards(recorded, folder, SHARD_H)
+    return folder

@@ -39,6 +39,7 @@ from unispeech_sb.brains.saving import (
     set_random_state,
 )
 from unispeech_sb.brains.throughput import Throughput
+from unispeech_sb.dataio.shard_batches import ShardBatches, ShardLoader
 from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
@@ -232,7 +233,10 @@ class SSLBrain(Brain):
             dataset = self.cache.view(
                 dataset, kwargs.get("num_workers", 0), not self.noprogressbar
             )
-        loader = super().make_dataloader(dataset, stage, ckpt_prefix, **kwargs)
+        # Those are of this process alone, and SpeechBrain would share them out
+        is_own = isinstance(kwargs.get("batch_sampler"), ShardBatches)
+        make = ShardLoader.of_stage if is_own else super().make_dataloader
+        loader = make(dataset, stage, ckpt_prefix, **kwargs)
         if stage == Stage.TRAIN:
             self._follow(loader)
         return loader

@@ -26,6 +26,10 @@ COMMANDS = {
         "data:data",
         "check data before training: what is there, and what is wrong",
     ),
+    "shards": (
+        "shards:shards",
+        "make shards of training data, or check some",
+    ),
     "superb": (
         "superb:superb",
         "the SUPERB benchmark: run its tasks, report on runs",
@@ -105,6 +109,7 @@ _TO_CONTINUE = {
     "demo": "the same command goes on from the last checkpoint",
     "recipe": "the same command goes on from the last checkpoint",
     "superb": "the same command goes on where it stopped",
+    "shards": "finished shards are kept, the same command goes on",
     "serve": "nothing of the uploads is left",
     "embed": "the embeddings so far are kept, the same command goes on",
     "push-to-hub": "files are uploaded all or none, the same command tries "

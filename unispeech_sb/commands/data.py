@@ -18,7 +18,7 @@ from unispeech_sb.recipe_options import (
     read_command_line,
 )
 
-_TASKS = {
+TASKS = {
     "asr": "asr",
     "phoneme_recognition": "phoneme",
     "keyword_spotting": "keyword_spotting",
@@ -51,7 +51,7 @@ def data(argv: Sequence[str]) -> None:
         raise ValueError(f"{folder}: there is no such file or folder")
     hparams: dict[str, Any] = {"data_folder": folder}
     if arguments.task:
-        hparams = _settings(arguments.task, [f"--data_folder={folder}", *keys])
+        hparams = settings(arguments.task, [f"--data_folder={folder}", *keys])
     report = _check(folder, arguments.task, hparams, arguments.quick)
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
@@ -75,10 +75,10 @@ def _parse(argv):
     )
     parser.add_argument(
         "--task",
-        choices=_TASKS,
+        choices=TASKS,
         metavar="T",
         help="the recipe that is to be trained, whose keys may follow: "
-        f"{', '.join(_TASKS)}; whatever is there is shown when omitted",
+        f"{', '.join(TASKS)}; whatever is there is shown when omitted",
     )
     parser.add_argument(
         "--quick",
@@ -95,7 +95,7 @@ def _parse(argv):
     return arguments, keys
 
 
-def _settings(recipe, keys):
+def settings(recipe, keys):
     """The yaml of a recipe, with what the command line changes."""
     path = files(home_of("hparams")) / f"{recipe}.yaml"
     return plain_values(read_command_line([str(path), *keys], "data check"))
@@ -107,9 +107,9 @@ def _check(folder, recipe, hparams, quick):
     from unispeech_sb.dataio.splits import SPLITS_FILE
 
     if recipe is None:
-        recipe, own = _published(folder)
+        recipe, own = published(folder)
         hparams |= own
-    task = _TASKS.get(recipe, "anything")
+    task = TASKS.get(recipe, "anything")
     name = find_corpus(task, hparams, folder)
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as manifests:
@@ -152,16 +152,16 @@ def _check(folder, recipe, hparams, quick):
     }
 
 
-def _published(folder):
+def published(folder):
     """Recipe and settings of a corpus that has a reader of its own."""
     from unispeech_sb.dataio.corpora import CORPORA
 
     kinds = [name for name, c in CORPORA.items() if c.kind == "corpus"]
     known = [n for n in kinds if CORPORA[n].recognises(Path(folder))]
-    for recipe, task in _TASKS.items():
+    for recipe, task in TASKS.items():
         readers = [n for n in known if task in CORPORA[n].readers]
         if task != "pretraining" and readers:
-            return recipe, _settings(recipe, [f"--data_folder={folder}"])
+            return recipe, settings(recipe, [f"--data_folder={folder}"])
     return None, {}
 
 

@@ -65,6 +65,17 @@ class AudioError(ValueError):
     """
 
 
+class AudioBytes:
+    """A recording in memory, in a format of libsndfile's that states its
+    length: where the functions here take a path, they take one of these."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name, self.content = name, content
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
     """Turns what ``FILE_ERRORS`` lists into an ``AudioError`` of the file."""
@@ -299,6 +310,19 @@ def _count(path, changed):
 
 def _open(path):
     """Opens a recording whose header is sound."""
+    if not isinstance(path, AudioBytes):
+        _check_file(path)
+    file = _open_any(path)
+    try:
+        _check_header(path, file)
+    except AudioError:
+        file.close()
+        raise
+    return file
+
+
+def _check_file(path):
+    """Raises where no file is, or less of it than it says."""
     if os.path.isdir(path):
         raise AudioError(f"{path}: expected a recording; it is a folder")
     if not os.path.isfile(path):
@@ -308,13 +332,6 @@ def _open(path):
     lacks = missing(path)
     if lacks:
         raise AudioError(f"{path}: truncated, {lacks}")
-    file = _open_any(path)
-    try:
-        _check_header(path, file)
-    except AudioError:
-        file.close()
-        raise
-    return file
 
 
 def _open_any(path):
@@ -328,6 +345,8 @@ def _open_any(path):
     except soundfile.LibsndfileError as error:
         reason: object = error.error_string.rstrip(".")
         try:
+            if isinstance(path, AudioBytes):
+                raise LookupError from error
             return ForeignFile(path)
         except (LookupError, ValueError) as foreign:
             if isinstance(foreign, ValueError):
@@ -367,7 +386,12 @@ class _SoundFile(soundfile.SoundFile):
     some formats (GSM 6.10, G.721, DWVW, XI) answer with an error.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | AudioBytes) -> None:
+        self._stream: io.IOBase | None
+        if isinstance(path, AudioBytes):
+            self._stream = io.BytesIO(path.content)
+            super().__init__(self._stream)
+            return
         self._stream = without_length(path)
         # Bytes, as soundfile takes names in Unicode only; on Windows all are
         name = os.fspath(path) if os.name == "nt" else os.fsencode(path)

@@ -14,6 +14,7 @@ from speechbrain.utils.data_pipeline import DynamicItem, provides, takes
 from unispeech_sb.dataio.audio import bounds_of, read_audio
 from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import SILENCE, SPLITS, read_manifest
+from unispeech_sb.dataio.shards import ShardItems, rows_in_shards
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.text import named
 
@@ -55,9 +56,15 @@ def manifest_datasets(folder: str | Path) -> dict[str, DynamicItemDataset]:
     """
     files = {split: Path(folder, f"{split}.csv") for split in SPLITS}
     files = {split: file for split, file in files.items() if file.is_file()}
-    for file in files.values():
-        read_manifest(file)  # which names what is wrong, and where
-    return {s: DynamicItemDataset.from_csv(f) for s, f in files.items()}
+    # Which names what is wrong, and where
+    rows = {split: read_manifest(file) for split, file in files.items()}
+    packed = {split: rows_in_shards(own) for split, own in rows.items()}
+    return {
+        split: DynamicItemDataset.from_csv(files[split])
+        if own is None
+        else ShardItems(own)
+        for split, own in packed.items()
+    }
 
 
 def audio_pipeline(

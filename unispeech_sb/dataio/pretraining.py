@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -25,6 +26,14 @@ from unispeech_sb.dataio.samplers import (
     PassSampler,
     dynamic_batches,
     numbered_generator,
+)
+from unispeech_sb.dataio.shard_batches import add_shard_batches
+from unispeech_sb.dataio.shards import (
+    ShardRows,
+    all_rows,
+    is_shards,
+    read_index,
+    rows_in_shards,
 )
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.dataio.units import cut_units, units_of
@@ -84,18 +93,19 @@ def unlabelled_records(hparams: dict[str, Any]) -> list[dict[str, Any]]:
         records += read_corpus("pretraining", hparams, folder)
     if any(record["split"] == "valid" for record in records):
         return records
-    return _split_valid(records, hparams["valid_share"], hparams["seed"])
+    return split_valid(records, hparams["valid_share"], hparams["seed"])
 
 
 def usable_rows(
     folder: str | Path, hparams: dict[str, Any]
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, Sequence[dict[str, Any]]]:
     """Reads manifests, without utterances that are too short or too long.
 
     Arguments
     ---------
     folder : str or path-like
-        With ``train.csv``, ``valid.csv`` and perhaps ``test.csv``.
+        With ``train.csv``, ``valid.csv`` and perhaps ``test.csv``, or a folder
+        of shards.
     hparams : dict
         The recipe's yaml: ``min_duration_s`` and ``max_duration_s``, null for
         no limit.
@@ -120,6 +130,10 @@ def usable_rows(
     ...
     ValueError: ...train.csv: expected utterances of 2.0 to 20.0 s, got none
     """
+    if is_shards(folder):
+        known = read_index(folder)["splits"]
+        splits = [s for s in SPLITS if s != "test" or s in known]
+        return {split: all_rows(folder, split, hparams) for split in splits}
     paths = {split: Path(folder, f"{split}.csv") for split in SPLITS}
     return {
         split: _usable(path, hparams)
@@ -202,7 +216,10 @@ class SpeechCrops(Dataset[dict[str, Any]]):
 
         Items have ``id``, ``sig``, [N], and, with labels, ``targets``, [U].
         """
-        rows = [self.rows[number % len(self)] for number in numbers]
+        if isinstance(self.rows, ShardRows):
+            numbers, rows = self.rows.take(numbers)
+        else:
+            rows = [self.rows[number % len(self)] for number in numbers]
         bounds = [bounds_of(row) for row in rows]
         length_s = self.crop_s or float("inf")
         if self.equal_lengths:
@@ -260,7 +277,8 @@ def unit_targets(
     Returns
     -------
     callable
-        Row -> its targets, int64, [U]: unit k is ``k + NUM_SPECIALS``.
+        Row -> its targets, int64, [U]: unit k is ``k + NUM_SPECIALS``. Rows of
+        shards have their units with them.
 
     Example
     -------
@@ -277,7 +295,9 @@ def unit_targets(
     """
 
     def read(row):
-        return torch.from_numpy(units_of(folder, split, row) + NUM_SPECIALS)
+        own = row.get("units")
+        own = units_of(folder, split, row) if own is None else np.int64(own)
+        return torch.from_numpy(own + NUM_SPECIALS)
 
     return read
 
@@ -309,7 +329,7 @@ def phone_targets(
     return lambda row: torch.tensor(tokenizer.targets(row[column]))
 
 
-def _split_valid(records, share, seed):
+def split_valid(records, share, seed):
     """Moves a share of the training recordings to validation."""
     if not 0 <= share < 1:
         raise ValueError(
@@ -339,7 +359,7 @@ def _usable(path, hparams):
             f"{path}: left out {len(dropped)} of {len(kept) + len(dropped)} "
             f"utterances, which are not of {least} to {most} s"
         )
-    return kept
+    return rows_in_shards(kept, hparams) or kept
 
 
 def add_batches(
@@ -356,7 +376,8 @@ def add_batches(
     hparams : dict
         The recipe's yaml: ``max_batch_s``, ``num_buckets`` and, of longer
         utterances, ``crop_s``. The batches are added to the split's loader
-        options.
+        options. Shards are read from front to back in training, through a
+        buffer of ``shuffle_buffer_s``.
 
     Example
     -------
@@ -367,10 +388,19 @@ def add_batches(
     >>> len(options["batch_sampler"])
     2
     """
+    options, rows = hparams[f"{split}_dataloader_opts"], dataset.rows
+    options["collate_fn"] = PaddedBatch
+    if split == "train" and isinstance(rows, ShardRows):
+        add_shard_batches(rows, hparams, passes=True)
+        return
     most = hparams.get("crop_s") or float("inf")
+    if isinstance(rows, ShardRows):
+        seconds = rows.seconds.tolist()
+    else:
+        seconds = [row["duration"] for row in rows]
     lengths = {
-        row["ID"]: {"duration": min(row["duration"], most)}
-        for row in dataset.rows
+        str(place): {"duration": min(length, most)}
+        for place, length in enumerate(seconds)
     }
     batches = partial(
         dynamic_batches,
@@ -381,5 +411,4 @@ def add_batches(
     sampler = batches()
     if split == "train":
         sampler = PassSampler(batches(hparams["seed"]), pass_size=len(dataset))
-    options = hparams[f"{split}_dataloader_opts"]
-    options |= {"batch_sampler": sampler, "collate_fn": PaddedBatch}
+    options["batch_sampler"] = sampler

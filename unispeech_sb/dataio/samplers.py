@@ -113,11 +113,7 @@ def dynamic_batches(
     lengths, at least 2. Batches and their order are drawn from the seed, anew
     in each epoch; without one the order is that of the lengths.
     """
-    if num_buckets < 2 or max_batch_s <= 0:
-        raise ValueError(
-            "dynamic batches: expected num_buckets of at least 2 and "
-            f"max_batch_s above 0; got {num_buckets} and {max_batch_s}"
-        )
+    _check_limits(max_batch_s, num_buckets)
     shuffle = seed is not None
     return DynamicBatchSampler(
         dataset,
@@ -127,6 +123,23 @@ def dynamic_batches(
         batch_ordering="random" if shuffle else "ascending",
         seed=seed or 0,
     )
+
+
+def length_limits(max_batch_s, num_buckets):
+    """The longest utterances of all ranges of lengths but the last, and how
+    many utterances fill a batch of each range, in ``dynamic_batches``."""
+    _check_limits(max_batch_s, num_buckets)
+    empty = DynamicBatchSampler([], max_batch_s, num_buckets, lengths_list=[])
+    return empty._bucket_boundaries, empty._bucket_lens
+
+
+def _check_limits(max_batch_s, num_buckets):
+    """Raises on limits of batches that make none."""
+    if num_buckets < 2 or max_batch_s <= 0:
+        raise ValueError(
+            "dynamic batches: expected num_buckets of at least 2 and "
+            f"max_batch_s above 0; got {num_buckets} and {max_batch_s}"
+        )
 
 
 def halved_batches(

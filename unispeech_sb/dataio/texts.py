@@ -19,6 +19,8 @@ from unispeech_sb.dataio.manifest import (
     write_manifests,
 )
 from unispeech_sb.dataio.samplers import dynamic_batches
+from unispeech_sb.dataio.shard_batches import add_shard_batches
+from unispeech_sb.dataio.shards import ShardItems
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.text import composed, lower, named, upper, without_tags
 
@@ -314,7 +316,8 @@ def add_batches(
         The recipe's yaml; the batches are added to the split's loader options.
         ``make_batches`` takes a dataset and a seed, None for evaluations;
         without it, batches are dynamic, by ``max_batch_s`` and
-        ``num_buckets``.
+        ``num_buckets``, and those of a training in shards read these from
+        front to back, through a buffer of ``shuffle_buffer_s``.
 
     Example
     -------
@@ -326,6 +329,11 @@ def add_batches(
     >>> len(hparams["valid_dataloader_opts"]["batch_sampler"])
     2
     """
+    if isinstance(dataset, ShardItems):
+        dataset.rows.skip_damaged = hparams.get("skip_damaged", False)
+        if split == "train" and not hparams.get("make_batches"):
+            add_shard_batches(dataset.rows, hparams)
+            return
     make_batches = hparams.get("make_batches") or partial(
         dynamic_batches,
         max_batch_s=hparams["max_batch_s"],

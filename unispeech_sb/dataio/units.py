@@ -29,6 +29,7 @@ from unispeech_sb.dataio.manifest import (
     read_rows,
     write_manifests,
 )
+from unispeech_sb.dataio.shards import is_shards
 
 __all__ = ["check_units", "phone_frames", "read_about", "read_spans"]
 
@@ -172,7 +173,7 @@ def check_units(
     Returns
     -------
     dict
-        Split -> path of its manifest.
+        Split -> path of its manifest; of shards nothing.
 
     Raises
     ------
@@ -192,6 +193,8 @@ def check_units(
             f"{folder / ABOUT}: expected {num_units} units, as the model "
             f"has; got {about['num_units']}"
         )
+    if is_shards(folder):  # checked when these were made
+        return {}
     paths = {split: folder / f"{split}.csv" for split in SPLITS}
     paths = {split: path for split, path in paths.items() if path.is_file()}
     if not paths:

@@ -73,6 +73,7 @@ from unispeech_sb.dataio.corpora.voxceleb import (
     voxceleb,
     voxceleb_identification,
 )
+from unispeech_sb.dataio.shards import is_shards, refuse_shards, shard_records
 from unispeech_sb.dataio.splits import with_splits
 
 __all__ = ["CORPORA", "Corpus", "read_corpus"]
@@ -185,6 +186,16 @@ CORPORA = {
         "a folder with queries.csv and documents.csv",
         is_query_lists,
         {"query_by_example": _by(query_lists)},
+    ),
+    "shards": Corpus(
+        "a folder of shards",
+        is_shards,
+        {
+            **dict.fromkeys(
+                ("asr", "phoneme"), _by(shard_records, "skip_damaged")
+            ),
+            "pretraining": refuse_shards,
+        },
     ),
     "recordings": Corpus(
         "a folder of recordings",
