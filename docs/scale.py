@@ -47,14 +47,21 @@ ETHERNET = 100e9 / 8 / 8
 """Bytes a second of a GPU where eight share a port of 100 Gbit/s."""
 
 ASSUMED = {
-    "mfu": 0.3,  # share of the peak that is used; unknown until measured
+    "mfu": 0.2,  # share of the peak that is used; unknown until measured.
+    # wav2vec 2.0 (Baevski et al. 2020, section 4.2) took 1.6 days of 64 V100
+    # for Base and 5.2 days of 128 for Large, which ``published`` makes 0.1
     "gpus": 8,  # of a machine
     "hop_s": 1e-5,  # latency of a step around the ring
     "failure_h": 50_000,  # hours of a GPU between interruptions; Llama 3's
     # pre-training had 419 that were unexpected in 54 days on 16,384 GPUs
     # (Dubey et al. 2024, section 3.3.4): one in 50,700 hours of a GPU
     "write": 1e9,  # bytes a second to the disk of checkpoints
+    "flac": 0.55,  # bytes of FLAC to those of WAV
 }
+PUBLISHED = {"Base": (400_000, 1.6, 64, 1.6), "Large": (600_000, 2.7, 128, 5.2)}
+"""wav2vec 2.0's updates, hours of audio in each, V100s and days."""
+V100 = 125e12
+"""Its peak in float16, by the data sheet."""
 MEASURED = {
     "read": 3300,  # seconds of audio in a second of one core, from FLAC files
     # at 16 kHz (benchmarks/README.md, reading ahead)
@@ -114,6 +121,22 @@ def compute_s(plan, gpus, gpu):
     return plan.flops * plan.update_s / (gpus * gpu.peak * ASSUMED["mfu"])
 
 
+def published(plan, updates, hours, gpus, days):
+    """Share of their peak that the GPUs of a published run used."""
+    needed = plan.flops * 3600 * hours * updates
+    return needed / (86400 * days * gpus * V100)
+
+
+def efficiency(plan, gpus, compute, wait):
+    """Computing to computing and waiting: with all of the gathering, and with
+    what is left of it behind the backward pass of a GPU's last batch, two
+    thirds of its time."""
+    last = compute * min(1.0, gpus / plan.batches)
+    left = max(0.0, wait - 2 / 3 * last)
+    worst, best = (compute / (compute + w) for w in (wait, left))
+    return f"{worst:.2f} to {best:.2f}" if wait else "1"
+
+
 def audio_rate(plan, gpu):
     """Seconds of audio that a GPU takes in a second."""
     return gpu.peak * ASSUMED["mfu"] / plan.flops
@@ -151,13 +174,15 @@ def sizes(plans):
                 short(plan.update_s * plan.updates / 3600 / hours)
                 for hours in HOURS
             ),
+            f"{published(plan, *PUBLISHED[name]):.3f}",
         ]
         for name, plan in plans.items()
     ]  # fmt: skip
     return table(
         ["", "parameters", "a second of audio", "an update", "updates",
          "FLOP in all", "audio in all",
-         *(f"passes over {hours:,} h" for hours in HOURS)],
+         *(f"passes over {hours:,} h" for hours in HOURS),
+         "wav2vec 2.0 used"],
         rows,
     )  # fmt: skip
 
@@ -175,7 +200,7 @@ def times(plans, kind):
                 [
                     name, gpus, short(plan.batches / gpus),
                     f"{short(compute)} s", f"{short(1000 * waits[0])} ms",
-                    *(f"{compute / (compute + wait):.3f}" for wait in waits),
+                    *(efficiency(plan, gpus, compute, w) for w in waits),
                     duration(total),
                     f"{gpus * total / 3600 * gpu.price:,.0f} $",
                     *(
@@ -189,7 +214,7 @@ def times(plans, kind):
             )  # fmt: skip
     return table(
         ["", "GPUs", "batches of a GPU", "computes", "gathers", "efficiency",
-         "100 Gbit/s of 8", "all updates", "price",
+         "with 100 Gbit/s", "all updates", "price",
          *(f"a pass of {hours:,} h" for hours in HOURS)],
         rows,
     )  # fmt: skip
@@ -201,7 +226,7 @@ def reading(plans):
     for name, plan in plans.items():
         for kind, gpu in GPUS.items():
             rate = audio_rate(plan, gpu)
-            flac = rate * RATE * 2 * 0.55 / 1e6
+            flac = rate * RATE * 2 * ASSUMED["flac"] / 1e6
             rows.append(
                 [
                     name, kind, short(rate), short(flac),
@@ -220,7 +245,7 @@ def storing():
     """What corpora take."""
     rows = [
         [f"{h:,} h", *(short(h * 3600 * RATE * 2 * x / 1e12)
-                       for x in (1, 0.55))]
+                       for x in (1, ASSUMED["flac"]))]
         for h in HOURS
     ]  # fmt: skip
     return table(["", "TB of WAV", "TB of FLAC"], rows)

@@ -178,6 +178,12 @@ def done(root, tmp_path_factory):
     return folder, json.loads((folder / "found.json").read_text())
 
 
+def header(path):
+    """What a safetensors file says of its tensors and of itself."""
+    content = path.read_bytes()
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+
+
 def losses(folder, rank=0):
     """Loss of each update of a process, and what it weighs."""
     return torch.tensor(json.loads((folder / f"losses{rank}.json").read_text()))
@@ -202,39 +208,33 @@ def test_sharded_weights_give_the_losses_of_ddp(kind, done):
         ddp = losses(folder / f"{kind}_ddp", rank)
         fsdp = losses(folder / f"{kind}_fsdp", rank)
         assert len(ddp) == UPDATES
-        torch.testing.assert_close(ddp, fsdp, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ddp, fsdp, rtol=1e-5, atol=1e-5)
     for name in ("backbone.ckpt", "head.ckpt"):
         one, other = (
             read_tensors(folder / f"{kind}_{way}" / "export" / name)
             for way in ("ddp", "fsdp")
         )
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_checkpoints_have_the_same_files_sharded_or_not(done):
     folder, _ = done
-    found = []
-    for way in ("ddp", "fsdp"):
-        saved = max((folder / f"sat_{way}" / "save").glob("CKPT*"))
-        found.append(
-            {
-                path.name: torch.load(path, weights_only=True)
-                for path in saved.glob("*.ckpt")
-                if path.stem in ("backbone", "head", "head_optimizer")
-            }
-        )
-    assert found[0].keys() == found[1].keys() and len(found[0]) == 3
+    ddp, fsdp = (
+        max((folder / f"sat_{way}" / "save").glob("CKPT*"))
+        for way in ("ddp", "fsdp")
+    )
+    names = {path.name for path in ddp.iterdir()}
+    assert names == {path.name for path in fsdp.iterdir()}
     for name in ("backbone.ckpt", "head.ckpt"):
-        ddp, fsdp = (own[name] for own in found)
-        assert list(ddp) == list(fsdp)
-        assert ddp._metadata == fsdp._metadata
-        for key, value in ddp.items():
-            assert type(fsdp[key]) is torch.Tensor
-            assert fsdp[key].shape == value.shape
-    ddp, fsdp = (own["head_optimizer.ckpt"] for own in found)
-    assert ddp["state"].keys() == fsdp["state"].keys()
+        heads = [header(saved / name) for saved in (ddp, fsdp)]
+        assert heads[0] == heads[1] and "lobe" in heads[0]["__metadata__"]
+    one, other = (
+        torch.load(saved / "head_optimizer.ckpt", weights_only=True)
+        for saved in (ddp, fsdp)
+    )
+    assert one["param_groups"] == other["param_groups"]
     torch.testing.assert_close(
-        ddp["state"], fsdp["state"], rtol=1e-2, atol=1e-3
+        one["state"], other["state"], rtol=1e-3, atol=1e-5
     )
 
 
