@@ -3,13 +3,14 @@
     python benchmarks/distributed.py [--seconds 4 4 4 4 4 4 4 4] [--updates 2]
 
 One process takes the whole batch; two of them, by gloo, half of it each, with
-DDP and with sharded weights. Each side is a Brain with the same random weights
-and one step of AdamW, for the distance of the features to random ones. The time
-is that of the processor, of all threads and processes, so that it does not
-depend on how many cores there are: efficiency is the time of one process to the
-sum of the times of two. Gathering gradients, and each process's optimizer, is
-what it lacks to 1; both cost as much for any batch, so that it grows with the
-batch. The first update is not counted. About two minutes on two cores.
+DDP and, by --sides "one process" ddp fsdp, with sharded weights. Each side is
+a Brain with the same random weights and one step of AdamW, for the distance of
+the features to random ones. The time is that of the processor, of all threads
+and processes, so that it does not depend on how many cores there are:
+efficiency is the time of one process to the sum of the times of two. Gathering
+gradients, and each process's optimizer, is what it lacks to 1; both cost as
+much for any batch, so that it grows with the batch. The first update is not
+counted. About two minutes on two cores that do nothing else.
 """
 
 import argparse
@@ -117,7 +118,9 @@ def main():
         default=[4.0] * 8,
         help="of all waveforms, as many for each process",
     )
-    parser.add_argument("--sides", choices=SIDES, nargs="+", default=SIDES)
+    parser.add_argument(
+        "--sides", choices=SIDES, nargs="+", default=["one process", "ddp"]
+    )
     parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--port", type=int, default=29517)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)

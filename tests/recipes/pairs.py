@@ -12,6 +12,7 @@ go to ``losses0.json`` of the run's output folder.
 import json
 import os
 import signal
+import socket
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -97,9 +98,12 @@ def launch(plan):
             finally:
                 os._exit(sys.exc_info()[0] is not None)
         return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
+    with socket.socket() as server:  # else plans would share a store
+        server.bind(("localhost", 0))
+        port = server.getsockname()[1]
     config = LaunchConfig(
         1, 1, plan["processes"], run_id=plan["name"], rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=plan.get("restarts", 0),
+        rdzv_endpoint=f"localhost:{port}", max_restarts=plan.get("restarts", 0),
         monitor_interval=0.1, start_method="fork",
     )  # fmt: skip
     try:
