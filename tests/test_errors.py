@@ -118,6 +118,7 @@ def test_torchrun_reads_the_reason_of_the_first_process_that_failed(
     file = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
     monkeypatch.setattr("time.time", lambda: 1000.5)
+    monkeypatch.setattr(errors, "_LATER_S", 0.0)
 
     def fail():
         raise error

@@ -42,6 +42,8 @@ _NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc")
 
 _WORKER = "Traceback (most recent call last):"
 _OTHER_ENDED = "another process of this run has ended"
+_LATER_S = 1.0
+"""Seconds in which torchrun sees which process has ended first."""
 _OTHER_PROCESS = ("Connection closed by peer", "Connection reset by peer")
 
 
@@ -99,10 +101,11 @@ def run_guarded(
         return TERMINATED if terminated else INTERRUPTED
     except Exception as error:
         line = f"{program}: {explain(error)}"
+        if not traceback:
+            print_escaped(line, sys.stderr)
         _tell_launcher(line)
         if traceback:
             raise
-        print_escaped(line, sys.stderr)
         return 1
 
 
@@ -156,6 +159,8 @@ def _tell_launcher(line):
         reason = {"message": line, "timestamp": int(time.time()) + late_s}
         with suppress(OSError), open(path, "w", encoding="utf-8") as file:
             json.dump(reason, file)
+        if late_s:
+            time.sleep(_LATER_S)
 
 
 def check_device(name: str | None) -> None:

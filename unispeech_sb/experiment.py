@@ -14,7 +14,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +34,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
 from unispeech_sb.atomic import write_json
-from unispeech_sb.brains.data_parallel import make_whole
+from unispeech_sb.brains.data_parallel import join_group, make_whole
 from unispeech_sb.brains.learning_rates import search_learning_rate
 from unispeech_sb.checkpoints.interfaces import (
     EXPORT,
@@ -260,34 +259,12 @@ def process_group(command: "Command") -> Iterator[None]:
     is_first = not is_distributed_initialized()
     if is_first:
         minutes = command.own["distributed_timeout"]
-        _join(command.run_opts["distributed_backend"], minutes)
+        join_group(command.run_opts["distributed_backend"], minutes)
     yield
     if is_first and is_distributed_initialized():
         # Not before what lives on it is gone
         gc.collect()
         torch.distributed.destroy_process_group()
-
-
-def _join(backend, minutes):
-    """Joins the group of torchrun's processes, where there is one."""
-    local = get_local_rank()
-    if get_rank() is None or local is None:
-        return
-    if backend == "nccl" and local >= torch.cuda.device_count():
-        raise ValueError(
-            "distributed_backend: expected gloo on CPUs, as nccl needs a GPU "
-            f"for each process; got nccl, and {torch.cuda.device_count()} GPUs "
-            f"for process {local} of this machine"
-        )
-    try:
-        torch.distributed.init_process_group(
-            backend, timeout=timedelta(minutes=minutes)
-        )
-    except RuntimeError as error:
-        raise ValueError(
-            f"distributed_backend: expected one that this PyTorch has; got "
-            f"{backend} ({' '.join(str(error).split())})"
-        ) from error
 
 
 def works_alone() -> bool:

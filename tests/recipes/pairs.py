@@ -72,9 +72,6 @@ def work(runs, faults):
     pretraining.matrix_product_rate = lambda *_: 1e9  # slow, and not tested
 
     def all_of_them():
-        if len(runs) > 1 and "RANK" in os.environ:
-            # Processes meet once: around several runs this is around all
-            torch.distributed.init_process_group("gloo")
         for recipe, line in runs:
             LOSSES.clear()
             import_module(f"recipes.{recipe}").main(line)

@@ -7,20 +7,68 @@ process its share of them, and gathers the weights of a block while it computes.
 Checkpoints have the same files either way, for any number of processes.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
+from datetime import timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import torch
-from speechbrain.utils.distributed import is_distributed_initialized
+from speechbrain.utils.distributed import (
+    get_local_rank,
+    get_rank,
+    is_distributed_initialized,
+)
 from speechbrain.utils.logger import get_logger
 from torch import nn
 
 from unispeech_sb.nnet.transformer import Encoder
 
 logger = get_logger(__name__)
+
+_NUM_JOINED = count()  # groups of processes that this one has joined
+
+
+def join_group(backend: str, minutes: float) -> None:
+    """Joins the group of torchrun's processes, where there is one."""
+    local = get_local_rank()
+    if get_rank() is None or local is None:
+        return
+    if backend == "nccl" and local >= torch.cuda.device_count():
+        raise ValueError(
+            "distributed_backend: expected gloo on CPUs, as nccl needs a GPU "
+            f"for each process; got nccl, and {torch.cuda.device_count()} GPUs "
+            f"for process {local} of this machine"
+        )
+    distributed = torch.distributed
+    if not distributed.is_backend_available(backend):
+        raise ValueError(
+            f"distributed_backend: expected one that this PyTorch has; got "
+            f"{backend}"
+        )
+    limit = timedelta(minutes=minutes)
+    try:
+        store, rank, size = next(
+            distributed.rendezvous("env://", timeout=limit)
+        )
+        # torchrun keeps the store when it starts its processes again, and they
+        # would find where the earlier ones were, as would those of a second run
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        place = f"{again}/{size}/{next(_NUM_JOINED)}"
+        distributed.init_process_group(
+            backend,
+            store=distributed.PrefixStore(place, store),
+            rank=rank,
+            world_size=size,
+            timeout=limit,
+        )
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        raise ConnectionError(
+            f"expected all processes of torchrun to meet; got: {text}"
+        ) from error
 
 
 def world_size() -> int:
