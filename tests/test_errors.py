@@ -125,7 +125,8 @@ def test_torchrun_reads_the_reason_of_the_first_process_that_failed(
 
     assert run_guarded(fail, "program") == 1
     failure = ProcessFailure(0, 1, 1, str(file))
-    assert failure.message.startswith("program: ")
+    assert failure.message["message"].startswith("program: ")
+    assert "Traceback" not in failure.message["extraInfo"]["py_callstack"]
     assert failure.timestamp == 1000 + late_s
 
 

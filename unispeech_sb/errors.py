@@ -156,7 +156,9 @@ def _tell_launcher(line):
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         late_s = 60 if _OTHER_ENDED in line else 0
-        reason = {"message": line, "timestamp": int(time.time()) + late_s}
+        when = str(int(time.time()) + late_s)
+        more = {"py_callstack": line, "timestamp": when}
+        reason = {"message": {"message": line, "extraInfo": more}}
         with suppress(OSError), open(path, "w", encoding="utf-8") as file:
             json.dump(reason, file)
         if late_s:

@@ -108,6 +108,8 @@ def launch(plan):
     except ChildFailedError as error:
         codes = {r: f.exitcode for r, f in error.failures.items()}
         reason = error.get_first_failure()[1].message
+        if isinstance(reason, dict):  # not of a signal
+            reason = reason["message"]
         return [codes, reason]
     return [0]
 

@@ -104,7 +104,7 @@ def recompute(modules: nn.Module) -> None:
     """Has backbones compute activations again in the backward pass."""
     for module in modules.modules():
         if hasattr(module, "gradient_checkpointing"):
-            module.gradient_checkpointing = True
+            vars(module)["gradient_checkpointing"] = True
 
 
 def mean_of_all(mean: float, weight: float, device: str) -> float:
@@ -181,12 +181,13 @@ def shard(modules: nn.ModuleDict, device_type: str) -> None:
         fully_shard(module, mesh=mesh)
         for part in filter(_is_sharded, module.modules()):
             # Files say of which class a module is
-            kind, own = type(part), type(part).__mro__[2]
-            kind.__module__, kind.__name__ = own.__module__, own.__name__
-            kind.__qualname__ = own.__qualname__
+            kind: Any = type(part)
+            own = kind.__mro__[2]
+            for word in ("__module__", "__name__", "__qualname__"):
+                setattr(kind, word, getattr(own, word))
 
 
-def gather_for(training: bool, modules: nn.ModuleDict) -> None:
+def gather_for(training: bool, modules: Any) -> None:
     """Gathers what is no block for an evaluation, which may call more than a
     module's forward; for a training it is sharded again."""
     for module in filter(_is_sharded, modules.values()):
@@ -198,7 +199,7 @@ def gather_for(training: bool, modules: nn.ModuleDict) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def make_whole(modules: nn.ModuleDict) -> None:
+def make_whole(modules: Any) -> None:
     """Undoes ``shard``, and lets go of the wrappers of DDP; all processes call
     this.
 
@@ -233,15 +234,17 @@ def whole_state(state: Any, is_main: bool, copies: bool) -> Any:
     """A state without shards, on the CPU; of processes that are not the main
     one nothing is to be used. ``copies`` shares no memory with it."""
     if isinstance(state, torch.Tensor):
-        gathers = hasattr(state, "full_tensor")
-        tensor = state.detach().full_tensor() if gathers else state.detach()
+        tensor: Any = state.detach()
+        gathers = hasattr(tensor, "full_tensor")
+        tensor = tensor.full_tensor() if gathers else tensor
         if not is_main:
             return None
         copies = copies and not gathers and tensor.device.type == "cpu"
         return tensor.clone() if copies else tensor.cpu()
     if isinstance(state, Mapping):
-        items = ((k, whole_state(v, is_main, copies)) for k, v in state.items())
-        made = type(state)(items)
+        items = [(k, whole_state(v, is_main, copies)) for k, v in state.items()]
+        made: Any = type(state)
+        made = made(items)
         vars_of = getattr(state, "__dict__", {})  # versions of modules
         if vars_of:
             vars(made).update(vars_of)
