@@ -12,7 +12,7 @@ from unispeech_sb.nnet.lengths import conv_lengths
 from unispeech_sb.recipe_options import OWN_OPTIONS, read_command_line
 
 PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")
-COMMANDS = re.findall(r"^.*\btorchrun (-.*)$", PAGE, re.M)
+COMMANDS = re.findall(r"^(?:srun \S+ )?torchrun (-.*)$", PAGE, re.M)
 
 
 @pytest.fixture(scope="module")

@@ -25,20 +25,16 @@ from unispeech_sb.text import read_text
 OWN_OPTIONS = {
     "overwrite": (
         False, "start afresh in the output folder, and remove what an earlier "
-        "run left there",
-    ),
+        "run left there"),
     "traceback": (False, "show where an error comes from"),
     "data_parallel": (
         "ddp", "of runs by torchrun: ddp, or fsdp, which shards weights, "
-        "gradients and optimizers",
-    ),
+        "gradients and optimizers"),
     "distributed_timeout": (
-        120, "of runs by torchrun: minutes that a process waits for the others",
-    ),
+        120, "of runs by torchrun: minutes that a process waits for others"),
     "activation_checkpointing": (
         False, "compute activations again in the backward pass: less memory, "
-        "slower",
-    ),
+        "slower"),
     "async_checkpoints": (False, "write checkpoints while training goes on"),
     "keep_checkpoints": (1, "last checkpoints to keep, beside the best one"),
 }  # fmt: skip
@@ -62,39 +58,29 @@ SPEECHBRAIN_OPTIONS = {
     "skip_nonfinite_grads": (False, "leave out gradients with inf or nan"),
     "nonfinite_patience": (
         3, "batches of an epoch whose loss may be inf or nan before training "
-        "stops",
-    ),
+        "stops"),
     "remove_vector_weight_decay": (
-        False, "no weight decay of biases and normalizations",
-    ),
+        False, "no weight decay of biases and normalizations"),
     "ckpt_interval_minutes": (
-        0, "minutes between checkpoints within an epoch; 0: none",
-    ),
+        0, "minutes between checkpoints within an epoch; 0: none"),
     "ckpt_interval_steps": (
-        0, "updates between checkpoints within an epoch; 0: none",
-    ),
+        0, "updates between checkpoints within an epoch; 0: none"),
     "distributed_backend": (
-        "nccl", "of runs by torchrun: nccl on GPUs, gloo on CPUs, mpi",
-    ),
+        "nccl", "of runs by torchrun: nccl on GPUs, gloo on CPUs, mpi"),
     "find_unused_parameters": (
-        False, "of runs by torchrun: allow parameters without gradients",
-    ),
+        False, "of runs by torchrun: allow parameters without gradients"),
     "data_parallel_backend": (
-        False, "several GPUs by DataParallel; torchrun is faster",
-    ),
+        False, "several GPUs by DataParallel; torchrun is faster"),
     "jit": (False, "compile the modules by TorchScript"),
     "jit_module_keys": (None, "those to compile, of the yaml's modules"),
     "compile": (False, "compile the modules by torch.compile"),
     "compile_module_keys": (None, "those to compile, of the yaml's modules"),
     "compile_mode": (
-        "default", "of torch.compile: default, reduce-overhead or max-autotune",
-    ),
+        "default", "of torch.compile: default, reduce-overhead, max-autotune"),
     "compile_using_fullgraph": (
-        False, "torch.compile fails where it cannot compile a whole module",
-    ),
+        False, "torch.compile fails where it cannot compile a whole module"),
     "compile_using_dynamic_shape_tracing": (
-        False, "torch.compile expects inputs of any length",
-    ),
+        False, "torch.compile expects inputs of any length"),
     "log_config": (None, "yaml file that configures the logging"),
     "profile_training": (False, "write a profile for TensorBoard"),
     "profile_warmup": (5, "updates before the profile"),
