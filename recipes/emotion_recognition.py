@@ -115,7 +115,7 @@ def main(argv=None):
         return run(UtteranceBrain, dataio_prep, prepare, argv)
     fold, folder = settings["fold"], Path(settings["output_folder"])
     folds = FOLDS if fold is None else (fold,)
-    with process_group(command.run_opts):
+    with process_group(command):
         for fold in folds:
             scores = _run_fold(check_fold(fold), folder, argv)
         mean = run_on_main(_write_mean, [folder])

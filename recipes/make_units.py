@@ -50,6 +50,7 @@ from unispeech_sb.experiment import (
     open_output,
     print_end,
     read_command,
+    works_alone,
 )
 from unispeech_sb.experiment import main as script
 from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
@@ -148,6 +149,8 @@ def main(argv=None):
         Split -> its scores; None when shards of other runs are to do.
     """
     command = read_command(argv)
+    if not works_alone():
+        return None
     hparams = command.load()
     own_shards(hparams)
     # The units are made here, not trained on

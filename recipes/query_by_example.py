@@ -45,6 +45,7 @@ from unispeech_sb.experiment import (
     open_output,
     print_end,
     read_command,
+    works_alone,
 )
 from unispeech_sb.experiment import main as script
 from unispeech_sb.metrics.term_detection import (
@@ -317,6 +318,8 @@ def main(argv=None):
         none; ``ATWV`` at the ``threshold`` of the yaml; and ``layer``.
     """
     command = read_command(argv)
+    if not works_alone():
+        return {}
     hparams = command.load()
     output = open_output(command, hparams, prepare)
     with alone_in(output):

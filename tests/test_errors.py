@@ -16,6 +16,7 @@ import yaml
 from ruamel.yaml import YAML
 from safetensors import SafetensorError
 from torch._utils import ExceptionWrapper
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from unispeech_sb import errors
 from unispeech_sb.errors import check_device, explain, run_guarded
@@ -102,6 +103,31 @@ def test_an_error_is_one_line(error, sentence, capsys):
     assert line.startswith(sentence)
     with pytest.raises(type(error)):
         run_guarded(fail, "program", traceback=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "late_s"),
+    [
+        (ValueError("no voice"), 0),
+        (RuntimeError("Connection reset by peer"), 60),
+    ],
+)
+def test_torchrun_reads_the_reason_of_the_first_process_that_failed(
+    error, late_s, tmp_path, monkeypatch
+):
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    monkeypatch.setattr("time.time", lambda: 1000.5)
+    monkeypatch.setattr(errors, "_LATER_S", 0.0)
+
+    def fail():
+        raise error
+
+    assert run_guarded(fail, "program") == 1
+    failure = ProcessFailure(0, 1, 1, str(file))
+    assert failure.message["message"].startswith("program: ")
+    assert "Traceback" not in failure.message["extraInfo"]["py_callstack"]
+    assert failure.timestamp == 1000 + late_s
 
 
 @pytest.mark.parametrize("load", [yaml.safe_load, YAML(typ="safe").load])

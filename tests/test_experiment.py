@@ -17,9 +17,42 @@ from unispeech_sb.experiment import (
     main,
     name_data,
     parse_arguments,
+    read_command,
+    run,
 )
 
 TOY = Path(__file__).parent / "brains" / "toy.py"
+
+
+def test_own_options_are_keys_of_the_yaml_too(tmp_path):
+    yaml_file = tmp_path / "a.yaml"
+    yaml_file.write_text("output_folder: out\nkeep_checkpoints: 3\n")
+    hparams = read_command([str(yaml_file), "--data_parallel=fsdp"]).load()
+    assert hparams["keep_checkpoints"] == 3
+    assert hparams["data_parallel"] == "fsdp"
+    hparams = read_command([str(yaml_file), "--keep_checkpoints=2"]).load()
+    assert hparams["keep_checkpoints"] == 2
+    assert hparams["data_parallel"] == "ddp"
+    assert hparams["async_checkpoints"] is False
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("nccl", "expected gloo on CPUs, as nccl needs a GPU for each process"),
+        ("mpi", "expected one that this PyTorch has; got mpi"),
+    ],
+)
+def test_a_backend_that_is_not_here_is_refused(
+    backend, message, tmp_path, monkeypatch
+):
+    group = {"RANK": 0, "LOCAL_RANK": 99, "WORLD_SIZE": 1, "MASTER_PORT": 0}
+    for name, value in {**group, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    (tmp_path / "a.yaml").write_text("output_folder: out\n")
+    argv = [str(tmp_path / "a.yaml"), f"--distributed_backend={backend}"]
+    with pytest.raises(ValueError, match=message):
+        run(None, None, argv=argv)
 
 
 @pytest.fixture

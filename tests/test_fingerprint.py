@@ -17,6 +17,7 @@ from unispeech_sb.fingerprint import (
     differences,
     read_settings,
 )
+from unispeech_sb.recipe_options import OWN_OPTIONS
 
 YAMLS = sorted((ROOT / "hparams").glob("*.yaml"))
 GIVEN = {"output_folder": "results/a", "seed": 5}
@@ -43,7 +44,7 @@ def filled(path, **overrides):
 @pytest.mark.slow
 def test_all_that_may_differ_is_known_and_has_a_reason():
     keys = {key for path in YAMLS for key in settings(*_args(path))}
-    options = set(RunOptions().as_dict()) | {"overwrite", "traceback"}
+    options = set(RunOptions().as_dict()) | set(OWN_OPTIONS)
     known = keys | options | LOADER
     assert len(YAMLS) >= 29
     for key, (kind, reason) in MAY_DIFFER.items():

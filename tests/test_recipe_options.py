@@ -97,6 +97,29 @@ def test_options_are_read_as_speechbrain_reads_them(toy):
     assert yaml.safe_load(overrides) == line.values == {"lr": 2}
 
 
+def test_what_launchers_and_earlier_versions_wrote_is_accepted(toy):
+    argv = [
+        *(str(toy), "--distributed_launch", "--distributed_launch=True"),
+        *("--local_rank=1", "--local-rank=1", "--debug=True"),
+        *("--data_parallel_backend=False", "--async_checkpoints=true"),
+        *("--jit=yes please", "--lr=2"),
+    ]
+    with pytest.raises(SystemExit):  # argparse's own sentence
+        read_command_line(argv)
+    line = read_command_line([a for a in argv if "please" not in a])
+    assert line.values == {"lr": 2}
+    assert line.given == {"debug", "async_checkpoints"}
+    assert line.run_options["debug"] and line.run_options["async_checkpoints"]
+    assert not line.run_options["data_parallel_backend"]
+
+
+def test_ways_of_sharing_are_two(toy, capsys):
+    assert read_command_line([str(toy)]).run_options["data_parallel"] == "ddp"
+    with pytest.raises(SystemExit):
+        read_command_line([str(toy), "--data_parallel=zero"])
+    assert "choose from" in capsys.readouterr().err
+
+
 def test_a_key_of_the_yaml_may_begin_an_option(toy):
     toy.write_text("test: 1\n")
     line = read_command_line([str(toy), "--test=2"])

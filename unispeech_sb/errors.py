@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
@@ -40,6 +41,9 @@ _NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc")
 """What RuntimeErrors of torch say on CPUs, which have no class of their own."""
 
 _WORKER = "Traceback (most recent call last):"
+_OTHER_ENDED = "another process of this run has ended"
+_LATER_S = 1.0
+"""Seconds in which torchrun sees which process has ended first."""
 _OTHER_PROCESS = ("Connection closed by peer", "Connection reset by peer")
 
 
@@ -96,9 +100,12 @@ def run_guarded(
         print_escaped(f"{program}: {line}", sys.stderr)
         return TERMINATED if terminated else INTERRUPTED
     except Exception as error:
+        line = f"{program}: {explain(error)}"
+        if not traceback:
+            print_escaped(line, sys.stderr)
+        _tell_launcher(line)
         if traceback:
             raise
-        print_escaped(f"{program}: {explain(error)}", sys.stderr)
         return 1
 
 
@@ -128,7 +135,7 @@ def explain(error: BaseException) -> str:
         text = f"a file is damaged, or is not what it was taken for: {text}"
         text += _where(error)
     elif name.startswith("Dist") or any(t in text for t in _OTHER_PROCESS):
-        text = f"another process of this run has ended, see its error ({text})"
+        text = f"{_OTHER_ENDED}, see its error ({text})"
     elif isinstance(error, _UNNAMED):
         text = f"a text is not what was expected: {text}{_where(error)}"
     elif isinstance(error, OSError) and error.errno and not error.filename:
@@ -141,6 +148,21 @@ def explain(error: BaseException) -> str:
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     return text
+
+
+def _tell_launcher(line):
+    """Leaves the sentence where torchrun looks for the reason of a process that
+    failed, of which it shows the earliest: no one that another's end led to."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        late_s = 60 if _OTHER_ENDED in line else 0
+        when = str(int(time.time()) + late_s)
+        more = {"py_callstack": line, "timestamp": when}
+        reason = {"message": {"message": line, "extraInfo": more}}
+        with suppress(OSError), open(path, "w", encoding="utf-8") as file:
+            json.dump(reason, file)
+        if late_s:
+            time.sleep(_LATER_S)
 
 
 def check_device(name: str | None) -> None:

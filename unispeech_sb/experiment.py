@@ -23,7 +23,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import (
-    ddp_init_group,
+    get_local_rank,
+    get_rank,
     if_main_process,
     is_distributed_initialized,
     run_on_main,
@@ -31,9 +32,9 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
-from torch.nn.parallel import DistributedDataParallel
 
 from unispeech_sb.atomic import write_json
+from unispeech_sb.brains.data_parallel import join_group, make_whole
 from unispeech_sb.brains.learning_rates import search_learning_rate
 from unispeech_sb.checkpoints.interfaces import (
     EXPORT,
@@ -50,6 +51,7 @@ from unispeech_sb.fingerprint import read_settings
 from unispeech_sb.metrics.scores import format_scores
 from unispeech_sb.output_folder import OutputFolder
 from unispeech_sb.recipe_options import (
+    OWN_OPTIONS,
     RUN_OPTIONS,
     SPEECHBRAIN_OPTIONS,
     answer_help,
@@ -232,7 +234,7 @@ def run(
     FileNotFoundError: missing.yaml: there is no such yaml file
     """
     command = read_command(argv)
-    with process_group(command.run_opts):
+    with process_group(command):
         hparams = command.load()
         output = open_output(command, hparams, dataio_prep, prepare)
         with alone_in(output):
@@ -247,20 +249,34 @@ def run(
 
 
 @contextmanager
-def process_group(run_opts: RunOptions) -> Iterator[None]:
+def process_group(command: "Command") -> Iterator[None]:
     """Lets torchrun's processes work together, in one run or in several.
 
     A process can join their group once: around several runs, this has to be
-    around all of them.
+    around all of them. One that waits for another for longer than
+    ``distributed_timeout`` ends with an error.
     """
     is_first = not is_distributed_initialized()
     if is_first:
-        ddp_init_group(run_opts)
+        minutes = command.own["distributed_timeout"]
+        join_group(command.run_opts["distributed_backend"], minutes)
     yield
     if is_first and is_distributed_initialized():
         # Not before what lives on it is gone
         gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def works_alone() -> bool:
+    """Whether this is the process of torchrun that does what one process does,
+    or the only process; the others have nothing to do, and say so."""
+    rank = get_rank() if get_local_rank() is not None else None
+    if rank:
+        logger.info(
+            "Process %d has nothing to do: one process computes", rank,
+            main_process_only=False,
+        )  # fmt: skip
+    return not rank
 
 
 class Command(NamedTuple):
@@ -270,7 +286,8 @@ class Command(NamedTuple):
     run_opts: RunOptions
     overrides: str
     settings: dict[str, Any]
-    overwrite: bool
+    own: dict[str, Any]
+    """This package's options of a run: name -> value."""
 
     def load(self) -> dict[str, Any]:
         """Builds what the yaml names.
@@ -278,13 +295,14 @@ class Command(NamedTuple):
         Returns
         -------
         dict
-            The recipe's ``hparams``.
+            The recipe's ``hparams``, with this package's options of a run.
         """
         with (
             open(self.hparams_file, encoding="utf-8") as file,
             _naming(self.hparams_file),
         ):
-            return load_hyperpyyaml(file, self.overrides)
+            hparams = load_hyperpyyaml(file, self.overrides)
+        return {**hparams, **self.own}
 
 
 def read_command(argv: Sequence[str] | None = None) -> Command:
@@ -326,7 +344,8 @@ def read_command(argv: Sequence[str] | None = None) -> Command:
         places["manifest_folder"] = settings["manifest_folder"]
     argv = list(sys.argv[1:] if argv is None else argv)
     argv += [f"--{k}={v}" for k, v in places.items() if k in settings]
-    return _read(argv)._replace(overwrite=True)
+    command = _read(argv)
+    return command._replace(own={**command.own, "overwrite": True})
 
 
 @contextmanager
@@ -364,7 +383,12 @@ def _read(argv):
         _run_options(line),
         line.overrides,
         settings,
-        line.run_options["overwrite"],
+        {
+            name: line.run_options[name]
+            if name in line.given or settings.get(name) is None
+            else settings[name]
+            for name in OWN_OPTIONS
+        },
     )
 
 
@@ -391,7 +415,7 @@ def open_output(command, hparams, dataio_prep, prepare=None):
         hparams,
         Path(scripts[-1]).stem,
         command.settings,
-        command.overwrite,
+        command.own["overwrite"],
     )
     output.scripts = [__file__, *scripts]
     return output
@@ -535,20 +559,7 @@ def _train(brain_class, dataio_prep, output, run_opts):
         file = output.folder / "scores.json"
         run_on_main(write_json, [file, brain.scores])
     run_on_main(output.finish, [split])
-    if is_distributed_initialized():
-        _unwrap(brain)
     return brain.scores
-
-
-def _unwrap(brain):
-    """Let go of the distributed wrappers.
-
-    One that outlives its group aborts the process at its exit now and then,
-    after all work is done (torch 2.11, gloo).
-    """
-    for name, module in brain.modules.items():
-        if isinstance(module, DistributedDataParallel):
-            brain.modules[name] = module.module
 
 
 def _evaluate_and_export(brain, datasets, output):
@@ -562,6 +573,7 @@ def _evaluate_and_export(brain, datasets, output):
         logger.info("There is no test set: evaluating on the validation set")
         split = "valid"
     brain.evaluate(datasets[split], test_loader_kwargs=loader_opts)
+    make_whole(brain.modules)
     if hasattr(brain, "export"):
         place = output.folder / EXPORT
         run_on_main(brain.export, [place, brain.scores, split])

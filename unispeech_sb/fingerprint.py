@@ -48,14 +48,15 @@ MAY_DIFFER = {
             "device feature_cache num_workers prefetch_factor pin_memory "
             "persistent_workers data_parallel_backend data_parallel_count "
             "distributed_backend distributed_launch find_unused_parameters "
-            "shard",
+            "data_parallel distributed_timeout shard",
         ),
         (
             FREE,
             "how fast the same is computed, and in how much memory",
             "jit jit_module_keys compile compile_module_keys compile_mode "
             "compile_using_fullgraph compile_using_dynamic_shape_tracing "
-            "gradient_checkpointing max_eval_batch_s",
+            "gradient_checkpointing activation_checkpointing "
+            "max_eval_batch_s",
         ),
         (
             FREE,
@@ -67,7 +68,8 @@ MAY_DIFFER = {
         (
             FREE,
             "how often is saved: a run resumes to the same weights",
-            "ckpt_interval_minutes ckpt_interval_steps",
+            "ckpt_interval_minutes ckpt_interval_steps async_checkpoints "
+            "keep_checkpoints",
         ),
         (FREE, "when to give up", "nonfinite_patience"),
         (

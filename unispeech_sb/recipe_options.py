@@ -24,13 +24,22 @@ from unispeech_sb.text import read_text
 
 OWN_OPTIONS = {
     "overwrite": (
-        False,
-        "start afresh in the output folder, and remove what an earlier run "
-        "left there",
-    ),
+        False, "start afresh in the output folder, and remove what an earlier "
+        "run left there"),
     "traceback": (False, "show where an error comes from"),
-}
-"""This package's options of a run: name -> default and what it is."""
+    "data_parallel": (
+        "ddp", "of runs by torchrun: ddp, or fsdp, which shards weights, "
+        "gradients and optimizers"),
+    "distributed_timeout": (
+        120, "of runs by torchrun: minutes that a process waits for others"),
+    "activation_checkpointing": (
+        False, "compute activations again in the backward pass: less memory, "
+        "slower"),
+    "async_checkpoints": (False, "write checkpoints while training goes on"),
+    "keep_checkpoints": (1, "last checkpoints to keep, beside the best one"),
+}  # fmt: skip
+"""This package's options of a run: name -> default and what it is. A yaml may
+have them as keys, too."""
 
 SPEECHBRAIN_OPTIONS = {
     "device": (None, "cpu, cuda, cuda:1, ...; a GPU where there is one"),
@@ -48,57 +57,37 @@ SPEECHBRAIN_OPTIONS = {
     "max_grad_norm": (5.0, "clip gradients to this norm; 0: no clipping"),
     "skip_nonfinite_grads": (False, "leave out gradients with inf or nan"),
     "nonfinite_patience": (
-        3,
-        "batches of an epoch whose loss may be inf or nan before training "
-        "stops",
-    ),
+        3, "batches of an epoch whose loss may be inf or nan before training "
+        "stops"),
     "remove_vector_weight_decay": (
-        False,
-        "no weight decay of biases and normalizations",
-    ),
+        False, "no weight decay of biases and normalizations"),
     "ckpt_interval_minutes": (
-        0,
-        "minutes between checkpoints within an epoch; 0: none",
-    ),
+        0, "minutes between checkpoints within an epoch; 0: none"),
     "ckpt_interval_steps": (
-        0,
-        "updates between checkpoints within an epoch; 0: none",
-    ),
+        0, "updates between checkpoints within an epoch; 0: none"),
     "distributed_backend": (
-        "nccl",
-        "of runs by torchrun: nccl on GPUs, gloo on CPUs, mpi",
-    ),
+        "nccl", "of runs by torchrun: nccl on GPUs, gloo on CPUs, mpi"),
     "find_unused_parameters": (
-        False,
-        "of runs by torchrun: allow parameters without gradients",
-    ),
+        False, "of runs by torchrun: allow parameters without gradients"),
     "data_parallel_backend": (
-        False,
-        "several GPUs by DataParallel; torchrun is faster",
-    ),
+        False, "several GPUs by DataParallel; torchrun is faster"),
     "jit": (False, "compile the modules by TorchScript"),
     "jit_module_keys": (None, "those to compile, of the yaml's modules"),
     "compile": (False, "compile the modules by torch.compile"),
     "compile_module_keys": (None, "those to compile, of the yaml's modules"),
     "compile_mode": (
-        "default",
-        "of torch.compile: default, reduce-overhead or max-autotune",
-    ),
+        "default", "of torch.compile: default, reduce-overhead, max-autotune"),
     "compile_using_fullgraph": (
-        False,
-        "torch.compile fails where it cannot compile a whole module",
-    ),
+        False, "torch.compile fails where it cannot compile a whole module"),
     "compile_using_dynamic_shape_tracing": (
-        False,
-        "torch.compile expects inputs of any length",
-    ),
+        False, "torch.compile expects inputs of any length"),
     "log_config": (None, "yaml file that configures the logging"),
     "profile_training": (False, "write a profile for TensorBoard"),
     "profile_warmup": (5, "updates before the profile"),
     "profile_steps": (5, "updates in the profile"),
     "auto_mix_prec": (False, "deprecated: --precision=fp16"),
     "bfloat16_mix_prec": (False, "deprecated: --precision=bf16"),
-}
+}  # fmt: skip
 """SpeechBrain's options of a run. A test compares them with SpeechBrain's own
 parser, which cannot be imported without torch."""
 
@@ -106,6 +95,12 @@ RUN_OPTIONS = OWN_OPTIONS | SPEECHBRAIN_OPTIONS
 """All options of a run; a default of False makes a flag."""
 
 _PRECISIONS = ("fp32", "fp16", "bf16")
+DATA_PARALLEL = ("ddp", "fsdp")
+_WORDS = {"true": True, "false": False}
+
+_OF_LAUNCHERS = re.compile(r"--(distributed_launch|local[_-]rank)(=.*)?")
+"""Options that say what the environment variables of torchrun say, of earlier
+SpeechBrains and of torch.distributed.launch."""
 
 _INPUTS = (
     *("data_folder", "test_folder", "units_folder", "simulated_folder"),
@@ -141,7 +136,7 @@ def read_command_line(
     argv: Sequence[str] | None, program: str | None = None
 ) -> _CommandLine:
     """Reads a recipe's command line and checks its keys against the yaml."""
-    argv = sys.argv[1:] if argv is None else list(map(str, argv))
+    argv = _plain_flags(sys.argv[1:] if argv is None else map(str, argv))
     options, rest = _parser(program).parse_known_args(argv)
     options = vars(options)
     yaml_file = options.pop("param_file")
@@ -310,6 +305,21 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"no {kind} is named '{name}'; {guess} are: {', '.join(known)}"
 
 
+def _plain_flags(argv):
+    """A command line with flags as they are now written: ``--debug`` in place
+    of ``--debug=True``, nothing in place of ``--debug=False``, and without
+    what launchers used to add."""
+    plain = []
+    for argument in argv:
+        name, _, value = argument.partition("=")
+        default, _ = RUN_OPTIONS.get(name[2:], (None, ""))
+        given = _WORDS.get(value.lower()) if default is False else None
+        if _OF_LAUNCHERS.fullmatch(argument) or given is False:
+            continue
+        plain.append(name if given else argument)
+    return plain
+
+
 def _parser(program):
     """A parser of SpeechBrain's options, without abbreviations."""
     parser = argparse.ArgumentParser(
@@ -327,6 +337,8 @@ def _parser(program):
             options["type"] = type(default)
         if "precision" in name:
             options["choices"] = _PRECISIONS
+        if name == "data_parallel":
+            options["choices"] = DATA_PARALLEL
         if name.endswith("_module_keys"):
             options["nargs"] = "*"
         parser.add_argument(f"--{name}", **options)

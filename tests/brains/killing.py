@@ -2,7 +2,8 @@
 
 ``python killing.py FOLDER WORKERS MOMENT...`` prints, as JSON, what each run
 has come to in the end. A moment is ``where:count``: SIGKILL when ``where`` is
-reached for the ``count``-th time; ``where:count+where:count`` kills twice.
+reached for the ``count``-th time; ``where:count+where:count`` kills twice. The
+environment variable OPTIONS has more of the command line.
 Each attempt is a process of its own, forked so that imports are paid once.
 """
 
@@ -88,7 +89,8 @@ def attempt(moment, folder, workers):
     os.dup2(log, 2)
     argv = [str(toy.YAML), f"--output_folder={folder}", "--device=cpu"]
     argv += ["--grad_accumulation_factor=3", "--ckpt_interval_steps=1"]
-    toy.main([*argv, f"--num_workers={workers}"], MortalBrain)
+    options = os.environ.get("OPTIONS", "").split()
+    toy.main([*argv, f"--num_workers={workers}", *options], MortalBrain)
     os._exit(0)
 
 

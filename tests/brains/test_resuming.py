@@ -34,14 +34,26 @@ MOMENTS = [
     "batch:5+batch:7+VALID_end:1",
 ]
 WITH_WORKERS = ["batch:5", "VALID_end:1"]
+IN_BACKGROUND = [
+    "saving:3",  # half a file of the first checkpoint written, by the thread
+    "saving:18",
+    "before_move:2",
+    "after_move:6",
+    "VALID_done:1",  # the thread may write
+]
 
 
-def start(folder, workers, plans):
+def start(folder, workers, plans, options=""):
     script = Path(__file__).with_name("killing.py")
     root = str(script.parents[2])
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), str(workers), *plans],
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": root,
+            "OMP_NUM_THREADS": "1",
+            "OPTIONS": options,
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -53,6 +65,12 @@ def outcomes(tmp_path_factory):
     runs = {
         0: start(tmp_path_factory.mktemp("zero"), 0, ["none", *MOMENTS]),
         2: start(tmp_path_factory.mktemp("two"), 2, WITH_WORKERS),
+        "thread": start(
+            tmp_path_factory.mktemp("thread"),
+            0,
+            IN_BACKGROUND,
+            "--async_checkpoints",
+        ),
     }
     return {w: json.loads(run.communicate()[0]) for w, run in runs.items()}
 
@@ -60,7 +78,9 @@ def outcomes(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "moment"),
-    [(0, m) for m in MOMENTS] + [(2, m) for m in WITH_WORKERS],
+    [(0, m) for m in MOMENTS]
+    + [(2, m) for m in WITH_WORKERS]
+    + [("thread", m) for m in IN_BACKGROUND],
 )
 def test_killed_run_ends_with_the_same_bits(outcomes, workers, moment):
     outcome = dict(outcomes[workers][moment])

@@ -1,14 +1,19 @@
 """Checkpoints: which are kept, and the random numbers in them."""
 
 import random
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.epoch_loop import EpochCounter
 
+from unispeech_sb.brains import saving
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.brains.saving import (
+    StateWriter,
     best_checkpoint,
     random_states,
     save_checkpoint,
@@ -98,3 +103,83 @@ def test_failed_save_leaves_no_checkpoint(checkpointer, tmp_path):
         save_checkpoint(checkpointer, {"accuracy": 0.5}, importance)
     assert checkpointer.list_checkpoints() == []
     assert checkpointer.checkpoints_dir == tmp_path
+
+
+def hparams(**options):
+    """What a Brain has of a yaml."""
+    return SimpleNamespace(**options)
+
+
+def test_more_of_the_last_are_kept_where_asked(checkpointer):
+    writer = StateWriter(hparams(keep_checkpoints=2))
+    for accuracy in (0.9, 0.1, 0.5, 0.3):
+        meta = {"accuracy": accuracy}
+        save_checkpoint(checkpointer, meta, importance, writer=writer)
+    assert [name for name, _ in kept(checkpointer)] == [0.3, 0.5, 0.9]
+
+
+def test_a_thread_writes_what_the_weights_were(checkpointer, monkeypatch):
+    head = checkpointer.recoverables["head"]
+    checkpointer.add_recoverable(
+        "head_optimizer", torch.optim.Adam(head.parameters())
+    )
+    writer = StateWriter(hparams(async_checkpoints=True))
+    writer.attach(checkpointer)
+    may_write, save = threading.Event(), torch.save
+
+    def slow_save(*args):
+        assert threading.current_thread() is not threading.main_thread()
+        may_write.wait()
+        save(*args)
+
+    monkeypatch.setattr(torch, "save", slow_save)
+    before = head.weight.detach().clone()
+    save_checkpoint(checkpointer, {"accuracy": 1}, importance, writer=writer)
+    head.weight.data.zero_()
+    assert checkpointer.list_checkpoints() == []
+    may_write.set()
+    writer.wait()
+    assert kept(checkpointer) == [(1, True)]
+    checkpointer.recover_if_possible()
+    assert torch.equal(head.weight, before)
+
+
+def test_a_checkpoint_waits_for_the_last_one_and_for_its_error(
+    checkpointer, monkeypatch
+):
+    writer = StateWriter(hparams(async_checkpoints=True))
+    writer.attach(checkpointer)
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device", "head.ckpt")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    save_checkpoint(checkpointer, {"accuracy": 1}, importance, writer=writer)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(
+            checkpointer, {"accuracy": 2}, importance, writer=writer
+        )
+    writer.wait()  # it was raised
+    assert checkpointer.list_checkpoints() == []
+
+
+def test_the_end_of_a_training_waits_for_the_thread(
+    make_brain, fit, tmp_path, monkeypatch
+):
+    publish, published = saving._publish, []
+
+    def slowly(*args):
+        assert threading.current_thread() is not threading.main_thread()
+        publish(*args)
+        published.append(args)
+
+    monkeypatch.setattr(saving, "_publish", slowly)
+    counter = EpochCounter(2)
+    brain = make_brain(
+        checkpointer=Checkpointer(tmp_path),
+        async_checkpoints=True,
+        epoch_counter=counter,
+    )
+    fit(brain)
+    assert len(published) == 2
+    assert brain.writer._thread is None

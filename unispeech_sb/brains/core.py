@@ -30,22 +30,22 @@ from speechbrain.utils.run_opts import RunOptions
 from torch.utils.data import DataLoader, Dataset
 
 from unispeech_sb.atomic import write_json
+from unispeech_sb.brains import data_parallel
 from unispeech_sb.brains.feature_cache import open_cache
 from unispeech_sb.brains.saving import (
     Curves,
+    StateWriter,
     best_checkpoint,
+    log_stats,
     random_states,
     save_checkpoint,
     set_random_state,
 )
+from unispeech_sb.brains.schedules import fused
 from unispeech_sb.brains.throughput import Throughput
 from unispeech_sb.dataio.shard_batches import ShardBatches, ShardLoader
-from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
-
-_FUSED_CLASSES = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-_OTHER_PASSES = ("capturable", "differentiable", "foreach", "fused")
 
 
 @partial(checkpoints.register_checkpoint_hooks, save_on_main_only=False)
@@ -76,6 +76,11 @@ class SSLBrain(Brain):
       once and read from there, with ``cache_dtype``, ``cache_crops`` and
       ``seed``; see ``brains.feature_cache``. A ``--debug`` run has none.
     * ``protocol``: "superb" breaks no ties of checkpoints by the loss.
+    * ``data_parallel``, of several processes: "ddp", or "fsdp", which shards
+      weights, gradients and optimizers. ``activation_checkpointing``: True
+      computes the backbone's activations again in the backward pass.
+    * ``async_checkpoints``: True writes checkpoints while the training goes
+      on, from copies in memory; ``keep_checkpoints``: how many of the last.
 
     Against ``Brain``: gradients are clipped by their global norm over all
     that is stepped, ``max_grad_norm`` of None, 0 or less means no clipping,
@@ -88,6 +93,8 @@ class SSLBrain(Brain):
 
     Checkpoints are complete or absent: they are written to
     ``<checkpoints_dir>/partial`` and moved. The best and the last are kept.
+    They have the same files for any number of processes, sharded or not; one
+    from within an epoch goes on at the same share of it.
     With data pipelines that draw random numbers in worker processes, a run
     resumed inside an epoch draws others than an uninterrupted one.
 
@@ -132,6 +139,10 @@ class SSLBrain(Brain):
         self.scores: dict[str, float] = {}
         self.throughput, self.counted = Throughput(), (0, 0)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        self.is_sharded = data_parallel.is_to_shard(self)
+        self.writer = StateWriter(self.hparams, self.is_sharded)
+        if getattr(self.hparams, "activation_checkpointing", False):
+            data_parallel.recompute(self.modules)
         if self.optimizer_step_limit is not None:
             # SpeechBrain's command line hands it over as a string
             self.optimizer_step_limit = int(self.optimizer_step_limit)
@@ -199,7 +210,9 @@ class SSLBrain(Brain):
                 progressbar,
                 valid_loader_kwargs=dict(valid_loader_kwargs or {}),
             )
+            run_on_main(self.writer.wait)  # and the others for it
         finally:  # after Ctrl-C, too
+            self.writer.wait()
             self.curves.draw()
 
     def _remaining(self, epoch_counter):
@@ -213,8 +226,22 @@ class SSLBrain(Brain):
     def on_fit_start(self) -> None:
         """As ``Brain``; a cache is of the backbone that a run goes on with."""
         super().on_fit_start()
+        # Its own file has the position of a process among as many as then
+        loader = self.train_loader
+        if getattr(loader, "_speechbrain_recovery_skip_to", None):
+            loader._speechbrain_recovery_skip_to = self.step
         if self.cache is not None:
             self.cache.check()
+
+    def _wrap_distributed(self):
+        """As ``Brain``, or sharded. Batch norms of several CPUs are left as
+        they are, for torch synchronizes those of GPUs only."""
+        if self.is_sharded:
+            data_parallel.shard(self.modules, self.device_type)
+        elif is_distributed_initialized() and self.device_type == "cpu":
+            data_parallel.wrap(self.modules, self.find_unused_parameters)
+        else:
+            super()._wrap_distributed()
 
     def make_dataloader(
         self,
@@ -266,6 +293,8 @@ class SSLBrain(Brain):
         """
         if self.step == 0:  # else a stage that was resumed inside
             self.total_weight = 0.0
+        if self.is_sharded:
+            data_parallel.gather_for(stage == Stage.TRAIN, self.modules)
         if stage == Stage.TRAIN:
             self.pending_batches = 0
             self.throughput.clear(*self.counted)
@@ -349,7 +378,7 @@ class SSLBrain(Brain):
         }
         self.optimizers_dict = {
             name: opt_class(
-                self._groups(parameters), **_fused(opt_class, parameters)
+                self._groups(parameters), **fused(opt_class, parameters)
             )
             for name, (opt_class, parameters) in shares.items()
             if opt_class is not None and parameters
@@ -359,6 +388,7 @@ class SSLBrain(Brain):
                 group.setdefault("initial_lr", group["lr"])
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable(f"{name}_optimizer", made)
+        self.writer.attach(self.checkpointer)
 
     def _groups(self, parameters):
         """Parameter groups, vectors apart if they are not to decay."""
@@ -433,15 +463,6 @@ class SSLBrain(Brain):
         share = self.batch_weight / self.total_weight
         return avg_loss + (float(loss) - avg_loss) * share
 
-    def _mean_over_ranks(self, mean):
-        """Mean over the utterances that all processes have seen."""
-        if not is_distributed_initialized():
-            return mean
-        total = self.total_weight
-        sums = torch.tensor([mean * total, total], device=self.device)
-        torch.distributed.all_reduce(sums)
-        return float(sums[0] / sums[1].clamp(min=1.0))
-
     def stage_scores(self, stage: Stage) -> dict[str, float]:
         """Scores of a validation or test beside the loss, name -> float: for
         subclasses."""
@@ -475,17 +496,22 @@ class SSLBrain(Brain):
         stats = {"train_stats": self.train_scores}
         stats |= {"valid_stats": scores} if scores else {}
         numbers = {"epoch": epoch, **self._learning_rates()}
-        self._log(numbers, **stats)
+        log_stats(self.hparams.train_logger, self.tensorboard, numbers, **stats)
         self.curves.append(numbers, self.train_scores, scores)
         if self.checkpointer is not None:
-            save_checkpoint(self.checkpointer, scores, self.precedence)
+            save_checkpoint(
+                self.checkpointer, scores, self.precedence, writer=self.writer
+            )
 
     def on_stage_end(
         self, stage: Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
         """Logs; saves after a validation; reports after a test."""
         if stage == Stage.TRAIN:
-            self.train_scores = {"loss": self._mean_over_ranks(stage_loss)}
+            loss = data_parallel.mean_of_all(
+                stage_loss, self.total_weight, self.device
+            )
+            self.train_scores = {"loss": loss}
             if self.throughput.num_samples:
                 self.train_scores["padding"] = self.throughput.padding
             return
@@ -495,8 +521,9 @@ class SSLBrain(Brain):
             self._end_epoch(epoch, **scores)
         else:
             self.scores = scores
-            loaded = self.hparams.epoch_counter.current
-            self._log({"epoch loaded": loaded}, test_stats=scores)
+            loaded = {"epoch loaded": self.hparams.epoch_counter.current}
+            loggers = self.hparams.train_logger, self.tensorboard
+            log_stats(*loggers, loaded, test_stats=scores)
             run_on_main(self.write_report, [Path(self.hparams.output_folder)])
 
     def write_report(self, folder: Path) -> None:
@@ -516,18 +543,6 @@ class SSLBrain(Brain):
             for name, o in self.optimizers_dict.items()
         }
 
-    def _log(self, meta, **stats):
-        """Write one line to every logger; to a file in few digits."""
-        # Not above: this module warns when it is imported
-        from speechbrain.utils.train_logger import FileTrainLogger
-
-        for log in (self.hparams.train_logger, self.tensorboard):
-            if isinstance(log, FileTrainLogger):
-                short = {key: _in_short(own) for key, own in stats.items()}
-                log.log_stats(_in_short(meta), **short)
-            elif log is not None:
-                log.log_stats(meta, **stats)
-
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         """Only between updates: gradients are not saved."""
         return self.pending_batches == 0 and (
@@ -543,6 +558,7 @@ class SSLBrain(Brain):
             {INTRA_EPOCH_CKPT_FLAG: True},
             self.precedence,
             end_of_epoch=False,
+            writer=self.writer,
         )
 
     @checkpoints.mark_as_saver
@@ -566,7 +582,7 @@ class SSLBrain(Brain):
         """Read what ``_save`` wrote; an epoch that has ended starts anew."""
         state = torch.load(path, weights_only=True)
         self.optimizer_step = state["optimizer_step"]
-        self.step = 0 if end_of_epoch else state["step"]
+        self.step = 0 if end_of_epoch else data_parallel.position(self, state)
         self.avg_train_loss = 0.0 if end_of_epoch else state["avg_train_loss"]
         self.total_weight = state["total_weight"]
         if not end_of_epoch and "samples" in state:
@@ -574,25 +590,3 @@ class SSLBrain(Brain):
         set_random_state(state["random_states"])
         if self.tensorboard is not None and "tensorboard" in state:
             self.tensorboard.global_step = state["tensorboard"]
-
-
-def _fused(opt_class, parameters):
-    """The option by which torch's optimizers update all parameters in one pass,
-    where there is one and the yaml has chosen no other."""
-    chosen = getattr(opt_class, "keywords", {}).keys()
-    kinds = {parameter.device.type for parameter in parameters}
-    if (
-        getattr(opt_class, "func", opt_class) in _FUSED_CLASSES
-        and chosen.isdisjoint(_OTHER_PASSES)
-        and kinds <= {"cpu", "cuda"}
-    ):
-        return {"fused": True}
-    return {}
-
-
-def _in_short(numbers):
-    """Numbers as texts of few digits, with their unit."""
-    return {
-        name: format_score(name, value) if isinstance(value, float) else value
-        for name, value in numbers.items()
-    }

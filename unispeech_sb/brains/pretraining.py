@@ -260,6 +260,8 @@ class PretrainBrain(SSLBrain):
             processes = torch.distributed.get_world_size()
         # So far they are means over batches and processes
         factor = processes * len(self.sample_sizes) / frames
+        if self.is_sharded:
+            factor = float(factor)
         for parameter in self.modules.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)

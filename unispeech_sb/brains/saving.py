@@ -7,7 +7,10 @@ import logging
 import os
 import random
 import shutil
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,13 @@ from speechbrain.utils.distributed import (
 )
 from speechbrain.utils.logger import get_logger
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, not_written
+from unispeech_sb.brains.data_parallel import (
+    in_place_of,
+    load_whole,
+    whole_state,
+)
+from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
 
@@ -29,7 +38,93 @@ _DRAWN_EVERY_S = 30.0
 """Seconds in which the learning curves are drawn once at most."""
 
 
-def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
+class StateWriter:
+    """Writes states of modules and optimizers, the main process those of all.
+
+    It stands before SpeechBrain's savers and the lobes' where weights are
+    sharded, and with ``async_checkpoints``: then it copies a state, and a
+    thread writes the copies, one checkpoint after another, while the training
+    goes on.
+    """
+
+    def __init__(self, hparams: Any = None, is_sharded: bool = False) -> None:
+        self.in_background = (
+            getattr(hparams, "async_checkpoints", None) or False
+        )
+        self.keep = getattr(hparams, "keep_checkpoints", None) or 1
+        self.is_sharded = is_sharded
+        self._states: list[tuple[Any, ...]] = []
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def attach(self, checkpointer: Any) -> None:
+        """Becomes what saves and loads modules and optimizers, if need be."""
+        if checkpointer is None or not self.is_sharded | self.in_background:
+            return
+        kinds = torch.nn.Module, torch.optim.Optimizer
+        hook_of = checkpoints.get_default_hook
+        for name, obj in checkpointer.recoverables.items():
+            if not isinstance(obj, kinds):
+                continue
+            # What the main process does, without waiting for the others
+            saver = hook_of(obj, checkpoints.DEFAULT_SAVE_HOOKS).__wrapped__
+            loader = hook_of(obj, checkpoints.DEFAULT_LOAD_HOOKS)
+            checkpointer.custom_save_hooks[name] = partial(self._take, saver)
+            checkpointer.custom_load_hooks[name] = partial(load_whole, loader)
+
+    def _take(self, saver, obj, path):
+        """Saves an object's state, now or in ``write``."""
+        is_main = if_main_process()
+        state = whole_state(obj.state_dict(), is_main, self.in_background)
+        if is_main:
+            self._states.append((saver, obj, state, path))
+        if not self.in_background:
+            self._write()
+
+    def write(self, publish: Callable[[], None]) -> None:
+        """Writes what was taken, then calls a function, on the main process."""
+        if not self.in_background:
+            run_on_main(publish)
+        elif if_main_process():
+            self._thread = threading.Thread(target=self._work, args=(publish,))
+            self._thread.start()
+
+    def _work(self, publish):
+        """What the thread does."""
+        try:
+            self._write()
+            publish()
+        except Exception as error:  # it is raised where the thread is awaited
+            self._error = error
+
+    def _write(self):
+        """Writes states, each by its object's own saver."""
+        states, self._states = self._states, []
+        for saver, obj, state, path in states:
+            try:
+                with in_place_of(obj, "state_dict", partial(_same, state)):
+                    saver(obj, path)
+            except RuntimeError as error:  # of torch's writer, on a full disk
+                raise not_written(path, error) from error
+
+    def wait(self) -> None:
+        """Until all is written; raises what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+def _same(state):
+    """What was given."""
+    return state
+
+
+def save_checkpoint(
+    checkpointer, meta, importance, end_of_epoch=True, writer=None
+):
     """Save whole or not at all; then drop all but the best and the last.
 
     SpeechBrain writes a checkpoint's ``CKPT.yaml`` first, so that a process
@@ -37,8 +132,11 @@ def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
     killed while deleting may too. Here both happen in the subfolder
     ``partial``, where nothing is looked for. ``importance`` maps a checkpoint
     of a finished epoch to a sort key, the highest is the best; the last of each
-    kind stays until an epoch ends.
+    kind stays until an epoch ends. ``writer`` may keep more of the last, and
+    write in the background.
     """
+    writer = writer or StateWriter()
+    writer.wait()
     folder = checkpointer.checkpoints_dir
     stamp = time.strftime("%Y-%m-%d+%H-%M-%S")
     checkpointer.checkpoints_dir = folder / "partial"
@@ -51,22 +149,25 @@ def save_checkpoint(checkpointer, meta, importance, end_of_epoch=True):
         )
     finally:
         checkpointer.checkpoints_dir = folder
-    run_on_main(_publish, [checkpointer, saved, importance])
+    writer.write(
+        partial(_publish, checkpointer, saved, importance, writer.keep)
+    )
 
 
-def _publish(checkpointer, saved, importance):
+def _publish(checkpointer, saved, importance, keep):
     """Move a complete checkpoint in, and the ones that it replaces out."""
     folder = checkpointer.checkpoints_dir
     os.replace(saved.path, folder / saved.path.name)
     logger.debug("Saved a checkpoint in %s", folder / saved.path.name)
     found = checkpointer.list_checkpoints()
-    keep = {max(found, key=checkpoints.ckpt_recency).path}
+    found.sort(key=checkpoints.ckpt_recency)
+    kept = {checkpoint.path for checkpoint in found[-keep:]}
     finished = [c for c in found if c.meta["end-of-epoch"]]
     if finished:
-        keep.add(max(finished, key=checkpoints.ckpt_recency).path)
-        keep.add(best_checkpoint(checkpointer, importance).path)
+        kept.add(finished[-1].path)
+        kept.add(best_checkpoint(checkpointer, importance).path)
     for checkpoint in found:
-        if checkpoint.path not in keep:
+        if checkpoint.path not in kept:
             name = checkpoint.path.name
             os.replace(checkpoint.path, folder / "partial" / name)
     shutil.rmtree(folder / "partial")
@@ -178,3 +279,26 @@ class Curves:
                 }
                 for row in csv.DictReader(file)
             ]
+
+
+def log_stats(
+    text_logger: Any, tensorboard: Any, meta: Any, **stats: Any
+) -> None:
+    """Writes one line to a run's loggers; to a file in few digits."""
+    # Not above: this module warns when it is imported
+    from speechbrain.utils.train_logger import FileTrainLogger
+
+    for log in (text_logger, tensorboard):
+        if isinstance(log, FileTrainLogger):
+            short = {key: _in_short(own) for key, own in stats.items()}
+            log.log_stats(_in_short(meta), **short)
+        elif log is not None:
+            log.log_stats(meta, **stats)
+
+
+def _in_short(numbers):
+    """Numbers as texts of few digits, with their unit."""
+    return {
+        name: format_score(name, value) if isinstance(value, float) else value
+        for name, value in numbers.items()
+    }

@@ -1,4 +1,10 @@
-"""Learning rate as a function of the number of updates made."""
+"""Learning rate as a function of the number of updates made, and by which
+pass an update is made."""
+
+import torch
+
+_FUSED_CLASSES = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+_OTHER_PASSES = ("capturable", "differentiable", "foreach", "fused")
 
 
 def tri_stage(
@@ -92,3 +98,17 @@ def polynomial(
         return update / warmup
     left = max(0.0, 1.0 - (update - warmup) / (total - warmup))
     return final_scale + (1.0 - final_scale) * left**power
+
+
+def fused(opt_class, parameters):
+    """The option by which torch's optimizers update all parameters in one pass,
+    where there is one and the yaml has chosen no other."""
+    chosen = getattr(opt_class, "keywords", {}).keys()
+    kinds = {parameter.device.type for parameter in parameters}
+    if (
+        getattr(opt_class, "func", opt_class) in _FUSED_CLASSES
+        and chosen.isdisjoint(_OTHER_PASSES)
+        and kinds <= {"cpu", "cuda"}
+    ):
+        return {"fused": True}
+    return {}

@@ -6,6 +6,7 @@ Parameter names are those of transformers, so that conversion needs no table.
 """
 
 import math
+import sys
 from collections.abc import (
     Callable,
     Collection,
@@ -296,6 +297,7 @@ class EncoderLayer(nn.Module):
         need_map: bool = False,
         counts: torch.Tensor | None = None,
         biases: torch.Tensor | None = None,
+        skipped: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Runs the block.
 
@@ -311,6 +313,8 @@ class EncoderLayer(nn.Module):
             Frames of each utterance of a packed row, [1, P, D].
         biases : torch.Tensor, optional
             Of distances, as ``Attention`` takes them.
+        skipped : bool
+            Give the features as they are, with the parameters in the graph.
 
         Returns
         -------
@@ -319,6 +323,8 @@ class EncoderLayer(nn.Module):
         attention_map : torch.Tensor or None
             [B, H, T, T].
         """
+        if skipped:
+            return keep_in_graph(feats, self.parameters()), None
         before = self.normalize_before
         context, attention_map = self.attention(
             self.layer_norm(feats) if before else feats,
@@ -396,6 +402,8 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(layers)
         self.layerdrop = layerdrop
+        # Where blocks are sharded, all processes call each of them as often
+        self.in_one_row = False
         self.normalize_before = self.layers[0].normalize_before
 
     def forward(
@@ -473,7 +481,9 @@ class Encoder(nn.Module):
         for number, layer in enumerate(self.layers[: max(wanted)], 1):
             attention_map = None
             if self._drops_a_layer():
-                rows[0] = keep_in_graph(rows[0], layer.parameters())
+                # By its forward: where blocks are sharded, all processes call
+                # it, and its parameters are there only within
+                rows[0], _ = layer(rows[0], skipped=True)
             else:
                 run: Callable[..., Any] = layer
                 if checkpointing:
@@ -493,6 +503,8 @@ class Encoder(nn.Module):
         counts = [frames] * batch if lengths is None else lengths.tolist()
         on_cpu = feats.device.type == "cpu"
         most = CPU_ROW_FRAMES if on_cpu else sum(counts)
+        if self.in_one_row:
+            most = sys.maxsize
         return Packing(counts, frames, most, self.window, self.context)
 
     def _located(self, feats, counts, sides):
