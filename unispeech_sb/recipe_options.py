@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from unispeech_sb.environment import require_extra
-from unispeech_sb.text import read_text
+from unispeech_sb.text import absent, read_text
 
 OWN_OPTIONS = {
     "overwrite": (
@@ -336,7 +336,7 @@ def _parser(program):
 def _read_yaml(path):
     """Text of a yaml file, and the nodes of its keys and values."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: there is no such yaml file")
+        raise FileNotFoundError(f"{path}: {absent(path, 'yaml file')}")
     text = read_text(path)
     try:
         document = yaml.compose(text)
@@ -370,12 +370,20 @@ def _as_yaml(arguments):
     return "\n".join(f"{key}: {value}" for key, value in values.items())
 
 
+_CALLED = {
+    "number_of_epochs": "epoch epochs num_epochs max_epochs num_train_epochs",
+    "lr": "learning_rate",
+    "data_folder": "data data_dir dataset",
+    "output_folder": "output output_dir",
+}
+"""Key -> what other tools call it."""
+
+
 def _check_value(yaml_file, nodes, key, value):
     """Refuses an unknown key, and a word for a number or for True or False."""
     if key not in nodes:
-        close = difflib.get_close_matches(
-            str(key), {**nodes, **RUN_OPTIONS}, n=1
-        )
+        close = [k for k in _CALLED if k in nodes and key in _CALLED[k].split()]
+        close += difflib.get_close_matches(str(key), [*nodes, *RUN_OPTIONS], 1)
         guess = f"did you mean '{close[0]}'? It" if close else "it"
         names = [name for name in nodes if _is_plain(name, nodes)]
         raise ValueError(
@@ -414,8 +422,7 @@ def _check_paths(key, paths, line):
             )
             kind = kind if is_needed and kind else "a file or folder"
             raise ValueError(
-                f"{path}: expected {kind}, as {key}; there is no such file or "
-                "folder"
+                f"{path}: expected {kind}, as {key}; {absent(str(path))}"
             )
 
 

@@ -59,7 +59,8 @@ def test_what_is_there_is_counted(folder, capsys):
     assert sum(rates) == 1
     assert own["valid"]["hours"] == round(2 / 3600, 4)
     assert report["splits_made"]["kept together"] == "speaker"
-    assert report["next"].startswith("unispeech-sb recipe asr --data_folder=")
+    assert report["next"].startswith("unispeech-sb recipe keyword_spotting ")
+    assert "--label_column" not in report["next"]
 
 
 def test_people_read_a_table(folder, capsys):
