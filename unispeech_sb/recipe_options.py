@@ -299,8 +299,8 @@ def home_of(kind: str) -> str:
 
 def keys_of(yaml_name: str) -> list[str]:
     """Keys of an installed yaml, without reading what they build."""
-    text = (files(home_of("hparams")) / yaml_name).read_text("utf-8")
-    return re.findall(r"^(\w+):", text, re.MULTILINE)
+    path = files(home_of("hparams")) / yaml_name
+    return re.findall(r"^(\w+):", path.read_text("utf-8"), re.MULTILINE)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -417,9 +417,8 @@ def _check_paths(key, paths, line):
     for path in paths if isinstance(paths, list) else [paths]:
         if path is None or not Path(str(path)).exists():
             text, entries = _read_yaml(line.yaml_file)
-            _, _, kind = _titles(text.splitlines(), entries)[key].partition(
-                ": "
-            )
+            title = _titles(text.splitlines(), entries)[key]
+            _, _, kind = title.partition(": ")
             kind = kind if is_needed and kind else "a file or folder"
             raise ValueError(
                 f"{path}: expected {kind}, as {key}; {absent(str(path))}"

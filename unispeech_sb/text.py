@@ -240,7 +240,7 @@ def absent(path: str | Path, what: str = "file or folder") -> str:
     path, names = Path(path), []
     with contextlib.suppress(OSError):  # nor is the folder above it
         names = sorted(os.listdir(path.parent))
-    close = difflib.get_close_matches(path.name, names, 1)
+    close = difflib.get_close_matches(path.name, names, 1, 0.8)
     hint = f"; did you mean {path.parent / close[0]}?" if close else ""
     return f"there is no such {what}{hint}"
 

@@ -55,6 +55,8 @@ def data(argv: Sequence[str]) -> None:
     if arguments.task:
         hparams = _settings(arguments.task, [f"--data_folder={folder}", *keys])
     report = _check(folder, arguments.task, hparams, arguments.quick)
+    if report["next"] and keys:
+        report["next"] += f" {shlex.join(keys)}"
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
@@ -375,13 +377,14 @@ def _column_of_texts(records):
 
 def _next(folder, recipe, records, hparams):
     """The command that trains on the data."""
+    column = None
     if recipe is None:
         marks = {"wrd": "asr", "label": "keyword_spotting"}
         marks["spk_id"] = "speaker_identification"
         found = [t for k, t in marks.items() if any(r.get(k) for r in records)]
         recipe = found[0] if found else None
         if recipe == "asr" and _are_keywords([r.get("wrd") for r in records]):
-            recipe = "keyword_spotting"
+            recipe, column = "keyword_spotting", _column_of_texts(records)
     if recipe is None:
         return None
     command = (
@@ -389,9 +392,9 @@ def _next(folder, recipe, records, hparams):
     )
     if recipe in ("keyword_spotting", "emotion_recognition"):
         labels = {r["label"] for r in records if r.get("label")}
-        if recipe == "keyword_spotting" and not labels:
-            labels = {r["wrd"] for r in records if r.get("wrd")}
-            command += f" --label_column={_column_of_texts(records)}"
+        if column and not labels:
+            labels = {record["wrd"] for record in records}
+            command += f" --label_column={column}"
         if len(labels) != hparams.get("num_classes"):
             command += f" --num_classes={len(labels)}"
     return command
