@@ -58,7 +58,7 @@ def prepare(hparams):
     if not hparams["skip_prep"]:
         records = read_corpus("emotion_recognition", hparams)
         prepare_manifests(records, hparams)
-        encode_labels(hparams)  # a wrong number is known before --overwrite
+        _encode_labels(hparams)  # a wrong number is known before --overwrite
 
 
 def dataio_prep(hparams):
@@ -75,7 +75,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    datasets, encoder = encode_labels(hparams)
+    datasets, encoder = _encode_labels(hparams)
     hparams["label_encoder"] = encoder
     for dataset in datasets.values():
         dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
@@ -86,21 +86,9 @@ def dataio_prep(hparams):
     return datasets
 
 
-def encode_labels(hparams):
-    """Reads the manifests, and numbers their labels.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    datasets : dict
-        As of ``dataio_prep``, without waveforms.
-    encoder : LabelEncoder
-        Of the labels, in SUPERB's order where they are SUPERB's.
-    """
+def _encode_labels(hparams):
+    """Datasets of the manifests, and the encoder of their labels, in SUPERB's
+    order where they are SUPERB's."""
     datasets = manifest_datasets(hparams["manifest_folder"])
     encoder = fit_label_encoder(datasets)
     if set(encoder.lab2ind) == set(EMOTIONS):

@@ -58,7 +58,7 @@ def prepare(hparams):
             f"there is none for {', '.join(missing)}: --slots=[...]"
         )
     prepare_manifests(records, hparams)
-    encode_slots(hparams)  # a wrong number is known before --overwrite acts
+    _encode_slots(hparams)  # a wrong number is known before --overwrite acts
 
 
 def dataio_prep(hparams):
@@ -76,7 +76,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    datasets, encoders = encode_slots(hparams)
+    datasets, encoders = _encode_slots(hparams)
     slots, sizes = [*encoders], [*map(len, encoders.values())]
     hparams["slot_encoders"] = encoders
     hparams["compute_cost"] = partial(hparams["compute_cost"], slot_sizes=sizes)
@@ -96,21 +96,8 @@ def dataio_prep(hparams):
     return datasets
 
 
-def encode_slots(hparams):
-    """Reads the manifests, and numbers the values of each slot.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    datasets : dict
-        As of ``dataio_prep``, without waveforms.
-    encoders : dict
-        Slot -> ``LabelEncoder``, in the order in which values first occur.
-    """
+def _encode_slots(hparams):
+    """Datasets of the manifests, and an encoder of the values of each slot."""
     datasets = manifest_datasets(hparams["manifest_folder"])
     encoders = {
         slot: fit_label_encoder(datasets, slot, by_appearance=True)

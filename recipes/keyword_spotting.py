@@ -56,7 +56,7 @@ def prepare(hparams):
         hparams["skip_bad_files"],
     )
     write_manifests(records, hparams["manifest_folder"])
-    encode_labels(hparams)  # a wrong number is known before --overwrite acts
+    _encode_labels(hparams)  # a wrong number is known before --overwrite acts
 
 
 def dataio_prep(hparams):
@@ -73,7 +73,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    datasets, encoder = encode_labels(hparams)
+    datasets, encoder = _encode_labels(hparams)
     hparams["label_encoder"] = encoder
     superb = hparams["protocol"] == "superb"
     for dataset in datasets.values():
@@ -91,21 +91,8 @@ def dataio_prep(hparams):
     return datasets
 
 
-def encode_labels(hparams):
-    """Reads the manifests, and numbers their labels.
-
-    Arguments
-    ---------
-    hparams : dict
-        The recipe's yaml.
-
-    Returns
-    -------
-    datasets : dict
-        As of ``dataio_prep``, without waveforms.
-    encoder : LabelEncoder
-        Of the labels, in sorted order.
-    """
+def _encode_labels(hparams):
+    """Datasets of the manifests, and the encoder of their labels."""
     datasets = manifest_datasets(hparams["manifest_folder"])
     encoder = fit_label_encoder(datasets)
     check_num_classes(len(encoder), hparams)
