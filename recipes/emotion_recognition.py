@@ -37,6 +37,7 @@ from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.manifest import prepare_manifests
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
+    check_num_classes,
     fit_label_encoder,
     label_pipeline,
     manifest_datasets,
@@ -57,6 +58,7 @@ def prepare(hparams):
     if not hparams["skip_prep"]:
         records = read_corpus("emotion_recognition", hparams)
         prepare_manifests(records, hparams)
+        _encode_labels(hparams)  # a wrong number is known before --overwrite
 
 
 def dataio_prep(hparams):
@@ -73,15 +75,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    datasets = manifest_datasets(hparams["manifest_folder"])
-    encoder = fit_label_encoder(datasets)
-    if set(encoder.lab2ind) == set(EMOTIONS):
-        encoder = LabelEncoder.from_labels(EMOTIONS)
-    if len(encoder) != hparams["num_classes"]:
-        raise ValueError(
-            f"{hparams['data_folder']}: expected {hparams['num_classes']} "
-            f"classes; it has {len(encoder)}: --num_classes={len(encoder)}"
-        )
+    datasets, encoder = _encode_labels(hparams)
     hparams["label_encoder"] = encoder
     for dataset in datasets.values():
         dataset.add_dynamic_item(audio_pipeline(hparams["sample_rate"]))
@@ -90,6 +84,17 @@ def dataio_prep(hparams):
     options = hparams["train_dataloader_opts"]
     draw_by_passes(options, len(datasets["train"]), hparams)
     return datasets
+
+
+def _encode_labels(hparams):
+    """Datasets of the manifests, and the encoder of their labels, in SUPERB's
+    order where they are SUPERB's."""
+    datasets = manifest_datasets(hparams["manifest_folder"])
+    encoder = fit_label_encoder(datasets)
+    if set(encoder.lab2ind) == set(EMOTIONS):
+        encoder = LabelEncoder.from_labels(EMOTIONS)
+    check_num_classes(len(encoder), hparams)
+    return datasets, encoder
 
 
 def main(argv=None):

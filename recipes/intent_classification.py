@@ -31,6 +31,7 @@ from unispeech_sb.dataio.corpora import read_corpus
 from unispeech_sb.dataio.manifest import prepare_manifests
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
+    check_num_classes,
     fit_label_encoder,
     manifest_datasets,
 )
@@ -57,6 +58,7 @@ def prepare(hparams):
             f"there is none for {', '.join(missing)}: --slots=[...]"
         )
     prepare_manifests(records, hparams)
+    _encode_slots(hparams)  # a wrong number is known before --overwrite acts
 
 
 def dataio_prep(hparams):
@@ -74,19 +76,8 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    datasets = manifest_datasets(hparams["manifest_folder"])
-    slots = hparams["slots"]
-    encoders = {
-        slot: fit_label_encoder(datasets, slot, by_appearance=True)
-        for slot in slots
-    }
-    sizes = [len(encoder) for encoder in encoders.values()]
-    if sum(sizes) != hparams["num_classes"]:
-        raise ValueError(
-            f"{hparams['data_folder']}: expected {hparams['num_classes']} "
-            f"values of {', '.join(slots)}; it has {sum(sizes)}: "
-            f"--num_classes={sum(sizes)}"
-        )
+    datasets, encoders = _encode_slots(hparams)
+    slots, sizes = [*encoders], [*map(len, encoders.values())]
     hparams["slot_encoders"] = encoders
     hparams["compute_cost"] = partial(hparams["compute_cost"], slot_sizes=sizes)
 
@@ -103,6 +94,21 @@ def dataio_prep(hparams):
     options = hparams["train_dataloader_opts"]
     draw_by_passes(options, len(datasets["train"]), hparams)
     return datasets
+
+
+def _encode_slots(hparams):
+    """Datasets of the manifests, and an encoder of the values of each slot."""
+    datasets = manifest_datasets(hparams["manifest_folder"])
+    encoders = {
+        slot: fit_label_encoder(datasets, slot, by_appearance=True)
+        for slot in hparams["slots"]
+    }
+    check_num_classes(
+        sum(map(len, encoders.values())),
+        hparams,
+        f"values of {', '.join(encoders)}",
+    )
+    return datasets, encoders
 
 
 main = partial(run, IntentBrain, dataio_prep, prepare)

@@ -31,6 +31,7 @@ from unispeech_sb.dataio.manifest import (
 )
 from unispeech_sb.dataio.pipelines import (
     audio_pipeline,
+    check_num_classes,
     fit_label_encoder,
     label_pipeline,
     manifest_datasets,
@@ -55,6 +56,7 @@ def prepare(hparams):
         hparams["skip_bad_files"],
     )
     write_manifests(records, hparams["manifest_folder"])
+    _encode_labels(hparams)  # a wrong number is known before --overwrite acts
 
 
 def dataio_prep(hparams):
@@ -71,13 +73,7 @@ def dataio_prep(hparams):
     dict
         ``train``, ``valid`` and, if there is one, ``test``.
     """
-    datasets = manifest_datasets(hparams["manifest_folder"])
-    encoder = fit_label_encoder(datasets)
-    if len(encoder) != hparams["num_classes"]:
-        raise ValueError(
-            f"{hparams['data_folder']}: expected {hparams['num_classes']} "
-            f"classes; it has {len(encoder)}: --num_classes={len(encoder)}"
-        )
+    datasets, encoder = _encode_labels(hparams)
     hparams["label_encoder"] = encoder
     superb = hparams["protocol"] == "superb"
     for dataset in datasets.values():
@@ -93,6 +89,14 @@ def dataio_prep(hparams):
     if superb:
         balance_classes(hparams)
     return datasets
+
+
+def _encode_labels(hparams):
+    """Datasets of the manifests, and the encoder of their labels."""
+    datasets = manifest_datasets(hparams["manifest_folder"])
+    encoder = fit_label_encoder(datasets)
+    check_num_classes(len(encoder), hparams)
+    return datasets, encoder
 
 
 def balance_classes(hparams):

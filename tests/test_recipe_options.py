@@ -138,6 +138,8 @@ def test_a_key_of_the_yaml_may_begin_an_option(toy):
             "--xyz=1",
             "toy.yaml has no key 'xyz'; it has: seed, data_name, output_fo",
         ),
+        ("--learning_rate=1", "did you mean 'lr'? It has: "),
+        ("--output_dir=a", "did you mean 'output_folder'? It has: "),
         ("--lr=fast", "lr: expected a number, as in the yaml file; got 'fast'"),
         ("--skip_prep=yep", "skip_prep: expected True or False, got 'yep'"),
         ("stray", "expected --key=value after the yaml file, got 'stray'"),

@@ -9,6 +9,7 @@ import tracemalloc
 import pytest
 
 from unispeech_sb.text import (
+    absent,
     compare_names,
     composed,
     lines_of,
@@ -215,3 +216,13 @@ def test_words_of_a_language_are_its_letters(sentence, language, words):
 
 def test_composing_leaves_what_is_written():
     assert composed("So\u00ad\u200d E\u0301!") == "So É!"
+
+
+def test_what_is_not_there_may_have_a_similar_name(tmp_path):
+    (tmp_path / "my_words").mkdir()
+    said = absent(tmp_path / "mywords")
+    assert said == (
+        f"there is no such file or folder; did you mean {tmp_path}/my_words?"
+    )
+    assert absent(tmp_path / "talks", "folder") == "there is no such folder"
+    assert absent(tmp_path / "none" / "a") == "there is no such file or folder"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from unispeech_sb.environment import require_extra
-from unispeech_sb.text import read_text
+from unispeech_sb.text import absent, read_text
 
 OWN_OPTIONS = {
     "overwrite": (
@@ -294,8 +294,8 @@ def home_of(kind: str) -> str:
 
 def keys_of(yaml_name: str) -> list[str]:
     """Keys of an installed yaml, without reading what they build."""
-    text = (files(home_of("hparams")) / yaml_name).read_text("utf-8")
-    return re.findall(r"^(\w+):", text, re.MULTILINE)
+    path = files(home_of("hparams")) / yaml_name
+    return re.findall(r"^(\w+):", path.read_text("utf-8"), re.MULTILINE)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -348,7 +348,7 @@ def _parser(program):
 def _read_yaml(path):
     """Text of a yaml file, and the nodes of its keys and values."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: there is no such yaml file")
+        raise FileNotFoundError(f"{path}: {absent(path, 'yaml file')}")
     text = read_text(path)
     try:
         document = yaml.compose(text)
@@ -382,12 +382,20 @@ def _as_yaml(arguments):
     return "\n".join(f"{key}: {value}" for key, value in values.items())
 
 
+_CALLED = {
+    "number_of_epochs": "epoch epochs num_epochs max_epochs num_train_epochs",
+    "lr": "learning_rate",
+    "data_folder": "data data_dir dataset",
+    "output_folder": "output output_dir",
+}
+"""Key -> what other tools call it."""
+
+
 def _check_value(yaml_file, nodes, key, value):
     """Refuses an unknown key, and a word for a number or for True or False."""
     if key not in nodes:
-        close = difflib.get_close_matches(
-            str(key), {**nodes, **RUN_OPTIONS}, n=1
-        )
+        close = [k for k in _CALLED if k in nodes and key in _CALLED[k].split()]
+        close += difflib.get_close_matches(str(key), [*nodes, *RUN_OPTIONS], 1)
         guess = f"did you mean '{close[0]}'? It" if close else "it"
         names = [name for name in nodes if _is_plain(name, nodes)]
         raise ValueError(
@@ -421,13 +429,11 @@ def _check_paths(key, paths, line):
     for path in paths if isinstance(paths, list) else [paths]:
         if path is None or not Path(str(path)).exists():
             text, entries = _read_yaml(line.yaml_file)
-            _, _, kind = _titles(text.splitlines(), entries)[key].partition(
-                ": "
-            )
+            title = _titles(text.splitlines(), entries)[key]
+            _, _, kind = title.partition(": ")
             kind = kind if is_needed and kind else "a file or folder"
             raise ValueError(
-                f"{path}: expected {kind}, as {key}; there is no such file or "
-                "folder"
+                f"{path}: expected {kind}, as {key}; {absent(str(path))}"
             )
 
 

@@ -8,6 +8,7 @@ packed by gzip, bzip2 or xz or not. What is wrong is named with its line.
 
 import bz2
 import contextlib
+import difflib
 import gzip
 import logging
 import lzma
@@ -232,6 +233,16 @@ def _shown(name):
         half = _MOST_SHOWN // 2
         name = f"{name[:half]}...{name[-half:]}"
     return name
+
+
+def absent(path: str | Path, what: str = "file or folder") -> str:
+    """Says that nothing is at a path, and what of a similar name is there."""
+    path, names = Path(path), []
+    with contextlib.suppress(OSError):  # nor is the folder above it
+        names = sorted(os.listdir(path.parent))
+    close = difflib.get_close_matches(path.name, names, 1, 0.8)
+    hint = f"; did you mean {path.parent / close[0]}?" if close else ""
+    return f"there is no such {what}{hint}"
 
 
 def compare_names(

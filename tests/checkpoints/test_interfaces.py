@@ -82,6 +82,21 @@ def test_a_class_stands_for_its_interface(tmp_path):
         )
 
 
+def test_what_is_no_model_is_shown(tmp_path):
+    expected = "expected a folder with hyperparams.yaml; "
+    with pytest.raises(ValueError, match=f"{expected}it is empty$"):
+        expect_folder(tmp_path, "EncoderASR")
+    for name in "cadfeb":
+        (tmp_path / f"{name}.wav").touch()
+    held = "it holds a.wav, b.wav, c.wav, d.wav, e.wav and 1 more$"
+    with pytest.raises(ValueError, match=expected + held):
+        expect_folder(tmp_path, "EncoderASR")
+    (tmp_path / "export").mkdir()
+    missing = f"there is no such folder; did you mean {tmp_path}/export.$"
+    with pytest.raises(ValueError, match=expected + missing):
+        expect_folder(tmp_path / "exprt", "EncoderASR")
+
+
 def test_the_classes_in_the_table_exist():
     for interface in INTERFACES.values():
         for path in filter(None, (interface.speechbrain, interface.ours)):

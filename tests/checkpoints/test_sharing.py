@@ -272,6 +272,7 @@ def test_no_hub_is_a_sentence(folder, hub, monkeypatch, capsys):
         ("me/model/x", "Repo id must be"),
         ("me/-", "Repo id must"),
         ("", "Repo id must"),
+        ("model", "model: expected the name with its user or organisation"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(name, said, folder, capsys):

@@ -53,6 +53,17 @@ def rewrite(folder, name, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_save_pretrained_leaves_out_can_be_given(broken, normalize):
+    """A model's own save_pretrained writes no preprocessor_config.json."""
+    (broken / "preprocessor_config.json").unlink()
+    way_out = f"unispeech-sb convert {broken} NEW --set normalize_wav=true"
+    with pytest.raises(ValueError, match=way_out):
+        Backbone.from_pretrained(broken)
+    found = Backbone.from_pretrained(broken, normalize_wav=normalize)
+    assert found.normalize_wav is normalize
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -198,7 +198,12 @@ def test_what_fails_is_named_and_the_others_are_aligned(
     [
         (["talks"], "expected its text in talks/a.txt; there is no such file"),
         (["talks", "--text", "ab"], "a folder with the texts of 3 recordings"),
-        (["talks", "--text", "gone.txt"], "there is no such file: gone.txt"),
+        (["talks", "--text", "gone.txt"], "gone.txt: there is no such file"),
+        (["talks/a.wav", "--text", "my a.lab"], "my a.lab: there is no such"),
+        (
+            ["talks/a.wav", "--text", "talks/aa.txt"],
+            "talks/aa.txt: there is no such file",
+        ),
         (["talks/a.wav", "--text", ""], "expected words; got ''"),
         (["talks/a.wav", "--text", "x5"], "cannot spell x5 (no token for x 5)"),
         (["talks/a.wav", "--text", "ab " * 99], "its 99 words take"),

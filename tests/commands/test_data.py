@@ -59,7 +59,8 @@ def test_what_is_there_is_counted(folder, capsys):
     assert sum(rates) == 1
     assert own["valid"]["hours"] == round(2 / 3600, 4)
     assert report["splits_made"]["kept together"] == "speaker"
-    assert report["next"].startswith("unispeech-sb recipe asr --data_folder=")
+    assert report["next"].startswith("unispeech-sb recipe keyword_spotting ")
+    assert "--label_column" not in report["next"]
 
 
 def test_people_read_a_table(folder, capsys):
@@ -115,6 +116,22 @@ def test_what_is_in_two_splits_is_named(folder, capsys):
     assert "recordings in two splits" not in kinds(report)
 
 
+@pytest.mark.parametrize("column", ["wrd", "text", "sentence"])
+def test_single_words_are_keywords(folder, capsys, column):
+    path = folder / "list.csv"
+    path.write_text(
+        path.read_text()
+        .replace("label,text", f"mood,{column}")
+        .replace("yes,yes", "x,yes")
+    )
+    _, report = check(capsys, folder)
+    assert report["next"].endswith(f"--label_column={column} --num_classes=2")
+    assert "recipe keyword_spotting" in report["next"]
+    path.write_text(path.read_text().replace(",yes,", ",yes it is,"))
+    _, report = check(capsys, folder)
+    assert "recipe asr " in report["next"]
+
+
 def test_keys_of_the_recipe_are_taken(folder, capsys):
     (folder / "list.csv").write_text(
         (folder / "list.csv").read_text().replace("label", "mood")
@@ -123,7 +140,7 @@ def test_keys_of_the_recipe_are_taken(folder, capsys):
     status, report = check(capsys, *words)
     assert status == 1 and "expected a column label" in kinds(report)["rows"][0]
     status, report = check(capsys, *words, "--label_column=mood")
-    assert status == 0
+    assert status == 0 and report["next"].endswith(" --label_column=mood")
     assert main(["data", "check", str(folder), "--task", "asr", "--x=1"]) == 1
     assert "has no key 'x'" in capsys.readouterr().err
 

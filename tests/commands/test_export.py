@@ -41,6 +41,21 @@ def test_what_is_missing_is_said_before_any_work(
     assert {path.name for path in place.iterdir()} == {"asr", "speakers"}
 
 
+def test_what_is_exported_already_is_named(place, tmp_path, capsys):
+    assert main(["export", str(place / "asr")]) == 1
+    said = capsys.readouterr().err
+    assert "expected a training checkpoint, CKPT+..., or --to onnx" in said
+    assert f"it is for EncoderASR: unispeech-sb transcribe {place}/asr" in said
+    (tmp_path / "hyperparams.yaml").write_text("output_folder: a\n")
+    assert main(["export", str(tmp_path)]) == 1
+    assert "the run has no result yet" in capsys.readouterr().err
+    for name in ("CKPT+1", "CKPT+2"):
+        (tmp_path / "save" / name).mkdir(parents=True)
+    assert main(["export", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"last checkpoint is {tmp_path}/save/CKPT+2" in said
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [

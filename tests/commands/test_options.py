@@ -43,6 +43,16 @@ def test_missing_files_are_named_before_the_work(tmp_path, capsys):
     )
 
 
+def test_a_list_among_the_recordings_is_explained(tmp_path, capsys):
+    path = tmp_path / "list.TXT"
+    path.touch()
+    for files, hinted in ([path, "a.wav"], 1), (["a.wav"], 0), (["x.txt"], 0):
+        errors = {str(file): f"{file}: no" for file in files}
+        options.report_failures("embed", [*errors], errors)
+        hint = f"\n  (a list of recordings is given as @{path})\n"
+        assert (hint in capsys.readouterr().err) == hinted
+
+
 def test_outputs_need_different_names():
     stem = os.path.basename
     options.check_names(["a/talk", "a/walk"], stem)

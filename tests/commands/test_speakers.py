@@ -156,6 +156,9 @@ def test_what_makes_no_sense_is_refused(folder, tmp_path, capsys):
         embed([folder, "a.wav", "a.wav", *out])
     with pytest.raises(ValueError, match="folder with hyperparams.yaml"):
         embed([str(tmp_path / "none"), "a.wav", *out])
+    for end in ("npz", "csv", "JSON", "pt"):
+        with pytest.raises(ValueError, match="expected OUT.safetensors"):
+            embed([folder, "a.wav", "-o", str(tmp_path / f"out.{end}")])
     for options in (["-o"], ["--batch-seconds", "0", *out], []):
         with pytest.raises(SystemExit) as caught:
             embed([folder, "a.wav", *options])

@@ -36,6 +36,19 @@ def write_corpus(folder):
     return folder
 
 
+def assert_refused_run_stays(folder, refused):
+    """A run that is refused, ``--overwrite`` or not, leaves an earlier one."""
+
+    def times():
+        files = [p for p in folder.rglob("*.*") if p.name != "log.txt"]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
+    with pytest.raises(ValueError, match="--num_classes="):
+        refused()
+    assert before == times()
+
+
 def kept_by_overwrite(output):
     """What a run has left that --overwrite would not remove."""
     record = json.loads((output / "experiment.json").read_text())

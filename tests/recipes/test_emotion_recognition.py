@@ -10,7 +10,11 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from recipes import emotion_recognition
 from tests.dataio.corpora.test_iemocap import write_iemocap, write_lists
-from tests.recipes.conftest import WORDS, kept_by_overwrite
+from tests.recipes.conftest import (
+    WORDS,
+    assert_refused_run_stays,
+    kept_by_overwrite,
+)
 from tests.recipes.processes import run_on_two
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio.labels import LabelEncoder
@@ -70,6 +74,14 @@ def test_all_folds_run_and_their_mean_is_the_result(trained):
 def test_overwrite_would_remove_all_that_a_fold_left(trained):
     fold = trained[0] / "fold2"
     assert kept_by_overwrite(fold) == {fold / "experiment.json"}
+
+
+def test_overwrite_with_a_wrong_number_removes_nothing(trained, root, iemocap):
+    yaml, wrong = "emotion_recognition_superb", ["--num_classes=5", "--fold=2"]
+    line = arguments(root, yaml, iemocap, trained[0], *QUICK, *wrong)
+    assert_refused_run_stays(
+        trained[0], lambda: emotion_recognition.main([*line, "--overwrite"])
+    )
 
 
 def test_each_fold_tests_its_session_and_says_what_it_predicts(trained):

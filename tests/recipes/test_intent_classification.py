@@ -11,7 +11,10 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from recipes import intent_classification
 from tests.dataio.corpora.test_fluent_speech_commands import write_table
-from tests.recipes.conftest import kept_by_overwrite
+from tests.recipes.conftest import (
+    assert_refused_run_stays,
+    kept_by_overwrite,
+)
 from unispeech_sb.cli import main as command_line
 from unispeech_sb.dataio.corpora.espeak import SAMPLE_RATE, Voice, speak
 
@@ -81,6 +84,14 @@ def trained(root, corpus, tmp_path_factory):
 
 def test_overwrite_would_remove_all_that_the_run_left(trained):
     assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
+
+
+def test_overwrite_with_a_wrong_number_removes_nothing(trained, root, corpus):
+    wrong = [*OWN, "--overwrite", "--num_classes=5"]
+    yaml = "intent_classification"
+    assert_refused_run_stays(
+        trained[0], lambda: run(root, yaml, corpus, trained[0], *wrong)
+    )
 
 
 def test_the_recipe_overfits_what_it_was_trained_on(trained):

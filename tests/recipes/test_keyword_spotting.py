@@ -20,6 +20,7 @@ from tests.dataio.corpora.test_speech_commands import (
 from tests.recipes.conftest import (
     TINY,
     WORDS,
+    assert_refused_run_stays,
     kept_by_overwrite,
     write_corpus,
 )
@@ -63,6 +64,13 @@ def trained(root, corpus, tmp_path_factory):
 
 def test_overwrite_would_remove_all_that_the_run_left(trained):
     assert kept_by_overwrite(trained[0]) == {trained[0] / "experiment.json"}
+
+
+def test_overwrite_with_a_wrong_number_removes_nothing(trained, root, corpus):
+    wrong = ["--overwrite", "--num_classes=4"]
+    assert_refused_run_stays(
+        trained[0], lambda: run(root, corpus, trained[0], *wrong)
+    )
 
 
 def test_the_recipe_overfits_what_it_has_heard(trained):

@@ -257,6 +257,14 @@ def _lobes(hparams, *names):
     return {name: getattr(hparams, name) for name in names}
 
 
+def _name_of_run(folder, hparams):
+    """What a run's model is called: as the folder, whose name may be a seed or
+    a fold alone."""
+    if folder.name.removeprefix("fold").isdecimal():
+        return "-".join(folder.parts[-3:])
+    return folder.name
+
+
 def _texts(
     folder, hparams, interfaces, summary, scores, scored_on, facts, table=""
 ):
@@ -267,8 +275,9 @@ def _texts(
     }
     training |= facts
     training |= {p: version(p) for p in ("speechbrain", "torch")}
+    name = _name_of_run(folder.parent.resolve(), hparams)
     readme = README.format(
-        name=folder.parent.resolve().name,
+        name=name,
         usage="\n\n".join(INTERFACES[name].usage for name in interfaces),
         summary=summary,
         scored_on=scored_on,
@@ -286,7 +295,7 @@ def _texts(
     readme = write_card(
         readme,
         interfaces[0],
-        folder.parent.resolve().name,
+        name,
         scores,
         scored_on,
         data,

@@ -350,7 +350,9 @@ def _normalizes(folder):
     if found is None:
         raise ValueError(
             f"{folder}: expected {EXTRACTOR_FILE}, whose do_normalize says "
-            f"whether waveforms are normalised, or {PROCESSOR_FILE}"
+            f"whether waveforms are normalised, or {PROCESSOR_FILE}; without "
+            f"them say it: unispeech-sb convert {folder} NEW --set "
+            "normalize_wav=true, or =false"
         )
     rate = found.get("sampling_rate", 16000)
     if rate != 16000:

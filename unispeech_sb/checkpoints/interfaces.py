@@ -4,6 +4,7 @@ A folder is told by names of files and the text of ``hyperparams.yaml`` alone,
 and nothing here imports torch: commands ask before they load anything.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from unispeech_sb.checkpoints.safe_yaml import (
     Ref,
 )
 from unispeech_sb.checkpoints.yaml_nodes import compose_file
+from unispeech_sb.text import absent, named
 
 YAML_FILE = "hyperparams.yaml"
 BACKBONE_FILE = "backbone.ckpt"
@@ -327,7 +329,9 @@ def expect_folder(
     """
     kind = folder_kind(path)
     if not kind:
-        raise ValueError(f"{path}: expected a folder with {YAML_FILE}")
+        raise ValueError(
+            f"{path}: expected a folder with {YAML_FILE}; {contents(path)}"
+        )
     name = interface if isinstance(interface, str) else interface.__name__
     ours = {i.ours.rpartition(".")[2]: key for key, i in INTERFACES.items()}
     wanted = ours.get(name, name)
@@ -335,6 +339,14 @@ def expect_folder(
         raise ValueError(
             f"{path}: expected a folder for {wanted}; {purpose(path, kind)}"
         )
+
+
+def contents(path: str | Path) -> str:
+    """What a folder holds: "it holds ...", or that it is not there."""
+    if not Path(path).is_dir():
+        return absent(path, "folder")
+    names = sorted(os.listdir(path))
+    return f"it holds {named(names, 5)}" if names else "it is empty"
 
 
 def may_be_converted(source: str | Path) -> bool:

@@ -17,6 +17,7 @@ import yaml
 from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
     OTHERS,
+    contents,
     folder_kind,
     purpose,
 )
@@ -270,11 +271,16 @@ def plan_upload(
     """
     folder, kind = Path(folder), folder_kind(folder)
     if kind not in INTERFACES:
-        what = purpose(folder, kind) if kind in OTHERS else "it is none"
+        what = purpose(folder, kind) if kind in OTHERS else contents(folder)
         raise ValueError(f"{folder}: expected a pretrained folder; {what}")
     from huggingface_hub.utils import validate_repo_id
 
     validate_repo_id(repo)
+    if "/" not in repo:
+        raise ValueError(
+            f"{repo}: expected the name with its user or organisation, such "
+            f"as user/{repo}"
+        )
     paths = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
@@ -394,7 +400,7 @@ def push_to_hub(
     >>> push_to_hub("nowhere", "user/name")
     Traceback (most recent call last):
     ...
-    ValueError: nowhere: expected a pretrained folder; it is none
+    ValueError: nowhere: expected a pretrained folder; there is no such folder
     """
     return plan_upload(folder, repo, license).push(private)
 

@@ -52,6 +52,7 @@ from unispeech_sb.checkpoints.speechbrain import (
     find_saved,
     is_training_checkpoint,
 )
+from unispeech_sb.text import absent
 
 SMALL_FILES = ["*.json", "hyperparams.yaml", "*.txt", "*.ckpt", "adapter.*"]
 WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin"])
@@ -82,8 +83,8 @@ def find_source(source: str | Path, save_path: str | None = None) -> Path:
     if name[:1] in "./~" or name.count("/") != 1:
         raise ValueError(
             f"{source}: expected a folder, a checkpoint file, or the hub "
-            "name of a model, like microsoft/unispeech-sat-base; there is no "
-            "such folder or file"
+            "name of a model, like microsoft/unispeech-sat-base; "
+            + absent(path, "folder or file")
         )
     return _download(name, save_path)
 
@@ -103,8 +104,9 @@ def _download(name, save_path):
         raise ValueError(
             f"{name}: there is no such folder, and the Hugging Face hub "
             "gave no model of that name (offline, or no such model: "
-            f"{type(error).__name__}); a recipe takes a folder, or a preset "
-            "such as --model=small, whose weights are random"
+            f"{type(error).__name__}); a folder on this machine needs no "
+            "network, nor does a recipe with --model=small, a preset with "
+            "random weights"
         ) from error
     return Path(folder)
 
@@ -216,11 +218,12 @@ def read_backbone(
     source: str | Path,
     save_path: str | None = None,
     config: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor], Path]:
     """Reads what it takes to build a backbone, from a pretrained folder, its
-    ``backbone.ckpt``, or any source of ``read_checkpoint``: arguments of
-    ``Backbone``, among possibly others; name -> tensor; and the file or folder
-    they are from."""
+    ``backbone.ckpt``, or any source of ``read_checkpoint``, with overrides of
+    what that may lack: arguments of ``Backbone``, among possibly others; name
+    -> tensor; and the file or folder they are from."""
     path = find_source(source, save_path)
     if (path / BACKBONE_FILE).is_file():
         path /= BACKBONE_FILE
@@ -237,7 +240,7 @@ def read_backbone(
                 f"package, {shown(lobe.name)}"
             )
         return lobe.config, lobe.tensors, path
-    found = read_checkpoint(path, config=config)
+    found = read_checkpoint(path, None, overrides, config)
     if not found.backbone:
         raise ValueError(
             f"{path}: expected a backbone; it holds a head of "

@@ -25,6 +25,7 @@ from unispeech_sb.commands.recordings import (
 )
 from unispeech_sb.inference.formats import ALIGNMENT_FORMATS, RecordingId
 from unispeech_sb.text import (
+    absent,
     compare_names,
     lines_of,
     named,
@@ -198,9 +199,9 @@ def _below(folder, recording):
 
 def _check_words(text):
     """Refuses the name of a file that is not there."""
-    is_name = not any(map(str.isspace, text))
-    if is_name and (os.sep in text or Path(text).suffix.lower() in _SUFFIXES):
-        raise ValueError(f"--text: there is no such file: {text}")
+    is_path = os.sep in text and not any(map(str.isspace, text))
+    if is_path or text.lower().endswith(_SUFFIXES):
+        raise ValueError(f"--text: {text}: {absent(text, 'file')}")
 
 
 def _columns(path, separator):

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.checkpoints.interfaces import (
+    FOREIGN,
     INTERFACES,
     folder_kind,
     purpose,
+    result_of,
 )
 from unispeech_sb.checkpoints.options import FAMILIES
 from unispeech_sb.commands.features import numbers
 from unispeech_sb.commands.options import new_parser, take_folder
 from unispeech_sb.environment import require_engine
 from unispeech_sb.errors import print_escaped
+from unispeech_sb.text import absent
 
 _SOURCES = (
     "a Hugging Face folder or the hub name of a model; a file of fairseq, of "
@@ -156,13 +159,29 @@ def export(argv: Sequence[str]) -> None:
         return
     for path in (arguments["ckpt"], arguments["yaml"], arguments["labels"]):
         if path is not None and not Path(path).exists():
-            raise ValueError(f"{path}: there is no such file or folder")
+            raise ValueError(f"{path}: {absent(path)}")
+    _expect_training(arguments["ckpt"])
     if arguments["dst"] is not None:
         _check_target(arguments["dst"])
 
     from unispeech_sb.convert import export_recipe
 
     print_escaped(export_recipe(**arguments))
+
+
+def _expect_training(path):
+    """Refuses what is known to be no training checkpoint."""
+    kind = folder_kind(path)
+    if kind in ("", FOREIGN, "training checkpoint"):
+        return  # files say more when they are read
+    what = purpose(path, kind)
+    last = max(Path(path).glob("*/CKPT+*"), default=None)
+    if kind == "run" and last is not None and result_of(path) is None:
+        what = f"it is the folder of a run, whose last checkpoint is {last}"
+    raise ValueError(
+        f"{path}: expected a training checkpoint, CKPT+..., or --to onnx and "
+        f"a pretrained folder; {what}"
+    )
 
 
 def _export_graph(folder, dst, trust, to, int8, layers):
@@ -372,8 +391,8 @@ def _check_source(source):
     if source[:1] in "./~" or source.count("/") != 1:
         raise ValueError(
             f"{source}: expected a folder, a checkpoint file, or the hub name "
-            "of a model, like microsoft/unispeech-sat-base; there is no such "
-            "folder or file"
+            "of a model, like microsoft/unispeech-sat-base; "
+            + absent(path, "folder or file")
         )
 
 

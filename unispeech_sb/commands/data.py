@@ -17,6 +17,7 @@ from unispeech_sb.recipe_options import (
     plain_values,
     read_command_line,
 )
+from unispeech_sb.text import absent
 
 TASKS = {
     "asr": "asr",
@@ -35,6 +36,7 @@ TASKS = {
 _SPLITS = ("train", "valid", "test")
 _NUM_LABELS = 30  # that are printed
 _NUM_NAMED = 5  # of each problem
+_LEAST_CLIPS = 5  # of each word, on average, for keyword spotting
 _SILENCE = "_silence_"
 _BLOCK = 2**20
 
@@ -48,11 +50,13 @@ def data(argv: Sequence[str]) -> None:
     arguments, keys = _parse(argv)
     folder = arguments.folder
     if not Path(folder).exists():
-        raise ValueError(f"{folder}: there is no such file or folder")
+        raise ValueError(f"{folder}: {absent(folder)}")
     hparams: dict[str, Any] = {"data_folder": folder}
     if arguments.task:
         hparams = settings(arguments.task, [f"--data_folder={folder}", *keys])
     report = _check(folder, arguments.task, hparams, arguments.quick)
+    if report["next"] and keys:
+        report["next"] += f" {shlex.join(keys)}"
     if arguments.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
@@ -356,20 +360,41 @@ def _count(records, audio):
     return found
 
 
+def _are_keywords(texts):
+    """Whether texts are single words, each of which many recordings have."""
+    words = set(texts)
+    are_single = all(word and len(word.split()) == 1 for word in words)
+    return 1 < len(words) <= len(texts) / _LEAST_CLIPS and are_single
+
+
+def _column_of_texts(records):
+    """What a list calls the column of its texts."""
+    from unispeech_sb.dataio.corpora.csv_table import ALIASES
+
+    names = {name for group in ALIASES["wrd"] for name in group}
+    return next((name for name in records[0] if name in names), "wrd")
+
+
 def _next(folder, recipe, records, hparams):
     """The command that trains on the data."""
+    column = None
     if recipe is None:
         marks = {"wrd": "asr", "label": "keyword_spotting"}
         marks["spk_id"] = "speaker_identification"
         found = [t for k, t in marks.items() if any(r.get(k) for r in records)]
         recipe = found[0] if found else None
+        if recipe == "asr" and _are_keywords([r.get("wrd") for r in records]):
+            recipe, column = "keyword_spotting", _column_of_texts(records)
     if recipe is None:
         return None
     command = (
         f"unispeech-sb recipe {recipe} --data_folder={shlex.quote(str(folder))}"
     )
     if recipe in ("keyword_spotting", "emotion_recognition"):
-        labels = {record["label"] for record in records if record.get("label")}
+        labels = {r["label"] for r in records if r.get("label")}
+        if column and not labels:
+            labels = {record["wrd"] for record in records}
+            command += f" --label_column={column}"
         if len(labels) != hparams.get("num_classes"):
             command += f" --num_classes={len(labels)}"
     return command

@@ -27,7 +27,7 @@ from unispeech_sb.commands.options import (
     report_failures,
     take_folder,
 )
-from unispeech_sb.text import lines_of, named, read_number
+from unispeech_sb.text import absent, lines_of, named, read_number
 
 _TABLE, _RESULTS, _PICTURE = "layers.csv", "layers.json", "layers.png"
 _COLUMNS = ("#file", "onset", "offset", "#phone", "prev-phone", "next-phone",
@@ -197,7 +197,7 @@ def _find(items, root):
     )
 
     if not os.path.isdir(root):
-        raise ValueError(f"{root}: there is no such folder")
+        raise ValueError(f"{root}: {absent(root, 'folder')}")
     found = {}
     for path in recordings_below(root, SUFFIXES + OTHER_SUFFIXES):
         found[str(path.relative_to(root).with_suffix(""))] = str(path)

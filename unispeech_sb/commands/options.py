@@ -19,6 +19,10 @@ from unispeech_sb.checkpoints.interfaces import (
 )
 from unispeech_sb.environment import ENGINES, require_engine
 from unispeech_sb.errors import check_compiler, check_device, print_escaped
+from unispeech_sb.text import absent
+
+_LISTS = (".txt", ".lst", ".list", ".csv", ".tsv")
+"""Endings of what may be meant for a list of recordings."""
 
 
 def new_parser(command, description):
@@ -160,7 +164,7 @@ def add_batch_seconds(parser, default):
 def check_file(path, kind):
     """Refuses a path, None excepted, where there is no file of that kind."""
     if path is not None and not os.path.isfile(path):
-        raise ValueError(f"{path}: there is no such {kind}")
+        raise ValueError(f"{path}: {absent(path, kind)}")
 
 
 def check_files(command, files):
@@ -169,8 +173,11 @@ def check_files(command, files):
     if not missing:
         return
     if len(missing) == len(files):
+        why = "there is no such file"
+        if len(files) == 1:
+            why = absent(files[0], "file")
         errors = {
-            file: f"{file}: there is no such file"
+            file: f"{file}: {why}"
             if not os.path.isdir(file)
             else f"{file}: expected recordings in the folder; there are none"
             for file in files
@@ -349,3 +356,8 @@ def report_failures(command, files, errors):
     for name in files:
         if name in errors:
             print_escaped(f"  {errors[name]}", sys.stderr)
+    lists = [n for n in errors if str(n).lower().endswith(_LISTS)]
+    if lists and os.path.isfile(lists[0]):
+        print_escaped(
+            f"  (a list of recordings is given as @{lists[0]})", sys.stderr
+        )

@@ -91,7 +91,7 @@ def add_outputs(parser, formats, others=None, when=""):
 def add_output_folder(parser, required=False):
     """Adds the folder of the results, and whether to make them again."""
     parser.add_argument(
-        *("-o", "--output-dir", "--output_dir"),
+        *("-o", "--output-dir", "--output_dir", "--output"),
         type=Path,
         metavar="DIR",
         required=required,

@@ -28,6 +28,7 @@ from unispeech_sb.commands.speakers import (
     model_digest,
     open_extractor,
 )
+from unispeech_sb.text import absent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,7 @@ def score(argv: Sequence[str]) -> None:
     inputs = arguments.trials, arguments.cohort
     check_output(arguments.calibrate, inputs)
     if not Path(root).is_dir():
-        raise ValueError(f"{root}: there is no such folder")
+        raise ValueError(f"{root}: {absent(root, 'folder')}")
 
     from unispeech_sb.dataio.trials import read_trials
 

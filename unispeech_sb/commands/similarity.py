@@ -33,7 +33,7 @@ from unispeech_sb.commands.speakers import (
     open_extractor,
 )
 from unispeech_sb.errors import print_escaped
-from unispeech_sb.text import named
+from unispeech_sb.text import absent, named
 
 _TABLE, _RESULTS = "similarity.csv", "similarity.json"
 
@@ -207,7 +207,7 @@ def _listed(path, root):
     """The pairs of a list."""
     check_file(path, "list of pairs")
     if not os.path.isdir(root):
-        raise ValueError(f"{root}: there is no such folder")
+        raise ValueError(f"{root}: {absent(root, 'folder')}")
 
     from unispeech_sb.dataio.trials import read_trials
 
@@ -254,7 +254,7 @@ def _by_name(folder):
     )
 
     if not os.path.isdir(folder):
-        raise ValueError(f"{folder}: there is no such folder")
+        raise ValueError(f"{folder}: {absent(folder, 'folder')}")
     files = recordings_below(folder, SUFFIXES + OTHER_SUFFIXES)
     if not files:
         raise ValueError(

@@ -27,6 +27,9 @@ from unispeech_sb.commands.recordings import (
     find_recordings,
 )
 
+_OTHERS = (".npy", ".npz", ".csv", ".json", ".pt", ".pth", ".pkl", ".h5")
+"""Endings of what is no safetensors file."""
+
 
 def embed(argv: Sequence[str]) -> None:
     """Extracts speaker embeddings; recordings that fail are named at the end.
@@ -49,6 +52,11 @@ def embed(argv: Sequence[str]) -> None:
     recordings = find_recordings(arguments.files).values()
     files = {recording.name: recording.path for recording in recordings}
     check_output(arguments.output, files.values(), makes_folder=True)
+    if arguments.output.lower().endswith(_OTHERS):
+        raise ValueError(
+            f"{arguments.output}: expected OUT.safetensors; another format is "
+            "not written"
+        )
     check_files("embed", [*files.values()])
     with open_extractor(arguments.output, model_digest(arguments)) as extractor:
         known = len(extractor.store)
@@ -62,8 +70,8 @@ def embed(argv: Sequence[str]) -> None:
         found = extractor.finish(files)
     if len(found):
         print(
-            f"Wrote {arguments.output}: {len(found)} embeddings, "
-            f"{known} of them from before"
+            f"Wrote {arguments.output}: {len(found)} "
+            f"embedding{'s' * (len(found) != 1)}, {known} of them from before"
         )
     if errors:
         raise SystemExit(1)

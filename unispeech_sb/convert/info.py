@@ -1,5 +1,6 @@
 """What a checkpoint is, told without building the model."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -372,6 +373,8 @@ def _describe_saved(folder, config):
         "result": Fact(result or "none yet", "files"),
     }
     for name, value in read_plain(path).items():
+        if name == "unixtime":
+            value = datetime.fromtimestamp(value).isoformat(" ", "seconds")
         facts[f"saved: {name}"] = Fact(_number(value), path.name)
     if saved is not None:
         found = read_checkpoint(path.parent, config=config)

@@ -246,6 +246,18 @@ def fit_label_encoder(
     return LabelEncoder.from_labels(known if by_appearance else sorted(known))
 
 
+def check_num_classes(
+    found: int, hparams: dict[str, Any], what: str = "classes"
+) -> None:
+    """Refuses data that have another number of classes than the yaml says."""
+    wanted = hparams["num_classes"]
+    if found != wanted:
+        raise ValueError(
+            f"{hparams['data_folder']}: expected {wanted} {what}; it has "
+            f"{found}: --num_classes={found}"
+        )
+
+
 def _labels(dataset, key):
     """Collects the distinct values of a key, none of which may be empty, in
     order; None of each."""

@@ -26,6 +26,7 @@ from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
     PRECISIONS,
     YAML_FILE,
+    contents,
     expect_folder,
     folder_kind,
     may_be_converted,
@@ -86,7 +87,10 @@ def load_interface(
         source = str(source)
     path = fetch(hparams_file, source, savedir, **fetching)
     if not path.is_file():
-        raise ValueError(f"{source}: expected a folder with {hparams_file}")
+        raise ValueError(
+            f"{source}: expected a folder with {hparams_file}; "
+            + contents(str(source))
+        )
     entries = read_folder_yaml(path, overrides, overrides_must_match)
     known = RunOptions().as_dict()
     found = [n for n in entries if n in known and n != "precision"]
@@ -187,7 +191,7 @@ def load(
             found = "its yaml names nothing of this package: use SpeechBrain's"
         raise ValueError(
             f"{source}: expected a folder with {YAML_FILE}, a Hugging Face "
-            f"folder or the hub name of a model; {found or 'there is none'}"
+            f"folder or the hub name of a model; {found or contents(folder)}"
         )
     interface: Any = pydoc.locate(INTERFACES[kind].ours)
     run_opts = {"device": device, **options.pop("run_opts", {})}

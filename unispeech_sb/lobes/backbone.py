@@ -378,7 +378,9 @@ class Backbone(Lobe):
             Source of the model that a training began with, for a training
             checkpoint with tensors alone whose run has no ``hyperparams.yaml``.
         **overrides
-            Any other option of ``Backbone``, such as ``layerdrop``.
+            Any other option of ``Backbone``, such as ``layerdrop``, or
+            ``normalize_wav``, which a Hugging Face folder without
+            ``preprocessor_config.json`` lacks.
 
         Returns
         -------
@@ -398,7 +400,8 @@ class Backbone(Lobe):
         False
         """
         overrides = options_of(overrides, _options(cls))
-        found, tensors, path = read_backbone(source, save_path, config)
+        told = {k: v for k, v in overrides.items() if k == "normalize_wav"}
+        found, tensors, path = read_backbone(source, save_path, config, told)
         options = {name: found[name] for name in _options(cls) if name in found}
         options.update(
             overrides,

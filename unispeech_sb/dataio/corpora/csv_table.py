@@ -224,6 +224,10 @@ def _find_wav(name, home, root):
     return path
 
 
+_NAMED_BY = {"label": "label_column", "wrd": "text_column"}
+"""Key of a record -> the key of a yaml that names its column."""
+
+
 @functools.lru_cache(maxsize=256)
 def _columns_of(names, wanted_label, text, speaker, needed):
     """Key -> column, of the columns of a table."""
@@ -258,8 +262,11 @@ def _find_columns(names, wanted):
             what = f"{label} with the label"
             if key != "label":
                 what = " or ".join(COLUMNS[key][0])
+            option = _NAMED_BY.get(key)
+            hint = f"; --{option}=NAME takes another" if option else ""
             raise ValueError(
                 f"expected a column {what}, got {', '.join(names) or 'none'}"
+                + hint
             )
     return columns
 
