@@ -42,7 +42,6 @@ RUN_BY = {
     "docs/data.md": "tests/test_docs.py",
     "docs/migration.md": "tests/test_docs.py",
     "docs/speed.md": "tests/test_docs.py",
-    "docs/bulk.md": "tests/commands/test_bulk.py",
     "docs/scale.md": "tests/test_scale.py",
     "docs/shards.md": "tests/dataio/test_shards.py",
     "docs/export.md": "tests/commands/test_export.py",

@@ -30,11 +30,8 @@ OWN_OPTIONS = {
     "data_parallel": (
         "ddp", "of runs by torchrun: ddp, or fsdp, which shards weights, "
         "gradients and optimizers"),
-    "distributed_timeout": (
-        120, "of runs by torchrun: minutes that a process waits for others"),
-    "activation_checkpointing": (
-        False, "compute activations again in the backward pass: less memory, "
-        "slower"),
+    "distributed_timeout": (120, "of runs by torchrun: minutes to wait"),
+    "activation_checkpointing": (False, "recompute activations: less memory"),
     "async_checkpoints": (False, "write checkpoints while training goes on"),
     "keep_checkpoints": (1, "last checkpoints to keep, beside the best one"),
 }  # fmt: skip
