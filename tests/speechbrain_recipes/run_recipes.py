@@ -15,7 +15,8 @@ changed but the model's name: with SpeechBrain's own lobe or features, at their
 defaults.
 
 The two processes have batch norms of their own (``own_norms.py``): SpeechBrain
-makes of each one that needs a GPU.
+makes of each one that needs a GPU. MP3S' scripts run in one process alone: in
+several, they ask what wraps the lobe for the lobe's weights.
 
 It is here and not among the benchmarks since a test asserts what it measures.
 """
@@ -89,6 +90,7 @@ class Recipe(NamedTuple):
     result: str | None = None  # pattern of a score, where nothing is trained
     model: str | None = None  # name of the recipe whose embeddings it uses
     family: str = "unispeech-sat"
+    in_two: bool = True  # whether its script runs in several processes
 
 
 _WAV2VEC2 = "train_with_wav2vec2.yaml"
@@ -150,11 +152,11 @@ RECIPES = {
         "benchmarks/MP3S/SLURP/LSTM_linear/train.py", "hparams/ssl.yaml",
         corpora.slurp, 768,
         # Its tables are those of "train", and by default train_real's are read
-        ("--train_splits=[train]",), "ssl_hub",
+        ("--train_splits=[train]",), "ssl_hub", in_two=False,
     ),
     "MP3S IEMOCAP": Recipe(
         "benchmarks/MP3S/IEMOCAP/ecapa_tdnn/train.py", "hparams/ssl.yaml",
-        corpora.iemocap, 768, (), "ssl_hub", epochs=1,
+        corpora.iemocap, 768, (), "ssl_hub", epochs=1, in_two=False,
     ),
     "CommonVoice SSL": Recipe(
         "recipes/CommonVoice/self-supervised-learning/wav2vec2/"
@@ -218,7 +220,7 @@ def measure(name, folder, in_two=True):
     resumed = epochs == tuple(range(1, recipe.epochs + 2))
     exported = export(recipe, output, work / "export", data)
     ddp = []
-    if in_two:
+    if in_two and recipe.in_two:
         output = work / "results-of-two"
         last = [f"--output_folder={output}", "--distributed_backend=gloo"]
         last.append(f"--number_of_epochs={recipe.epochs}")
