@@ -122,6 +122,29 @@ def test_every_flag_is_speechbrains(two, tmp_path, same_masks, training):
             check_same(our.train(training), their.train(training), wavs)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_frozen_model_stays_in_evaluation_mode(masked, tmp_path):
+    """The last row of differences in docs/speechbrain.md."""
+    options = {"mask_time_length": 2, "mask_feature_length": 2}
+    options["hidden_dropout"] = 0.0 if masked else 0.5
+    model = tiny_model("unispeech-sat", **options, **MASKING)
+    hub = str(save_folder(model, tmp_path / "hub"))
+    given = {"freeze": True, "apply_spec_augment": masked}
+    their, our = (
+        cls(hub, str(tmp_path), **given)
+        for cls in (theirs.Wav2Vec2, lobes.Wav2Vec2)
+    )
+    wavs = torch.randn(2, 3000)
+    expected = our.eval()(wavs)
+    # As Brain.fit does, whose modules are in one container
+    torch.nn.ModuleList([our, their]).train()
+    assert not our.training and their.model.training
+    for _ in range(2):
+        assert torch.equal(our(wavs), expected)
+    assert not torch.allclose(their(wavs), their(wavs), atol=0.01)
+    check_same(our, their.eval(), wavs)
+
+
 def check_same(our, their, wavs):
     """Outputs of two lobes are the same, and gradients, where any train."""
     outputs = [lobe(wavs) for lobe in (our, their)]

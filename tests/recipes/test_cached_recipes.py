@@ -7,6 +7,8 @@ import pytest
 from recipes import (
     asr,
     keyword_spotting,
+    phoneme_recognition,
+    slot_filling,
     speaker_diarization,
     speaker_verification,
 )
@@ -15,6 +17,8 @@ from tests.recipes.processes import assert_same, run_killed
 from tests.recipes.speech import write_speech
 from tests.recipes.talks import talk_run, write_talks
 from tests.recipes.test_asr_superb import SMALL
+from tests.recipes.test_phoneme_superb import superb_arguments
+from tests.recipes.test_slot_filling import SUPERB, write_requests
 from tests.recipes.voices import run_recipe, trial_list, write_voices
 from unispeech_sb.checkpoints.files import read_tensors
 
@@ -121,6 +125,36 @@ def test_frames_train_speech_recognition_alike(root, tmp_path):
         asr.main(
             [yaml, f"--data_folder={corpus}", f"--output_folder={folder}",
              *SMALL, "--model=tiny", "--lr=0.01", "--batches_per_epoch=10",
+             f"--feature_cache={cache}"]
+        )  # fmt: skip
+    assert_close(*heads(*folders), 1e-4)
+
+
+def test_frames_train_phoneme_recognition_alike(root, librispeech, tmp_path):
+    """Ten updates of two batches each."""
+    folders = tmp_path / "live", tmp_path / "cached"
+    scores = []
+    for folder in folders:
+        cache = "null" if folder.name == "live" else tmp_path / "cache"
+        arguments = superb_arguments(
+            root, librispeech, folder, "--batches_per_epoch=10",
+            "--number_of_epochs=2", f"--feature_cache={cache}",
+        )  # fmt: skip
+        scores.append(phoneme_recognition.main(arguments))
+    assert_close(*heads(*folders), 1e-4)
+    assert scores[0]["PER"] == pytest.approx(scores[1]["PER"], abs=0.5)
+
+
+def test_frames_train_slot_filling_alike(root, tmp_path):
+    """Ten updates, with masks and dropout after the cache."""
+    corpus = write_requests(tmp_path / "SNIPS", longer=100)
+    yaml = str(root / "hparams/slot_filling_superb.yaml")
+    folders = tmp_path / "live", tmp_path / "cached"
+    for folder in folders:
+        cache = "null" if folder.name == "live" else tmp_path / "cache"
+        slot_filling.main(
+            [yaml, f"--data_folder={corpus}", f"--output_folder={folder}",
+             *SUPERB, "--batch_size=4", "--batches_per_epoch=10", "--lr=0.01",
              f"--feature_cache={cache}"]
         )  # fmt: skip
     assert_close(*heads(*folders), 1e-4)

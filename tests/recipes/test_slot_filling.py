@@ -128,15 +128,23 @@ def test_tags_that_do_not_fit_are_one_line(root, corpus, tmp_path, capsys):
         assert message in error
 
 
+def write_requests(folder, longer=0):
+    """Audio SNIPS with two requests of each voice and little sound, each
+    longer by some samples than the last."""
+    folder.mkdir(exist_ok=True)
+    request = "BOS PLAY QUEEN & ABBA ! EOS\tO O artist artist artist O Play"
+    folder = write_snips(folder, request, count=2)
+    (folder / "slots.txt").write_text("\n".join(["O", *SLOTS]))
+    for number, wav in enumerate(sorted(folder.rglob("*.wav"))):
+        noise = torch.rand(24000 + number * longer) - 0.5
+        soundfile.write(wav, noise.numpy(), 16000)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def snips(tmp_path_factory):
-    """Audio SNIPS with two requests of each voice and little sound."""
-    request = "BOS PLAY QUEEN & ABBA ! EOS\tO O artist artist artist O Play"
-    folder = write_snips(tmp_path_factory.mktemp("SNIPS"), request, count=2)
-    (folder / "slots.txt").write_text("\n".join(["O", *SLOTS]))
-    for wav in folder.rglob("*.wav"):
-        soundfile.write(wav, torch.rand(24000).sub(0.5).numpy(), 16000)
-    return folder
+    """Audio SNIPS; not to be changed."""
+    return write_requests(tmp_path_factory.mktemp("SNIPS"))
 
 
 def test_superb_runs_on_the_archives_layout(root, snips, tmp_path):

@@ -119,14 +119,14 @@ def train_tokenizer(path, texts, size, kind):
     prefix.with_suffix(".model").rename(path)
 
 
-def common_voice(folder):
+def common_voice(folder, validated=8):
     """Common Voice: clips/*.mp3 and one table a split."""
     columns = (
         "client_id path sentence_id sentence sentence_domain up_votes "
         "down_votes age gender accents variant locale segment"
     ).split()
     numbers = count(100)
-    sizes = {"train": 8, "validated": 8, "dev": 2, "test": 2}
+    sizes = {"train": 8, "validated": validated, "dev": 2, "test": 2}
     for split, size in sizes.items():
         rows = ["\t".join(columns)]
         for index in range(size):
