@@ -150,8 +150,8 @@ def test_options_reach_the_method_and_the_constructor(folders, file):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: None, "there is none"),
-        (lambda path: path.mkdir(), "there is none"),
+        (lambda path: None, "there is no such folder"),
+        (lambda path: path.mkdir(), "it is empty"),
         (lambda path: path.write_text("x"), "it is a file: unispeech-sb info"),
         (lambda path: write_yaml(path, "a: 1\n"), "use SpeechBrain's"),
         (lambda path: write_yaml(path, "output_folder: a\n"), "of a recipe's"),
