@@ -34,6 +34,7 @@ COMMANDS = {
     "layers": ["folder", "--items", "list.item", "--audio-root", "."],
     "serve": ["folder"],
     "similarity": ["folder", "a.wav", "a.wav"],
+    "shards": ["check", "."],
     "superb": ["run", "--model=tiny", "--preset=tiny", "--data-root=."],
     "demo": [],
 }
