@@ -22,7 +22,7 @@ COMMANDS = {
     "info": ["folder"],
     "transcribe": ["folder", "a.wav"],
     "tune-lm": ["folder", "list.csv", "--lm", "words.arpa"],
-    "embed": ["folder", "a.wav", "-o", "out.npz"],
+    "embed": ["folder", "a.wav", "-o", "out.safetensors"],
     "verify": ["folder", "a.wav", "a.wav"],
     "score": ["folder", "--trials", "trials.txt", "--audio-root", "."],
     "diarize": ["folder", "a.wav"],

@@ -226,9 +226,12 @@ class SSLBrain(Brain):
     def on_fit_start(self) -> None:
         """As ``Brain``; a cache is of the backbone that a run goes on with."""
         super().on_fit_start()
-        # Its own file has the position of a process among as many as then
         loader = self.train_loader
-        if getattr(loader, "_speechbrain_recovery_skip_to", None):
+        skipped = getattr(loader, "_speechbrain_recovery_skip_to", None)
+        if skipped and isinstance(loader, ShardLoader):
+            self.step = skipped  # it knows what other processes have read
+        elif skipped:
+            # Its own file has the position of a process among as many as then
             loader._speechbrain_recovery_skip_to = self.step
         if self.cache is not None:
             self.cache.check()
