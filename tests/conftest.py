@@ -1,6 +1,8 @@
 """What every test shares: data folders, seeds, no network."""
 
 import os
+import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,6 +37,11 @@ def folder_of(variable):
 def pytest_configure(config):
     """Keeps the hub's client off the network, before anything imports it; the
     examples of the service are left out where its packages are missing."""
+    if find_spec("absl") is not None:
+        # tensorboard brings it; its handler closes the stream of its import
+        # once another one is standard error, and pytest's is the stream then
+        handler = import_module("absl.logging").get_absl_handler()
+        handler.python_handler.stream = sys.__stderr__
     if find_spec("fastapi") is None:
         service = str(ROOT / "unispeech_sb" / "serve")
         config.option.ignore = [*(config.option.ignore or []), service]
