@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     **dict.fromkeys(inference.INTERFACES, "unispeech_sb.inference"),
     "Backbone": "unispeech_sb.lobes.backbone",
+    "ConfusionMatrix": "unispeech_sb.metrics.classification",
     "convert_checkpoint": "unispeech_sb.convert",
     "to_huggingface": "unispeech_sb.convert",
     "describe": "unispeech_sb.convert",

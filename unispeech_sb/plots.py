@@ -95,6 +95,8 @@ def timeline_svg(segments: Iterable[tuple[Any, ...]], duration_s: float) -> str:
             f'</text><path d="{spans}" fill="#{colour}"><title>'
             f"{escape(name[:200])}: {seconds:.1f} s</title></path>"
         )
+    if not parts:
+        parts.append('<text y="13">nobody speaks</text>')
     height = _SVG_ROW * len(parts)
     for share in range(5):
         text = _clock(duration_s * share / 4, duration_s, duration_s / 40)
@@ -103,11 +105,12 @@ def timeline_svg(segments: Iterable[tuple[Any, ...]], duration_s: float) -> str:
             f'text-anchor="middle">{text}</text>'
         )
     left = len(rows) - _SVG_ROWS
-    more = f"<p>and {left} more speakers</p>" if left > 0 else ""
+    more = f"<small>\u2026 and {left} more speakers</small>" if left > 0 else ""
     return (
         f'<svg viewBox="-120 0 {_SVG_WIDTH + 150} {height + 20}" role="img" '
-        f'width="{_SVG_WIDTH + 150}" style="max-width:100%" font-size="12" '
-        f'font-family="sans-serif" fill="currentColor">{"".join(parts)}</svg>'
+        f'aria-label="who speaks when" width="{_SVG_WIDTH + 150}" '
+        f'style="max-width:100%" font-size="12" font-family="sans-serif" '
+        f'fill="currentColor">{"".join(parts)}</svg>'
         f"{more}"
     )
 

@@ -1,5 +1,5 @@
 """Text: the lines of files, numbers and names in them, the letters of
-languages, and slots.
+languages, slots, and what notebooks show.
 
 Every table, list, annotation and language model is read here: UTF-8 with or
 without a byte order mark, lines that end as on Unix, Windows or an old Mac,
@@ -10,6 +10,7 @@ import bz2
 import contextlib
 import difflib
 import gzip
+import html
 import logging
 import lzma
 import math
@@ -381,3 +382,11 @@ def without_tags(text: str) -> str:
 def is_tag(token: str) -> bool:
     """Whether a token is a tag of a slot: it has a space at an end."""
     return token.strip() not in ("", token)
+
+
+def notebook_html(content: str, note: str = "") -> str:
+    """A part of a notebook, in which nothing is read as a formula, and a small
+    note below it; ``content`` is HTML and ``note`` is text."""
+    if note:
+        content += f"<small>{html.escape(note)}</small>"
+    return f'<div class="tex2jax_ignore mathjax_ignore">{content}</div>'

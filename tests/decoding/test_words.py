@@ -212,6 +212,14 @@ def test_a_notebook_shows_words_with_times_small_and_escaped():
     assert "</span><span" in two._repr_html_()
 
 
+def test_a_notebook_shows_a_transcript_without_words():
+    assert "(no words)" in Transcript("", (), 1.0)._repr_html_()
+    shown = Transcript("a <b> $x$", (), 1.0)._repr_html_()
+    assert "a &lt;b&gt; $x$" in shown and "(no words)" not in shown
+    # else Jupyter typesets what is between dollar signs
+    assert shown.startswith('<div class="tex2jax_ignore mathjax_ignore">')
+
+
 def test_a_space_among_letters_is_the_delimiter():
     tokenizer = CTCTokenizer.from_tokens(["-", " ", "a", "b"], 0)
     frames = torch.eye(4)[[2, 3, 1, 0, 3]].log()

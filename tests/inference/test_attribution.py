@@ -66,7 +66,18 @@ def test_segments_end_with_a_speaker_or_a_long_pause():
         ("bob", "w2", 2.2, 2.4),
         ("bob", "w3 w4", 9.1, 9.5),
     ]
-    assert "<b>ann</b> w0 w1" in found._repr_html_()
+    shown = found._repr_html_()
+    assert "<bdi>ann</bdi>" in shown and 'title="1.00 to 1.50 s' in shown
+    assert shown.count("<p ") == 3 and "9.1 s" in shown
+
+
+def test_a_notebook_shows_some_of_many_words():
+    words = transcript(*((n, n + 0.5) for n in range(1000)))
+    turns = [(n, n + 5.0, f"s{n % 10}") for n in range(0, 1000, 5)]
+    shown = attribute_words(words, diarization(*turns))._repr_html_()
+    assert shown.count("<span") == 400 and "600 more words" in shown
+    empty = attribute_words(transcript(), diarization())._repr_html_()
+    assert "(no words)" in empty
 
 
 TALK = attribute_words(

@@ -197,7 +197,8 @@ def test_of_any_overlap_one_speaker_remains(config, seed):
 
 def test_a_notebook_shows_the_timeline():
     shown = FOUND._repr_html_()
-    assert shown.startswith("<svg") and "speaker2: 1.5 s" in shown
+    assert "<svg" in shown and "speaker2: 1.5 s" in shown
+    assert "nobody speaks" in Diarization("a", 2.0, ())._repr_html_()
 
 
 def test_the_timeline_says_the_error_rate(monkeypatch):

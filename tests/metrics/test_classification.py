@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import pytest
 import torch
@@ -129,3 +130,54 @@ def test_bad_batches_are_refused_whole(predictions, targets, message):
 def test_labels_have_to_differ(labels):
     with pytest.raises(ValueError, match="labels that differ"):
         ConfusionMatrix(labels)
+
+
+def test_counts_are_read_as_they_were_written(tmp_path):
+    matrix = ConfusionMatrix(["no, thanks", 'a "b"', "١"])
+    matrix.append(torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 1, 2]))
+    matrix.write(tmp_path)
+    found = ConfusionMatrix.read(tmp_path / "confusion.csv")
+    assert found.labels == matrix.labels
+    assert torch.equal(found.counts, matrix.counts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "truth\n",
+        "truth,a,b\na,1,0\n",
+        "truth,a,b\nb,1,0\na,0,1\n",
+        "truth,a,b\na,1,0\nb,0,-1\n",
+        "truth,a,b\na,1\nb,0,1\n",
+        "id,path\n1,a.wav\n",
+    ],
+)
+def test_what_is_no_matrix_is_refused(text, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="other.csv: expected counts of"):
+        ConfusionMatrix.read(path)
+
+
+def test_a_notebook_shows_escaped_counts(matrix):
+    matrix.labels[1] = "<script>"
+    shown = matrix._repr_html_()
+    assert "<script>" not in shown and shown.count("&lt;script&gt;") == 2
+    assert re.findall(r"<td[^>]*>(\d*)", shown) == [
+        *("3", "1", "", "", "", "2", "2", ""),
+        *("1", "", "1", "", "", "", "", ""),
+    ]
+    assert "accuracy 60.0% of 10" in shown
+    assert "nothing is counted" in ConfusionMatrix(["a"])._repr_html_()
+
+
+def test_a_notebook_shows_the_classes_with_most_errors():
+    matrix = ConfusionMatrix([f"w{n}" for n in range(1000)])
+    truth = torch.arange(1000)
+    predicted = torch.where(truth == 999, 500, truth)
+    matrix.append(predicted, truth)
+    shown = matrix._repr_html_()
+    assert "<th dir" in shown and ">w999<" in shown and ">w500<" in shown
+    assert shown.count("<tr>") == 25 and "976 more classes" in shown
+    assert len(shown) < 60_000

@@ -16,12 +16,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unispeech_sb.text import find_slots, is_tag, lower, upper
+from unispeech_sb.text import (
+    find_slots,
+    is_tag,
+    lower,
+    notebook_html,
+    upper,
+)
 
 _WORD_START = "▁"
 """What SentencePiece writes before the first piece of a word."""
 
-_MOST_SHOWN = 400
+MOST_SHOWN = 400
 """Words that a notebook shows of a transcript."""
 
 
@@ -82,15 +88,18 @@ class Transcript:
 
     def _repr_html_(self):
         """What notebooks show: the words, with the times of each as a hint."""
-        words = [
+        shown = self._html(self.words[:MOST_SHOWN]) or html.escape(self.text)
+        note = "" if shown.strip() else "(no words)"
+        if len(self.words) > MOST_SHOWN:
+            note = f"\u2026 and {len(self.words) - MOST_SHOWN} more words"
+        return notebook_html(f'<p dir="auto">{shown}</p>', note)
+
+    def _html(self, words):
+        """Some of the words, with their times and confidences as hints."""
+        return html.escape(self.separator).join(
             f'<span title="{word.start_s:.2f} to {word.end_s:.2f} s, '
             f'{word.confidence:.0%}">{html.escape(word.text)}</span>'
-            for word in self.words[:_MOST_SHOWN]
-        ]
-        left = len(self.words) - len(words)
-        more = f" &hellip; and {left} more words" if left else ""
-        return (
-            f'<p dir="auto">{html.escape(self.separator).join(words)}{more}</p>'
+            for word in words
         )
 
     @property

@@ -12,12 +12,14 @@ import torch
 
 from unispeech_sb.dataio.audio import AudioError, attempt
 from unispeech_sb.decoding import Transcript, Word
+from unispeech_sb.decoding.words import MOST_SHOWN
 from unispeech_sb.inference.audio_blocks import read_blocks
 from unispeech_sb.inference.diarization import SpeakerDiarization
 from unispeech_sb.inference.embedding_store import EmbeddingStore
 from unispeech_sb.inference.formats import recording_name
 from unispeech_sb.inference.segments import Diarization, Turn
 from unispeech_sb.inference.speaker_verification import SpeakerVerification
+from unispeech_sb.text import notebook_html
 
 UNKNOWN = "unknown"
 """The speaker of words in a recording without any turn."""
@@ -131,12 +133,21 @@ class SpeakerTranscript(Transcript):
 
     def _repr_html_(self):
         """What notebooks show: a paragraph for each segment."""
-        rows = (
-            f'<p dir="auto"><b>{html.escape(segment.speaker)}</b> '
-            f"{html.escape(segment.text)}</p>"
-            for segment in self.segments
-        )
-        return "".join(rows)
+        rows, left = [], len(self.words)
+        for speaker, _, words in self._segments():
+            if len(self.words) - left >= MOST_SHOWN:
+                break
+            left -= len(words)
+            # <bdi>: the direction is that of the words, not of the name
+            rows.append(
+                f'<p dir="auto"><b><bdi>{html.escape(speaker)}</bdi></b> '
+                f"<small><bdi>{words[0].start_s:.1f} s</bdi></small> "
+                f"{self._html(words)}</p>"
+            )
+        note = "" if rows else "(no words)"
+        if left:
+            note = f"\u2026 and {left} more words"
+        return notebook_html("".join(rows), note)
 
 
 def attribute_words(

@@ -26,6 +26,7 @@ from unispeech_sb.inference.audio_blocks import (
 from unispeech_sb.inference.loading import CheckedFolder, expect_exportable
 from unispeech_sb.lobes.heads import UtteranceEncoder
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
+from unispeech_sb.text import notebook_html
 
 _MOST_SHOWN = 10
 """Classes that a notebook shows."""
@@ -73,13 +74,15 @@ class Classification(NamedTuple):
     def _repr_html_(self):
         """What notebooks show: a bar for each of the first classes."""
         rows = [
-            f"<tr><td>{html.escape(label)}</td><td>"
-            f'<svg width="{_BAR}" height="10" role="img"><rect height="10" '
-            f'width="{_BAR * posterior:.0f}" fill="#4c78a8"/></svg></td>'
-            f"<td>{posterior:.1%}</td></tr>"
+            f'<tr><td dir="auto">{html.escape(label)}</td><td>'
+            f'<svg width="{_BAR}" height="10" aria-hidden="true"><rect '
+            f'height="10" width="{_BAR * posterior:.0f}" fill="#4c78a8"/></svg>'
+            f"</td><td>{posterior:.1%}</td></tr>"
             for label, posterior in self.classes[:_MOST_SHOWN]
         ]
-        return f"<table>{''.join(rows)}</table>"
+        left = len(self.classes) - len(rows)
+        note = f"\u2026 and {left} more classes" if left else ""
+        return notebook_html(f"<table>{''.join(rows)}</table>", note)
 
 
 class UtteranceClassifier(CheckedFolder, EncoderClassifier):

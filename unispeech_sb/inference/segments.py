@@ -24,6 +24,7 @@ from unispeech_sb.dataio.rttm import (
 from unispeech_sb.metrics.diarization import diarization_error
 from unispeech_sb.nnet.binarize import BinarizeConfig, binarize
 from unispeech_sb.plots import timeline_svg, write_timeline
+from unispeech_sb.text import notebook_html
 
 _MEAN_S = 0.25
 """Seconds over which activities are compared, so that they do not alternate
@@ -208,7 +209,7 @@ class Diarization:
 
     def _repr_html_(self):
         """What notebooks show: the timeline."""
-        return timeline_svg(self.segments, self.duration_s)
+        return notebook_html(timeline_svg(self.segments, self.duration_s))
 
     def to_rttm(self, path: str | Path | None = None) -> str:
         """Gives the content of an RTTM file, and writes it.

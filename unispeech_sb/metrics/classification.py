@@ -1,6 +1,8 @@
 """Confusion matrix of a classifier: counts, a table per class, a picture."""
 
 import csv
+import html
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +11,38 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from unispeech_sb.atomic import atomic
+from unispeech_sb.text import notebook_html, read_text
+
+__all__ = ["ConfusionMatrix"]
 
 _CELL_INCHES = 0.42
 """Side of a cell of the picture: room for a count of four digits."""
+_MOST_SHOWN = 24
+"""Classes that a notebook shows."""
+_UPWARDS = "writing-mode:vertical-rl;transform:rotate(180deg);text-align:left"
+"""Names of columns, so that these are narrow."""
 
 
 class ConfusionMatrix:
-    """Confusion matrix: rows are the true class, columns the predicted one."""
+    """Confusion matrix: rows are the true class, columns the predicted one.
+
+    Arguments
+    ---------
+    labels : sequence of str
+        Names of the classes C, which differ, in the order of their indices.
+
+    Raises
+    ------
+    ValueError
+        When there are no labels, or two are the same.
+
+    Example
+    -------
+    >>> matrix = ConfusionMatrix(["no", "yes"])
+    >>> matrix.append(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+    >>> matrix.accuracy, matrix.counts.tolist()
+    (0.6666666865348816, [[1, 1], [0, 1]])
+    """
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = [str(label) for label in labels]
@@ -24,6 +51,44 @@ class ConfusionMatrix:
         self.counts = torch.zeros(
             len(self.labels), len(self.labels), dtype=torch.long
         )
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ConfusionMatrix":
+        """Reads the counts that a run has written.
+
+        Arguments
+        ---------
+        path : str or path-like
+            ``confusion.csv`` of an output folder.
+
+        Returns
+        -------
+        ConfusionMatrix
+            With the counts of the file.
+
+        Raises
+        ------
+        ValueError
+            When the file has another form.
+        """
+        head, *rows = [*csv.reader(io.StringIO(read_text(path)))] or [[]]
+        labels = head[1:]
+        is_square = [row[:1] for row in rows] == [[name] for name in labels]
+        cells = [text for row in rows for text in row[1:]]
+        if (
+            head[:1] != ["truth"]
+            or not is_square
+            or len(cells) != len(labels) ** 2
+            or not all(text.isdecimal() for text in cells)
+        ):
+            raise ValueError(
+                f"{path}: expected counts of true and predicted classes, as in "
+                "the confusion.csv of a run"
+            )
+        matrix = cls(labels)
+        counts = torch.tensor([int(text) for text in cells])
+        matrix.counts = counts.view(len(labels), len(labels))
+        return matrix
 
     def append(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
         """Counts a batch of class indices, [B] each."""
@@ -111,6 +176,33 @@ class ConfusionMatrix:
         with atomic(f"{place}.png", "wb") as file:
             self._figure().savefig(file, format="png")
 
+    def _repr_html_(self):
+        """What notebooks show: the counts, coloured by their share of the true
+        class; of many classes those with most errors."""
+        hits = self.counts.diagonal()
+        errors = self.counts.sum(0) + self.counts.sum(1) - 2 * hits
+        count = min(len(errors), _MOST_SHOWN)
+        shown = sorted(errors.argsort(descending=True, stable=True)[:count])
+        names = [html.escape(self.labels[i]) for i in shown]
+        shares = self.counts / self.counts.sum(1, keepdim=True).clamp(min=1)
+        columns = "".join(
+            f'<th><div style="{_UPWARDS}">{n}</div>' for n in names
+        )
+        rows = [f"<tr><th>{columns}"]
+        for i, name in zip(shown, names, strict=True):
+            cells = "".join(
+                _cell(self.counts[i, j], shares[i, j]) for j in shown
+            )
+            rows.append(f'<tr><th dir="auto">{name}</th>{cells}')
+        total = self.counts.sum().item()
+        counted = f"accuracy {self.accuracy:.1%} of {total}"
+        if not total:
+            counted = "nothing is counted"
+        note = f"{counted}; rows are true, columns predicted"
+        if left := len(errors) - count:
+            note += f"; {left} more classes have fewer errors"
+        return notebook_html(f"<table>{''.join(rows)}</table>", note)
+
     def _confusions(self):
         """Per class, what it was most often taken for, and how often."""
         wrong = self.counts - torch.diag(self.counts.diagonal())
@@ -161,3 +253,11 @@ class ConfusionMatrix:
         num_clips = self.counts.sum().item()
         axes.set_title(f"accuracy {self.accuracy:.1%}, {num_clips} clips")
         return figure
+
+
+def _cell(count, share):
+    """A cell of the table for notebooks."""
+    # As in the picture, the root makes few errors visible
+    strength = round(0.8 * share.item() ** 0.5, 2)
+    colour = f' style="background:rgba(76,120,168,{strength})"' if count else ""
+    return f"<td{colour}>{count or ''}"
