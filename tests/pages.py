@@ -11,8 +11,10 @@ What a fenced block is, its first word says:
   there in this order, with other numbers maybe; ``...`` stands for any.
 
 Other kinds are only read. An HTML comment in the line above a block says how
-it is taken: ``<!-- not run: REASON -->``, ``<!-- output varies -->`` of a text
-that is not compared, or ``<!-- exit status N -->`` of the last command.
+it is taken: ``<!-- not run: REASON -->``, ``<!-- needs PACKAGE -->``, without
+which
+it is left out, ``<!-- output varies -->`` of a text that is not compared, or
+``<!-- exit status N -->`` of the last command.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +54,10 @@ class Block(NamedTuple):
     def is_run(self) -> bool:
         """Whether a reader pastes it, and it can run."""
         is_code = self.kind in (*_SHELL, "python")
-        return is_code and not self.comment.startswith("not run: ")
+        needed = re.fullmatch(r"needs (\w+)", self.comment)
+        is_missing = needed is not None and find_spec(needed[1]) is None
+        is_left_out = self.comment.startswith("not run: ") or is_missing
+        return is_code and not is_left_out
 
     @property
     def commands(self) -> list[str]:
@@ -149,6 +155,7 @@ class Session:
             ["bash", "-c", command.replace(_PLACE, self.address)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        print(done.stdout)
         return done.returncode, done.stdout
 
 
@@ -167,6 +174,7 @@ def _printed(call):
 @contextlib.contextmanager
 def _serving(words):
     """The address of ``unispeech-sb serve`` in a thread, at any free port."""
+    pytest.importorskip("fastapi", reason="needs fastapi")
     from tests.serve.conftest import running
     from unispeech_sb.commands import serve
     from unispeech_sb.inference import load

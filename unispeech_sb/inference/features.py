@@ -67,6 +67,13 @@ class HiddenStates(NamedTuple):
         """The states as the only block of a ``StateStream``."""
         return [self.states]
 
+    def __repr__(self) -> str:
+        """What a session shows: no numbers, of which there are many."""
+        return (
+            f"HiddenStates(layers {[*self.layers]}, {[*self.states.shape]}, "
+            f"{self.frame_s:g} s a frame, {self.duration_s:.3g} s)"
+        )
+
 
 class StateStream(NamedTuple):
     """Hidden states of a recording as they are computed.

@@ -52,6 +52,13 @@ class SpeakerEmbedding(NamedTuple):
         """Norm of the embedding."""
         return self.vector.norm().item()
 
+    def __repr__(self) -> str:
+        """What a session shows: no numbers, of which there are many."""
+        return (
+            f"SpeakerEmbedding({len(self.vector)} numbers of norm "
+            f"{self.magnitude:.4g}, {self.duration_s:.3g} s)"
+        )
+
 
 class Decision(NamedTuple):
     """What is decided of two embeddings.

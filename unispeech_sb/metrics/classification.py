@@ -76,7 +76,8 @@ class ConfusionMatrix:
         is_square = [row[:1] for row in rows] == [[name] for name in labels]
         cells = [text for row in rows for text in row[1:]]
         if (
-            head[:1] != ["truth"]
+            not labels
+            or head[0] != "truth"
             or not is_square
             or len(cells) != len(labels) ** 2
             or not all(text.isdecimal() for text in cells)

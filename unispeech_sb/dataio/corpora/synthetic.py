@@ -22,7 +22,7 @@ from unispeech_sb.dataio.manifest import SPLITS
 from unispeech_sb.dataio.speakers import split_share
 from unispeech_sb.dataio.units import SPANS
 
-__all__ = ["synthetic_sentences"]
+__all__ = ["synthetic_keywords", "synthetic_sentences"]
 
 _KEYWORDS = tuple("yes no up down left right on off stop go".split())
 # Counts up when the same arguments come to mean other audio.
@@ -85,9 +85,36 @@ def synthetic_keywords(
 ) -> list[dict[str, Any]]:
     """Speaks each word with each voice; no two splits share a voice.
 
-    ``num_voices`` are of train, valid and test. Nothing is spoken when the same
-    arguments were used on the folder before. Records have ID, wav, duration
-    (s), spk_id, label (the word), split, wrd (the word) and phn (its phones).
+    Nothing is spoken when the same arguments were used on the folder before.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to keep corpora. Each set of arguments has its own sub-folder.
+    words : iterable of str, optional
+        What is spoken: words or phrases, which differ.
+    num_voices : sequence of int, optional
+        Voices of train, valid and test.
+    seed : int, optional
+        Seed of the voices.
+
+    Returns
+    -------
+    list of dict
+        Records with ID, wav, duration (s), spk_id, label (the word), split,
+        wrd (the word) and phn (its phones, space separated).
+
+    Raises
+    ------
+    ValueError
+        When a word is there twice, or there are not as many voices.
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir")
+    >>> records = synthetic_keywords(folder, ["yes", "go on"], (1, 0, 0))
+    >>> [record["wrd"] for record in records]
+    ['yes', 'go on']
     """
     words = list(words)
     if not words or len(set(words)) < len(words):
