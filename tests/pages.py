@@ -11,9 +11,8 @@ What a fenced block is, its first word says:
   there in this order, with other numbers maybe; ``...`` stands for any.
 
 Other kinds are only read. An HTML comment in the line above a block says how
-it is taken: ``<!-- not run: REASON -->``, ``<!-- needs PACKAGE -->``, without
-which
-it is left out, ``<!-- output varies -->`` of a text that is not compared, or
+it is taken: ``<!-- not run: REASON -->``, ``<!-- needs PACKAGE -->`` where it is
+left out without, ``<!-- output varies -->`` of a text that is not compared, or
 ``<!-- exit status N -->`` of the last command.
 """
 
