@@ -11,8 +11,8 @@ What a fenced block is, its first word says:
   there in this order, with other numbers maybe; ``...`` stands for any.
 
 Other kinds are only read. An HTML comment in the line above a block says how
-it is taken: ``<!-- not run: REASON -->``, ``<!-- needs PACKAGE -->`` where it is
-left out without, ``<!-- output varies -->`` of a text that is not compared, or
+it is taken: ``<!-- not run: REASON -->``; ``<!-- needs PACKAGE -->``, run where
+that is installed; ``<!-- output varies -->``, a text that is not compared;
 ``<!-- exit status N -->`` of the last command.
 """
 

@@ -38,10 +38,11 @@ def test_a_tutorial_runs(page, workplace):
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_is_short_and_goes_from_data_to_a_service(page):
-    assert 80 <= len(page.read_text("utf-8").splitlines()) <= 170
+    assert 100 <= len(page.read_text("utf-8").splitlines()) <= 210
     blocks = [block for block in read_blocks(page) if block.is_run]
     text = "".join(block.text for block in blocks)
-    for part in ("data check", "us.load(", "curl ", " serve "):
+    parts = ("data check", "us.load(", "curl ", " serve ")
+    for part in parts[page.stem == "superb_task" :]:  # it checks its corpora
         assert part in text, part
     left_out = [b for b in read_blocks(page) if b.comment.startswith("not")]
     assert all(b.comment.startswith("not run: ") for b in left_out)

@@ -244,7 +244,7 @@ def _find_problems(records, audio, recipe, hparams, problems):
         split: [r for r in records if r.get("split") == split]
         for split in _SPLITS
     }
-    for split in ("train", "valid"):
+    for split in _needed(hparams):
         if not by_split[split]:
             problems[f"no recordings of the split {split}"][split] = None
     for name, count in Counter(r["ID"] for r in records).items():
@@ -266,6 +266,16 @@ def _find_problems(records, audio, recipe, hparams, problems):
             if by_split["train"] and "train" not in splits:
                 text = f"{name} ({', '.join(splits)})"
                 problems["labels that are not in train"][text] = None
+
+
+def _needed(hparams):
+    """Splits that there have to be: those that the recipe does not make."""
+    from unispeech_sb.dataio.splits import VALID_WAYS
+
+    if not hparams.get("simulated"):
+        yield "train"
+    if not any(hparams.get(key) for key in VALID_WAYS):
+        yield "valid"
 
 
 def _label_keys(recipe, hparams):
@@ -353,7 +363,7 @@ def _count(records, audio):
             "hours": round(sum(seconds) / 3600, 4),
             "shortest_s": round(min(seconds, default=0.0), 3),
             "longest_s": round(max(seconds, default=0.0), 3),
-            "speakers": len({r.get("spk_id") for r in own} - {None, ""}),
+            "speakers": len(_speakers(own)),
             "labels": dict(sorted(labels.items())),
             "sample_rates": {str(k): n for k, n in sorted(rates.items())},
         }
@@ -373,6 +383,20 @@ def _column_of_texts(records):
 
     names = {name for group in ALIASES["wrd"] for name in group}
     return next((name for name in records[0] if name in names), "wrd")
+
+
+def _speakers(records):
+    """Names of the speakers, of recordings and of the turns in them."""
+    from unispeech_sb.dataio.rttm import read_annotations
+
+    paths = dict.fromkeys(r["rttm"] for r in records if r.get("rttm"))
+    turns = {path: read_annotations(path, merge=True) for path in paths}
+    found = {record.get("spk_id") for record in records}
+    for record in records:
+        own = turns.get(record.get("rttm"), {})
+        name = record.get("rttm_name", record.get("ID"))
+        found.update(turn.speaker for turn in own.get(name, ()))
+    return found - {None, ""}
 
 
 def _next(folder, recipe, records, hparams):

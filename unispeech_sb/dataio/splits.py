@@ -20,7 +20,7 @@ SHARES = (0.8, 0.1, 0.1)
 SPLITS_FILE = "splits.json"
 """What says, beside the manifests, how the data were split."""
 
-_WAYS = ("valid_share", "valid_tail_s", "valid_speakers")
+VALID_WAYS = ("valid_share", "valid_tail_s", "valid_speakers")
 """Keys of yamls that make a validation set in another way."""
 _RECORDING = "recording"
 
@@ -52,7 +52,7 @@ def with_splits(
             f"{len(records)} have none"
         )
     shares = _shares(hparams)
-    other_way = any(hparams.get(key) for key in _WAYS)
+    other_way = any(hparams.get(key) for key in VALID_WAYS)
     lacks = may_lack_valid and bool(named["train"]) and not named["valid"]
     if not records or not (named[""] or lacks):
         return records
