@@ -60,7 +60,8 @@ unispeech-sb --version
 
 <!-- output varies -->
 ```text
-nothing
+two words 0.2 here
+and no more
 ```
 
 <!-- exit status 3 -->
@@ -100,9 +101,12 @@ def test_blocks_are_read_and_run_in_order(tmp_path):
         printed = session.run(blocks[0])
         assert printed.startswith("one 1.5 more\n0.")
         session.run_page()
+        page.write_text(PAGE.replace("two words", "two, words"))
+        with pytest.raises(AssertionError, match="page.md:11: 'two, words"):
+            session.run_page()
         page.write_text(PAGE.replace("exit status 3", "exit status 2"))
-        with pytest.raises(AssertionError, match="page.md:14: exit 3: 3"):
+        with pytest.raises(AssertionError, match="page.md:17: exit 3: 3"):
             session.run_page()
         page.write_text(PAGE.replace("```text\n4", "```text\nfour"))
-        with pytest.raises(AssertionError, match="page.md:33: 'four'"):
+        with pytest.raises(AssertionError, match="page.md:35: 'four'"):
             session.run_page()
