@@ -215,6 +215,8 @@ def site_links(markdown, source, page):
             posixpath.join(posixpath.dirname(source), target)
         )
         to = ABOVE.get(place, place.removeprefix("docs/"))
+        if to != f"{page.removesuffix('.md')}.ipynb":  # its page has the file
+            to = re.sub(r"\.ipynb$", ".md", to)
         to = posixpath.relpath(to, posixpath.dirname(page) or ".")
         return f"]({to}{anchor})"
 

@@ -47,6 +47,10 @@ RUN_BY = {
     "docs/export.md": "tests/commands/test_export.py",
     "docs/serve.md": "tests/serve/test_docs.py",
     "docs/superb.md": "tests/superb/test_page.py",
+    **{
+        str(path.relative_to(ROOT)): "tests/test_tutorials.py"
+        for path in ROOT.glob("docs/tutorials/*.md")
+    },
 }
 """Page -> the test that runs its Python and its commands.
 What `make` and `pip` do is compared with the Makefile and setup.cfg here, and
