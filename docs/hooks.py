@@ -187,7 +187,7 @@ def on_page_markdown(markdown, page, config, files):
                 part = "\n".join(map(broken, part.split("\n")))
         else:
             part = re.sub(r"^<!-- .*? -->\n", "", part, flags=re.M)
-            part = re.sub(r"(`--[\w-]{1,24}`)(?!`|\{)", r"\1{.key}", part)
+            part = re.sub(r"(`--[\w=.-]{1,24}`)(?!`|\{)", r"\1{.key}", part)
             part = site_links(part, source, here)
         parts[number] = part
     return "".join(parts)
