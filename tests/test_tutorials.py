@@ -1,5 +1,7 @@
 """Every tutorial runs as it stands."""
 
+from codeop import compile_command
+
 import pytest
 
 from tests.conftest import ROOT
@@ -40,6 +42,19 @@ def test_a_tutorial_is_short_and_goes_from_data_to_a_service(page):
         assert part in text, part
     left_out = [b for b in read_blocks(page) if b.comment.startswith("not")]
     assert all(b.comment.startswith("not run: ") for b in left_out)
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_python_can_be_pasted_into_a_session(page):
+    code = [b.text for b in read_blocks(page) if b.kind == "python"]
+    assert code
+    for text in code:
+        lines = []
+        for line in [*text.splitlines(), ""]:
+            lines.append(line)  # a blank line ends a compound statement
+            if compile_command("\n".join(lines), page.name, "single"):
+                lines.clear()
+        assert not "".join(lines), lines
 
 
 PAGE = """\
