@@ -123,6 +123,19 @@ def test_weights_of_folds_are_averaged(tmp_path):
     assert found["seed"] == 0
 
 
+def test_what_differs_between_folds_is_that_of_each(tmp_path):
+    write_run(tmp_path, {"accuracy": 0.6})
+    rates = [0.1, 0.01, 0.1, 0.1, 0.001]
+    for fold, rate in enumerate(rates, 1):
+        rows = [{"learning_rate": rate, "accuracy": fold / 10}]
+        found = {"learning_rate": rate, "learning_rate_search": rows}
+        write_run(tmp_path / f"fold{fold}", {"accuracy": 0.1, **found}, seed=0)
+    found = describe_run(plan_of("er"), tmp_path)
+    assert (found["lr"], found["seed"]) == (rates, 0)
+    accuracies = [rows[0]["accuracy"] for rows in found["searched"]]
+    assert accuracies == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
 def test_scores_of_layers_stand_for_weights_where_one_is_chosen(tmp_path):
     (tmp_path / "layers.json").write_text('{"0": 0.1, "1": 0.3}')
     assert read_layers(tmp_path) == [0.1, 0.3]
