@@ -15,7 +15,8 @@ from unispeech_sb.superb.collect import (
     read_layers,
     write_predictions,
 )
-from unispeech_sb.superb.kinds import Plan
+from unispeech_sb.superb.kinds import FINISHED, Plan
+from unispeech_sb.superb.results import own_scores
 from unispeech_sb.superb.tasks import TASKS
 
 
@@ -73,6 +74,15 @@ def test_scores_of_another_corpus_have_its_name(tmp_path):
     folder = write_run(tmp_path, {"accuracy": 0.5})
     found = describe_run(plan_of("sid", own=False), folder)
     assert found["scores"] == {"SID on embedded synthetic speech": 50.0}
+
+
+def test_a_score_that_was_chosen_on_test_stands_beside(tmp_path):
+    scores = {"EER": 5.0, "EER chosen on test, as s3prl does": 4.0}
+    folder = write_run(tmp_path, {**scores, "EER after epoch 1": 6.0})
+    found = describe_run(plan_of("asv"), folder)["scores"]
+    assert found == {"ASV": 5.0, "ASV chosen on test, as s3prl does": 4.0}
+    record = {"state": FINISHED, "own_corpus": True, "scores": found}
+    assert own_scores({"tasks": {"asv": record}}) == {"ASV": 5.0}
 
 
 @pytest.mark.parametrize("scores", [{}, {"accuracy": None}, {"WER": 1}])

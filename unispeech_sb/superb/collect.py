@@ -20,6 +20,8 @@ FRAME_SHIFT = 320
 _ALIGNED = re.compile(r"(.+), %WER \d+\.\d+ \[ .* \]")
 _SEPARATOR, _NOTHING = " ; ", "<eps>"
 _MIX = "layer_mix.weights"
+_BY = " chosen on test"
+"""What follows the key of a score that s3prl would report in its place."""
 _FACTS = {"updates": "optimizer updates", "best_epoch": "best epoch"}
 """Name in the results -> in ``training.json``."""
 
@@ -56,6 +58,9 @@ def describe_run(plan: Plan, folder: Path) -> dict[str, Any]:
         if not plan.own:
             name += f" on {plan.corpus.name}"
         found["scores"][name] = round(score.scale * value, 4)
+        for key in (key for key in scores if key.startswith(score.key + _BY)):
+            chosen = name + key.removeprefix(score.key)
+            found["scores"][chosen] = round(score.scale * scores[key], 4)
     layers = [read_layers(fold) for fold in folds]
     found["layers"] = [
         round(sum(weights) / len(weights), 6) for weights in zip(*layers)
