@@ -282,9 +282,10 @@ class Search:
             return arrays["scores"]
 
     def scores(self, reported):
-        """MTWV and where it is, ATWV at the threshold of the yaml."""
+        """MTWV and where it is, by four decimals, as a list has them; ATWV at
+        the threshold of the yaml."""
         scores = self.truth.scores(*self.names, reported)
-        value, place = max_term_weighted_value(scores, self.table)
+        value, place = max_term_weighted_value(scores.round(4), self.table)
         threshold = self.hparams["threshold"]
         actual = term_weighted_value(scores, self.table, threshold)
         found = {"MTWV": value, "ATWV": actual}

@@ -259,6 +259,26 @@ def test_scores_of_any_number_type_can_be_read_back(saving, fit):
     assert type(checkpoint.meta["other"]) is float
 
 
+def test_every_validation_draws_the_same_and_nothing_of_training(
+    make_brain,
+):
+    """As s3prl, so the crops of silence that validate are always the same."""
+    drawn = {Stage.TRAIN: [], Stage.VALID: []}
+
+    class Drawing(UtteranceBrain):
+        def compute_objectives(self, predictions, batch, stage):
+            drawn[stage].append(torch.rand(()).item())
+            return super().compute_objectives(predictions, batch, stage)
+
+    data = dataset(2, encoder())
+    for valid in (data, None):
+        torch.manual_seed(0)
+        make_brain(brain_class=Drawing).fit([1, 2], data, valid)
+    assert drawn[Stage.VALID][:2] == drawn[Stage.VALID][2:]
+    with_validation, without = drawn[Stage.TRAIN][:4], drawn[Stage.TRAIN][4:]
+    assert with_validation == without and len(set(without)) == 4
+
+
 def test_evaluation_leaves_the_callers_options_alone(saving, fit):
     brain = saving()
     fit(brain)

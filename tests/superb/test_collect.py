@@ -15,7 +15,8 @@ from unispeech_sb.superb.collect import (
     read_layers,
     write_predictions,
 )
-from unispeech_sb.superb.kinds import Plan
+from unispeech_sb.superb.kinds import FINISHED, Plan
+from unispeech_sb.superb.results import own_scores
 from unispeech_sb.superb.tasks import TASKS
 
 
@@ -75,6 +76,15 @@ def test_scores_of_another_corpus_have_its_name(tmp_path):
     assert found["scores"] == {"SID on embedded synthetic speech": 50.0}
 
 
+def test_a_score_that_was_chosen_on_test_stands_beside(tmp_path):
+    scores = {"EER": 5.0, "EER chosen on test, as s3prl does": 4.0}
+    folder = write_run(tmp_path, {**scores, "EER after epoch 1": 6.0})
+    found = describe_run(plan_of("asv"), folder)["scores"]
+    assert found == {"ASV": 5.0, "ASV chosen on test, as s3prl does": 4.0}
+    record = {"state": FINISHED, "own_corpus": True, "scores": found}
+    assert own_scores({"tasks": {"asv": record}}) == {"ASV": 5.0}
+
+
 @pytest.mark.parametrize("scores", [{}, {"accuracy": None}, {"WER": 1}])
 def test_a_run_without_its_score_is_refused(scores, tmp_path):
     folder = write_run(tmp_path, scores)
@@ -121,6 +131,19 @@ def test_weights_of_folds_are_averaged(tmp_path):
     assert found["scores"] == {"ER": 60.0}
     assert found["layers"] == pytest.approx([0.8, 0.2], abs=1e-5)
     assert found["seed"] == 0
+
+
+def test_what_differs_between_folds_is_that_of_each(tmp_path):
+    write_run(tmp_path, {"accuracy": 0.6})
+    rates = [0.1, 0.01, 0.1, 0.1, 0.001]
+    for fold, rate in enumerate(rates, 1):
+        rows = [{"learning_rate": rate, "accuracy": fold / 10}]
+        found = {"learning_rate": rate, "learning_rate_search": rows}
+        write_run(tmp_path / f"fold{fold}", {"accuracy": 0.1, **found}, seed=0)
+    found = describe_run(plan_of("er"), tmp_path)
+    assert (found["lr"], found["seed"]) == (rates, 0)
+    accuracies = [rows[0]["accuracy"] for rows in found["searched"]]
+    assert accuracies == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_scores_of_layers_stand_for_weights_where_one_is_chosen(tmp_path):

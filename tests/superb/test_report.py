@@ -137,6 +137,17 @@ def test_what_went_wrong_is_said(page):
     assert page.count("0.001 (best of 2)") == 1
 
 
+def test_learning_rates_of_folds_are_all_there(tmp_path):
+    row = made_up()
+    rows = [[{"learning_rate": r} for r in (0.1, 0.01, 0.001)]] * 5
+    row["tasks"]["er"] |= {"lr": [0.1, 0.1, 0.01, 0.1, 0.1], "searched": rows}
+    row["tasks"]["sd"]["no_predictions"] = "the leaderboard's form needs h5py"
+    write_report(tmp_path, [row])
+    text = (tmp_path / "report.html").read_text()
+    assert ">0.1, 0.1, 0.01, 0.1, 0.1 (best of 3)<" in text
+    assert "no predictions: the leaderboard&#x27;s form needs h5py" in text
+
+
 def test_names_are_no_markup(tmp_path):
     row = partly("a/<script>alert(1)</script>&amp;")
     row["tasks"]["ks"]["corpus"] = '"><b>x'

@@ -181,6 +181,21 @@ def test_predictions_on_the_tasks_own_corpora_are_packed(
     assert list(results(output)["ks"]["scores"]) == ["KS"]
     with zipfile.ZipFile(output / "predict.zip") as file:
         assert "predict/ks_public/predict.txt" in file.namelist()
+    # A task that then fails has none to submit
+    assert superb(corpora, output, "--set=ks.num_classes=4") == 1
+    assert results(output)["ks"]["state"] == FAILED
+    assert not list(output.glob("predict*/*")) + list(output.glob("*.zip"))
+
+
+def test_predictions_that_cannot_be_written_are_said(
+    corpora, tmp_path, in_process, monkeypatch, capsys
+):
+    def lacking(*_):
+        raise ImportError("the leaderboard's form of diarizations needs h5py")
+
+    monkeypatch.setattr(run, "write_predictions", lacking)
+    assert superb(corpora, tmp_path / "out") == 0
+    assert "\n      no predictions: the leaderb" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

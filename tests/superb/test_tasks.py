@@ -38,6 +38,12 @@ LAYOUTS = {
         "quesst14Database/scoring/language_key_utterances.lst",
         "quesst14Database/scoring/language_key_dev.lst",
         "quesst14Database/scoring/language_key_eval.lst",
+        *(
+            f"quesst14Database/scoring/groundtruth_quesst14_{split}/"
+            f"quesst14_{split}.{kind}"
+            for split in ("dev", "eval")
+            for kind in ("rttm", "ecf.xml", "tlist.xml")
+        ),
     ),
     "sid": (
         "VoxCeleb1/dev/wav/id10001/video/00001.wav",
@@ -150,7 +156,15 @@ def test_lists_of_emotion_recognition_are_taken_where_they_are(tmp_path):
     build(tmp_path, LAYOUTS["er"])
     plan, _ = find("er", "superb", tmp_path)
     assert plan.corpus.name == "IEMOCAP in the order of its paths"
-    build(tmp_path, ["IEMOCAP/meta_data/Session1/train_meta_data.json"])
+    lists = [
+        f"IEMOCAP/meta_data/Session{number}/{part}_meta_data.json"
+        for number in range(1, 6)
+        for part in ("train", "test")
+    ]
+    build(tmp_path, lists[:-1])  # one of the ten lacks
+    plan, _ = find("er", "superb", tmp_path)
+    assert plan.corpus.name == "IEMOCAP in the order of its paths"
+    build(tmp_path, lists)
     plan, _ = find("er", "superb", tmp_path)
     assert plan.corpus.name == "IEMOCAP"
     assert plan.keys["fold_lists"] == str(tmp_path / "IEMOCAP/meta_data")

@@ -58,10 +58,10 @@ def subsequence_costs(distances: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def normalized_scores(scores: np.ndarray) -> np.ndarray:
     """Scores of each query, [Q, M], with mean 0 and deviation 1 over its
-    documents, to the four decimals that a list of them has."""
+    documents."""
     centred = scores - scores.mean(1, keepdims=True)
     spread = np.maximum(scores.std(1, keepdims=True), _LEAST)
-    return np.round(centred / spread, 4) + 0.0  # which is never -0.0
+    return centred / spread + 0.0  # which is never -0.0
 
 
 def term_weighted_value(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unispeech_sb.atomic import atomic
+from unispeech_sb.atomic import atomic, remove
 from unispeech_sb.environment import require_extra
 from unispeech_sb.superb.kinds import Plan
 from unispeech_sb.text import lines_of, read_text
@@ -20,6 +20,8 @@ FRAME_SHIFT = 320
 _ALIGNED = re.compile(r"(.+), %WER \d+\.\d+ \[ .* \]")
 _SEPARATOR, _NOTHING = " ; ", "<eps>"
 _MIX = "layer_mix.weights"
+_BY = " chosen on test"
+"""What follows the key of a score that s3prl would report in its place."""
 _FACTS = {"updates": "optimizer updates", "best_epoch": "best epoch"}
 """Name in the results -> in ``training.json``."""
 
@@ -38,13 +40,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def describe_run(plan: Plan, folder: Path) -> dict[str, Any]:
     """What a task's recipe has left: scores by the column of the published
     table, with the corpus' name unless it is the task's own, learning rate,
-    updates, and the weight of each layer, which is the mean of several folds.
+    updates, and the weight of each layer, which is the mean of several folds;
+    what else differs between folds is a list.
 
     A ``ValueError`` where the files are not what a recipe leaves.
     """
     scores = read_json(folder / "scores.json")
     folds = sorted(folder.glob("fold[1-9]")) or [folder]
-    found = {"scores": {}, **_facts(folds[0])}
+    found = {"scores": {}, **_together([_facts(fold) for fold in folds])}
     for score in plan.task.scores:
         value = scores.get(score.key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -55,10 +58,23 @@ def describe_run(plan: Plan, folder: Path) -> dict[str, Any]:
         if not plan.own:
             name += f" on {plan.corpus.name}"
         found["scores"][name] = round(score.scale * value, 4)
+        for key in (key for key in scores if key.startswith(score.key + _BY)):
+            chosen = name + key.removeprefix(score.key)
+            found["scores"][chosen] = round(score.scale * scores[key], 4)
     layers = [read_layers(fold) for fold in folds]
     found["layers"] = [
         round(sum(weights) / len(weights), 6) for weights in zip(*layers)
     ]
+    return found
+
+
+def _together(facts):
+    """Facts of several runs: what is the same in all, else a list."""
+    found = {}
+    for name in facts[0]:
+        values = [own.get(name) for own in facts]
+        same = all(value == values[0] for value in values)
+        found[name] = values[0] if same else values
     return found
 
 
@@ -103,13 +119,18 @@ def write_predictions(plan: Plan, folder: Path, to: Path) -> None:
     """Writes the predictions in a recipe's folder as the leaderboard takes
     them, into a folder that is made if need be."""
     for place, write in _FILES[plan.name].items():
-        target = to / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(folder, target)
+        write(folder, to / place)
+
+
+def remove_predictions(name: str, place: Path) -> None:
+    """Removes what ``write_predictions`` has written of a task."""
+    for folder in {file.partition("/")[0] for file in _FILES[name]}:
+        remove(place / folder)
 
 
 def _write_lines(path, lines):
     """Writes lines, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as file:
         file.writelines(f"{line}\n" for line in lines)
 
@@ -194,7 +215,7 @@ def _write_activities(folder, target):
 
     from unispeech_sb.checkpoints.files import read_tensors
 
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for name, found in read_tensors(folder / "activities.safetensors").items():
         with (
             atomic(target / f"{name}.h5", mode=None) as draft,

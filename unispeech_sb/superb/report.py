@@ -241,6 +241,8 @@ def _cells(name, record):
     seconds = record.get("seconds")
     reason = record.get("reason", "")
     text = TROUBLES.get(state, state) + (f": {reason}" if reason else "")
+    if record.get("no_predictions"):
+        text += f"; no predictions: {record['no_predictions']}"
     changed = record.get("changed") or {}
     if changed:
         text += "; changed: " + ", ".join(
@@ -250,7 +252,7 @@ def _cells(name, record):
         corpus,
         score_text(record) if state == FINISHED else "",
         _rate_text(record),
-        str(record.get("updates", "")),
+        ", ".join(map(str, _each(record.get("updates", "")))),
         str(record.get("seed", "")),
         str(record.get("scored_on", "")),
         "" if seconds is None else duration_text(seconds),
@@ -259,11 +261,20 @@ def _cells(name, record):
 
 
 def _rate_text(record):
-    """The learning rate, and of how many it is the best."""
-    rate, searched = record.get("lr"), record.get("searched") or ()
-    if not isinstance(rate, (int, float)):
+    """The learning rate, or that of each fold, and of how many it is the
+    best."""
+    rates, searched = _each(record.get("lr")), record.get("searched")
+    if not all(isinstance(rate, (int, float)) for rate in rates):
         return ""
-    return f"{rate:g}" + (f" (best of {len(searched)})" if searched else "")
+    text = ", ".join(f"{rate:g}" for rate in rates)
+    first = _each(searched)[0] if searched else None
+    count = len(first if isinstance(first, list) else _each(searched))
+    return text + (f" (best of {count})" if searched else "")
+
+
+def _each(value):
+    """A fact of a run, or those of its folds, as a list."""
+    return value if isinstance(value, list) else [value]
 
 
 def _layers(row):

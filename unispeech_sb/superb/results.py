@@ -82,6 +82,7 @@ def own_scores(row: Row) -> dict[str, float]:
         for record in row["tasks"].values()
         if record["state"] == FINISHED and record["own_corpus"]
         for column, value in record["scores"].items()
+        if column in SCORES
     }
 
 

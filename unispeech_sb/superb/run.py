@@ -24,6 +24,7 @@ from unispeech_sb.recipe_options import keys_of
 from unispeech_sb.superb.collect import (
     describe_run,
     read_json,
+    remove_predictions,
     write_predictions,
 )
 from unispeech_sb.superb.kinds import (
@@ -197,6 +198,8 @@ def _run_and_record(request, plan, ranks, results):
         "seconds": old.get("seconds", 0.0),
     }
     _write(request, results)
+    # Those of an earlier run are not to be submitted if this one fails
+    remove_predictions(plan.name, _predictions(request, plan))
     before, start = _finished(request, plan), time.monotonic()
     reason = _run_task(request, plan, ranks)
     if not before or before != _finished(request, plan):
@@ -210,6 +213,8 @@ def _run_and_record(request, plan, ranks, results):
     _write(request, results)
     time_text = duration_text(record["seconds"])
     _say(f"      {reason or f'{score_text(record)}, {time_text}'}")
+    if record.get("no_predictions"):
+        _say(f"      no predictions: {record['no_predictions']}")
 
 
 def _finished(request, plan):
@@ -222,19 +227,22 @@ def _collect(request, plan, record):
     """Adds to a record what the runs have left; a sentence where that cannot be
     read or written."""
     folder = request.folder(plan)
-    place = request.output / "predict"
-    if not plan.own:
-        name = plan.corpus.name.replace(" ", "_")
-        place = request.output / f"predict_on_{name}"
+    place = _predictions(request, plan)
     try:
         record |= describe_run(plan, folder)
         write_predictions(plan, folder, place)
         record["predictions"] = place.name
     except ImportError as error:
-        record["predictions"] = f"not written: {error}"
+        record["no_predictions"] = str(error)
     except (OSError, ValueError) as error:
         return str(error)
     return ""
+
+
+def _predictions(request, plan):
+    """Where predictions go: those on other corpora are kept apart."""
+    name = plan.corpus.name.replace(" ", "_")
+    return request.output / ("predict" if plan.own else f"predict_on_{name}")
 
 
 def _run_task(request, plan, ranks):
@@ -443,7 +451,9 @@ def _write(request, results):
 
 def _pack(output):
     """Packs the predictions as they are submitted."""
-    if (output / "predict").is_dir():
+    if not any((output / "predict").glob("*")):
+        remove(output / "predict.zip")
+    else:
         with atomic(output / "predict.zip", mode=None) as draft:
             name = str(draft).removesuffix(".zip")
             shutil.make_archive(name, "zip", output, "predict")

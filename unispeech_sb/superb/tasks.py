@@ -73,6 +73,16 @@ _SESSIONS = _folder(
     *(f"Session{number}/sentences/wav" for number in range(1, 6)),
     *(f"Session{number}/dialog/EmoEvaluation/*.txt" for number in range(1, 6)),
 )
+_LISTS = tuple(
+    f"Session{number}/{part}_meta_data.json"
+    for number in range(1, 6)
+    for part in ("train", "test")
+)
+_TRUTH = tuple(
+    f"scoring/groundtruth_quesst14_{split}/*.{kind}"
+    for split in ("dev", "eval")
+    for kind in ("rttm", "ecf.xml", "tlist.xml")
+)
 _SEGMENTS = _folder(("libri248/sid_segments.csv",))
 
 TASKS = {
@@ -191,6 +201,7 @@ TASKS = {
                     "scoring/language_key_utterances.lst",
                     "scoring/language_key_dev.lst",
                     "scoring/language_key_eval.lst",
+                    *_TRUTH,
                 ),
             ),
             _embedded(yaml="query_by_example.yaml"),
@@ -313,7 +324,7 @@ TASKS = {
                             f"{place}/meta_data"
                             for place in (*_IEMOCAP, "s3prl", "emotion")
                         ),
-                        ("Session1/train_meta_data.json",),
+                        _LISTS,
                     ),
                 },
             ),

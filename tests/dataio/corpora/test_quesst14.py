@@ -163,7 +163,7 @@ def test_ones_own_lists_say_it_by_a_third_one(lists):
 
 def test_the_list_is_as_the_scorer_reads_it(tmp_path):
     path = tmp_path / "benchmark.stdlist.xml"
-    scores = np.array([[2.0, 2.0001], [-1.23456, 3.0]])
+    scores = np.array([[2.0, 2.00001], [-1.23456, 3.0]])
     write_stdlist(path, ["q1", "q&2"], ["d1", "d2"], scores, 2.0)
     root = ElementTree.parse(path).getroot()
     assert root.tag == "stdlist"
@@ -191,7 +191,7 @@ def test_the_list_is_as_the_scorer_reads_it(tmp_path):
         }
         for name, score, decision in (
             ("d1", "2.0000", "NO"),
-            ("d2", "2.0001", "YES"),
+            ("d2", "2.0000", "YES"),  # decided before it is rounded
         )
     ]
     assert [term.get("score") for term in second] == ["-1.2346", "3.0000"]

@@ -393,6 +393,15 @@ def test_superbs_letters_are_in_the_order_of_s3prl():
     assert (tokens.index("C"), tokens.index("W")) == (18, 19)
 
 
+def test_superbs_letters_spell_what_s3prl_does():
+    tokenizer = CTCTokenizer.superb_letters()
+    a, b = (tokenizer.lab2ind[letter] for letter in "AB")
+    # Of the four specials it drops the blank, <s>, and the end, </s>
+    assert tokenizer.decode_frames([0, a, 1, 0, 3, 3, 2, 4, b, b, 2]) == (
+        "A<pad><unk> B"
+    )
+
+
 def test_targets_end_as_superbs_do_and_texts_do_not():
     tokenizer = CTCTokenizer.superb_letters()
     targets = tokenizer.targets("A B")

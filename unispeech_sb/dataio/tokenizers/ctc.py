@@ -322,7 +322,8 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
 
         Four special tokens of fairseq, ``<s>`` the blank, and 28 letters of
         LibriSpeech by their frequency, in s3prl's order: C before W. Targets
-        end in ``| </s>``.
+        end in ``| </s>``. Decoding leaves ``<s>`` and ``</s>`` out, and spells
+        the other two.
 
         Arguments
         ---------
@@ -340,9 +341,10 @@ class CTCTokenizer(LabelEncoder, CTCTextEncoder):
         >>> [tokenizer.ind2lab[i] for i in tokenizer.targets("IT IS")]
         ['I', 'T', '|', 'I', 'S', '|', '</s>']
         """
-        tokens = ["<s>", BLANK, "</s>", UNKNOWN, *SUPERB_LETTERS]
-        tokenizer = cls.from_tokens(tokens, 0)
-        tokenizer.ending = [DELIMITER, "</s>"]
+        blank, end = "<s>", "</s>"
+        tokens = [blank, BLANK, end, UNKNOWN, *SUPERB_LETTERS]
+        tokenizer = cls.from_tokens(tokens, 0, specials=[blank, end])
+        tokenizer.ending = [DELIMITER, end]
         return tokenizer
 
     @classmethod
