@@ -44,7 +44,7 @@ from unispeech_sb.brains.saving import (
 )
 from unispeech_sb.brains.schedules import fused
 from unispeech_sb.brains.throughput import Throughput
-from unispeech_sb.dataio.cached_items import no_random_numbers
+from unispeech_sb.dataio.cached_items import own_random_numbers
 from unispeech_sb.dataio.shard_batches import ShardBatches, ShardLoader
 
 logger = get_logger(__name__)
@@ -142,8 +142,8 @@ class SSLBrain(Brain):
         self.scores: dict[str, float] = {}
         self.throughput, self.counted = Throughput(), (0, 0)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
-        # A file is no place for bars
-        self.noprogressbar = self.noprogressbar or not sys.stderr.isatty()
+        if not sys.stderr.isatty():
+            self.noprogressbar = True  # a file is no place for bars
         self.is_sharded = data_parallel.is_to_shard(self)
         self.writer = StateWriter(self.hparams, self.is_sharded)
         if getattr(self.hparams, "activation_checkpointing", False):
@@ -231,13 +231,7 @@ class SSLBrain(Brain):
     def on_fit_start(self) -> None:
         """As ``Brain``; a cache is of the backbone that a run goes on with."""
         super().on_fit_start()
-        loader = self.train_loader
-        skipped = getattr(loader, "_speechbrain_recovery_skip_to", None)
-        if skipped and isinstance(loader, ShardLoader):
-            self.step = skipped  # it knows what other processes have read
-        elif skipped:
-            # Its own file has the position of a process among as many as then
-            loader._speechbrain_recovery_skip_to = self.step
+        data_parallel.align(self, self.train_loader)
         if self.cache is not None:
             self.cache.check()
 
@@ -438,9 +432,8 @@ class SSLBrain(Brain):
         if self.checkpointer is None:
             return
         if max_key is not None or min_key is not None:
-            best = self.checkpointer.find_checkpoint(
-                max_key=max_key, min_key=min_key
-            )
+            find = self.checkpointer.find_checkpoint
+            best = find(max_key=max_key, min_key=min_key)
         else:
             best = best_checkpoint(self.checkpointer, self.precedence)
         if best is None:
@@ -499,9 +492,8 @@ class SSLBrain(Brain):
             self._end_epoch(epoch)
             return
         with self.own_draws:
-            self.own_draws.enter_context(no_random_numbers())
             seed = int(os.environ.get("SB_GLOBAL_SEED", 0))
-            torch.default_generator.manual_seed(seed)
+            self.own_draws.enter_context(own_random_numbers(seed))
             super()._fit_valid(valid_set, epoch, enable)
 
     def _end_epoch(self, epoch, **scores):
@@ -559,11 +551,9 @@ class SSLBrain(Brain):
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         """Only between updates: gradients are not saved."""
-        return self.pending_batches == 0 and (
-            super()._should_save_intra_epoch_ckpt(
-                last_ckpt_time, steps_since_ckpt
-            )
-        )
+        usual = super()._should_save_intra_epoch_ckpt
+        is_time = usual(last_ckpt_time, steps_since_ckpt)
+        return self.pending_batches == 0 and is_time
 
     def _save_intra_epoch_ckpt(self):
         """As ``Brain``, complete or absent."""
@@ -578,14 +568,13 @@ class SSLBrain(Brain):
     @checkpoints.mark_as_saver
     def _save(self, path):
         """Write position and generators; all processes take part."""
-        states = random_states()
         state = {
             "step": self.step,
             "avg_train_loss": self.avg_train_loss,
             "total_weight": self.total_weight,
             "samples": self.throughput.samples,
             "optimizer_step": self.optimizer_step,
-            "random_states": states,
+            "random_states": random_states(),
         }
         if self.tensorboard is not None:
             state["tensorboard"] = self.tensorboard.global_step

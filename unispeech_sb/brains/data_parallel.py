@@ -24,6 +24,7 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 from torch import nn
 
+from unispeech_sb.dataio.shard_batches import ShardLoader
 from unispeech_sb.nnet.transformer import Encoder
 
 logger = get_logger(__name__)
@@ -132,6 +133,16 @@ def position(brain: Any, state: Mapping[str, Any]) -> int:
     )
     step = state["step"] * before // now
     return step - step % brain.grad_accumulation_factor
+
+
+def align(brain: Any, loader: Any) -> None:
+    """Has a Brain and its loader go on from the same batch of an epoch."""
+    skipped = getattr(loader, "_speechbrain_recovery_skip_to", None)
+    if skipped and isinstance(loader, ShardLoader):
+        brain.step = skipped  # it knows what other processes have read
+    elif skipped:
+        # Its own file has the position of a process among as many as then
+        loader._speechbrain_recovery_skip_to = brain.step
 
 
 def wrap(modules: nn.ModuleDict, find_unused_parameters: bool) -> None:

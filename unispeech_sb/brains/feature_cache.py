@@ -48,7 +48,7 @@ from unispeech_sb.dataio.cached_items import (
     LIVE,
     CachedDataset,
     Waveforms,
-    no_random_numbers,
+    own_random_numbers,
     wav_digest,
 )
 from unispeech_sb.nnet.lengths import absolute_lengths
@@ -169,7 +169,7 @@ class FeatureCache:
         if id(dataset) not in self._views:
             show = progressbar and if_main_process()
             wavs = Waveforms(dataset, self.num_crops, self.seed, num_workers)
-            with no_random_numbers():
+            with own_random_numbers():
                 wanted = self._survey(wavs, show)
                 self._fill(wavs, wanted, show)
             places = [[self._entry(w) for w in own] for own in wanted]

@@ -320,19 +320,21 @@ class Parts:
                     f"options ({self.model}), to add to them; got those of "
                     f"{others.pop()}: choose another folder, or --overwrite"
                 )
-            ids, *rest = (
+            ids, stamps, contents = (
                 np.array([_number(text) for text in table[name].to_pylist()])
                 for name in ("id", "stamp", "content")
             )
             is_good = np.array([e is None for e in table["error"].to_pylist()])
             parts = np.full(len(ids), part)
-            found.append(Known(ids, *(row * is_good for row in rest), parts))
+            stamps, contents = stamps * is_good, contents * is_good
+            found.append(Known(ids, stamps, contents, parts))
         joined = [np.concatenate(columns) for columns in zip(*found)]
         order = joined[0].argsort()
         return Known(*(column[order] for column in joined))
 
 
-_NOTHING = Known(*(np.zeros(0, np.uint64) for _ in range(3)), np.zeros(0, int))
+_NONE = np.zeros(0, np.uint64)
+_NOTHING = Known(_NONE, _NONE, _NONE, np.zeros(0, int))
 
 
 def _rows(table, places):
@@ -353,5 +355,5 @@ def schema_of(command: str) -> Any:
             return pa.struct([(name, kind(k)) for name, k in about.items()])
         return pa.list_(kind(about[0]))
 
-    rows = (COLUMNS | JOBS[command].columns).items()
+    rows = {**COLUMNS, **JOBS[command].columns}.items()
     return pa.schema([(name, kind(about)) for name, (about, _) in rows])

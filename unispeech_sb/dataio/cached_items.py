@@ -178,11 +178,14 @@ def _generators():
 
 
 @contextmanager
-def no_random_numbers() -> Iterator[None]:
-    """Puts the random generators back when the block ends."""
+def own_random_numbers(seed: int | None = None) -> Iterator[None]:
+    """Puts the random generators back when the block ends; with a seed, torch's
+    on the CPU starts from it."""
     own, states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
             yield
     finally:
         random.setstate(own)

@@ -466,7 +466,7 @@ class SpeechFeatures(CheckedFolder):
         """Numbers of layers that there are; "all", or the last when omitted;
         negative ones from behind. A ``ValueError`` for others."""
         count = self.num_layers + 1
-        given = [count - 1] if layers is None else list(layers)
+        given: list[Any] = [count - 1] if layers is None else list(layers)
         if layers == "all":
             given = list(range(count))
         if not given or any(n not in range(-count, count) for n in given):

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from unispeech_sb.atomic import cached_folder, temporary_folder
-from unispeech_sb.dataio.audio import OTHER_SUFFIXES, SUFFIXES
+from unispeech_sb.dataio.containers import OTHER_SUFFIXES, SUFFIXES
 from unispeech_sb.dataio.corpora.csv_table import COLUMNS, Row, Wanted
 from unispeech_sb.dataio.corpora.kaldi import SPLIT_WORDS, words_of
 from unispeech_sb.environment import require_extra
