@@ -10,7 +10,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ from unispeech_sb.brains.saving import (
 )
 from unispeech_sb.brains.schedules import fused
 from unispeech_sb.brains.throughput import Throughput
-from unispeech_sb.dataio.cached_items import own_random_numbers
 from unispeech_sb.dataio.shard_batches import ShardBatches, ShardLoader
 
 logger = get_logger(__name__)
@@ -136,7 +134,6 @@ class SSLBrain(Brain):
         checkpointer: Checkpointer | None = None,
     ) -> None:
         self.total_weight = 0.0
-        self.own_draws = ExitStack()  # of a validation
         self.pending_batches = 0
         self.nonfinite_count = 0
         self.scores: dict[str, float] = {}
@@ -488,17 +485,14 @@ class SSLBrain(Brain):
     def _fit_valid(self, valid_set, epoch, enable):
         """As ``Brain``, and what is drawn is the same in every validation;
         without a validation set an epoch is saved as it is."""
-        if valid_set is None:
+        if valid_set is not None:
+            with self.writer.own_draws():
+                super()._fit_valid(valid_set, epoch, enable)
+        else:
             self._end_epoch(epoch)
-            return
-        with self.own_draws:
-            seed = int(os.environ.get("SB_GLOBAL_SEED", 0))
-            self.own_draws.enter_context(own_random_numbers(seed))
-            super()._fit_valid(valid_set, epoch, enable)
 
     def _end_epoch(self, epoch, **scores):
         """Logs and saves an epoch, with the scores of its validation."""
-        self.own_draws.close()  # a run goes on with the generators of training
         stats = {"train_stats": self.train_scores}
         stats |= {"valid_stats": scores} if scores else {}
         numbers = {"epoch": epoch, **self._learning_rates()}

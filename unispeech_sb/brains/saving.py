@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from unispeech_sb.brains.data_parallel import (
     load_whole,
     whole_state,
 )
+from unispeech_sb.dataio.cached_items import own_random_numbers
 from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
@@ -56,6 +58,14 @@ class StateWriter:
         self._states: list[tuple[Any, ...]] = []
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._draws = ExitStack()
+
+    def own_draws(self) -> ExitStack:
+        """Until the block ends, or a checkpoint is saved, the generators give
+        what they give each time; then they go on where they were."""
+        seed = int(os.environ.get("SB_GLOBAL_SEED", 0))
+        self._draws.enter_context(own_random_numbers(seed))
+        return self._draws
 
     def attach(self, checkpointer: Any) -> None:
         """Becomes what saves and loads modules and optimizers, if need be."""
@@ -137,6 +147,7 @@ def save_checkpoint(
     """
     writer = writer or StateWriter()
     writer.wait()
+    writer._draws.close()  # those of the training are saved
     folder = checkpointer.checkpoints_dir
     stamp = time.strftime("%Y-%m-%d+%H-%M-%S")
     checkpointer.checkpoints_dir = folder / "partial"
