@@ -221,6 +221,18 @@ def test_distilled_models_have_no_norm_before_the_projection(tmp_path):
     )
 
 
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "wavlm"])
+def test_post_norm_models_have_no_adapters_whatever_they_say(family, tmp_path):
+    model, backbone = pair(
+        tmp_path, family, "layer", False, True, adapter_attn_dim=3
+    )
+    assert backbone.config["adapter_attn_dim"] is None
+    wavs = draw(2, 4000)
+    torch.testing.assert_close(
+        backbone.eval()(wavs), model(wavs).last_hidden_state, **TOLERANCE
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "name"),
     [("wav2vec2", "add_adapter"), ("hubert", "conv_pos_batch_norm")],

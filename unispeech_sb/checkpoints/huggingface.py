@@ -296,6 +296,9 @@ def _facts(written, family, overrides):
                 source = "feature extractor of transformers"
             facts[name] = Fact(default, source)
     facts["sampling_rate"] = Fact(16000, "all families")
+    if not facts["do_stable_layer_norm"].value:
+        reason = "transformers builds adapters in pre-norm blocks alone"
+        facts["adapter_attn_dim"] = Fact(None, reason)
     for name, value in overrides.items():
         facts[name] = Fact(value, "given")
     return facts
