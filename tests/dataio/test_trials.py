@@ -96,6 +96,47 @@ def test_pairs_alone_are_read_where_they_will_do(name, text, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t", "a.wav\tc d.wav\nc d.wav\t e.wav\n"),
+        ("t", 'a.wav "c d.wav"\n"c d.wav"  "e.wav" \n'),
+        ("t", 'a.wav\t"c d.wav"\n"c d.wav"\te.wav\n'),
+        ("t", '1 a.wav "c d.wav"\n1 "c d.wav" e.wav\n'),
+        ("t", "a.wav\tc d.wav\ttarget\nc d.wav\te.wav\ttarget\n"),
+        ("t.csv", "reference;generated\na.wav;c d.wav\nc d.wav;e.wav\n"),
+        ("t.tsv", "generated\tREFERENCE\nc d.wav\ta.wav\ne.wav\tc d.wav\n"),
+        ("t.tsv", "a.wav\tc d.wav\nc d.wav\te.wav\n"),
+        (
+            "similarity.csv",
+            "reference,generated,similarity\na.wav,c d.wav,0.5\n"
+            "c d.wav,e.wav,\n",
+        ),
+    ],
+)
+def test_names_with_blanks_stand_between_tabs_or_quotes(name, text, tmp_path):
+    trials = read_trials(write(tmp_path, name, text), labelled=None)
+    assert trials.names == ["a.wav", "c d.wav", "e.wav"]
+    sides = trials.left.tolist(), trials.right.tolist()
+    assert sides == ([0, 1], [1, 2]) and trials.targets is None
+
+
+@pytest.mark.parametrize(
+    "text", ["1 a\tb\n0 a\tc\n", "a b\t1\na c\t0\n", "1\ta\tb\n0 a\tc\n"]
+)
+def test_tabs_may_stand_among_blanks(text, tmp_path):
+    trials = read_trials(write(tmp_path, "t", text))
+    assert trials.names == ["a", "b", "c"]
+    assert trials.targets.tolist() == [True, False]
+
+
+def test_where_the_truth_is_of_no_use_no_trial_has_to_be_another(tmp_path):
+    path = write(tmp_path, "t", "1 a b\n1 a c\n")
+    assert read_trials(path, labelled=None).names == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="expected pairs of recordings"):
+        read_trials(write(tmp_path, "t", ""), labelled=None)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "expected target and non-target trials, got none"),

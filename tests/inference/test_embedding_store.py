@@ -367,6 +367,28 @@ def test_embeddings_of_the_file_are_kept(tmp_path):
     assert extractor.finish("AXB").names == ["A", "X", "B", "Y"]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_recording_that_was_modified_is_embedded_again(
+    whole, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.safetensors"
+    for name in "xy":
+        (tmp_path / name).write_bytes(b"old")
+        os.utime(tmp_path / name, (1, 1))
+    extractor = ResumableExtractor(path, "m")
+    extractor.extract(Counting(), files("xy"), 9.0, id)
+    extractor.finish("XY") if whole else extractor.close()
+    os.utime(tmp_path / "y", (2**31, 2**31))
+    (tmp_path / "x").unlink()  # and what is gone is kept
+    model, extractor = Counting(), ResumableExtractor(path, "m")
+    assert extractor.missing(files("xy")) == {"y": "Y"}
+    extractor.extract(model, files("xy"), 9.0, id)
+    extractor.close()  # as if killed: the new one is in a part of its own
+    extractor = ResumableExtractor(path, "m")
+    assert model.seen == ["y"] and extractor.store.names == ["X", "Y"]
+
+
 def test_errors_are_given_back_and_tried_again(tmp_path):
     path, model = tmp_path / "a.safetensors", Counting()
     for _ in range(2):

@@ -141,7 +141,7 @@ def _add_pairs(parser):
         "--pairs",
         metavar="LIST",
         help='lines "a b" with the paths of two recordings, or a CSV with the '
-        "columns left and right; any trial list",
+        "columns left and right, or reference and generated; any trial list",
     )
     parser.add_argument(
         "--audio-root",
@@ -211,7 +211,7 @@ def _listed(path, root):
 
     from unispeech_sb.dataio.trials import read_trials
 
-    trials = read_trials(path, root=root, labelled=False)
+    trials = read_trials(path, root=root, labelled=None)
     paths = [os.path.join(root, name) for name in trials.names]
     return _Pairs(
         trials.names, paths, trials.left.tolist(), trials.right.tolist()

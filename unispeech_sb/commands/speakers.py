@@ -59,6 +59,7 @@ def embed(argv: Sequence[str]) -> None:
         )
     check_files("embed", [*files.values()])
     with open_extractor(arguments.output, model_digest(arguments)) as extractor:
+        extractor.missing(files)  # gives up those of changed recordings
         known = len(extractor.store)
         errors = extract_with_progress(
             load_model(arguments, any_model=arguments.any_model),
@@ -214,8 +215,7 @@ def open_extractor(path, model):
 
 def extract_with_progress(verification, files, extractor, seconds, title):
     """Embeds what is missing; returns name -> error, and reports them."""
-    missing = [p for name, p in files.items() if name not in extractor.store]
-    with progress_bar(missing, title) as bar:
+    with progress_bar([*extractor.missing(files)], title) as bar:
         errors = extractor.extract(verification, files, seconds, advance(bar))
     report_failures(title, files, errors)
     return errors

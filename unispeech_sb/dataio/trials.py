@@ -41,8 +41,8 @@ _TRUTH = {
 }
 _NUM_LOOKED_AT = 1000  # lines that decide where the truth stands
 _COLUMNS = {
-    "left": ("left", "enroll", "enrol", "utt1", "file1"),
-    "right": ("right", "test", "utt2", "file2"),
+    "left": ("left", "enroll", "enrol", "utt1", "file1", "reference"),
+    "right": ("right", "test", "utt2", "file2", "generated"),
     "target": ("target", "label"),
 }
 _NUM_NAMED = 5  # of what is missing, before it is only counted
@@ -79,16 +79,18 @@ def read_trials(
     path: str | Path,
     known: Collection[str] | None = None,
     root: str | Path | None = None,
-    labelled: bool = True,
+    labelled: bool | None = True,
 ) -> Trials:
     """Reads a trial list of any of the four forms.
 
     Lines are ``1 a b`` or ``0 a b``, or ``a b 1``, ``a b target`` and ``a b
-    nontarget`` and so on; the first lines tell which, or ``a b`` alone. A file
-    that ends in ``.csv`` has a column each for ``left`` (or ``enroll``,
-    ``utt1``, ``file1``), ``right`` (or ``test``, ``utt2``, ``file2``) and
-    ``target`` (or ``label``), in any order. A pair may occur again, but not
-    with another truth.
+    nontarget`` and so on; the first lines tell which, or ``a b`` alone. Names
+    with blanks stand in double quotes, or between tabs. A file that ends in
+    ``.csv`` has a column each for ``left`` (or ``enroll``, ``utt1``,
+    ``file1``, ``reference``), ``right`` (or ``test``, ``utt2``, ``file2``,
+    ``generated``) and ``target`` (or ``label``), in any order, between commas,
+    semicolons or tabs; so may a ``.tsv``. A pair may occur again, but not with
+    another truth.
 
     Arguments
     ---------
@@ -98,14 +100,15 @@ def read_trials(
         Names that a trial may have; any when omitted.
     root : str or path-like, optional
         Folder where each name has to be a file; not looked at when omitted.
-    labelled : bool
-        Whether the list has to say which trials are target trials.
+    labelled : bool or None
+        Whether the list has to say which trials are target trials; None where
+        that is of no use, and passed over.
 
     Returns
     -------
     Trials
-        At least one target trial and one non-target trial; one trial of a list
-        that does not say which they are.
+        At least one target trial and one non-target trial; one trial where
+        ``targets`` is None.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def read_trials(
         left.append(places.setdefault(one, len(places)))
         right.append(places.setdefault(other, len(places)))
         lines.append(line)
-        if word is not None:
+        if word is not None and labelled is not None:
             truth.append(_truth_of(word, path, line))
     trials = Trials(
         list(places),
@@ -137,6 +140,8 @@ def read_trials(
         np.frombuffer(right, np.int32),
         np.frombuffer(truth, bool) if truth or labelled else None,
     )
+    if not len(lines) and labelled is None:
+        raise ValueError(f"{path}: expected pairs of recordings, got none")
     _check_trials(trials, path, lines)
     _check_names(trials, path, lines, known, root)
     return trials
@@ -401,11 +406,15 @@ def speakers_of(trials):
 
 def _rows(path, labelled):
     """Line number, both sides and the word for the truth of each trial."""
-    lines = lines_of(path)
-    if Path(path).name.removesuffix(".gz").endswith(".csv"):
-        yield from _csv_rows(lines, path, labelled)
+    lines = iter(lines_of(path))
+    top = list(islice(lines, 1))
+    header, lines = (top[0][1] if top else ""), chain(top, lines)
+    name = Path(path).name.removesuffix(".gz")
+    if name.endswith(".csv") or (name.endswith(".tsv") and _is_header(header)):
+        delimiter = max(",;\t", key=header.count)
+        yield from _csv_rows(lines, path, labelled, delimiter)
         return
-    rows = ((number, line.split()) for number, line in lines)
+    rows = ((number, _fields(line)) for number, line in lines)
     rows = (row for row in rows if row[1])
     first = list(islice(rows, _NUM_LOOKED_AT))
     place = _truth_place([fields for _, fields in first])
@@ -425,6 +434,36 @@ def _rows(path, labelled):
         yield number, *fields, word
 
 
+def _is_header(line):
+    """Whether a line names the columns of both sides."""
+    words = {word.strip().lower() for word in line.split("\t")}
+    return all(words.intersection(_COLUMNS[side]) for side in ("left", "right"))
+
+
+def _fields(line):
+    """The fields of a line: what stands between its tabs where that makes two
+    names, else between blanks, or in double quotes."""
+    line = line.strip()
+    parts = [part.strip() for part in line.split("\t")]
+    sides = [part for part in parts if part.lower() not in _TRUTH]
+    tabs = len(sides) == 2 and "" not in sides
+    tabs = tabs and not any(_TRUTH.keys() & _ends(side) for side in sides)
+    if '"' not in line:
+        return parts if tabs else line.split()
+    rows = csv.reader(
+        [line if tabs else line.replace("\t", " ")],
+        delimiter="\t" if tabs else " ",
+        skipinitialspace=True,
+    )
+    return [field for field in next(rows) if field]
+
+
+def _ends(side):
+    """First and last word of several."""
+    words = side.lower().split()
+    return {words[0], words[-1]} if len(words) > 1 else set()
+
+
 def _truth_place(rows):
     """Where lines have their truth: 0, 2, or None where they have none."""
     if not rows or len(rows[0]) == 2:
@@ -438,10 +477,13 @@ def _truth_place(rows):
     return 2 if behind[0] and (spelt or not all(front)) else 0
 
 
-def _csv_rows(lines, path, labelled):
+def _csv_rows(lines, path, labelled, delimiter):
     """The same of a CSV."""
     rows = csv.reader(
-        (f"{line}\n" for _, line in lines), skipinitialspace=True, strict=True
+        (f"{line}\n" for _, line in lines),
+        delimiter=delimiter,
+        skipinitialspace=True,
+        strict=True,
     )
     try:
         header = [name.strip().lower() for name in next(rows, [])]

@@ -8,6 +8,7 @@ or not at all; the next run goes on from there.
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -229,7 +230,8 @@ Gallery = EmbeddingStore
 class ResumableExtractor:
     """The file of embeddings to come, and the parts of it that are there.
 
-    Embeddings that the file has are kept; ``model`` is that of ``model_id``.
+    Embeddings that the file has are kept, but for those of recordings that were
+    modified since it was written; ``model`` is that of ``model_id``.
     Until ``finish`` or ``close``, or the end of a ``with`` block, another
     process that opens the same file is refused: see ``OneWriter``.
     """
@@ -239,6 +241,7 @@ class ResumableExtractor:
         self.folder = self.path.with_name(f"{self.path.name}.parts")
         self.store, self._part = EmbeddingStore(model), EmbeddingStore(model)
         self._flushed, self._next = time.monotonic(), 0
+        self._written_ns: dict[str, int] = {}
         self._writer = OneWriter(self.path, shared=True)
         if not self.path.exists() or self.path.is_file():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,9 +274,7 @@ class ResumableExtractor:
         What was embedded is written whatever happens.
         """
         errors: dict[str, AudioError] = {}
-        names = {
-            path: name for name, path in files.items() if name not in self.store
-        }
+        names = self.missing(files)
         if not names:
             return errors
         try:
@@ -287,6 +288,17 @@ class ResumableExtractor:
         finally:
             self.flush()
         return errors
+
+    def missing(self, files: Mapping[str, str | Path]) -> dict[str | Path, str]:
+        """Path -> name of those files that are to be embedded: not there yet,
+        or modified since, whose old embeddings are given up."""
+        changed = {
+            name
+            for name, written_ns in self._written_ns.items()
+            if name in files and _modified_ns(files[name]) > written_ns
+        }
+        self._drop(changed)
+        return {p: name for name, p in files.items() if name not in self.store}
 
     def add(self, name: str, embedding: SpeakerEmbedding) -> None:
         """Adds an embedding; from time to time writes what was added."""
@@ -333,9 +345,20 @@ class ResumableExtractor:
                 f"{file}: expected embeddings of this model and --window-s "
                 f"({self.store.model}), to add to them; got {found.model}"
             )
-        # A run that was killed while it cleaned up left what the file has
-        new = [name for name in found.names if name not in self.store]
-        self.store.update(found.select(new))
+        # A recording may have changed since; or a run was killed while it
+        # cleaned up, and left what the file has
+        self._drop({name for name in found.names if name in self.store})
+        self.store.update(found)
+        written_ns = file.stat().st_mtime_ns
+        self._written_ns |= dict.fromkeys(found.names, written_ns)
+
+    def _drop(self, names):
+        """Gives up some embeddings."""
+        if names:
+            kept = [name for name in self.store.names if name not in names]
+            self.store = self.store.select(kept)
+            for name in names:
+                del self._written_ns[name]
 
 
 def model_id(
@@ -355,6 +378,11 @@ def model_id(
                 digest.update(block)
     lower = "" if precision in (None, "fp32") else f"-{precision}"
     return f"{digest.hexdigest()[:16]}-{window_s:g}s{lower}"
+
+
+def _modified_ns(path):
+    """When a file was modified last, 0 where it is not there any more."""
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else 0
 
 
 def _directions(vectors):
