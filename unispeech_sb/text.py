@@ -8,6 +8,7 @@ packed by gzip, bzip2 or xz or not. What is wrong is named with its line.
 
 import bz2
 import contextlib
+import csv
 import difflib
 import gzip
 import html
@@ -90,6 +91,29 @@ def lines_of(path: str | Path) -> Iterator[tuple[int, str]]:
         number += len(lines)
         if fault is not None:
             raise _no_text(path, number + 1, fault)
+
+
+def split_pair(line, marks):
+    """The fields of a line: what stands between its tabs where that makes two
+    names, else between blanks, or in double quotes. ``marks`` are words that
+    are no names."""
+    line = line.strip()
+    parts = [part.strip() for part in line.split("\t")]
+    sides = [
+        part.lower().split() for part in parts if part.lower() not in marks
+    ]
+    tabs = len(sides) == 2 and all(sides)
+    if tabs:  # unless some are between blanks after all
+        ends = {w for s in sides if len(s) > 1 for w in (s[0], s[-1])}
+        tabs = ends.isdisjoint(marks)
+    if '"' not in line:
+        return parts if tabs else line.split()
+    rows = csv.reader(
+        [line if tabs else line.replace("\t", " ")],
+        delimiter="\t" if tabs else " ",
+        skipinitialspace=True,
+    )
+    return [field for field in next(rows) if field]
 
 
 def _decoded(block):

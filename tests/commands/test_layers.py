@@ -219,7 +219,7 @@ def test_what_is_not_there_is_named(folder, corpus, tmp_path, capsys):
         (["--audio-root", "none"], "none: there is no such folder"),
         (["--layers", "9"], "expected numbers from 0 to 2"),
         (["--layers", "-1,-9"], "to -3; got -1, -9"),
-        (["--num-units", "5000"], "at most the 36 frames"),
+        (["--num-units", "5000"], "--num-units: expected at most the 37 items"),
     ):
         words = line(folder, corpus, *given)
         assert commands.main(["layers", *words]) == 1

@@ -65,6 +65,11 @@ def layers(argv: Sequence[str]) -> None:
     arguments.folder = take_folder(arguments.folder, *INTERFACES)
     items = _drawn(read_items(arguments.items), arguments)
     files = _find(items, arguments.audio_root)
+    if len(items) < arguments.num_units:
+        raise ValueError(
+            f"--num-units: expected at most the {len(items)} items; got "
+            f"{arguments.num_units}"
+        )
 
     from unispeech_sb.inference import SpeechFeatures
 

@@ -21,7 +21,7 @@ from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.manifest import read_manifest
-from unispeech_sb.text import lines_of, named
+from unispeech_sb.text import lines_of, named, split_pair
 
 __all__ = [
     "Trials",
@@ -140,8 +140,6 @@ def read_trials(
         np.frombuffer(right, np.int32),
         np.frombuffer(truth, bool) if truth or labelled else None,
     )
-    if not len(lines) and labelled is None:
-        raise ValueError(f"{path}: expected pairs of recordings, got none")
     _check_trials(trials, path, lines)
     _check_names(trials, path, lines, known, root)
     return trials
@@ -407,14 +405,15 @@ def speakers_of(trials):
 def _rows(path, labelled):
     """Line number, both sides and the word for the truth of each trial."""
     lines = iter(lines_of(path))
-    top = list(islice(lines, 1))
-    header, lines = (top[0][1] if top else ""), chain(top, lines)
+    top = next(lines, (0, ""))
+    header, lines = top[1], chain([top], lines)
     name = Path(path).name.removesuffix(".gz")
-    if name.endswith(".csv") or (name.endswith(".tsv") and _is_header(header)):
-        delimiter = max(",;\t", key=header.count)
-        yield from _csv_rows(lines, path, labelled, delimiter)
+    titled = {*header.lower().split("\t")} & {*_COLUMNS["left"]}
+    if name.endswith(".csv") or (name.endswith(".tsv") and titled):
+        separator = max(",;\t", key=header.count)
+        yield from _csv_rows(lines, path, labelled, separator)
         return
-    rows = ((number, _fields(line)) for number, line in lines)
+    rows = ((number, split_pair(line, _TRUTH)) for number, line in lines)
     rows = (row for row in rows if row[1])
     first = list(islice(rows, _NUM_LOOKED_AT))
     place = _truth_place([fields for _, fields in first])
@@ -434,36 +433,6 @@ def _rows(path, labelled):
         yield number, *fields, word
 
 
-def _is_header(line):
-    """Whether a line names the columns of both sides."""
-    words = {word.strip().lower() for word in line.split("\t")}
-    return all(words.intersection(_COLUMNS[side]) for side in ("left", "right"))
-
-
-def _fields(line):
-    """The fields of a line: what stands between its tabs where that makes two
-    names, else between blanks, or in double quotes."""
-    line = line.strip()
-    parts = [part.strip() for part in line.split("\t")]
-    sides = [part for part in parts if part.lower() not in _TRUTH]
-    tabs = len(sides) == 2 and "" not in sides
-    tabs = tabs and not any(_TRUTH.keys() & _ends(side) for side in sides)
-    if '"' not in line:
-        return parts if tabs else line.split()
-    rows = csv.reader(
-        [line if tabs else line.replace("\t", " ")],
-        delimiter="\t" if tabs else " ",
-        skipinitialspace=True,
-    )
-    return [field for field in next(rows) if field]
-
-
-def _ends(side):
-    """First and last word of several."""
-    words = side.lower().split()
-    return {words[0], words[-1]} if len(words) > 1 else set()
-
-
 def _truth_place(rows):
     """Where lines have their truth: 0, 2, or None where they have none."""
     if not rows or len(rows[0]) == 2:
@@ -477,14 +446,11 @@ def _truth_place(rows):
     return 2 if behind[0] and (spelt or not all(front)) else 0
 
 
-def _csv_rows(lines, path, labelled, delimiter):
+def _csv_rows(lines, path, labelled, separator):
     """The same of a CSV."""
-    rows = csv.reader(
-        (f"{line}\n" for _, line in lines),
-        delimiter=delimiter,
-        skipinitialspace=True,
-        strict=True,
-    )
+    text = (f"{line}\n" for _, line in lines)
+    form = {"delimiter": separator, "skipinitialspace": True, "strict": True}
+    rows = csv.reader(text, **form)
     try:
         header = [name.strip().lower() for name in next(rows, [])]
         columns = [
