@@ -81,25 +81,35 @@ def test_other_rates_are_resampled(client, models, speech):
     assert answers[-1]["duration"] == 3.0
 
 
-def test_long_recordings_are_cut_the_same_however_they_come():
-    asr, wav = recognizer(window_s=20.0, context_s=0.5), uneven_speech(11.0)
-    found = []
+def test_long_recordings_give_the_words_of_the_interface():
+    asr, wav = recognizer(window_s=4.0, context_s=0.5), uneven_speech(11.0)
+    expected = list(asr.transcribe_stream(wav.split(8000)))
     for size in (1600, 7001, len(wav)):
-        events = list(live_words(asr, wav.split(size), window_s=4.0))
-        found.append([e for e in events if e["type"] != "partial"])
-    assert found[0] == found[1] == found[2]
-    words = found[0][:-1]
-    starts = [word["start"] for word in words]
-    assert starts == sorted(starts) and words[-1]["end"] <= 11.0
-    assert found[0][-1]["duration"] == 11.0
-    whole = asr(wav)
-    assert abs(len(words) - len(whole.words)) < 0.2 * len(whole.words)
+        found = []
+        live_words(asr, wav.split(size), found.append)
+        words = [event for event in found if event["type"] == "word"]
+        assert [word["word"] for word in words] == [w.text for w in expected]
+        assert [word["start"] for word in words] == [
+            word.start_s for word in expected
+        ]
+        assert found[-1] == {
+            "type": "final",
+            "text": " ".join(word.text for word in expected),
+            "duration": 11.0,
+        }
 
 
-def test_partial_text_grows_into_the_words():
-    asr, wav = recognizer(), uneven_speech(3.0)
-    events = list(live_words(asr, wav.split(16000 * 2)))
-    assert events[0] == {
+def test_partial_text_comes_with_each_block():
+    asr, wav, events = recognizer(), uneven_speech(3.0), []
+
+    def coming():
+        for number, block in enumerate(wav.split(16000)):
+            assert len(events) == number
+            yield block
+
+    live_words(asr, coming(), events.append)
+    assert [event["type"] for event in events[:3]] == ["partial"] * 3
+    assert events[1] == {
         "type": "partial", "text": asr(wav[:32000]).text,
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ import gc
 import math
 from bisect import bisect_right
 from contextlib import contextmanager
+from copy import copy
 from operator import itemgetter
 
 import numpy as np
@@ -74,6 +75,24 @@ class Beams:
         root = _Prefix(None, self.delimiter, state)
         root.blank, self.scale = 1.0, 0.0
         self.alive, self.frame, self._resting = [root], 0, True
+
+    def fork(self):
+        """The same beams, whose prefixes are others."""
+        twin, made = copy(self), {None: None}
+        twin.alive = []
+        for node in self.alive:
+            path = []
+            while node not in made:
+                path.append(node)
+                node = node.parent
+            for old in reversed(path):
+                parent = made[old.parent]
+                new = made[old] = copy(old)
+                new.parent, new.children = parent, {}
+                if parent is not None:
+                    parent.children[old.token] = new
+            twin.alive.append(made[path[0]] if path else made[node])
+        return twin
 
     def push(self, rows):
         """Goes on by some frames of ``merge_into_blank``, [T, V]."""

@@ -7,6 +7,7 @@ Words have the times and confidences of the text's best alignment.
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -195,6 +196,13 @@ class BeamWordDecoder:
         self._rows: list[np.ndarray] = []
         self._begin = 0
         self._open: list[_Span] = []
+
+    def fork(self) -> "BeamWordDecoder":
+        """A decoder that goes on from here, of which this one knows nothing."""
+        twin = copy(self)
+        twin._beams = self._beams.fork()
+        twin._rows, twin._open = [*self._rows], [*self._open]
+        return twin
 
     def push(self, log_probs: torch.Tensor) -> list[Word]:
         """Decodes the next frames.

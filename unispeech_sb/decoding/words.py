@@ -7,11 +7,12 @@ spaces. Tags of slots, whose tokens have a space at an end, are words too.
 
 import html
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from operator import attrgetter
-from typing import Protocol
+from operator import attrgetter, itemgetter
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -264,6 +265,16 @@ class TokenToWordMapping:
         return [self.spell(row) for row in indices]
 
 
+class _Run(NamedTuple):
+    """A run of frames with one best index; ``last`` is the frame after it, and
+    silent ones have no scores."""
+
+    index: int
+    first: int
+    last: int
+    scores: list[float]
+
+
 class WordDecoder:
     """Greedy decoding of log-posteriors that arrive in chunks.
 
@@ -288,8 +299,14 @@ class WordDecoder:
 
     def __init__(self, tokenizer: Tokenizer, frame_s: float) -> None:
         self.frame_s, self.mapping = frame_s, TokenToWordMapping(tokenizer)
-        self._begin = 0
-        self._frames: list[tuple[int, float]] = []
+        self._last = 0
+        self._waiting: list[_Run] = []
+
+    def fork(self) -> "WordDecoder":
+        """A decoder that goes on from here, of which this one knows nothing."""
+        twin = copy(self)
+        twin._waiting = [*self._waiting]
+        return twin
 
     def push(self, log_probs: torch.Tensor) -> list[Word]:
         """Decodes the next frames.
@@ -304,8 +321,17 @@ class WordDecoder:
         list of Word
             Those that no later frame can change.
         """
-        scores, indices = log_probs.float().max(-1)
-        self._frames += zip(indices.tolist(), scores.tolist())
+        best, indices = log_probs.float().max(-1)
+        frames = zip(indices.tolist(), best.tolist())
+        for index, run in groupby(frames, key=itemgetter(0)):
+            scores = [score for _, score in run]
+            first, self._last = self._last, self._last + len(scores)
+            if index in self.mapping.silent:
+                scores = []
+            if self._waiting and self._waiting[-1].index == index:
+                _, first, _, before = self._waiting.pop()
+                scores = before + scores
+            self._waiting.append(_Run(index, first, self._last, scores))
         return self._decode(self._num_final())
 
     def finish(self) -> list[Word]:
@@ -316,7 +342,7 @@ class WordDecoder:
         list of Word
             The last words.
         """
-        return self._decode(len(self._frames))
+        return self._decode(len(self._waiting))
 
     def partial(self) -> list[Word]:
         """Gives the words that no push has returned; later frames may
@@ -327,7 +353,7 @@ class WordDecoder:
         list of Word
             The words so far.
         """
-        return self._words(self._frames)
+        return self._words(self._waiting)
 
     def join(self, words: Iterable[Word]) -> str:
         """Joins words to one text.
@@ -345,34 +371,25 @@ class WordDecoder:
         return self.mapping.separator.join(word.text for word in words)
 
     def _num_final(self):
-        """Counts the frames up to where the last unfinished word begins."""
-        frames, mapping = self._frames, self.mapping
-        last = len(frames) - 1
+        """Counts the runs up to where the last unfinished word begins."""
+        waiting, mapping = self._waiting, self.mapping
+        last = len(waiting) - 1
         if not mapping.by_token:
-            while last >= 0 and frames[last][0] not in mapping.boundaries:
+            while last >= 0 and waiting[last].index not in mapping.boundaries:
                 last -= 1
-        if last < 0 or frames[last][0] == mapping.delimiter:
+        if last < 0 or waiting[last].index == mapping.delimiter:
             return last + 1
-        # The last token, which begins or is a word, may go on
-        index = frames[last][0]
-        while last >= 0 and frames[last][0] == index:
-            last -= 1
-        return last + 1
+        return last  # this token begins or is a word, and may go on
 
-    def _decode(self, num_frames):
-        """Takes frames off the front and returns their words."""
-        words = self._words(self._frames[:num_frames])
-        self._frames = self._frames[num_frames:]
-        self._begin += num_frames
+    def _decode(self, num_runs):
+        """Takes runs off the front and returns their words."""
+        words = self._words(self._waiting[:num_runs])
+        self._waiting = self._waiting[num_runs:]
         return words
 
-    def _words(self, frames):
-        """Words of frames that begin where the first unfinished word does."""
-        tokens = [
-            token
-            for token in _runs(frames, self._begin)
-            if token.index not in self.mapping.silent
-        ]
+    def _words(self, runs):
+        """Words of runs that begin where the first unfinished word does."""
+        tokens = [run for run in runs if run.index not in self.mapping.silent]
         words = self.mapping.split(tokens, attrgetter("index"))
         made = (self._word(word) for word in words)
         return [word for word in made if word.text]
@@ -389,24 +406,6 @@ class WordDecoder:
             round(tokens[-1].last * self.frame_s, 6),
             min(scores.mean().exp().item(), 1.0),
         )
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run of frames with one best index; ``last`` is the frame after it."""
-
-    index: int
-    first: int
-    last: int
-    scores: list[float]
-
-
-def _runs(frames, begin):
-    """Merges the repeats of (index, score) pairs."""
-    for index, run in groupby(frames, key=lambda frame: frame[0]):
-        scores = [score for _, score in run]
-        yield _Run(index, begin, begin + len(scores), scores)
-        begin += len(scores)
 
 
 def greedy_transcript(

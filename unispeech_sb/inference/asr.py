@@ -43,6 +43,7 @@ from unispeech_sb.inference.audio_blocks import (
     ahead,
     as_source,
     check_batch_seconds,
+    is_stream,
     load_audio,
     run_files,
     source_name,
@@ -249,29 +250,69 @@ class LongFormASR(CheckedFolder, EncoderASR):
         return self._decode_file(source, aligner, batch_seconds, on_progress)
 
     def transcribe_stream(
-        self, source: Source, on_partial: Callable[[str], object] | None = None
+        self,
+        source: Source | Iterable[torch.Tensor],
+        on_partial: Callable[[str], object] | None = None,
     ) -> Iterator[Word]:
-        """Transcribes a recording of any length, word by word.
+        """Transcribes a recording of any length, word by word, also while it
+        goes on.
+
+        Samples that come go through the model in windows of 15 s (``window_s``
+        if that is less), each of which has half of the one before it and gives
+        the words up to ``context_s`` before its end. What a model normalises
+        over time is normalised by statistics of all that has come up to the
+        window's end: the first seconds of a recording much louder than the rest
+        count more than in ``transcribe_long``. Up to 15 s give the words of
+        ``transcribe_long``, at the end. How the samples are cut into blocks
+        changes no word; memory does not grow, and a second costs the same after
+        an hour as at the beginning.
 
         Arguments
         ---------
-        source : str or path-like or torch.Tensor
-            As for ``transcribe_long``.
+        source : str or path-like or torch.Tensor or iterable of torch.Tensor
+            A recording as for ``transcribe_long``, or its samples as they come,
+            at the model's rate, [N] each.
         on_partial : callable, optional
             Called after each window with the text that is not final yet: the
             word, or with beam search the words, that the next windows may
-            change.
+            change. Of samples that come, after each block, with all words that
+            are not final.
 
         Yields
         ------
         Word
             The next word, as soon as a window has shown where it ends.
+
+        Raises
+        ------
+        AudioError
+            When the recording cannot be used.
+
+        Example
+        -------
+        >>> from unispeech_sb import load
+        >>> blocks = iter([torch.zeros(8000), torch.randn(8000)])
+        >>> words = load("asr").transcribe_stream(blocks)  # doctest: +SKIP
         """
         decoder = self._decoder()
+        if is_stream(source):
+            yield from self._transcribe_live(source, decoder, on_partial)
+            return
         for log_probs in self.iter_log_probs(source, self.window_s):
             yield from decoder.push(log_probs)
             if on_partial is not None:
                 on_partial(decoder.join(decoder.partial()))
+        yield from decoder.finish()
+
+    def _transcribe_live(self, blocks, decoder, on_partial):
+        """Yields the words of samples that come."""
+        for log_probs, is_final in self._windows.encode_live(blocks):
+            if is_final:
+                yield from decoder.push(log_probs)
+            elif on_partial is not None:
+                fork = decoder.fork()
+                words = fork.push(log_probs)
+                on_partial(fork.join([*words, *fork.partial()]))
         yield from decoder.finish()
 
     def log_probs(

@@ -82,6 +82,12 @@ def as_source(source: Any) -> Known:
     return source.detach()
 
 
+def is_stream(source: Any) -> bool:
+    """Whether samples come in blocks, from an iterable that is no recording."""
+    whole = isinstance(source, (str, bytes, torch.Tensor, np.ndarray))
+    return isinstance(source, Iterable) and not whole
+
+
 def check_batch_seconds(batch_seconds: float) -> None:
     """Refuses what is no length of a batch."""
     number = isinstance(batch_seconds, (int, float))

@@ -25,6 +25,7 @@ from unispeech_sb.inference.audio_blocks import (
     as_source,
     check_blocks,
     check_list,
+    is_stream,
     padded_batches,
     read_blocks,
     return_memory,
@@ -67,9 +68,6 @@ allows it."""
 
 HEADS = (DiarizationHead, EENDVCHead, FrameHead)
 """What gives activities of speakers."""
-
-_WHOLE = (str, bytes, torch.Tensor, np.ndarray)
-"""Iterables that are one recording, not a stream of blocks."""
 
 _MIN_WINDOW_S = 1.0
 """Shortest windows that are tried to find as many speakers as are asked for."""
@@ -448,7 +446,7 @@ class SpeakerDiarization(CheckedFolder):
 
     def _blocks(self, source):
         """The samples of a recording, and what errors call it."""
-        if isinstance(source, Iterable) and not isinstance(source, _WHOLE):
+        if is_stream(source):
             return check_blocks(source, "stream"), "stream"
         source = as_source(source)
         blocks = read_blocks(source, self.audio_normalizer)

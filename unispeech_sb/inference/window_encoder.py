@@ -12,6 +12,7 @@ from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.inference.audio_blocks import (
     GlobalStatistics,
     Known,
+    check_blocks,
     global_norm,
     padded_batches,
     read_blocks,
@@ -23,6 +24,9 @@ from unispeech_sb.inference.sliding_window import Window, cut_windows
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet.lengths import conv_lengths
 from unispeech_sb.nnet.packing import plan_windows
+
+_LIVE_S = 15.0
+"""Longest window of a recording that goes on, in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +153,55 @@ class WindowEncoder:
         frames = conv_lengths(counts, *self._convs).tolist()
         return [row[:n] for row, n in zip(rows, frames)]
 
+    def encode_live(
+        self, blocks: Iterable[torch.Tensor]
+    ) -> Iterator[tuple[torch.Tensor, bool]]:
+        """Yields log-posteriors of a recording that goes on, [T, V], and
+        whether they are final: of all frames that were not, after each block;
+        and of those up to the context before the end of a window, where there
+        is a frame behind it.
+
+        Each window has half of the one before it, and is normalised by the
+        statistics of all up to its end.
+        """
+        window_s = min(self.window_s, _LIVE_S)
+        size = self.num_frames(round(window_s * self.sample_rate))
+        step = size // 2
+        context = min(round(self.context_s / self.frame_s), size // 4)
+        most = self.samples_of(0, size + 1).stop - 1  # of so many frames
+        statistics = self._no_statistics()
+        held, begin, first = torch.zeros(0), 0, 0  # as frames of the whole
+
+        def rows():
+            if begin == 0:  # this is all of it
+                return self.encode_whole([held])[0][first:]
+            usable = self.samples_of(0, self.num_frames(len(held))).stop
+            with global_norm(self.backbone, [statistics]) as prepare:
+                found = self.encode_whole(prepare([held[:usable]]))
+            return found[0][first - begin :]
+
+        for block in check_blocks(blocks, "stream"):
+            while len(block):
+                if len(held) == most:
+                    stop = begin + size - context
+                    yield rows()[: stop - first], True
+                    begin, first = begin + step, stop
+                    held = held[step * self._stride :]
+                room = most - len(held)
+                statistics.add(block[:room])
+                held, block = torch.cat([held, block[:room]]), block[room:]
+            if self.num_frames(len(held)) > first - begin:
+                yield rows(), False
+        self._check_length("stream", statistics.num_samples)
+        yield rows(), True
+
+    def _no_statistics(self):
+        """Statistics of nothing yet."""
+        return GlobalStatistics(self._convs[0][0], self._convs[1][0])
+
     def statistics(self, source: Known) -> GlobalStatistics:
         """Reads a recording for its length and statistics."""
-        statistics = GlobalStatistics(self._convs[0][0], self._convs[1][0])
+        statistics = self._no_statistics()
         for block in read_blocks(source, self.normalizer):
             statistics.add(block)
         self._check_length(source, statistics.num_samples)

@@ -10,8 +10,7 @@ messages of 16-bit samples, one channel, little-endian; then the text message
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from fastapi import WebSocket, WebSocketDisconnect
 
 from unispeech_sb.dataio.audio import RATES, AudioError
-from unispeech_sb.decoding import Word
+from unispeech_sb.decoding.words import TokenToWordMapping
 from unispeech_sb.inference import LongFormASR, SpeakerDiarization
 from unispeech_sb.serve.answers import (
     ApiError,
@@ -29,14 +28,10 @@ from unispeech_sb.serve.answers import (
 )
 from unispeech_sb.serve.guard import bearer, check_key
 from unispeech_sb.serve.service import Service
-from unispeech_sb.serve.workers import Dropped, LiveAudio
+from unispeech_sb.serve.workers import MOST_WAITING_S, Dropped, LiveAudio
 
-_WINDOW_S = 15.0
-"""Most seconds that words are looked for in at a time."""
 _IDLE_S = 60.0
 """Seconds without a message after which a client counts as gone."""
-_MOST_WAITING = 50
-"""Messages that may wait for the model; the next ones wait in the network."""
 _PAUSE_S = 0.02
 _CLOSED = {401: 1008, 503: 1013}
 """Status of HTTP -> code of a WebSocket; 1003 for others, of data that do not
@@ -57,84 +52,53 @@ _STARTS = {
 """Task -> options."""
 
 
+Emit = Callable[[dict[str, Any]], object]
+"""What takes the messages for a client."""
+
+
 def live_words(
     asr: LongFormASR,
     blocks: Iterable[torch.Tensor],
-    window_s: float = _WINDOW_S,
+    emit: Emit,
     prepare: Callable[[], object] = bool,
-) -> Iterator[dict[str, Any]]:
-    """Yields what is known of the words of a recording while it goes on.
+) -> None:
+    """Emits what ``transcribe_stream`` finds while a recording goes on.
 
-    A recording up to ``window_s`` gives the words of ``transcribe_long``. A
-    longer one is cut between words, each part with ``asr.context_s`` of the one
-    before, and normalised by itself; where it is cut does not depend on the
-    blocks. ``prepare`` is called each time before the model is used.
+    ``prepare`` is called each time before the model is used.
     """
-    rate = asr.audio_normalizer.sample_rate
-    size = round(min(window_s, asr.window_s) * rate)
-    context = min(round(asr.context_s * rate), size // 4)
-    held, begin, first = torch.zeros(0), 0, 0  # begin of held, first new sample
     texts: list[str] = []
+    num_samples = 0
 
-    def words_of(wav):
-        """New words, their times in the whole; and what is between words."""
+    def coming():
+        nonlocal num_samples
+        for block in blocks:
+            prepare()
+            num_samples += len(block)
+            yield block
         prepare()
-        found, start_s = asr.transcribe_long(wav), begin / rate
-        words = [
-            replace(
-                word,
-                start_s=round(start_s + word.start_s, 6),
-                end_s=round(start_s + word.end_s, 6),
-            )
-            for word in found.words
-        ]
-        return [w for w in words if _middle(w, rate) >= first], found.separator
 
-    def known(words):
-        """Events of words that do not change any more."""
-        texts.extend(word.text for word in words)
-        return [{"type": "word", **word_entry(word)} for word in words]
+    def on_partial(text):
+        emit({"type": "partial", "text": text})
 
-    for block in blocks:
-        held = torch.cat([held, block])
-        while len(held) >= size:
-            words, _ = words_of(held[:size])
-            cut = _cut(words, begin + size // 2, begin + size - context, rate)
-            yield from known([w for w in words if _middle(w, rate) < cut])
-            held, begin = held[cut - context - begin :], cut - context
-            first = cut
-        if begin + len(held) - first >= context:
-            words, between = words_of(held)
-            text = between.join(word.text for word in words)
-            yield {"type": "partial", "text": text}
-    words, between = words_of(held)
-    yield from known(words)
-    seconds = round((begin + len(held)) / rate, 6)
-    yield {"type": "final", "text": between.join(texts), "duration": seconds}
-
-
-def _middle(word, rate):
-    """The sample in the middle of a word."""
-    return (word.start_s + word.end_s) / 2 * rate
-
-
-def _cut(words: Sequence[Word], least: int, most: int, rate: int) -> int:
-    """The sample between the last two words up to ``most``, that where there
-    are none after ``least``."""
-    count = sum(word.end_s * rate <= most for word in words)
-    if not 0 < count < len(words):
-        return most
-    cut = round((words[count - 1].end_s + words[count].start_s) / 2 * rate)
-    return cut if least < cut < most else most
+    prepare()
+    between = TokenToWordMapping(asr.tokenizer).separator
+    for word in asr.transcribe_stream(coming(), on_partial):
+        texts.append(word.text)
+        emit({"type": "word", **word_entry(word)})
+    seconds = round(num_samples / asr.audio_normalizer.sample_rate, 6)
+    emit({"type": "final", "text": between.join(texts), "duration": seconds})
 
 
 def live_segments(
-    diarization: SpeakerDiarization, audio: LiveAudio, **options: Any
-) -> Iterator[dict[str, Any]]:
-    """Yields who speaks when while a recording goes on."""
+    diarization: SpeakerDiarization,
+    audio: LiveAudio,
+    emit: Emit,
+    **options: Any,
+) -> None:
+    """Emits who speaks when while a recording goes on."""
     for turn in diarization.diarize_stream(audio, **options):
-        yield {"type": "segment", **turn._asdict()}
-    yield {"type": "final", "duration": round(audio.duration_s, 6)}
+        emit({"type": "segment", **turn._asdict()})
+    emit({"type": "final", "duration": round(audio.duration_s, 6)})
 
 
 async def answer_stream(
@@ -163,7 +127,7 @@ async def _converse(socket, task, service, key):
     given = start.pop("key", None) or bearer(socket.headers)
     check_key(given, key)
     worker = service.worker(start.pop("model", None), task)
-    audio, events = _begin(worker, start)
+    audio, work = _begin(worker, start)
     if service.streams >= service.limits.streams:
         raise ApiError(
             503, "too many streams at a time; try again later", code="busy"
@@ -172,7 +136,7 @@ async def _converse(socket, task, service, key):
     emit = partial(loop.call_soon_threadsafe, found.put_nowait)
     service.streams += 1
     job = loop.run_in_executor(
-        service.streamers, _produce, worker.lock, events, emit
+        service.streamers, _produce, worker.lock, work, emit
     )
 
     def ended(job):
@@ -222,7 +186,7 @@ async def _first_message(socket, task):
 
 
 def _begin(worker, start):
-    """Samples to come, and what will be found in them."""
+    """Samples to come, and what looks for something in them and emits it."""
     rate, (least, most) = start.pop("rate", 0), RATES
     if not least <= rate <= most:
         raise ApiError(
@@ -231,19 +195,18 @@ def _begin(worker, start):
     model = worker.model
     audio = LiveAudio(worker.lock, rate, model.audio_normalizer.sample_rate)
     if worker.task == "diarize":
-        return audio, live_segments(model, audio, **start)
+        return audio, partial(live_segments, model, audio, **start)
     language = start.get("language")
     check_language(language, model.languages)
     prepare = partial(worker.set_language, language)
-    return audio, live_words(model, audio, prepare=prepare)
+    return audio, partial(live_words, model, audio, prepare=prepare)
 
 
-def _produce(lock, events, emit):
-    """Runs in a thread: emits events, with the model for itself but for the
-    time in which ``LiveAudio`` waits."""
+def _produce(lock, work, emit):
+    """Runs in a thread, with the model for itself but for the time in which
+    ``LiveAudio`` waits."""
     with lock, contextlib.suppress(Dropped):
-        for event in events:
-            emit(event)
+        work(emit=emit)
 
 
 async def _receive(socket):
@@ -276,7 +239,7 @@ async def _read(socket, audio, limits):
                 f"expected a recording of at most {limits.audio_s:g} s",
                 code="too_long",
             )
-        while audio.waiting > _MOST_WAITING:
+        while audio.waiting_s > MOST_WAITING_S:
             await asyncio.sleep(_PAUSE_S)
 
 

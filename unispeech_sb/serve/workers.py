@@ -24,6 +24,9 @@ from unispeech_sb.serve.answers import ApiError
 
 _STEP_S = 0.5
 """Least seconds of a stream that go through a model at a time."""
+MOST_WAITING_S = 10.0
+"""Seconds of a stream that may wait for the model, and go through it at a time;
+what follows waits in the network."""
 _LONGEST_WAIT_S = 60
 
 
@@ -209,7 +212,7 @@ class LiveAudio:
         self._queue: queue.SimpleQueue[torch.Tensor | None] = (
             queue.SimpleQueue()
         )
-        self._dropped = False
+        self._dropped, self._num_taken = False, 0
 
     @property
     def duration_s(self) -> float:
@@ -217,9 +220,9 @@ class LiveAudio:
         return self.num_samples / self.rate
 
     @property
-    def waiting(self) -> int:
-        """Messages that the model has not got to."""
-        return self._queue.qsize()
+    def waiting_s(self) -> float:
+        """Seconds that the model has not got to."""
+        return (self.num_samples - self._num_taken) / self.rate
 
     def put(self, content: bytes) -> None:
         """Takes samples: 16-bit integers, little-endian."""
@@ -252,7 +255,9 @@ class LiveAudio:
         """What has come, half a second at least; whether that is the end."""
         blocks, count = [], 0
         with self._lock.given_back():
-            while count < _STEP_S * self.rate or not self._queue.empty():
+            while count < _STEP_S * self.rate or (
+                count < MOST_WAITING_S * self.rate and not self._queue.empty()
+            ):
                 block = self._queue.get()
                 if self._dropped:
                     raise Dropped
@@ -260,4 +265,5 @@ class LiveAudio:
                     return blocks, True
                 blocks.append(block)
                 count += len(block)
+                self._num_taken += len(block)
         return blocks, False
