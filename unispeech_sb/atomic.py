@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ _LEFTOVER = re.compile(r"\.([0-9a-f]{8})\.(\d{1,10})\.[0-9a-f]{12}-")
 _LONGEST = 180  # bytes of a name that stay in a temporary one
 _ATTEMPTS = 100  # to lock a file whose owner ends at that moment
 _MOST_BYTES = 4096  # of a note on who writes
+_WAIT_S = 0.5
+"""Seconds from one look at what another process caches to the next."""
 
 
 def _machine():
@@ -353,6 +355,38 @@ class OneWriter:
             f"{self.output}: being written by {who}{hint}; wait for it, or "
             "choose another output"
         )
+
+
+def cached_folder(
+    kind: str, name: str, make: Callable[[Path], object], done: str
+) -> Path:
+    """A folder that ``make`` writes, whole or not at all, where it is not there
+    yet; the log says so by ``done``.
+
+    It is kept in ``$XDG_CACHE_HOME/unispeech_sb/KIND``, under ``~/.cache`` by
+    default, and may be removed at any time. A process that finds another at
+    work on it waits.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    if not cache.is_absolute():  # as the standard has it
+        cache = Path("~/.cache").expanduser()
+    folder = cache / "unispeech_sb" / kind / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = OneWriter(folder, folder.with_name(f".{folder.name}.cache.lock"))
+    while not folder.exists():
+        try:
+            lock.acquire()
+        except BlockingIOError as error:
+            _logger.info(str(error))
+            time.sleep(_WAIT_S)
+            continue
+        try:
+            if not folder.exists():  # it may have been finished just before
+                make(folder)
+                _logger.warning(f"{done} {folder}")
+        finally:
+            lock.release()
+    return folder
 
 
 def _note():

@@ -16,6 +16,7 @@ from tests.huggingface import save_folder, tiny_model
 from tests.inference import diarization_models, speaker_models
 from tests.inference.models import TOKENS, characters, uneven_speech
 from tests.inference.test_classification import save_model as save_classifier
+from unispeech_sb import atomic
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.convert import pretrained
 from unispeech_sb.dataio.audio import AudioError
@@ -232,7 +233,7 @@ def test_of_two_at_a_time_one_converts(cache, tmp_path, monkeypatch):
         return convert(*arguments)
 
     monkeypatch.setattr(pretrained, "convert_checkpoint", slow)
-    monkeypatch.setattr(pretrained.time, "sleep", lambda _: waits.set())
+    monkeypatch.setattr(atomic.time, "sleep", lambda _: waits.set())
     found = []
 
     def work():

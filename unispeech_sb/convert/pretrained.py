@@ -2,16 +2,12 @@
 
 import hashlib
 import json
-import logging
-import os
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unispeech_sb import __version__
-from unispeech_sb.atomic import OneWriter
+from unispeech_sb.atomic import cached_folder
 from unispeech_sb.checkpoints.checkpoint import Checkpoint, Fact
 from unispeech_sb.checkpoints.files import check_finite
 from unispeech_sb.checkpoints.interfaces import INTERFACES, folder_kind
@@ -47,11 +43,6 @@ from unispeech_sb.dataio.labels import LabelEncoder
 from unispeech_sb.dataio.tokenizers import CTCTokenizer
 from unispeech_sb.lobes.adapters import load_adapter
 from unispeech_sb.nnet.losses import PROBLEM_TYPES
-
-_logger = logging.getLogger(__name__)
-
-_WAIT_S = 0.5
-"""Seconds from one look at what another process converts to the next."""
 
 README = """\
 # {model}
@@ -224,38 +215,6 @@ def converted_folder(source: str | Path) -> Path:
     name = f"{path.resolve().name[:80]}-{_digest(path)}"
     make = partial(convert_checkpoint, path)
     return cached_folder("converted", name, make, f"{source}: converted to")
-
-
-def cached_folder(
-    kind: str, name: str, make: Callable[[Path], object], done: str
-) -> Path:
-    """A folder that ``make`` writes, whole or not at all, where it is not there
-    yet; the log says so by ``done``.
-
-    It is kept in ``$XDG_CACHE_HOME/unispeech_sb/KIND``, under ``~/.cache`` by
-    default, and may be removed at any time. A process that finds another at
-    work on it waits.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    if not cache.is_absolute():  # as the standard has it
-        cache = Path("~/.cache").expanduser()
-    folder = cache / "unispeech_sb" / kind / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = OneWriter(folder, folder.with_name(f".{folder.name}.cache.lock"))
-    while not folder.exists():
-        try:
-            lock.acquire()
-        except BlockingIOError as error:
-            _logger.info(str(error))
-            time.sleep(_WAIT_S)
-            continue
-        try:
-            if not folder.exists():  # it may have been finished just before
-                make(folder)
-                _logger.warning(f"{done} {folder}")
-        finally:
-            lock.release()
-    return folder
 
 
 def _digest(folder):

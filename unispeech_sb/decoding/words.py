@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -265,7 +265,8 @@ class TokenToWordMapping:
         return [self.spell(row) for row in indices]
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """A run of frames with one best index; ``last`` is the frame after it, and
     silent ones have no scores."""
 
@@ -329,8 +330,8 @@ class WordDecoder:
             if index in self.mapping.silent:
                 scores = []
             if self._waiting and self._waiting[-1].index == index:
-                _, first, _, before = self._waiting.pop()
-                scores = before + scores
+                before = self._waiting.pop()
+                first, scores = before.first, before.scores + scores
             self._waiting.append(_Run(index, first, self._last, scores))
         return self._decode(self._num_final())
 

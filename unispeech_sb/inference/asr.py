@@ -298,7 +298,8 @@ class LongFormASR(CheckedFolder, EncoderASR):
         if is_stream(source):
             yield from self._transcribe_live(source, decoder, on_partial)
             return
-        for log_probs in self.iter_log_probs(source, self.window_s):
+        recording = as_source(source)
+        for log_probs in self.iter_log_probs(recording, self.window_s):
             yield from decoder.push(log_probs)
             if on_partial is not None:
                 on_partial(decoder.join(decoder.partial()))

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unispeech_sb import __version__
+from unispeech_sb.atomic import cached_folder
 from unispeech_sb.checkpoints.pretrained_folder import new_folder
-from unispeech_sb.convert.pretrained import cached_folder
 from unispeech_sb.lobes.heads import SpeakerHead
 from unispeech_sb.nnet.frontend import (
     CPU_PIECE_SAMPLES,

@@ -57,6 +57,7 @@ from unispeech_sb.dataio.corpora.list_forms import (
     split_table_rows,
     table_rows,
 )
+from unispeech_sb.dataio.corpora.parquet import is_parquet, parquet_rows
 from unispeech_sb.dataio.corpora.quesst14 import (
     is_query_lists,
     is_quesst14,
@@ -259,6 +260,12 @@ CORPORA = {
         "Hugging Face's audiofolder with metadata.csv or .jsonl",
         is_audiofolder,
         form_readers(audiofolder_rows),
+        "list",
+    ),
+    "parquet": Corpus(
+        "Hugging Face's tables: Parquet, or what save_to_disk writes",
+        is_parquet,
+        form_readers(parquet_rows),
         "list",
     ),
     "class_folders": Corpus(

@@ -28,6 +28,7 @@ from unispeech_sb.dataio.corpora.csv_table import (
     records_of,
 )
 from unispeech_sb.dataio.corpora.kaldi import SPLIT_WORDS, words_of
+from unispeech_sb.dataio.corpora.parquet import is_parquet
 from unispeech_sb.dataio.manifest import SPLITS
 from unispeech_sb.text import lines_of, named, read_text
 
@@ -83,7 +84,8 @@ def is_csv(path):
     """Whether a path is a file, of no other form, or has ``manifest.csv``."""
     path = Path(path)
     if path.is_file():
-        return not (is_split_tables(path) or is_nemo(path) or is_lhotse(path))
+        others = is_split_tables, is_nemo, is_lhotse, is_parquet
+        return not any(is_other(path) for is_other in others)
     return (path / "manifest.csv").is_file()
 
 
