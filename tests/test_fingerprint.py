@@ -1,5 +1,6 @@
 """What makes two runs one experiment."""
 
+import re
 import shutil
 
 import pytest
@@ -142,6 +143,23 @@ def test_the_number_of_epochs_may_grow_only():
     assert differences(three, four) == []
     assert asks_for_more(three, four)
     assert differences(four, three) == ["number_of_epochs: 4 before, 3 now"]
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_every_key_that_only_lengthens_training_may_grow(path):
+    text, given = filled(path)
+    keys = re.findall(
+        r"^(number_of_epochs|\w+_limit|total_\w+|\w*max_updates): (\d+)",
+        text,
+        re.M,
+    )
+    trains = path.stem.split("_")[0] not in ("make", "query")
+    assert ("number_of_epochs" in dict(keys)) == trains
+    one = record(text, **given)
+    for key, value in keys:
+        more = record(text, **given, **{key: int(value) + 1})
+        assert differences(one, more) == [] and asks_for_more(one, more)
+        assert differences(more, one)
 
 
 def test_options_of_the_command_line_count_before_the_yaml():

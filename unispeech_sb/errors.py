@@ -24,6 +24,9 @@ from typing import TextIO
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes after Ctrl-C and SIGTERM, as shells count."""
 
+ITEM = "\n  - "
+"""What begins an item in a message that lists some, one on each line."""
+
 _LONGEST = 1200
 """Characters of a sentence; of a longer one the middle is left out."""
 
@@ -211,7 +214,8 @@ def take_traceback(argv: list[str]) -> tuple[list[str], bool]:
 
 
 def _name_and_text(error):
-    """Name of the class of an error, and its message on one line.
+    """Name of the class of an error, and its message on one line, but for the
+    items of a list.
 
     The message of an error in another process, as of a DataLoader's worker,
     is a whole traceback, of which the end counts.
@@ -229,8 +233,8 @@ def _name_and_text(error):
             name, _, first = lines[ends[0]].partition(":")
             name = name.rpartition(".")[2]
             text = "\n".join([first, *lines[ends[0] + 1 :]])
-    text = " ".join(text.split())
-    return name, text or name
+    lines = [" ".join(line.split()) for line in text.split(ITEM)]
+    return name, ITEM.join(lines) or name
 
 
 def _is_of_memory(error, name, text):

@@ -32,7 +32,8 @@ MAY_DIFFER = {
         (
             MORE,
             "more of them train on from the last checkpoint",
-            "number_of_epochs epoch_counter.limit optimizer_step_limit",
+            "number_of_epochs epoch_counter.limit optimizer_step_limit "
+            "total_updates lr_scheduler.total",
         ),
         (
             TEST,

@@ -1,5 +1,6 @@
 """Updates, stages, scores, and checkpoints that are whole."""
 
+import io
 import multiprocessing
 import sys
 from functools import partial
@@ -40,6 +41,18 @@ def test_clipping_is_by_the_norm_over_all_groups_of_all_optimizers(make_brain):
     assert step_with_gradients_of(3.0, brain) == pytest.approx(0.5, rel=1e-3)
     groups = [len(o.param_groups) for o in brain.optimizers_dict.values()]
     assert groups == [2, 2]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_bars_are_for_terminals(is_terminal, make_brain, fit, monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+    brain = make_brain({"noprogressbar": False})
+    assert brain.noprogressbar is not is_terminal
+    assert make_brain({"noprogressbar": True}).noprogressbar
+    brain.fit(range(1, 2), dataset(4, encoder()), progressbar=None)
+    assert ("\r" in screen.getvalue()) is is_terminal
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.0, -1.0])

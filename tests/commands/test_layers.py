@@ -218,6 +218,7 @@ def test_what_is_not_there_is_named(folder, corpus, tmp_path, capsys):
         (["--items", "none.item"], "there is no such item file"),
         (["--audio-root", "none"], "none: there is no such folder"),
         (["--layers", "9"], "expected numbers from 0 to 2"),
+        (["--layers", "-1,-9"], "to -3; got -1, -9"),
         (["--num-units", "5000"], "at most the 36 frames"),
     ):
         words = line(folder, corpus, *given)

@@ -1,10 +1,12 @@
 """What the commands share: readers of arguments, and checks of files."""
 
 import argparse
+import ast
 import os
 
 import pytest
 
+from tests.conftest import ROOT
 from unispeech_sb.commands import options
 
 
@@ -51,6 +53,23 @@ def test_a_list_among_the_recordings_is_explained(tmp_path, capsys):
         options.report_failures("embed", [*errors], errors)
         hint = f"\n  (a list of recordings is given as @{path})\n"
         assert (hint in capsys.readouterr().err) == hinted
+
+
+def test_no_bar_is_drawn_where_no_terminal_shows_it(capsys):
+    with options.progress_bar([], "speech") as bar:
+        bar.total = 2.0
+        options.advance(bar)(1.5)
+    assert capsys.readouterr().err == ""
+    calls = [
+        (path, call)
+        for path in [*(ROOT / "unispeech_sb").rglob("*.py")]
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") in ("tqdm", "trange")
+    ]
+    assert len(calls) > 10
+    for path, call in calls:
+        assert "disable" in [word.arg for word in call.keywords], path
 
 
 def test_outputs_need_different_names():

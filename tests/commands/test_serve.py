@@ -41,7 +41,12 @@ def served(monkeypatch):
 def test_models_are_called_as_their_folders_or_as_asked(folder, served, capsys):
     words = [f"{folder}/asr/", f"words={folder}/keywords", "--port", "0"]
     assert main(["serve", *words]) == 0
-    assert " serves asr, words\n" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(" serves asr, words")
+    assert [line.split() for line in lines[1:]] == [
+        ["asr", "transcribe", f"{folder}/asr/"],
+        ["words", "classify", f"{folder}/keywords"],
+    ]
     with testclient.TestClient(served[0], "http://localhost") as client:
         entries = client.get("/v1/models").json()["data"]
         assert [entry["id"] for entry in entries] == ["asr", "words"]
@@ -49,6 +54,34 @@ def test_models_are_called_as_their_folders_or_as_asked(folder, served, capsys):
         for host, status in (("evil.example", 403), ("127.0.0.1:1", 200)):
             answer = client.get("/health", headers={"host": host})
             assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        ("A/export B/export", "A B"),
+        ("export", "TOP"),
+        ("asr/x/1986/export kws/x/1986/export", "asr-x-1986 kws-x-1986"),
+        ("asr/x/1986/export kws/y/1986/export", "x-1986 y-1986"),
+        ("a/model b/model c/other", "a-model b-model other"),
+        ("model=a a/model ./c/model", "model a-model c-model"),
+        ("a/export a", None),
+        ("a ./a", None),
+        ("n=a n=b", None),
+    ],
+)
+def test_names_are_as_short_as_tell_folders_apart(
+    folders, names, tmp_path, monkeypatch
+):
+    (tmp_path / "TOP").mkdir()
+    monkeypatch.chdir(tmp_path / "TOP")
+    if names is None:
+        with pytest.raises(ValueError, match="would both be .*NAME=FOLDER"):
+            serve._named(folders.split())
+        return
+    found = serve._named(folders.split())
+    assert [*found] == names.split()
+    assert [*found.values()] == [f.split("=")[-1] for f in folders.split()]
 
 
 def test_limits_and_the_key_reach_the_service(folder, served, monkeypatch):

@@ -81,11 +81,28 @@ def test_the_last_layer_is_the_default(files):
     assert whole.shape[:2] == (model.num_layers + 1, 2)
 
 
-@pytest.mark.parametrize("layers", [[-1], [99], [], ["x"]])
+@pytest.mark.parametrize(
+    ("layers", "same"), [([-1], [2]), ([-3, 1], [0, 1]), ("all", [0, 1, 2])]
+)
+def test_negative_layers_count_from_the_last(layers, same, files):
+    model = extractor()
+    found = model.extract(files[0], layers)
+    assert found.layers == tuple(same)
+    assert torch.equal(found.states, model.extract(files[0], same).states)
+
+
+def test_a_layer_is_given_once(files):
+    with pytest.raises(ValueError, match="different ones; got 2 and -1"):
+        extractor().extract(files[0], [2, -1])
+
+
+@pytest.mark.parametrize("layers", [[-4], [99], [], ["x"], [0, -99]])
 def test_layers_that_are_not_there_are_refused(layers, files):
     model = extractor()
     for call in (model.extract, lambda f, n: model.extract_files([f], n)):
-        with pytest.raises(ValueError, match="numbers from 0 to 2; got"):
+        with pytest.raises(
+            ValueError, match="numbers from 0 to 2, or .* to -3; got"
+        ):
             call(files[0], layers)
 
 

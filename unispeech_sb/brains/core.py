@@ -139,6 +139,8 @@ class SSLBrain(Brain):
         self.scores: dict[str, float] = {}
         self.throughput, self.counted = Throughput(), (0, 0)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        # A file is no place for bars
+        self.noprogressbar = self.noprogressbar or not sys.stderr.isatty()
         self.is_sharded = data_parallel.is_to_shard(self)
         self.writer = StateWriter(self.hparams, self.is_sharded)
         if getattr(self.hparams, "activation_checkpointing", False):

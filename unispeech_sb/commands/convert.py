@@ -13,7 +13,7 @@ from unispeech_sb.checkpoints.interfaces import (
     result_of,
 )
 from unispeech_sb.checkpoints.options import FAMILIES
-from unispeech_sb.commands.features import numbers
+from unispeech_sb.commands.features import numbers, with_layers
 from unispeech_sb.commands.options import new_parser, take_folder
 from unispeech_sb.environment import require_engine
 from unispeech_sb.errors import print_escaped
@@ -139,7 +139,7 @@ def export(argv: Sequence[str]) -> None:
     )
     _add_graph(parser)
     _add_recipe(parser)
-    arguments = vars(parser.parse_args(argv))
+    arguments = vars(parser.parse_args(with_layers(argv)))
     output = arguments.pop("output")
     if output is not None and arguments["dst"] is not None:
         parser.error("expected DST or --output; got both")

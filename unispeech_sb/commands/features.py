@@ -50,9 +50,7 @@ def features(argv: Sequence[str]) -> None:
     extractor = load_folder(
         SpeechFeatures, arguments, window_s=arguments.window_s
     )
-    layers = arguments.layers
-    if layers == "all":
-        layers = range(extractor.num_layers + 1)
+    layers = extractor.checked_layers(arguments.layers)
     with progress_bar(files, "features") as bar:
         results = extractor.extract_files(
             files, layers, arguments.batch_seconds, advance(bar), streams=True
@@ -74,7 +72,7 @@ def _parse(argv):
         type=numbers,
         metavar="9,12|all",
         help="layers: 0 is the encoder's input, 1 the output of the first "
-        "block; the last one when omitted",
+        "block, -1 the last one, as when omitted",
     )
     parser.add_argument(
         *("-f", "--format", "--output_format"),
@@ -93,7 +91,17 @@ def _parse(argv):
     )
     add_batch_seconds(parser, 60.0)
     add_device(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args(with_layers(argv))
+
+
+def with_layers(argv):
+    """A command line with what follows --layers in the same word, as argparse
+    takes -1,-2 for an option."""
+    words = list(argv)
+    for place in range(len(words) - 1, 0, -1):
+        if words[place - 1] == "--layers":
+            words[place - 1 : place + 1] = [f"--layers={words[place]}"]
+    return words
 
 
 def numbers(text):
@@ -101,9 +109,8 @@ def numbers(text):
     parts = text.split(",")
     if text == "all":
         return text
-    if not all(part.isdecimal() for part in parts) or len({*parts}) < len(
-        parts
-    ):
+    known = all(part.removeprefix("-").isdecimal() for part in parts)
+    if not known or len({*parts}) < len(parts):
         raise argparse.ArgumentTypeError(
             f"expected different numbers between commas, or all; got {text!r}"
         )

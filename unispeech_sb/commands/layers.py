@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from unispeech_sb.atomic import OneWriter, atomic, write_json
 from unispeech_sb.checkpoints.interfaces import INTERFACES
-from unispeech_sb.commands.features import numbers
+from unispeech_sb.commands.features import numbers, with_layers
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -69,9 +69,7 @@ def layers(argv: Sequence[str]) -> None:
     from unispeech_sb.inference import SpeechFeatures
 
     extractor = load_folder(SpeechFeatures, arguments)
-    chosen = arguments.layers
-    if chosen == "all":
-        chosen = range(extractor.num_layers + 1)
+    chosen = extractor.checked_layers(arguments.layers)
     with progress_bar([*files.values()], "layers") as bar:
         cut, errors = _cut(extractor, items, files, chosen, arguments, bar)
     rows = [
@@ -113,7 +111,8 @@ def _parse(argv):
         type=numbers,
         default="all",
         metavar="9,12|all",
-        help="layers: 0 is the encoder's input (default: %(default)s)",
+        help="layers: 0 is the encoder's input, -1 the last one (default: "
+        "%(default)s)",
     )
     for name, default, what in (
         ("max-items", 2000, "most items, drawn at random"),
@@ -141,7 +140,7 @@ def _parse(argv):
     )
     add_batch_seconds(parser, 60.0)
     add_device(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args(with_layers(argv))
 
 
 def read_items(path: str | Path) -> list[_Item]:

@@ -314,7 +314,7 @@ def progress_bar(files, title):
         unit="s",
         unit_scale=True,
         desc=title,
-        file=sys.stderr,
+        disable=None,  # where no terminal shows it
     )
 
 

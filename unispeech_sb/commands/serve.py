@@ -97,6 +97,11 @@ def _run(listener, folders, arguments, key):
     )
     shown = f"[{host}]" if ":" in host else host
     print_escaped(f"http://{shown}:{port} serves {', '.join(models)}")
+    tasks = {name: app.state.service.workers[name].task for name in models}
+    widths = [max(map(len, texts)) for texts in (tasks, tasks.values())]
+    for name, task in tasks.items():
+        columns = f"{name:<{widths[0]}}  {task:<{widths[1]}}"
+        print_escaped(f"  {columns}  {folders[name]}")
     if key is None and not is_local:
         print_escaped(f"without a key: whoever reaches it may use it ({KEY})")
     uvicorn.Server(config).run([listener])
@@ -116,7 +121,8 @@ def _parse(argv):
         metavar="FOLDER",
         help="pretrained folder, Hugging Face folder or hub name of a speech "
         "recognizer, a diarization model, a classifier or a speaker model; "
-        "NAME=FOLDER: what clients call it, else the last part of FOLDER",
+        "NAME=FOLDER: what clients call it, else the last part of FOLDER, of "
+        "a run's export that of the run, or as many as tell it from others",
     )
     parser.add_argument(
         "--host",
@@ -184,21 +190,40 @@ def _port(text):
 
 
 def _named(folders):
-    """Name -> folder."""
-    found = {}
+    """Name -> folder: the name that is given, else the shortest end of the path
+    that no other folder has."""
+    candidates = []
     for text in folders:
         name, is_named, folder = text.partition("=")
         if os.path.exists(text) or not is_named:
-            name, folder = Path(text).absolute().name, text
+            candidates.append((text, _names_of(Path(text).absolute().parts)))
+            continue
         if not name or not name.isprintable():
             raise ValueError(f"{text}: expected NAME=FOLDER with a name")
-        if name in found:
+        candidates.append((folder, [name]))
+    found: dict[str, str] = {}
+    for place, (folder, names) in enumerate(candidates):
+        others = candidates[:place] + candidates[place + 1 :]
+        taken = {name for _, some in others for name in some}
+        name = next((n for n in names if n not in taken), names[0])
+        if name in found or not name.isprintable():
+            first = found.get(name, folder)
             raise ValueError(
-                f"expected different names; {found[name]} and {folder} would "
-                f"both be {name}: give NAME=FOLDER"
+                f"expected different names; {first} and {folder} would both be "
+                f"{name}: give NAME=FOLDER"
             )
         found[name] = folder
     return found
+
+
+def _names_of(parts):
+    """What a path may be called, the shortest first: without the export of a
+    run, and not by a seed alone."""
+    if len(parts) > 1 and parts[-1] == "export":
+        parts = parts[:-1]
+    parts = [part for part in parts if part != os.sep]
+    ends = ["-".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+    return [end for end in ends if not end.isdecimal()] or ends
 
 
 def _listening(host, port):

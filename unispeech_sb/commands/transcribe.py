@@ -1,7 +1,6 @@
 """Speech recognition: ``unispeech-sb transcribe`` and ``tune-lm``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -342,7 +341,7 @@ def _log_probs(records, arguments):
                 asr.audio_normalizer.sample_rate,
             )
         )
-        for record in tqdm(records, desc="recordings", file=sys.stderr)
+        for record in tqdm(records, desc="recordings", disable=None)
     ]
     return rows, asr.tokenizer
 
@@ -367,7 +366,7 @@ def _tuned(rows, texts, tokenizer, model, arguments):
         "beam search": rate(),
         "language model": rate(model),
     }
-    with tqdm(desc="points", file=sys.stderr) as bar:
+    with tqdm(desc="points", disable=None) as bar:
         best, tried = tune(
             rows,
             texts,

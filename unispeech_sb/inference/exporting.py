@@ -170,9 +170,7 @@ def _graph(interface, to, layers):
     if to == "onnx-asr":
         return OnnxASRGraph(expect_exportable(model, FramePosteriors))
     if isinstance(model, StateEncoder):
-        numbers = layers and interface.checked_layers(
-            range(interface.num_layers + 1) if layers == "all" else layers
-        )
+        numbers = layers and interface.checked_layers(layers)
         model = StateEncoder(model.backbone, numbers)
     elif layers is not None:
         raise ValueError(

@@ -214,8 +214,8 @@ class SpeechFeatures(CheckedFolder):
         source : str or path-like or torch.Tensor
             A file that ``read_audio`` reads, or a waveform at 16 kHz, [N].
         layers : list of int, optional
-            From 0, the encoder's input, to ``num_layers``, the last one when
-            omitted.
+            From 0, the encoder's input, to ``num_layers``; -1 is the last one,
+            as when omitted.
         batch_seconds : float
             Of no effect: windows go through the model one by one.
         on_progress : callable, optional
@@ -454,16 +454,25 @@ class SpeechFeatures(CheckedFolder):
         return self._encoders[layers]
 
     def checked_layers(
-        self, layers: Sequence[int] | None = None
+        self, layers: Sequence[int] | str | None = None
     ) -> tuple[int, ...]:
-        """Numbers of layers that there are, the last one when omitted; a
-        ``ValueError`` for others."""
-        numbers = (self.num_layers,) if layers is None else tuple(layers)
-        known = range(self.num_layers + 1)
-        if not numbers or any(number not in known for number in numbers):
+        """Numbers of layers that there are; "all", or the last when omitted;
+        negative ones from behind. A ``ValueError`` for others."""
+        count = self.num_layers + 1
+        given = [count - 1] if layers is None else list(layers)
+        if layers == "all":
+            given = list(range(count))
+        if not given or any(n not in range(-count, count) for n in given):
             raise ValueError(
-                f"layers: expected numbers from 0 to {self.num_layers}; got "
-                f"{', '.join(map(str, numbers)) or 'none'}"
+                f"layers: expected numbers from 0 to {count - 1}, or from -1, "
+                f"the last one, to {-count}; got "
+                f"{', '.join(map(str, given)) or 'none'}"
+            )
+        numbers = tuple(number % count for number in given)
+        if len({*numbers}) < len({*given}):
+            raise ValueError(
+                "layers: expected different ones; got "
+                + " and ".join(map(str, given))
             )
         return numbers
 

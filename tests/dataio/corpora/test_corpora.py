@@ -6,6 +6,7 @@ from itertools import chain
 import pytest
 
 from unispeech_sb.dataio.corpora import CORPORA, find_corpus, read_corpus
+from unispeech_sb.errors import explain
 
 TASKS = {task for corpus in CORPORA.values() for task in corpus.readers}
 
@@ -70,12 +71,13 @@ def test_sentences_are_spoken_into_the_folder(tmp_path):
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_what_is_no_corpus_is_told_all_layouts_of_the_task(task, tmp_path):
     known = [n for n, corpus in CORPORA.items() if task in corpus.readers]
-    with pytest.raises(ValueError, match="nowhere: expected .*nothing$") as e:
+    with pytest.raises(ValueError, match="nowhere: expected .*nothing\n") as e:
         read_corpus(task, {}, tmp_path / "nowhere")
     for name in set(known) - {"synthetic"}:
-        assert f"{CORPORA[name].layout} ({name})" in str(e.value)
+        assert f"\n  - {CORPORA[name].layout} ({name})" in str(e.value)
+    assert max(map(len, explain(e.value).splitlines())) < 200
     if not {"recordings", "rttm"} & set(known):  # which take any folder
-        with pytest.raises(ValueError, match="expected .*it is none of them$"):
+        with pytest.raises(ValueError, match="expected .*it is none of them\n"):
             read_corpus(task, {}, tmp_path)
         assert find_corpus(task, {}, tmp_path) is None
 

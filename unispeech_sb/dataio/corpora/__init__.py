@@ -76,6 +76,7 @@ from unispeech_sb.dataio.corpora.voxceleb import (
 )
 from unispeech_sb.dataio.shards import is_shards, refuse_shards, shard_records
 from unispeech_sb.dataio.splits import with_splits
+from unispeech_sb.errors import ITEM
 
 __all__ = ["CORPORA", "Corpus", "read_corpus"]
 
@@ -320,8 +321,8 @@ def find_corpus(
     if len(forms) > 1:
         found = " and ".join(f"{CORPORA[n].layout} ({n})" for n in forms)
         raise ValueError(
-            f"{path}: expected one of {_layouts(task)}; it is {found}: choose "
-            f"by --corpus={forms[0]} or another"
+            f"{path}: expected data of one form; it is {found}: choose by "
+            f"--corpus={forms[0]} or another"
         )
     return forms[0] if forms else None
 
@@ -331,13 +332,12 @@ _FORMS = ("table", "list")
 
 
 def _layouts(task):
-    """What a task can be trained on, for messages."""
-    layouts = [
-        f"{corpus.layout} ({name})"
+    """What a task can be trained on, for messages: one a line."""
+    return "".join(
+        f"{ITEM}{corpus.layout} ({name})"
         for name, corpus in CORPORA.items()
         if task in corpus.readers and name != "synthetic"
-    ]
-    return f"{', '.join(layouts[:-1])} or {layouts[-1]}"
+    )
 
 
 def read_corpus(
@@ -376,14 +376,15 @@ def read_corpus(
     >>> read_corpus("asr", {"data_folder": "nowhere"})
     Traceback (most recent call last):
     ...
-    ValueError: nowhere: expected a folder of fairseq's manifests, ...
+    ValueError: nowhere: expected data of one of these forms; ...
     """
     path = Path(hparams["data_folder"] if folder is None else folder)
     name = find_corpus(task, hparams, path)
     if name is None:
         raise ValueError(
-            f"{path}: expected {_layouts(task)}; "
+            f"{path}: expected data of one of these forms; "
             + ("it is none of them" if path.exists() else "there is nothing")
+            + _layouts(task)
         )
     corpus = CORPORA[name]
     records = corpus.readers[task](path, hparams)
