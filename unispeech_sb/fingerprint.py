@@ -32,7 +32,12 @@ MAY_DIFFER = {
         (
             MORE,
             "more of them train on from the last checkpoint",
-            "number_of_epochs epoch_counter.limit optimizer_step_limit "
+            "number_of_epochs epoch_counter.limit optimizer_step_limit",
+        ),
+        (
+            MORE,
+            "more of them train on, at the learning rates of the longer "
+            "schedule from there on",
             "total_updates lr_scheduler.total",
         ),
         (
