@@ -16,7 +16,8 @@
 # With a GPU: --gpus all, the image unispeech-sb:gpu, and --device cuda at the end.
 FROM python:3.11-slim
 
-# ffmpeg reads what libsndfile does not: m4a, webm, ...
+# ffmpeg reads what libsndfile does not: m4a, webm, ... Its version is Debian's.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ffmpeg \
     && rm -rf /var/lib/apt/lists/*
@@ -31,11 +32,11 @@ COPY unispeech_sb unispeech_sb
 
 # torch of PyPI brings CUDA; that of PyTorch's own index for CPUs is a quarter
 RUN case "$DEVICE" in \
-        cpu) index="--extra-index-url https://download.pytorch.org/whl/cpu" ;; \
-        gpu) index="" ;; \
+        cpu) export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu ;; \
+        gpu) ;; \
         *) echo "DEVICE: expected cpu or gpu; got $DEVICE" >&2; exit 1 ;; \
     esac \
-    && pip install --no-cache-dir -c constraints.txt $index '.[demo,serve,superb]'
+    && pip install --no-cache-dir -c constraints.txt '.[demo,serve,superb]'
 
 # Any user may run it
 ENV XDG_CACHE_HOME=/cache HF_HOME=/cache/huggingface MPLCONFIGDIR=/cache \
@@ -43,6 +44,6 @@ ENV XDG_CACHE_HOME=/cache HF_HOME=/cache/huggingface MPLCONFIGDIR=/cache \
 RUN mkdir -p /cache /data && chmod 1777 /cache /data
 VOLUME /cache
 WORKDIR /data
-USER nobody
+USER 65534:65534
 ENTRYPOINT ["unispeech-sb"]
 CMD ["--help"]

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -89,7 +90,9 @@ def test_a_shell_reads_each_step(run):
 def test_the_build_argument_chooses_the_torch(device, index, tmp_path):
     (run,) = (rest for rest in arguments("RUN") if "pip install" in rest)
     pip = tmp_path / "pip"
-    pip.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    pip.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@"\necho $PIP_EXTRA_INDEX_URL\n'
+    )
     pip.chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", run],
@@ -101,9 +104,9 @@ def test_the_build_argument_chooses_the_torch(device, index, tmp_path):
         assert done.returncode == 1
         assert done.stderr == "DEVICE: expected cpu or gpu; got tpu\n"
         return
-    words = done.stdout.splitlines()
+    *words, url = done.stdout.splitlines()
     assert words[:2] == ["install", "--no-cache-dir"]
-    assert ("--extra-index-url" in words) is index
+    assert url.endswith("/whl/cpu") if index else not url
     extras = re.search(r"\.\[(.*)\]", words[-1])[1].split(",")
     known = re.findall(
         r"^(\w+) =$",
@@ -119,3 +122,11 @@ def test_the_lines_of_the_head_are_commands():
     assert [shlex.split(line)[1] for line in lines] == [
         *("build", "build", "run", "run")
     ]
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint")
+def test_hadolint_finds_no_fault():
+    done = subprocess.run(
+        ["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout

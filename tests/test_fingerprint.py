@@ -61,7 +61,7 @@ def _args(path):
 def test_keys_that_decide_are_not_among_them():
     decide = ("lr", "lr_backbone", "seed", "batch_size", "num_classes")
     decide += ("model", "freeze", "precision", "grad_accumulation_factor")
-    decide += ("max_grad_norm", "total_updates", "debug_batches", "shards")
+    decide += ("max_grad_norm", "warmup_updates", "debug_batches", "shards")
     assert not set(decide) & set(MAY_DIFFER)
 
 

@@ -36,6 +36,12 @@ MAY_DIFFER = {
             "total_updates lr_scheduler.total",
         ),
         (
+            MORE,
+            "more of them train on, at the learning rates of the longer "
+            "schedule from there on",
+            "total_updates lr_scheduler.total",
+        ),
+        (
             TEST,
             "only the test depends on it",
             "beam_search beam_size test_searcher num_test_trials",

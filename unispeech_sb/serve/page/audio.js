@@ -58,6 +58,7 @@ export class Microphone {
     this.blocks = [];
     await this.context.audioWorklet.addModule("recorder.js");
     const node = new AudioWorkletNode(this.context, "recorder");
+    this.port = node.port;
     node.port.onmessage = ({ data }) => {
       const block = toIntegers(data);
       this.blocks.push(block);
@@ -72,6 +73,7 @@ export class Microphone {
   async stop() {
     this.stream.getTracks().forEach((track) => track.stop());
     await this.context.close();
+    this.port.onmessage = null; // what is still on its way comes too late
     return encodeWav(this.blocks, this.rate);
   }
 }
