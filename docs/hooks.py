@@ -107,8 +107,9 @@ API = {
     ),
     "metrics": (
         "Scores",
-        "Error rates of speakers, conversations, slots and units.",
+        "Error rates of speakers, conversations, slots and units; confusions.",
         [
+            "unispeech_sb.metrics.classification.ConfusionMatrix",
             "unispeech_sb.metrics.verification.eer",
             "unispeech_sb.metrics.verification.min_dcf",
             "unispeech_sb.metrics.verification.bootstrap",

@@ -37,7 +37,8 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _SHELL = ("shell", "bash", "")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?: (?:s|min|h)\b)?")
+"""With the unit of a time, which is another one on a slower machine."""
 _PLACE = "http://127.0.0.1:8000"
 """Where the service answers on pages."""
 
