@@ -1,7 +1,9 @@
 """Classification of utterances: ``unispeech-sb classify``."""
 
 from collections.abc import Sequence
+from functools import partial
 
+from unispeech_sb.commands.bulk import add_bulk, run_bulk, take_ray
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -30,23 +32,33 @@ def classify(argv: Sequence[str]) -> None:
     command line makes no sense.
     """
     arguments = _parse(argv)
+    is_bulk = take_ray(arguments)
     arguments.folder = take_folder(arguments.folder, "EncoderClassifier")
+    if is_bulk:
+        return run_bulk("classify", arguments)
     outputs = take_outputs(arguments, CLASSIFICATION_FORMATS)
     files = outputs.left("classify", arguments.overwrite)
     if not files:
         return
+    run = open_classifier(arguments)
+    outputs.print_header()
+    with progress_bar(files, "classify") as bar:
+        results = run(files, on_progress=advance(bar))
+        print_results("classify", files, results, outputs.write, bar)
 
+
+def open_classifier(arguments):
+    """Loads the model; gives what runs files."""
     from unispeech_sb.inference import UtteranceClassifier
 
     classifier = load_folder(
         UtteranceClassifier, arguments, max_s=arguments.max_s
     )
-    outputs.print_header()
-    with progress_bar(files, "classify") as bar:
-        results = classifier.classify_files(
-            files, arguments.top_k, arguments.batch_seconds, advance(bar)
-        )
-        print_results("classify", files, results, outputs.write, bar)
+    return partial(
+        classifier.classify_files,
+        top_k=arguments.top_k,
+        batch_seconds=arguments.batch_seconds,
+    )
 
 
 def _parse(argv):
@@ -73,5 +85,6 @@ def _parse(argv):
         "a whole (default: %(default)g)",
     )
     add_batch_seconds(parser, 60.0)
-    add_device(parser)
+    add_device(parser, ray=True)
+    add_bulk(parser)
     return parser.parse_args(argv)

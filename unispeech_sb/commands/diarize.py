@@ -4,8 +4,10 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from unispeech_sb.commands.bulk import add_bulk, run_bulk, take_ray
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -40,12 +42,15 @@ def diarize(argv: Sequence[str]) -> None:
     line makes no sense.
     """
     arguments = _parse(argv)
+    is_bulk = take_ray(arguments)
     arguments.folder = take_folder(arguments.folder, "SpeakerDiarization")
     if arguments.speaker_model is not None:
         arguments.speaker_model = take_folder(
             arguments.speaker_model, "SpeakerRecognition"
         )
     check_names(arguments.files, str)
+    if is_bulk:
+        return run_bulk("diarize", arguments)
     recordings = find_recordings(arguments.files)
     check_file(arguments.reference, "RTTM file")
     forms = chosen(DIARIZATION_FORMATS, arguments.format)
@@ -59,7 +64,7 @@ def diarize(argv: Sequence[str]) -> None:
     if not files:
         return
 
-    diarization, _ = _load_diarization(arguments)
+    run = open_diarizer(arguments)
     target = arguments.rttm_dir or arguments.output_dir or Path()
     target.mkdir(parents=True, exist_ok=True)
 
@@ -73,15 +78,20 @@ def diarize(argv: Sequence[str]) -> None:
         return outputs.write(path, found)
 
     with progress_bar(files, "diarize") as bar:
-        results = diarization.diarize_files(
-            files,
-            arguments.num_speakers,
-            arguments.min_speakers,
-            arguments.max_speakers,
-            advance(bar),
-            arguments.exclusive,
-        )
+        results = run(files, on_progress=advance(bar))
         print_results("diarize", files, results, write, bar)
+
+
+def open_diarizer(arguments):
+    """Loads the models; gives what runs files."""
+    diarization, _ = _load_diarization(arguments)
+    return partial(
+        diarization.diarize_files,
+        num_speakers=arguments.num_speakers,
+        min_speakers=arguments.min_speakers,
+        max_speakers=arguments.max_speakers,
+        exclusive=arguments.exclusive,
+    )
 
 
 def _check_outputs(outputs, arguments):
@@ -127,7 +137,8 @@ def _parse(argv):
         "files without suffix",
     )
     add_batch_seconds(parser, 30.0)
-    add_device(parser)
+    add_device(parser, ray=True)
+    add_bulk(parser)
     group = parser.add_argument_group("speakers")
     group.add_argument(
         "--exclusive",

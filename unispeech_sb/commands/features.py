@@ -8,9 +8,11 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 
 from unispeech_sb.atomic import atomic
 from unispeech_sb.checkpoints.interfaces import INTERFACES
+from unispeech_sb.commands.bulk import add_bulk, run_bulk, take_ray
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -39,12 +41,22 @@ def features(argv: Sequence[str]) -> None:
     line makes no sense.
     """
     arguments = _parse(argv)
+    is_bulk = take_ray(arguments)
     arguments.folder = take_folder(arguments.folder, *INTERFACES)
+    if is_bulk:
+        return run_bulk("features", arguments)
     outputs = take_outputs(arguments, FEATURE_FORMATS, save=_save)
     files = outputs.left("features", arguments.overwrite)
     if not files:
         return
+    run = open_extractor(arguments)
+    with progress_bar(files, "features") as bar:
+        results = run(files, on_progress=advance(bar))
+        print_results("features", files, results, outputs.write, bar)
 
+
+def open_extractor(arguments):
+    """Loads the model; gives what runs files."""
     from unispeech_sb.inference import SpeechFeatures
 
     extractor = load_folder(
@@ -53,11 +65,12 @@ def features(argv: Sequence[str]) -> None:
     layers = arguments.layers
     if layers == "all":
         layers = range(extractor.num_layers + 1)
-    with progress_bar(files, "features") as bar:
-        results = extractor.extract_files(
-            files, layers, arguments.batch_seconds, advance(bar), streams=True
-        )
-        print_results("features", files, results, outputs.write, bar)
+    return partial(
+        extractor.extract_files,
+        layers=layers,
+        batch_seconds=arguments.batch_seconds,
+        streams=True,
+    )
 
 
 def _parse(argv):
@@ -92,7 +105,8 @@ def _parse(argv):
         "model window by window (default: %(default)g)",
     )
     add_batch_seconds(parser, 60.0)
-    add_device(parser)
+    add_device(parser, ray=True)
+    add_bulk(parser)
     return parser.parse_args(argv)
 
 

@@ -17,7 +17,7 @@ from unispeech_sb.checkpoints.interfaces import (
     may_be_converted,
     purpose,
 )
-from unispeech_sb.environment import ENGINES, require_engine
+from unispeech_sb.environment import ENGINES, require_engine, require_extra
 from unispeech_sb.errors import check_compiler, check_device, print_escaped
 from unispeech_sb.text import absent
 
@@ -98,8 +98,12 @@ def add_folder(parser, kind):
     )
 
 
-def add_device(parser):
-    """Adds where the model runs."""
+RAY_ENGINES = ("ray", "ray+onnx", "ray+openvino")
+"""What runs many recordings: Ray, with an engine in it, torch by default."""
+
+
+def add_device(parser, ray=False):
+    """Adds where the model runs, on many machines too with ``ray``."""
     parser.add_argument(
         "--device",
         metavar="DEVICE",
@@ -114,11 +118,15 @@ def add_device(parser):
     parser.add_argument(
         "--engine",
         type=_engine,
-        choices=ENGINES,
+        choices=[*ENGINES, *RAY_ENGINES[: 3 * ray]],
         default="torch",
         help="what runs the model on the CPU: %(choices)s; onnx (ONNX Runtime) "
         "and openvino need the extra export, and export it into "
-        "~/.cache/unispeech_sb once (default: %(default)s)",
+        "~/.cache/unispeech_sb once"
+        + ray
+        * "; ray (the extra scale) runs bulk jobs on processes and "
+        "machines of Ray's, ray+onnx with that engine in each"
+        + " (default: %(default)s)",
     )
     shown = "; ".join(f"{name}: {what}" for name, what in PRECISIONS.items())
     parser.add_argument(
@@ -138,8 +146,11 @@ def add_device(parser):
 
 def _engine(name):
     """Reads the name of an engine, whose packages have to be there."""
-    if name in ENGINES:
-        require_engine(name, f"--engine {name}")
+    inner = name.removeprefix("ray+")
+    if inner in ENGINES:
+        require_engine(inner, f"--engine {name}")
+    if name in RAY_ENGINES:
+        require_extra("ray", "scale", f"--engine {name}")
     return name
 
 

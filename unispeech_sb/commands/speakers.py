@@ -1,8 +1,10 @@
 """Speakers: ``unispeech-sb embed`` and ``verify``."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from unispeech_sb.checkpoints.interfaces import folder_kind
+from unispeech_sb.commands.bulk import add_bulk, run_bulk, take_ray
 from unispeech_sb.commands.options import (
     add_batch_seconds,
     add_device,
@@ -40,6 +42,7 @@ def embed(argv: Sequence[str]) -> None:
     """
     arguments = _parse_embed(argv)
     check_once(arguments.files)
+    is_bulk = take_ray(arguments)
     other = "EncoderClassifier"
     folder = take_folder(arguments.folder, "SpeakerRecognition", other)
     if folder_kind(folder) == other and not arguments.any_model:
@@ -49,6 +52,8 @@ def embed(argv: Sequence[str]) -> None:
             "--any-model"
         )
     arguments.folder = folder
+    if is_bulk:
+        return run_bulk("embed", arguments)
     recordings = find_recordings(arguments.files).values()
     files = {recording.name: recording.path for recording in recordings}
     check_output(arguments.output, files.values(), makes_folder=True)
@@ -77,13 +82,21 @@ def embed(argv: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
+def open_embedder(arguments):
+    """Loads the model; gives what runs files."""
+    verification = load_model(arguments, any_model=arguments.any_model)
+    return partial(
+        verification.embed_files, batch_seconds=arguments.batch_seconds
+    )
+
+
 def _parse_embed(argv):
     """Reads the command line."""
     parser = new_parser(
         "embed",
         "Extract speaker embeddings of recordings into one file.",
     )
-    add_model(parser)
+    add_model(parser, ray=True)
     add_files(parser)
     parser.add_argument(
         "-o",
@@ -91,7 +104,8 @@ def _parse_embed(argv):
         required=True,
         metavar="OUT",
         help="safetensors file to write; the embeddings that it has already, "
-        "by the names of their recordings, are kept",
+        "by the names of their recordings, are kept. With --engine ray a "
+        "folder of Parquet files",
     )
     parser.add_argument(
         "--any-model",
@@ -100,6 +114,7 @@ def _parse_embed(argv):
         "keyword spotter, too: its embeddings are not of speakers",
     )
     add_batch_seconds(parser, 60.0)
+    add_bulk(parser)
     return parser.parse_args(argv)
 
 
@@ -170,7 +185,7 @@ def _parse_verify(argv):
     return parser.parse_args(argv)
 
 
-def add_model(parser):
+def add_model(parser, ray=False):
     """Adds the folder and how recordings go through its model."""
     add_folder(parser, "a speaker model (SpeakerRecognition)")
     parser.add_argument(
@@ -181,7 +196,7 @@ def add_model(parser):
         help="longest window in seconds; a longer recording is embedded "
         "window by window (default: %(default)g)",
     )
-    add_device(parser)
+    add_device(parser, ray)
 
 
 def load_model(arguments, **options):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unispeech_sb.atomic import write_json
+from unispeech_sb.commands.bulk import add_bulk, run_bulk, take_ray
 from unispeech_sb.commands.diarize import (
     add_attribution,
     check_attribution,
@@ -51,37 +52,47 @@ def transcribe(argv: Sequence[str]) -> None:
     command line makes no sense.
     """
     arguments = _parse_transcribe(argv)
+    is_bulk = take_ray(arguments)
     arguments.folder = take_folder(arguments.folder, "EncoderASR")
     check_file(arguments.lm, "language model")
     formats = TRANSCRIPT_FORMATS
     if arguments.speakers:
         take_attribution(arguments)
         formats = SPEAKER_FORMATS
-    inputs = arguments.lm, arguments.enrolled
-    outputs = take_outputs(arguments, formats, inputs)
     if arguments.lm:
         require_extra("kenlm", "lm", "--lm")
+    if is_bulk:
+        return run_bulk("transcribe", arguments)
+    inputs = arguments.lm, arguments.enrolled
+    outputs = take_outputs(arguments, formats, inputs)
     files = outputs.left("transcribe", arguments.overwrite)
     if not files:
         return
+    run = open_transcriber(arguments)
+    outputs.print_header()
+    with progress_bar(files, "transcribe") as bar:
+        results = run(files, on_progress=advance(bar))
+        print_results("transcribe", files, results, outputs.write, bar)
 
+
+def open_transcriber(arguments):
+    """Loads the models; gives what runs files."""
+    from unispeech_sb.dataio.audio import AudioError, attempt
     from unispeech_sb.inference.asr import LongFormASR
 
     model = _language_model(arguments)
     speakers = load_attribution(arguments)
     asr = _configured(load_folder(LongFormASR, arguments), arguments, model)
 
-    def write(path, result):
-        if speakers is not None:
-            result = speakers.add_speakers(path, result)
-        return outputs.write(path, result)
+    def run(files, on_progress=None):
+        for path, result in asr.transcribe_files(
+            files, arguments.batch_seconds, on_progress
+        ):
+            if speakers is not None and not isinstance(result, AudioError):
+                result = attempt(path, speakers.add_speakers, path, result)
+            yield path, result
 
-    outputs.print_header()
-    with progress_bar(files, "transcribe") as bar:
-        results = asr.transcribe_files(
-            files, arguments.batch_seconds, advance(bar)
-        )
-        print_results("transcribe", files, results, write, bar)
+    return run
 
 
 def _parse_transcribe(argv):
@@ -99,7 +110,8 @@ def _parse_transcribe(argv):
         help="language, for a model with adapters of several languages",
     )
     add_batch_seconds(parser, 30.0)
-    add_device(parser)
+    add_device(parser, ray=True)
+    add_bulk(parser)
     _add_decoding(parser)
     add_attribution(parser)
     arguments = parser.parse_args(argv)

@@ -1,0 +1,255 @@
+"""Throughput of bulk jobs: ``embed --engine ray`` beside other engines.
+
+    python benchmarks/bulk.py [--clips 1500] [--model small] [--folder FOLDER]
+
+Clips of noise of 1 to 3 s, and a speaker model with random weights of a preset
+size, or that of FOLDER; one thread for each process that has a model. Sides: a
+plain loop over the files, one at a time; the method of the command in this
+process, in batches; ``--engine ray`` with one actor and with two;
+``datasets.map`` (Hugging Face) with one process and with two, and Daft, if they
+are installed. The embeddings are compared first: no side may differ from the
+plain loop by more than 1e-6 of the vector's length.
+
+``whole`` is seconds of audio in a second of wall time, from the start of a side
+to its last result, the loading of its models included. ``steady`` is the same
+from the first results on, and for the loops without loading. ``CPU`` is
+processor time of this process and those that it waited for, in ms for a second
+of audio.
+"""
+
+import argparse
+import contextlib
+import datetime
+import io
+import os
+import platform
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import soundfile
+import torch
+
+from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
+from unispeech_sb.commands import bulk
+from unispeech_sb.commands import main as command
+from unispeech_sb.inference.speaker_verification import SpeakerVerification
+from unispeech_sb.lobes.backbone import Backbone
+from unispeech_sb.lobes.heads import SpeakerHead
+
+
+def write_clips(folder, count):
+    """Paths of clips of 1 to 3 s, and their seconds in all."""
+    draw, paths, total = np.random.default_rng(0), [], 0.0
+    for number in range(count):
+        seconds = draw.uniform(1, 3)
+        paths.append(str(Path(folder, f"{number}.wav")))
+        wav = draw.normal(scale=0.1, size=round(seconds * 16000))
+        soundfile.write(paths[-1], wav, 16000)
+        total += seconds
+    return paths, total
+
+
+def write_model(folder, preset):
+    """A pretrained folder with random weights."""
+    torch.manual_seed(0)
+    backbone = Backbone.from_preset(preset)
+    head = SpeakerHead(
+        backbone.config.hidden_size,
+        [128, 128, 128],
+        [5, 3, 1],
+        [1, 2, 1],
+        xvector_output_dim=128,
+        num_states=backbone.num_states,
+    )
+    lobes = {"backbone": backbone, "head": head}
+    write_pretrained(folder, lobes, "SpeakerRecognition", "For a benchmark.")
+    return str(folder)
+
+
+def by_loop(model, paths, steady):
+    """Embeddings of one file after the other."""
+    verification = SpeakerVerification.from_hparams(model)
+    steady()
+    return {path: verification.embed(path).vector.numpy() for path in paths}
+
+
+def in_batches(model, paths, steady):
+    """Embeddings by the method of the command."""
+    verification = SpeakerVerification.from_hparams(model)
+    steady()
+    found = verification.embed_files(paths, 60.0)
+    return {path: result.vector.numpy() for path, result in found}
+
+
+def by_ray(actors):
+    """A side that is the command, with so many actors."""
+
+    def run(model, paths, steady):
+        import pyarrow.parquet as pq
+
+        add, seconds = bulk.Parts.add, []
+
+        def timed(self, table):
+            if not seconds:
+                steady(sum(table["duration"].to_pylist()))
+            seconds.append(len(table))
+            return add(self, table)
+
+        bulk.Parts.add = timed
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                words = ["embed", model, str(Path(paths[0]).parent)]
+                words += ["--engine", "ray", "--actors", str(actors)]
+                words += ["--part-seconds", "100", "-o", f"{folder}/out"]
+                with (
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):
+                    assert command(words) in (0, None)
+                table = pq.read_table(f"{folder}/out").to_pydict()
+        finally:
+            bulk.Parts.add = add
+        vectors = np.array(table["embedding"], np.float32)
+        return dict(zip(table["id"], vectors))
+
+    return run
+
+
+class Mapped:
+    """What ``datasets.map`` and Daft call on batches of paths."""
+
+    def __init__(self, model):
+        self.model, self.loaded = model, None
+
+    def __call__(self, paths):
+        """Embeddings, [D] each, in the order of the paths."""
+        if self.loaded is None:
+            torch.set_num_threads(1)
+            self.loaded = SpeakerVerification.from_hparams(self.model)
+        found = dict(self.loaded.embed_files(paths, 60.0))
+        return [found[path].vector.numpy() for path in paths]
+
+
+def by_datasets(processes):
+    """A side by Hugging Face's datasets."""
+
+    def run(model, paths, steady):
+        import datasets
+
+        datasets.disable_progress_bars()
+        datasets.disable_caching()
+        mapped = Mapped(model)
+        with tempfile.TemporaryDirectory() as folder:
+            data = datasets.Dataset.from_dict({"path": paths}).map(
+                lambda batch: {"embedding": mapped(batch["path"])},
+                batched=True,
+                batch_size=50,
+                num_proc=processes if processes > 1 else None,
+                cache_file_name=f"{folder}/cache.arrow",
+            )
+            vectors = np.array(data["embedding"][:], np.float32)
+        return dict(zip(paths, vectors))
+
+    return run
+
+
+def by_daft(model, paths, steady):
+    """A side by Daft, with a class that one process holds."""
+    import daft
+
+    @daft.udf(
+        return_dtype=daft.DataType.list(daft.DataType.float32()),
+        concurrency=1,
+        batch_size=50,
+    )
+    class Embedded(Mapped):
+        def __init__(self):
+            super().__init__(model)
+
+        def __call__(self, column):
+            return [v.tolist() for v in super().__call__(column.to_pylist())]
+
+    data = daft.from_pydict({"path": paths})
+    data = data.with_column("embedding", Embedded(daft.col("path")))
+    found = data.to_pydict()
+    vectors = np.array(found["embedding"], np.float32)
+    return dict(zip(found["path"], vectors))
+
+
+SIDES = {
+    "plain loop": by_loop,
+    "embed_files": in_batches,
+    "--engine ray, 1 actor": by_ray(1),
+    "--engine ray, 2 actors": by_ray(2),
+    "datasets.map, 1 process": by_datasets(1),
+    "datasets.map, 2 processes": by_datasets(2),
+    "Daft, 1 process": by_daft,
+}
+NEEDS = {"--eng": "ray", "datas": "datasets", "Daft,": "daft"}
+"""Begin of a side's name -> the package that it needs."""
+
+
+def measure(run, model, paths, total):
+    """Embeddings of a side, and its figures."""
+    begun = []
+
+    def steady(done=0.0):
+        begun.append((time.perf_counter(), done))
+
+    start, before = time.perf_counter(), os.times()
+    found = run(model, paths, steady)
+    end, after = time.perf_counter(), os.times()
+    used = sum(after[:4]) - sum(before[:4])
+    rate = np.nan
+    if begun:
+        ((first, done),) = begun
+        rate = (total - done) / (end - first)
+    return found, (total / (end - start), rate, 1000 * used / total)
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=1500)
+    parser.add_argument("--model", default="small")
+    parser.add_argument("--folder")
+    parser.add_argument("--sides", help="words, of which names have one")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="bulk-") as folder:
+        (Path(folder) / "clips").mkdir()
+        paths, total = write_clips(f"{folder}/clips", arguments.clips)
+        model = arguments.folder or write_model(
+            f"{folder}/model", arguments.model
+        )
+        print(
+            f"{datetime.date.today()}, {os.cpu_count()} cores, load "
+            f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
+            f"torch {torch.__version__}, {len(paths)} clips, {total:.0f} s\n"
+        )
+        print("| side | whole | steady | CPU |\n|---|---|---|---|")
+        expected = None
+        for name, run in SIDES.items():
+            asked = (arguments.sides or name).split(",")
+            package = NEEDS.get(name[:5], "torch")
+            if find_spec(package) is None or not any(a in name for a in asked):
+                continue
+            found, figures = measure(run, model, paths, total)
+            expected = expected or found
+            assert found.keys() == expected.keys()
+            for path, vector in found.items():
+                far = np.abs(vector - expected[path]).max()
+                assert far <= 1e-6 * np.linalg.norm(vector), (name, path, far)
+            cells = " | ".join(f"{figure:.1f}" for figure in figures)
+            print(f"| {name} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
