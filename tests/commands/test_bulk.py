@@ -26,6 +26,7 @@ from unispeech_sb.atomic import OneWriter
 from unispeech_sb.commands import bulk, main
 from unispeech_sb.commands.bulk_parts import COLUMNS, JOBS, schema_of
 from unispeech_sb.inference.embedding_store import EmbeddingStore
+from unispeech_sb.inference.formats import unicode_name
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra scale")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -167,9 +168,10 @@ def test_a_job_gives_what_the_command_gives(
     model, *options = OPTIONS[command]
     line = [command, models[model], *files, *options]
     out, single = tmp_path / "out", tmp_path / "single"
-    assert (
-        run(*line, "-o", out, *[] if together else ["--part-seconds", 0.1]) == 0
-    )
+    if not together:
+        line += ["--batch-seconds", "0.1"]
+    parts = [] if together else ["--part-seconds", 0.1]
+    assert run(*line, "-o", out, *parts) == 0
     assert len([*out.iterdir()]) == (1 if together else len(files))
     rows = rows_in(out)
     assert set(rows) == set(files)
@@ -271,8 +273,7 @@ def test_bad_files_are_rows_with_the_words_of_the_command(
         assert run("classify", models["keywords"], *files, "-o", out) == 1
         count = sum(map(bool, files.values()))
         said = capsys.readouterr().err.splitlines()
-        assert f"classify: {count} of {len(files)} recordings failed:" in said
-        assert said[-count:] == sorted(said[-count:], key=said.index)
+        assert f"classify: {count} recordings failed:" in said
         rows = rows_in(out)
     with pytest.raises(SystemExit):
         main(
@@ -280,8 +281,9 @@ def test_bad_files_are_rows_with_the_words_of_the_command(
         )
     single = capsys.readouterr().err
     assert len(rows) == len(files)
+    said = {unicode_name(name): bad for name, bad in files.items()}
     for name, row in rows.items():
-        bad = next(v for k, v in files.items() if k[-7:] == name[-7:])
+        bad = said[name]
         assert bool(row["error"]) == bool(bad) == (row["label"] is None)
         assert row["error"] is None or f"  {row['error']}\n" in single
 
@@ -484,7 +486,7 @@ def test_ray_gives_the_same_on_two_actors(
     assert run(*line, "-o", tmp_path / "out", "--actors", "1:2") == 1
     said = capsys.readouterr()
     assert "9 recordings in" not in said.out
-    assert "classify: 1 of 10 recordings failed:" in said.err
+    assert "classify: 1 recordings failed:" in said.err
     monkeypatch.setattr(bulk, "_ray", lambda arguments: nullcontext())
     monkeypatch.setattr(bulk, "_pipeline", _Here)
     assert run(*line, "-o", tmp_path / "here") == 1

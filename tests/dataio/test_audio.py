@@ -17,11 +17,11 @@ from unispeech_sb.dataio.audio import (
     Resampler,
     attempt,
     check_audio,
-    is_recording,
     read_audio,
     read_header,
     write_audio,
 )
+from unispeech_sb.dataio.containers import is_recording
 
 READERS = [read_audio, check_audio]
 

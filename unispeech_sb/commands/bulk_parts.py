@@ -158,7 +158,7 @@ _OF_NO_EFFECT = {
 def model_digest(command: str, arguments: argparse.Namespace) -> str:
     """What results depend on: the command, its options, and the files of its
     models, wherever they are."""
-    from unispeech_sb.checkpoints.pretrained_folder import file_digest
+    from unispeech_sb.dataio.sources import digest_of
 
     found = hashlib.sha256(command.encode())
     for name, value in sorted(vars(arguments).items()):
@@ -172,8 +172,7 @@ def model_digest(command: str, arguments: argparse.Namespace) -> str:
         files = [path] if path.is_file() else sorted(path.rglob("[!.]*"))
         for file in files:
             if file.is_file() and file.suffix != ".md":
-                line = f"{file.name} {file_digest(file)} "
-                found.update(line.encode())
+                found.update(f"{file.name} ".encode() + digest_of(file))
     return found.hexdigest()[:16]
 
 
@@ -240,11 +239,13 @@ class Parts:
     def add(self, table: Any) -> Any:
         """Writes rows as a part; gives them without those whose ids this run
         has had already."""
-        numbers = [int(_number(name)) for name in table["id"].to_pylist()]
-        is_new = [number not in self._seen for number in numbers]
-        self._seen.update(numbers)
-        self.num_again += len(is_new) - sum(is_new)
-        table = table.filter(is_new)
+        first: dict[int, int] = {}
+        for place, name in enumerate(table["id"].to_pylist()):
+            first.setdefault(int(_number(name)), place)
+        new = sorted(first[number] for number in first.keys() - self._seen)
+        self._seen.update(first)
+        self.num_again += len(table) - len(new)
+        table = _rows(table, new)
         self.num_failed += len(table) - table["error"].null_count
         fresh = self._replacing(table)
         if len(fresh):
@@ -274,11 +275,14 @@ class Parts:
             rows = zip(old["id"].to_pylist(), old["error"].to_pylist())
             same |= {n for n, e in rows if n in gone and e and e == errors[n]}
             self._keep(self.files[part], old, gone - same)
-        return table.filter([name not in same for name in names])
+        kept = [n for n, name in enumerate(names) if name not in same]
+        return _rows(table, kept)
 
     def _keep(self, path, table, gone):
         """Writes a part again without some ids."""
-        kept = table.filter([n not in gone for n in table["id"].to_pylist()])
+        names = table["id"].to_pylist()
+        kept = [n for n, name in enumerate(names) if name not in gone]
+        kept = _rows(table, kept)
         self.num_old -= len(table) - len(kept)
         if not len(kept):
             path.unlink()
@@ -329,6 +333,13 @@ class Parts:
 
 
 _NOTHING = Known(*(np.zeros(0, np.uint64) for _ in range(3)), np.zeros(0, int))
+
+
+def _rows(table, places):
+    """Some rows of a table, which may be none."""
+    import pyarrow as pa
+
+    return table.take(pa.array(places, pa.int64()))
 
 
 def schema_of(command: str) -> Any:

@@ -190,7 +190,7 @@ def _drawn(items, arguments):
 
 def _find(items, root):
     """Name of each recording that items are of -> its path."""
-    from unispeech_sb.dataio.audio import (
+    from unispeech_sb.dataio.containers import (
         OTHER_SUFFIXES,
         SUFFIXES,
         recordings_below,

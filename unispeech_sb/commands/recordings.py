@@ -177,7 +177,7 @@ def _recording(path, root):
 
 def _below(folder, root, may_be_empty=False):
     """Recordings of a folder and those in it; itself, where there are none."""
-    from unispeech_sb.dataio.audio import (
+    from unispeech_sb.dataio.containers import (
         OTHER_SUFFIXES,
         SUFFIXES,
         recordings_below,

@@ -247,7 +247,7 @@ def _matched(reference_dir, generated_dir):
 def _by_name(folder):
     """Recordings of a folder by their stems, the last of each, and by their
     paths in the folder without suffix."""
-    from unispeech_sb.dataio.audio import (
+    from unispeech_sb.dataio.containers import (
         OTHER_SUFFIXES,
         SUFFIXES,
         recordings_below,

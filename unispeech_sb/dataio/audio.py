@@ -31,13 +31,6 @@ __all__ = ["AudioError", "read_audio", "read_header"]
 
 _Result = TypeVar("_Result")
 
-SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".wav")
-"""Endings of names, in small letters, by which folders are searched."""
-
-OTHER_SUFFIXES = (".aac", ".au", ".caf", ".m4a", ".mp4", ".oga", ".w64",
-                  ".webm", ".wma")  # fmt: skip
-"""Endings of what is read, too, but seldom is a corpus."""
-
 FILE_ERRORS = (ArithmeticError, MemoryError, OSError, RuntimeError, ValueError)
 """What reading a file, or running a model on it, may raise because of the file:
 overflows, too little memory, the system's errors, those of libsndfile and torch
@@ -115,27 +108,6 @@ def error_of(path: str | Path, error: BaseException) -> AudioError:
     said = said or type(error).__name__
     named = isinstance(error, AudioError) or said.startswith(f"{path}: ")
     return AudioError(said if named else f"{path}: {said}")
-
-
-def is_recording(
-    path: str | Path, suffixes: tuple[str, ...] = SUFFIXES
-) -> bool:
-    """Whether a lister takes a path below its folder: of audio by its suffix,
-    and not hidden, as the ``._name`` that macOS leaves beside each file."""
-    parts = Path(path).parts
-    hidden = any(part.startswith(".") for part in parts)
-    return not hidden and Path(path).suffix.lower() in suffixes
-
-
-def recordings_below(
-    folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES
-) -> list[Path]:
-    """The recordings in a folder, at any depth, sorted."""
-    return sorted(
-        file
-        for file in Path(folder).rglob("*")
-        if is_recording(file.relative_to(folder), suffixes) and file.is_file()
-    )
 
 
 def read_audio(

@@ -23,6 +23,13 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".wav")
+"""Endings of names, in small letters, by which folders are searched."""
+
+OTHER_SUFFIXES = (".aac", ".au", ".caf", ".m4a", ".mp4", ".oga", ".w64",
+                  ".webm", ".wma")  # fmt: skip
+"""Endings of what is read, too, but seldom is a corpus."""
+
 _UNKNOWN_32 = 0x7F000000
 """Least of the lengths in 32 bits that stand for an unknown one: SoX writes
 0x7F000000 (AIFF) and 0x7FFFF000 (WAV), FFmpeg 0xFFFFFFFF."""
@@ -33,6 +40,27 @@ _PAGE_BYTES = 65307
 """Most bytes of a page of Ogg."""
 ENDLESS = 2**40
 """Bytes, or samples, of a file whose end is not known."""
+
+
+def is_recording(
+    path: str | Path, suffixes: tuple[str, ...] = SUFFIXES
+) -> bool:
+    """Whether a lister takes a path below its folder: of audio by its suffix,
+    and not hidden, as the ``._name`` that macOS leaves beside each file."""
+    parts = Path(path).parts
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and Path(path).suffix.lower() in suffixes
+
+
+def recordings_below(
+    folder: str | Path, suffixes: tuple[str, ...] = SUFFIXES
+) -> list[Path]:
+    """The recordings in a folder, at any depth, sorted."""
+    return sorted(
+        file
+        for file in Path(folder).rglob("*")
+        if is_recording(file.relative_to(folder), suffixes) and file.is_file()
+    )
 
 
 def missing(path: str | Path) -> str | None:

@@ -9,12 +9,8 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from unispeech_sb.atomic import OneWriter, atomic
-from unispeech_sb.dataio.audio import (
-    SUFFIXES,
-    read_audio,
-    recordings_below,
-    write_audio,
-)
+from unispeech_sb.dataio.audio import read_audio, write_audio
+from unispeech_sb.dataio.containers import SUFFIXES, recordings_below
 
 __all__ = ["prepare_noises"]
 

@@ -3,7 +3,8 @@
 A ``Shard`` names recordings without listing them: a group of files, a manifest
 of NeMo's or Lhotse's, a WebDataset tar, a Parquet file. It is listed where it
 is worked on, one ``Item`` after the other, and what cannot be read is an item
-with its error. Places are paths, or URLs that fsspec opens.
+with its error. Places are paths, or URLs that fsspec opens. Torch is imported
+by ``LocalFiles`` alone, as lists need none.
 """
 
 import gzip
@@ -18,18 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
-import torch
 
-from unispeech_sb.dataio.audio import (
+from unispeech_sb.dataio.containers import (
     OTHER_SUFFIXES,
     SUFFIXES,
-    AudioError,
-    decode,
-    error_of,
     is_recording,
-    naming,
-    read_header,
 )
 
 _AUDIO = SUFFIXES + OTHER_SUFFIXES
@@ -151,8 +145,7 @@ def read_shard(shard: Shard) -> Iterator[Item]:
     except FileNotFoundError:
         error = "there is no such file"
     except _damages() as found:
-        said = getattr(found, "strerror", None) or str(found)
-        error = " ".join(said.split())[:300] or "it ends too early"
+        error = _said(found)
     else:
         return
     yield Item(shard.place, shard.place, error=f"{shard.place}: {error}")
@@ -201,6 +194,8 @@ class LocalFiles:
     def place(self, number: int, item: Item) -> str:
         """The path of a file with an item's samples; raises an
         ``AudioError`` where there is none."""
+        from unispeech_sb.dataio.audio import AudioError, naming
+
         if item.error:
             raise AudioError(item.error)
         path, suffix = item.path, PurePosixPath(item.path).suffix
@@ -223,11 +218,11 @@ class LocalFiles:
         if item.content is not None:
             return hashlib.sha256(item.content).digest()
         if item.path not in self._digests:
-            self._digests[item.path] = _digest_of(item.path)
+            self._digests[item.path] = digest_of(item.path)
         return self._digests[item.path]
 
 
-def _digest_of(path):
+def digest_of(path):
     """SHA-256 of a file; empty where it cannot be read."""
     digest = hashlib.sha256()
     try:
@@ -241,6 +236,11 @@ def _digest_of(path):
 
 def _cut(path, start_s, duration_s, target):
     """Writes a stretch as a file, its channels averaged."""
+    import soundfile
+    import torch
+
+    from unispeech_sb.dataio.audio import decode, read_header
+
     count, rate = read_header(path)
     start = round(start_s * rate)
     # Lists round their seconds
@@ -266,7 +266,7 @@ def _fetched(item):
     except FileNotFoundError:
         error = f"{item.path}: there is no such file"
     except _damages() as found:
-        error = str(error_of(item.path, found))
+        error = f"{item.path}: {_said(found)}"
     return item._replace(error=error)
 
 
@@ -327,6 +327,12 @@ def _open(place):
     import fsspec
 
     return fsspec.open(place, "rb").open()
+
+
+def _said(error):
+    """What an error of reading says, on one line."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split())[:300] or "it ends too early"
 
 
 def _damages():

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unispeech_sb.dataio.audio import is_recording, read_header
+from unispeech_sb.dataio.audio import read_header
+from unispeech_sb.dataio.containers import is_recording
 from unispeech_sb.dataio.corpora.csv_table import find_file, find_table
 from unispeech_sb.dataio.corpora.kaldi import (
     kaldi_recordings,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unispeech_sb.dataio.audio import (
+from unispeech_sb.dataio.containers import (
     OTHER_SUFFIXES,
     SUFFIXES,
     is_recording,
