@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -495,17 +494,12 @@ def test_ray_gives_the_same_on_two_actors(
     check_equal(rows, expected)
 
 
-def pids_of(word):
-    """Processes of this machine's user whose title has a word."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if word in title:
-            found.append(int(path.parent.name))
-    return found
+def workers():
+    """Processes of this test's Ray that have a model."""
+    import psutil
+
+    mine = psutil.Process().children(recursive=True)
+    return [p for p in mine if "MapBatches(Worker)" in " ".join(p.cmdline())]
 
 
 def test_a_killed_worker_loses_nothing(
@@ -513,13 +507,12 @@ def test_a_killed_worker_loses_nothing(
 ):
     killed = []
     add = bulk.Parts.add
-    mine = set(pids_of("ray::MapWorker"))
 
     def add_and_kill(self, table):
-        if len(killed) < 2:
-            for pid in set(pids_of("ray::MapWorker")) - mine - {*killed}:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+        if not killed:
+            for process in workers():
+                process.kill()
+                killed.append(process.pid)
         return add(self, table)
 
     monkeypatch.setattr(bulk.Parts, "add", add_and_kill)

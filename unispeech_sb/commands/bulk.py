@@ -16,6 +16,7 @@ import pickle
 import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -45,8 +46,10 @@ _NO_TABLE = {"rttm_dir": None, "plot": False, "reference": None}
 """Arguments of commands that write other files -> what they are without."""
 _MOST_FILES = 10_000
 """Files of a shard."""
-_ATTEMPTS = 10
-"""Times that a group is tried again whose process ends."""
+_ATTEMPTS = 5
+"""Times that a group is begun whose process ends before it is done."""
+_REST = 0.01
+"""Share of a processor that an actor leaves to what fetches recordings."""
 _MOST_SHOWN = 20
 """Errors that are printed."""
 
@@ -238,10 +241,34 @@ def _is_here(place):
     return "://" not in place
 
 
+_GIVEN_UP = (
+    f"expected a process that lives; {_ATTEMPTS} ended on this recording and "
+    "those of its group, for want of memory perhaps: give fewer --actors, or "
+    "less by --part-seconds and --batch-seconds"
+)
+
+
+class Attempts:
+    """Counts how often groups of recordings were begun and not done."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+
+    def begin(self, key: str) -> int:
+        """Counts; gives which time this is."""
+        self.begun[key] += 1
+        return self.begun[key]
+
+    def end(self, key: str) -> None:
+        """A group is done."""
+        del self.begun[key]
+
+
 class Worker:
     """Holds a command's model, and runs groups of recordings through it.
 
-    ``known`` gives the ``Known`` of this run.
+    ``known`` gives the ``Known`` of this run; ``attempts`` is the actor of its
+    ``Attempts``.
     """
 
     def __init__(
@@ -250,7 +277,9 @@ class Worker:
         arguments: argparse.Namespace,
         model: str,
         known: Callable[[], Known],
+        attempts: Any = None,
     ) -> None:
+        self.attempts = attempts
         self.job, self.schema = JOBS[command], schema_of(command)
         self.model, self.known = model, known()
         module, _, name = self.job.opens.partition(":")
@@ -260,7 +289,16 @@ class Worker:
     def __call__(self, batch: Any) -> Any:
         """Takes and gives rows of Ray's, a group each."""
         (items,) = _unpacked(batch)
-        return _packed(self.run(items))
+        if self.attempts is None:
+            return _packed(self.run(items))
+        import ray
+
+        key = f"{len(items)} {items[0].id}"
+        if ray.get(self.attempts.begin.remote(key)) > _ATTEMPTS:
+            items = [item._replace(error=_GIVEN_UP) for item in items]
+        found = self.run(items)
+        self.attempts.end.remote(key)
+        return _packed(found)
 
     def run(self, items: Sequence[Any]) -> Any:
         """A table with the results of recordings, but for those whose content
@@ -347,7 +385,7 @@ def _fetched(batch):
 
 def _run(command, arguments, shards, parts):
     """Runs the shards; gives id -> error of the first that failed."""
-    from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import RayTaskError
     from tqdm import tqdm
 
     data = _pipeline(command, arguments, shards, parts)
@@ -356,12 +394,6 @@ def _run(command, arguments, shards, parts):
             return _write_all(data, parts, bar)
         except RayTaskError as error:
             raise _cause_of(error) from None
-        except (ActorDiedError, WorkerCrashedError) as error:
-            raise ChildProcessError(
-                f"a process with the model ended more than {_ATTEMPTS} times "
-                "on the same recordings, for want of memory perhaps; see the "
-                "logs of Ray"
-            ) from error
 
 
 def _write_all(data, parts, bar):
@@ -409,7 +441,7 @@ def _pipeline(command, arguments, shards, parts):
     rows = [{"content": pickle.dumps(shard)} for shard in shards]
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     one = {"batch_size": 1, "batch_format": "pyarrow"}
-    once = {**one, "max_retries": _ATTEMPTS}
+    attempts = ray.remote(num_cpus=0)(Attempts).remote()
     data = data.map_batches(
         partial(
             _listed,
@@ -417,20 +449,18 @@ def _pipeline(command, arguments, shards, parts):
             known=known,
         ),
         num_cpus=0,
-        **once,
+        **one,
     )
     if any(map(_may_be_far, shards)):
-        spread = {"scheduling_strategy": "SPREAD"}  # else one task with listing
-        data = data.map_batches(_fetched, num_cpus=0, **once, **spread)
+        # Tasks that need the same become one task
+        data = data.map_batches(_fetched, num_cpus=_REST, **one)
     least, most = _num_actors(arguments)
     return data.map_batches(
         Worker,
-        fn_constructor_args=(command, arguments, parts.model, known),
+        fn_constructor_args=(command, arguments, parts.model, known, attempts),
         compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
-        num_cpus=arguments.threads,
+        num_cpus=arguments.threads - _REST,
         num_gpus=arguments.gpus_per_actor,
-        max_restarts=-1,
-        max_task_retries=_ATTEMPTS,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(arguments.threads)}},
         **one,
     )
