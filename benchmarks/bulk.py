@@ -1,9 +1,9 @@
 """Throughput of bulk jobs: ``embed --engine ray`` beside other engines.
 
-    python benchmarks/bulk.py [--clips 1500] [--model small] [--folder FOLDER]
+    python benchmarks/bulk.py [--clips 20000] [--model small] [--folder FOLDER]
 
-Clips of noise of 1 to 3 s, and a speaker model with random weights of a preset
-size, or that of FOLDER; one thread for each process that has a model. Sides: a
+Clips of noise of 0.5 to 1 s, and a speaker model with random weights of a
+preset size, or that of FOLDER; one thread for each process with a model. Sides: a
 plain loop over the files, one at a time; the method of the command in this
 process, in batches; ``--engine ray`` with one actor and with two;
 ``datasets.map`` (Hugging Face) with one process and with two, and Daft, if they
@@ -12,9 +12,16 @@ plain loop by more than 1e-6 of the vector's length.
 
 ``whole`` is seconds of audio in a second of wall time, from the start of a side
 to its last result, the loading of its models included. ``steady`` is the same
-from the first results on, and for the loops without loading. ``CPU`` is
-processor time of this process and those that it waited for, in ms for a second
-of audio.
+from the first results on, and for the loops without loading. ``models`` and
+``rest`` are processor time of the processes that have a model and of all others
+that the side started, in ms for a second of audio, over the same stretch; where
+the loops have one process, all is in ``models``. ``begin`` and ``end`` are
+memory in MB, at the first results and at the last ones: of this process and of
+the largest of those with a model, without the pages that they share.
+
+What two actors can win on two processors follows from the processor time, which
+depends less on what else the machine does: twice that of one actor's model over
+all that of two. It is printed below the table.
 """
 
 import argparse
@@ -23,7 +30,9 @@ import datetime
 import io
 import os
 import platform
+import re
 import tempfile
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,10 +52,10 @@ from unispeech_sb.lobes.heads import SpeakerHead
 
 
 def write_clips(folder, count):
-    """Paths of clips of 1 to 3 s, and their seconds in all."""
+    """Paths of clips of 0.5 to 1 s, and their seconds in all."""
     draw, paths, total = np.random.default_rng(0), [], 0.0
     for number in range(count):
-        seconds = draw.uniform(1, 3)
+        seconds = draw.uniform(0.5, 1)
         paths.append(str(Path(folder, f"{number}.wav")))
         wav = draw.normal(scale=0.1, size=round(seconds * 16000))
         soundfile.write(paths[-1], wav, 16000)
@@ -92,12 +101,10 @@ def by_ray(actors):
     def run(model, paths, steady):
         import pyarrow.parquet as pq
 
-        add, seconds = bulk.Parts.add, []
+        add = bulk.Parts.add
 
         def timed(self, table):
-            if not seconds:
-                steady(sum(table["duration"].to_pylist()))
-            seconds.append(len(table))
+            steady(sum(table["duration"].to_pylist()))
             return add(self, table)
 
         bulk.Parts.add = timed
@@ -105,7 +112,7 @@ def by_ray(actors):
             with tempfile.TemporaryDirectory() as folder:
                 words = ["embed", model, str(Path(paths[0]).parent)]
                 words += ["--engine", "ray", "--actors", str(actors)]
-                words += ["--part-seconds", "100", "-o", f"{folder}/out"]
+                words += ["-o", f"{folder}/out"]
                 with (
                     contextlib.redirect_stdout(io.StringIO()),
                     contextlib.redirect_stderr(io.StringIO()),
@@ -192,24 +199,101 @@ SIDES = {
 }
 NEEDS = {"--eng": "ray", "datas": "datasets", "Daft,": "daft"}
 """Begin of a side's name -> the package that it needs."""
+COLUMNS = ("whole", "steady", "models", "rest", "begin", "end")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def processes():
+    """Number -> parent, name and processor seconds of what runs."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (place / "stat").read_text()
+            name = (place / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:  # it has ended
+            continue
+        rest = text.rpartition(")")[2].split()
+        ticks = int(rest[11]) + int(rest[12])
+        found[int(place.name)] = (int(rest[1]), name, ticks / TICKS)
+    return found
+
+
+def own_mb(number):
+    """Memory of a process without shared pages."""
+    try:
+        text = Path(f"/proc/{number}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    pages = re.findall(r"^Private_\w+: +(\d+)", text, re.MULTILINE)
+    return sum(map(int, pages)) / 1024
+
+
+class Watch(threading.Thread):
+    """Notes, twice a second, what this process and its descendants have used
+    of processors; those that have ended count with what they last had."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.lock, self.ended = threading.Lock(), threading.Event()
+        self.used, self.mine = {}, {os.getpid()}
+        self.before = sum(os.times()[:2])
+        self.start()
+
+    def run(self):
+        """Looks until it is ended."""
+        while not self.ended.wait(0.5):
+            self.look()
+
+    def look(self):
+        """Processor seconds of the processes with a model, and of others."""
+        with self.lock:
+            found = processes()
+            for number in sorted(found):
+                parent, name, seconds = found[number]
+                if parent in self.mine or number in self.mine:
+                    self.mine.add(number)
+                    has_model = bool(re.search(r"MapBatches\(Worker", name))
+                    self.used[number] = (has_model, seconds)
+            has_model, seconds = self.used[os.getpid()]
+            self.used[os.getpid()] = (has_model, seconds - self.before)
+            models = sum(s for kind, s in self.used.values() if kind)
+            return models, sum(s for _, s in self.used.values()) - models
+
+    def memory(self):
+        """MB of this process, and of the largest other one with a model."""
+        with self.lock:
+            actors = [n for n, (kind, _) in self.used.items() if kind]
+        return own_mb(os.getpid()), max(map(own_mb, actors), default=0.0)
 
 
 def measure(run, model, paths, total):
     """Embeddings of a side, and its figures."""
-    begun = []
+    marks, done, watch = [], [0.0], Watch()
 
-    def steady(done=0.0):
-        begun.append((time.perf_counter(), done))
+    def steady(more=0.0):
+        done[0] += more
+        marks.append(
+            (time.perf_counter(), done[0], watch.look(), watch.memory())
+        )
 
-    start, before = time.perf_counter(), os.times()
+    start = time.perf_counter()
     found = run(model, paths, steady)
-    end, after = time.perf_counter(), os.times()
-    used = sum(after[:4]) - sum(before[:4])
-    rate = np.nan
-    if begun:
-        ((first, done),) = begun
-        rate = (total - done) / (end - first)
-    return found, (total / (end - start), rate, 1000 * used / total)
+    end, cpu = time.perf_counter(), watch.look()
+    watch.ended.set()
+    figures = {"whole": total / (end - start)}
+    first = marks[0] if marks else (start, 0.0, (0.0, 0.0), watch.memory())
+    # The loops say when they begin, the jobs at each part
+    last = marks[-1] if len(marks) > 1 else (end, total, cpu, watch.memory())
+    seconds = last[1] - first[1]
+    models, rest = (b - a for a, b in zip(first[2], last[2]))
+    if models == 0:  # one process, or several that have a model each
+        models, rest = rest, 0.0
+    figures["steady"] = seconds / (last[0] - first[0]) if marks else np.nan
+    figures["models"] = 1000 * models / seconds
+    figures["rest"] = 1000 * rest / seconds
+    for name, mark in (("begin", first), ("end", last)):
+        figures[name] = " + ".join(f"{mb:.0f}" for mb in mark[3] if mb)
+    return found, figures
 
 
 def main():
@@ -217,7 +301,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--clips", type=int, default=1500)
+    parser.add_argument("--clips", type=int, default=20_000)
     parser.add_argument("--model", default="small")
     parser.add_argument("--folder")
     parser.add_argument("--sides", help="words, of which names have one")
@@ -234,21 +318,35 @@ def main():
             f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
             f"torch {torch.__version__}, {len(paths)} clips, {total:.0f} s\n"
         )
-        print("| side | whole | steady | CPU |\n|---|---|---|---|")
-        expected = None
+        print(f"| side | {' | '.join(COLUMNS)} |\n{'|---' * 7}|")
+        expected, rows = None, {}
         for name, run in SIDES.items():
             asked = (arguments.sides or name).split(",")
             package = NEEDS.get(name[:5], "torch")
             if find_spec(package) is None or not any(a in name for a in asked):
                 continue
-            found, figures = measure(run, model, paths, total)
+            found, rows[name] = measure(run, model, paths, total)
             expected = expected or found
             assert found.keys() == expected.keys()
             for path, vector in found.items():
                 far = np.abs(vector - expected[path]).max()
                 assert far <= 1e-6 * np.linalg.norm(vector), (name, path, far)
-            cells = " | ".join(f"{figure:.1f}" for figure in figures)
-            print(f"| {name} | {cells} |", flush=True)
+            cells = [rows[name][column] for column in COLUMNS]
+            cells = [c if isinstance(c, str) else f"{c:.1f}" for c in cells]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print_gain(*(row for name, row in rows.items() if "ray" in name))
+
+
+def print_gain(*rows):
+    """Prints what the second actor gives."""
+    if len(rows) == 2:
+        one, two = rows
+        wall = two["steady"] / one["steady"]
+        cpu = 2 * one["models"] / (two["models"] + two["rest"])
+        print(
+            f"\nsecond actor: {wall:.2f} times by wall time, {cpu:.2f} by "
+            f"processor time; load {os.getloadavg()[0]:.1f}"
+        )
 
 
 if __name__ == "__main__":

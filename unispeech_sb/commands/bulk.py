@@ -10,7 +10,6 @@ import argparse
 import glob
 import hashlib
 import importlib
-import logging
 import os
 import pickle
 import re
@@ -18,7 +17,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from unispeech_sb.commands.options import (
     positive,
 )
 from unispeech_sb.commands.recordings import find_recordings
+from unispeech_sb.dataio.ray_session import ray_session
 from unispeech_sb.environment import require_extra
 from unispeech_sb.errors import print_escaped
 from unispeech_sb.inference.formats import unicode_name
@@ -65,8 +64,8 @@ def add_bulk(parser):
     group.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="the cluster's: auto, HOST:PORT or ray://HOST:PORT; a Ray of its "
-        "own on this machine when omitted",
+        help="the cluster's: auto or HOST:PORT; a Ray of its own on this "
+        "machine when omitted",
     )
     group.add_argument(
         "--actors",
@@ -146,7 +145,9 @@ def run_bulk(command: str, arguments: argparse.Namespace) -> None:
     check_output_folder(folder)
     shards = [*find_shards(command, arguments, folder)]
     folder.mkdir(parents=True, exist_ok=True)
-    with OneWriter(folder), _ray(arguments):
+    _, most = arguments.actors or (1, 1)
+    ray_of = ray_session(arguments.ray_address, most * arguments.threads)
+    with OneWriter(folder), ray_of:
         overwrite = getattr(arguments, "overwrite", False)
         parts = Parts(folder, model_digest(command, arguments), overwrite)
         errors = _run(command, arguments, shards, parts)
@@ -385,15 +386,11 @@ def _fetched(batch):
 
 def _run(command, arguments, shards, parts):
     """Runs the shards; gives id -> error of the first that failed."""
-    from ray.exceptions import RayTaskError
     from tqdm import tqdm
 
     data = _pipeline(command, arguments, shards, parts)
     with tqdm(desc=command, unit="s", unit_scale=True, file=sys.stderr) as bar:
-        try:
-            return _write_all(data, parts, bar)
-        except RayTaskError as error:
-            raise _cause_of(error) from None
+        return _write_all(data, parts, bar)
 
 
 def _write_all(data, parts, bar):
@@ -422,14 +419,6 @@ def _note_errors(table, errors):
     ):
         if error is not None and len(errors) < _MOST_SHOWN:
             errors[name] = error
-
-
-def _cause_of(error):
-    """What went wrong in another process."""
-    cause = error
-    while getattr(cause, "cause", None) or cause.__cause__:
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return cause
 
 
 def _pipeline(command, arguments, shards, parts):
@@ -461,7 +450,6 @@ def _pipeline(command, arguments, shards, parts):
         compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         num_cpus=arguments.threads - _REST,
         num_gpus=arguments.gpus_per_actor,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(arguments.threads)}},
         **one,
     )
 
@@ -492,44 +480,3 @@ def _num_actors(arguments):
             sys.stderr,
         )
     return least, most
-
-
-@contextmanager
-def _ray(arguments):
-    """Connects to the cluster, or starts Ray here and ends it afterwards; one
-    that this process is connected to is used as it is."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    import unispeech_sb
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    # A block of Ray's is a row, so that each group is a task of its own
-    own = {
-        "target_max_block_size": 1,
-        "enable_progress_bars": False,
-        "print_on_execution_start": False,
-    }
-    before = {name: getattr(context, name) for name in own}
-    for name, value in own.items():
-        setattr(context, name, value)
-    is_new = not ray.is_initialized()
-    if is_new:
-        options: dict[str, Any] = {"address": arguments.ray_address}
-        if arguments.ray_address is None:
-            _, most = arguments.actors or (1, 1)
-            cores = max(os.cpu_count() or 1, most * arguments.threads)
-            options = {"address": "local", "num_cpus": cores}
-            options["include_dashboard"] = False
-        else:
-            package = str(Path(unispeech_sb.__file__).parent)
-            options["runtime_env"] = {"py_modules": [package]}
-        ray.init(log_to_driver=False, logging_level="ERROR", **options)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-        if is_new:
-            ray.shutdown()

@@ -1,0 +1,84 @@
+"""Ray, of a cluster or of this machine, for as long as a job takes."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Nothing is sent to anyone, and Ray's processes here run like this one."""
+
+
+@contextmanager
+def ray_session(address: str | None, num_cpus: int = 1) -> Iterator[None]:
+    """Connects to a cluster, or starts Ray here and ends it afterwards.
+
+    Ray here has the processors of this machine, ``num_cpus`` at least. One that
+    this process is connected to already is used as it is. What a task of Ray's
+    raises inside is raised as it was raised there.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray.exceptions import RayTaskError
+
+    is_new = not ray.is_initialized()
+    if is_new:
+        _connect(address, max(os.cpu_count() or 1, num_cpus))
+    try:
+        with _quiet_data():
+            yield
+    except RayTaskError as error:
+        raise _cause_of(error) from None
+    finally:
+        if is_new:
+            ray.shutdown()
+
+
+def _connect(address, num_cpus):
+    """Connects to Ray, which starts it here without an address."""
+    import ray
+
+    import unispeech_sb
+
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {"address": "local", "num_cpus": num_cpus}
+        options["include_dashboard"] = False
+    else:
+        package = str(Path(unispeech_sb.__file__).parent)
+        options["runtime_env"] = {"py_modules": [package]}
+    ray.init(log_to_driver=False, logging_level="ERROR", **options)
+
+
+@contextmanager
+def _quiet_data():
+    """Sets Ray Data so that a row is a block, and each group of recordings a
+    task of its own, and that it prints nothing."""
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    own = {
+        "target_max_block_size": 1,
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+    }
+    before = {name: getattr(context, name) for name in own}
+    for name, value in own.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+def _cause_of(error):
+    """What went wrong in another process."""
+    cause = error
+    while getattr(cause, "cause", None) or cause.__cause__:
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return cause
