@@ -3,8 +3,8 @@
     python benchmarks/bulk.py [--clips 20000] [--model small] [--folder FOLDER]
 
 Clips of noise of 0.5 to 1 s, and a speaker model with random weights of a
-preset size, or that of FOLDER; one thread for each process with a model. Sides: a
-plain loop over the files, one at a time; the method of the command in this
+preset size, or that of FOLDER; one thread for each process with a model. Sides:
+a plain loop over the files, one at a time; the method of the command in this
 process, in batches; ``--engine ray`` with one actor and with two;
 ``datasets.map`` (Hugging Face) with one process and with two, and Daft, if they
 are installed. The embeddings are compared first: no side may differ from the

@@ -43,6 +43,7 @@ RUN_BY = {
     "docs/migration.md": "tests/test_docs.py",
     "docs/speed.md": "tests/test_docs.py",
     "docs/scale.md": "tests/test_scale.py",
+    "docs/bulk.md": "tests/commands/test_bulk_ray.py",
     "docs/shards.md": "tests/dataio/test_shards.py",
     "docs/export.md": "tests/commands/test_export.py",
     "docs/serve.md": "tests/serve/test_docs.py",

@@ -35,8 +35,8 @@ from unispeech_sb.commands.options import (
     check_output_folder,
     positive,
 )
+from unispeech_sb.commands.ray_session import ray_session
 from unispeech_sb.commands.recordings import find_recordings
-from unispeech_sb.dataio.ray_session import ray_session
 from unispeech_sb.environment import require_extra
 from unispeech_sb.errors import print_escaped
 from unispeech_sb.inference.formats import unicode_name

@@ -7,8 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-"""Nothing is sent to anyone, and Ray's processes here run like this one."""
+_SETTINGS = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+}
+"""Ray's own messages stay in its logs, nothing is sent to anyone, and processes
+here have the priority of this one."""
 
 
 @contextmanager
