@@ -71,6 +71,7 @@ def ray_folder():
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_AUTH_MODE", "token")  # else one is written at home
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         yield folder
