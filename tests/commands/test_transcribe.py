@@ -69,7 +69,7 @@ def test_one_file_is_its_text(folder, files, capsys):
     captured = capsys.readouterr()
     assert captured.out == expected(folder, files[0]) + "\n"
     assert captured.out.strip()
-    assert "transcribe: 100%" in captured.err
+    assert "transcribe: 100%" not in captured.err
 
 
 def test_files_come_in_the_order_given(folder, files, capsys):

@@ -124,6 +124,7 @@ class SSLBrain(Brain):
     """
 
     optimizer_step_limit: int | None
+    noprogressbar: bool
 
     def __init__(
         self,

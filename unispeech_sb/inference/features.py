@@ -466,9 +466,9 @@ class SpeechFeatures(CheckedFolder):
         """Numbers of layers that there are; "all", or the last when omitted;
         negative ones from behind. A ``ValueError`` for others."""
         count = self.num_layers + 1
-        given: list[Any] = [count - 1] if layers is None else list(layers)
+        given: list[Any] = [count - 1] if layers is None else [*layers]
         if layers == "all":
-            given = list(range(count))
+            given = [*range(count)]
         if not given or any(n not in range(-count, count) for n in given):
             raise ValueError(
                 f"layers: expected numbers from 0 to {count - 1}, or from -1, "
