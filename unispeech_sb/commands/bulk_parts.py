@@ -329,10 +329,11 @@ class Parts:
             found.append(Known(ids, *(row * is_good for row in rest), parts))
         joined = [np.concatenate(columns) for columns in zip(*found)]
         order = joined[0].argsort()
-        return Known(*(column[order] for column in joined))
+        return Known._make(column[order] for column in joined)
 
 
-_NOTHING = Known(*(np.zeros(0, np.uint64) for _ in range(3)), np.zeros(0, int))
+_NO_NUMBERS = np.zeros(0, np.uint64)
+_NOTHING = Known(_NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, np.zeros(0, int))
 
 
 def _rows(table, places):
@@ -353,5 +354,5 @@ def schema_of(command: str) -> Any:
             return pa.struct([(name, kind(k)) for name, k in about.items()])
         return pa.list_(kind(about[0]))
 
-    rows = (COLUMNS | JOBS[command].columns).items()
+    rows = {**COLUMNS, **JOBS[command].columns}.items()
     return pa.schema([(name, kind(about)) for name, (about, _) in rows])
