@@ -112,7 +112,7 @@ def by_ray(actors):
             with tempfile.TemporaryDirectory() as folder:
                 words = ["embed", model, str(Path(paths[0]).parent)]
                 words += ["--engine", "ray", "--actors", str(actors)]
-                words += ["-o", f"{folder}/out"]
+                words += ["--part-seconds", "100", "-o", f"{folder}/out"]
                 with (
                     contextlib.redirect_stdout(io.StringIO()),
                     contextlib.redirect_stderr(io.StringIO()),

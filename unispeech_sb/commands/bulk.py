@@ -283,8 +283,8 @@ class Worker:
         self.attempts = attempts
         self.job, self.schema = JOBS[command], schema_of(command)
         self.model, self.known = model, known()
-        place, _, name = self.job.opens.partition(":")
-        module = importlib.import_module(f"unispeech_sb.commands.{place}")
+        own, _, name = self.job.opens.partition(":")
+        module = importlib.import_module(f"unispeech_sb.commands.{own}")
         self.run_files = getattr(module, name)(arguments)
 
     def __call__(self, batch: Any) -> Any:

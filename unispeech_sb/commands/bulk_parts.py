@@ -320,21 +320,20 @@ class Parts:
                     f"options ({self.model}), to add to them; got those of "
                     f"{others.pop()}: choose another folder, or --overwrite"
                 )
-            ids, stamps, contents = (
+            ids, *rest = (
                 np.array([_number(text) for text in table[name].to_pylist()])
                 for name in ("id", "stamp", "content")
             )
             is_good = np.array([e is None for e in table["error"].to_pylist()])
             parts = np.full(len(ids), part)
-            stamps, contents = stamps * is_good, contents * is_good
-            found.append(Known(ids, stamps, contents, parts))
+            found.append(Known(ids, *(row * is_good for row in rest), parts))
         joined = [np.concatenate(columns) for columns in zip(*found)]
         order = joined[0].argsort()
-        return Known(*(column[order] for column in joined))
+        return Known._make(column[order] for column in joined)
 
 
-_NONE = np.zeros(0, np.uint64)
-_NOTHING = Known(_NONE, _NONE, _NONE, np.zeros(0, int))
+_NO_NUMBERS = np.zeros(0, np.uint64)
+_NOTHING = Known(_NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, np.zeros(0, int))
 
 
 def _rows(table, places):
