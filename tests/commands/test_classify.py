@@ -375,12 +375,24 @@ def test_a_recording_that_breaks_leaves_no_features(
 def test_layers_that_are_not_there_are_refused(models, files, tmp_path, capsys):
     line = ["features", models["features"], files[1], "-o", str(tmp_path / "o")]
     assert main([*line, "--layers", "99"]) == 1
-    assert "expected numbers from 0 to 2; got 99" in capsys.readouterr().err
-    for text in ("1,1", "-1", "x", ""):
+    said = "expected numbers from 0 to 2, or from -1, the last one, to -3; got"
+    assert f"{said} 99" in capsys.readouterr().err
+    for text in ("1,1", "--1", "1,-", "x", ""):
         with pytest.raises(SystemExit) as caught:
             main([*line, f"--layers={text}"])
         assert caught.value.code == 2
     assert not (tmp_path / "o").exists()
+
+
+def test_layers_may_be_counted_from_the_last(models, files, tmp_path):
+    found = []
+    for place, layers in (("a", "-1,-3"), ("b", "2,0")):
+        out = tmp_path / place
+        line = ["features", models["features"], files[1], "-o", str(out)]
+        assert not main([*line, "--layers", layers])
+        (path,) = out.rglob("*.npy")
+        found.append(np.load(path))
+    assert found[0].shape[0] == 2 and np.array_equal(*found)
 
 
 def test_a_hugging_face_folder_is_taken_by_every_command(
