@@ -31,7 +31,12 @@ COMMANDS = {
     "export": ["folder", "new"],
     "align": ["folder", "a.wav", "--text", "a"],
     "data": ["check", "."],
-    "layers": ["folder", "--items", "list.item", "--audio-root", "."],
+    "layers": [
+        "folder",
+        "--items=list.item",
+        "--audio-root=.",
+        "--num-units=2",
+    ],
     "serve": ["folder"],
     "similarity": ["folder", "a.wav", "a.wav"],
     "shards": ["check", "."],
@@ -114,7 +119,7 @@ def inputs(tmp_path_factory):
     (folder / "trials.txt").write_text("1 a.wav a.wav\n")
     (folder / "list.item").write_text(
         "#file onset offset #phone prev-phone next-phone speaker\n"
-        "a 0.1 0.2 a b c d\n"
+        "a 0.1 0.2 a b c d\na 0.2 0.3 a b c d\n"
     )
     soundfile.write(folder / "a.wav", numpy.zeros(16000), 16000)
     return folder

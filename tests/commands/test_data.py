@@ -149,16 +149,18 @@ def test_keys_of_the_recipe_are_taken(folder, capsys):
     ("words", "message"),
     [
         (["nowhere"], "nowhere: there is no such file or folder"),
-        (["."], "expected a Kaldi folder"),
+        (["."], ".: expected data of one of these forms; it is none of them"),
     ],
 )
-def test_wrong_folders_are_one_line(
+def test_wrong_folders_are_one_sentence(
     words, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "check", *words]) == 1
     error = capsys.readouterr().err.strip()
-    assert message in error and "\n" not in error
+    sentence, *forms = error.splitlines()
+    assert sentence.endswith(message)
+    assert all(form.startswith("  - ") for form in forms)
 
 
 @pytest.mark.parametrize(

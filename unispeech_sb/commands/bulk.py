@@ -389,7 +389,7 @@ def _run(command, arguments, shards, parts):
     from tqdm import tqdm
 
     data = _pipeline(command, arguments, shards, parts)
-    with tqdm(desc=command, unit="s", unit_scale=True, file=sys.stderr) as bar:
+    with tqdm(desc=command, unit="s", unit_scale=True, disable=None) as bar:
         return _write_all(data, parts, bar)
 
 

@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unispeech_sb.atomic import atomic, sweep
 from unispeech_sb.inference.formats import (
@@ -17,6 +15,9 @@ from unispeech_sb.inference.formats import (
     SPEAKER_FORMATS,
     TRANSCRIPT_FORMATS,
 )
+
+if TYPE_CHECKING:  # every command imports this file, and few need numpy
+    import numpy as np
 
 _TIMED = {"start": "double", "end": "double", "confidence": "double"}
 
@@ -66,6 +67,8 @@ def _row_of_embedding(result):
 
 def _row_of_states(result):
     """States and their shape; of a stream all of them."""
+    import numpy as np
+
     states = np.concatenate([block.numpy() for block in result.blocks], 1)
     return {
         "duration": result.duration_s,
@@ -181,15 +184,15 @@ class Known(NamedTuple):
     of ids, stamps and contents, and of the part; 0 for what is to be done
     again."""
 
-    ids: np.ndarray
-    stamps: np.ndarray
-    contents: np.ndarray
-    parts: np.ndarray
+    ids: "np.ndarray"
+    stamps: "np.ndarray"
+    contents: "np.ndarray"
+    parts: "np.ndarray"
 
     def place(self, name: str) -> int | None:
         """Where an id is; None where it is not."""
         number = _number(name)
-        place = int(np.searchsorted(self.ids, number))
+        place = int(self.ids.searchsorted(number))
         is_there = place < len(self.ids) and self.ids[place] == number
         return place if is_there else None
 
@@ -209,6 +212,8 @@ class Known(NamedTuple):
 
 def _number(text):
     """64 bits that stand for a text, not 0."""
+    import numpy as np
+
     found = hashlib.blake2b(
         text.encode("utf-8", "surrogateescape"), digest_size=8
     )
@@ -299,11 +304,13 @@ class Parts:
 
     def _read(self):
         """What earlier runs have done."""
+        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         columns = ["id", "error", "model", "content", "stamp"]
-        found = [_NOTHING]
+        none = np.zeros(0, np.uint64)
+        found = [Known(none, none, none, np.zeros(0, int))]
         for part, file in enumerate(self.files):
             try:
                 table = pq.read_table(file, columns=columns)
@@ -330,10 +337,6 @@ class Parts:
         joined = [np.concatenate(columns) for columns in zip(*found)]
         order = joined[0].argsort()
         return Known._make(column[order] for column in joined)
-
-
-_NO_NUMBERS = np.zeros(0, np.uint64)
-_NOTHING = Known(_NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, np.zeros(0, int))
 
 
 def _rows(table, places):

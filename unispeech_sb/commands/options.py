@@ -119,6 +119,7 @@ def add_device(parser, ray=False):
         "--engine",
         type=_engine,
         choices=[*ENGINES, *RAY_ENGINES[: 3 * ray]],
+        metavar="ENGINE",
         default="torch",
         help="what runs the model on the CPU: %(choices)s; onnx (ONNX Runtime) "
         "and openvino need the extra export, and export it into "
