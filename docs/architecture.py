@@ -28,6 +28,7 @@ ABOUT = {
     "output_folder": "whose results a folder holds",
     "fingerprint": "what an experiment is of",
     "recipe_options": "a recipe's command line",
+    "ray_session": "Ray, here or of a cluster",
 }
 """Part -> what it is, for its box. Small helpers are left out."""
 

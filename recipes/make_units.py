@@ -25,6 +25,7 @@ from pathlib import Path
 
 import unispeech_sb  # noqa: F401  # isort: skip  # guards what follows
 import numpy as np
+import torch
 from speechbrain.utils.logger import get_logger
 
 from unispeech_sb.atomic import write_json
@@ -183,6 +184,7 @@ def make(command, hparams, output):
         scores = output.read_scores()
         print_end(output, scores, finished, folder)
         return scores
+    torch.manual_seed(hparams["seed"])  # of a preset's random weights
     features = make_features(hparams, command.run_opts["device"] or "cpu")
     records = read_splits(hparams["manifest_folder"])
     centres = cluster_frames(records, features, hparams)

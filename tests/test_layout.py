@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "plots": {"metrics"},
     "decoding": set(),
     "checkpoints": {"moved"},
-    "dataio": set(),
+    "ray_session": set(),
+    "dataio": {"ray_session"},
     "recipe_options": set(),
     "fingerprint": {"moved"},
     "output_folder": {"fingerprint"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "brains": {"nnet", "metrics", "checkpoints", "dataio", "plots"},
     "commands": {
         *("checkpoints", "convert", "dataio", "decoding", "inference"),
-        *("metrics", "recipe_options", "serve", "superb"),
+        *("metrics", "ray_session", "recipe_options", "serve", "superb"),
     },
     "cli": {"commands"},
     "recipes": {"brains", "dataio", "metrics", "experiment"},

@@ -32,8 +32,7 @@ MAY_DIFFER = {
         (
             MORE,
             "more of them train on from the last checkpoint",
-            "number_of_epochs epoch_counter.limit optimizer_step_limit "
-            "total_updates lr_scheduler.total",
+            "number_of_epochs epoch_counter.limit optimizer_step_limit",
         ),
         (
             MORE,
@@ -55,7 +54,7 @@ MAY_DIFFER = {
             "device feature_cache num_workers prefetch_factor pin_memory "
             "persistent_workers data_parallel_backend data_parallel_count "
             "distributed_backend distributed_launch find_unused_parameters "
-            "data_parallel distributed_timeout shard",
+            "data_parallel distributed_timeout shard engine ray_address",
         ),
         (
             FREE,

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from recipes import make_units
+from tests.commands.test_bulk_ray import ray_folder
 from tests.recipes.conftest import kept_by_overwrite
 from tests.recipes.processes import run_killed
 from unispeech_sb.cli import main as command_line
@@ -106,6 +108,19 @@ def test_shards_change_nothing(made, root, speech, tmp_path):
     same_units(made[0], tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("ray"), reason="needs the extra scale")
+def test_processes_of_ray_make_the_same(root, speech, tmp_path):
+    folders = [tmp_path / name for name in ("here", "ray")]
+    options = ["--model=tiny", "--layer=1", "--shards=3"]
+    here, by_ray = (arguments(root, speech, f, *options) for f in folders)
+    scores = make_units.main(here)
+    with ray_folder():
+        assert make_units.main([*by_ray, "--engine=ray"]) == scores
+    same_units(*folders)
+    assert make_units.main(by_ray) == scores, "no other experiment"
+
+
 def test_several_machines_make_the_same(made, root, speech, tmp_path):
     def run(shard):
         return make_units.main(
@@ -187,6 +202,7 @@ def test_units_of_hidden_states_of_a_folder(root, speech, tmp_path):
 MISTAKES = {
     "--num_units=100000": "num_units: expected at most the ",
     "--kmeans_share=0": "kmeans_share: expected a share in (0, 1], got 0",
+    "--engine=spark": "engine: expected null or ray; got 'spark'",
     "--shard=1": "expected shards of at least 1 and shard from 0 to 0",
     "--data_folder=nowhere --synthetic=False": "nowhere: expected a Libri",
     "--model=tiny --layer=7": "layer: expected 0 to 2, the layers of the model",

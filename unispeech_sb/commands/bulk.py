@@ -35,11 +35,11 @@ from unispeech_sb.commands.options import (
     check_output_folder,
     positive,
 )
-from unispeech_sb.commands.ray_session import ray_session
 from unispeech_sb.commands.recordings import find_recordings
 from unispeech_sb.environment import require_extra
 from unispeech_sb.errors import print_escaped
 from unispeech_sb.inference.formats import unicode_name
+from unispeech_sb.ray_session import ray_session
 
 _NO_TABLE = {"rttm_dir": None, "plot": False, "reference": None}
 """Arguments of commands that write other files -> what they are without."""

@@ -4,6 +4,7 @@ memory, and the nearest centre of each frame.
 
 The recordings are in shards, which may be made on machines that share a
 folder: a shard is done when its file is there, so that a killed run goes on.
+With ``engine: ray``, Ray's processes make them.
 """
 
 import math
@@ -23,6 +24,7 @@ from unispeech_sb.atomic import atomic
 from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.corpora.fairseq import write_fairseq_units
 from unispeech_sb.dataio.units import check_units, write_units
+from unispeech_sb.environment import require_extra
 
 __all__ = [
     "cluster_frames",
@@ -149,7 +151,7 @@ class HiddenStates:
                 f"of the model; got {layer}"
             )
         self.backbone = backbone.to(device).eval()
-        self.layer, self.device = layer, device
+        self.layer, self.chunk_s, self.device = layer, chunk_s, device
         self.dim = backbone.dim
         counts = backbone.output_lengths(torch.arange(_LONGEST))
         self.window = int((counts < 1).sum())
@@ -157,6 +159,13 @@ class HiddenStates:
         self.label_rate = _SAMPLE_RATE // self.hop
         self.window_s = self.window / _SAMPLE_RATE
         self.max_frames = max(1, int(chunk_s * self.label_rate))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What a copy in another process is made of: a norm of weights cannot
+        be pickled."""
+        backbone: Any = self.backbone
+        made = type(backbone), backbone.config, backbone.state_dict()
+        return _rebuilt, (*made, self.layer, self.chunk_s, self.device)
 
     def __call__(self, wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Computes the frames, [T, D], of waveforms, each [N], in a batch."""
@@ -195,6 +204,13 @@ class HiddenStates:
         return [row[:count] for row, count in zip(rows, counts)]
 
 
+def _rebuilt(kind, config, state, *options):
+    """``HiddenStates`` of a backbone that is made anew."""
+    backbone = kind(**config)
+    backbone.load_state_dict(state)
+    return HiddenStates(backbone, *options)
+
+
 def own_shards(hparams: dict[str, Any]) -> Sequence[int]:
     """Numbers of the shards that this run makes.
 
@@ -212,7 +228,7 @@ def own_shards(hparams: dict[str, Any]) -> Sequence[int]:
     Raises
     ------
     ValueError
-        When there is no such shard.
+        When there is no such shard, or no such engine.
 
     Example
     -------
@@ -220,6 +236,10 @@ def own_shards(hparams: dict[str, Any]) -> Sequence[int]:
     [0, 1, 2]
     """
     count, shard = hparams["shards"], hparams["shard"]
+    if hparams.get("engine") not in (None, "ray"):
+        raise ValueError(
+            f"engine: expected null or ray; got {hparams['engine']!r}"
+        )
     if count < 1 or shard not in (None, *range(count)):
         raise ValueError(
             "expected shards of at least 1 and shard from 0 to "
@@ -244,7 +264,9 @@ def cluster_frames(
     hparams : dict
         The recipe's yaml: ``save_folder``, which shards share, ``shards`` and
         ``shard``, ``kmeans_share`` of the training recordings, ``num_units``,
-        ``kmeans`` with options of scikit-learn, ``seed`` and ``max_batch_s``.
+        ``kmeans`` with options of scikit-learn, ``seed``, ``max_batch_s``,
+        ``engine`` (``ray``: shards are made by Ray's processes) and
+        ``ray_address``.
 
     Returns
     -------
@@ -258,16 +280,17 @@ def cluster_frames(
         When there are fewer frames than units, or one is not finite.
     """
     path = Path(hparams["save_folder"], "centres.npz")
+    most_s = hparams["max_batch_s"]
     if not path.is_file():
         paths = _shard_files(hparams, "frames_{}.f32")
         joined = path.with_name("frames.f32")
         drawn = draw_sample(records, hparams["kmeans_share"], hparams["seed"])
-        for shard in [] if joined.is_file() else own_shards(hparams):
-            if not paths[shard].is_file():
-                own = shard_of(records, shard, hparams["shards"])
-                own = [record for record in own if record["ID"] in drawn]
-                dump_frames(own, features, paths[shard], hparams["max_batch_s"])
         if not joined.is_file():
+
+            def make(own, path):
+                dump_frames(own, features, path, most_s)
+
+            _make_shards(make, records, paths, hparams, drawn)
             if not _all_there(paths, hparams):
                 return None
             join_files(paths, joined)
@@ -302,12 +325,12 @@ def find_units(
         still to be made, or another run is to go on.
     """
     paths = _shard_files(hparams, "units_{}.npz")
-    for shard in own_shards(hparams):
-        if not paths[shard].is_file():
-            own = shard_of(records, shard, hparams["shards"])
-            dump_units(
-                own, features, centres, paths[shard], hparams["max_batch_s"]
-            )
+    most_s = hparams["max_batch_s"]
+
+    def make(own, path):
+        dump_units(own, features, centres, path, most_s)
+
+    _make_shards(make, records, paths, hparams)
     return paths if _all_there(paths, hparams) else None
 
 
@@ -376,6 +399,48 @@ def _shard_files(hparams, name):
         Path(hparams["save_folder"], name.format(f"{shard:04d}_of_{count:04d}"))
         for shard in range(count)
     ]
+
+
+def _make_shards(make, records, paths, hparams, drawn=None):
+    """Makes those of this run's shards whose files are not there: of records,
+    or of those of ``drawn`` names."""
+    left = {}
+    for shard in own_shards(hparams):
+        if not paths[shard].is_file():
+            own = shard_of(records, shard, hparams["shards"])
+            kept = [r for r in own if drawn is None or r["ID"] in drawn]
+            left[Path(paths[shard]).resolve()] = kept
+    if hparams.get("engine") is None:
+        for path, own in left.items():
+            make(own, path)
+    elif left:
+        _make_by_ray(make, left, hparams.get("ray_address"))
+
+
+def _make_by_ray(make, left, address):
+    """The same by Ray's processes, a shard and a processor each; they read and
+    write at the same paths as this process."""
+    require_extra("ray", "scale", "engine: ray")
+    from unispeech_sb.ray_session import ray_session
+
+    with ray_session(address):
+        import ray
+
+        task = ray.remote(num_cpus=1, max_retries=4)(_in_one_thread)
+        shared = ray.put(make)
+        jobs = [task.remote(shared, own, path) for path, own in left.items()]
+        with tqdm(total=len(jobs), unit="shard", disable=None) as progress:
+            while jobs:
+                done, jobs = ray.wait(jobs)
+                ray.get(done)
+                progress.update(len(done))
+
+
+def _in_one_thread(make, records, path):
+    """Makes a shard."""
+    torch.set_num_threads(1)
+    if not path.is_file():  # of a process that ended after it
+        make(records, path)
 
 
 def _all_there(paths, hparams):
