@@ -1,6 +1,7 @@
 """What every test shares: data folders, seeds, no network."""
 
 import os
+import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -37,6 +38,9 @@ def folder_of(variable):
 def pytest_configure(config):
     """Keeps the hub's client off the network, before anything imports it; the
     examples of the service are left out where its packages are missing."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # as in the background of a shell; processes that tests start inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if find_spec("absl") is not None:
         # tensorboard brings it; its handler closes the stream of its import
         # once another one is standard error, and pytest's is the stream then
