@@ -1,6 +1,7 @@
 """What every test shares: data folders, seeds, no network."""
 
 import os
+import secrets
 import signal
 import sys
 from importlib import import_module
@@ -28,6 +29,13 @@ EXTRAS = {
     "unispeech_sb.dataio.shard_writer.make_shards": "webdataset",
 }
 """Examples that need a package of an extra -> that package."""
+RAY = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_worker_niceness": "0",
+}
+"""Settings of Ray, which a process reads once: all its clusters have one token,
+which would else be written into the home folder, and end without a wait."""
 
 
 def folder_of(variable):
@@ -51,6 +59,7 @@ def pytest_configure(config):
         config.option.ignore = [*(config.option.ignore or []), service]
     if "network" not in config.option.markexpr:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.update(RAY, RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def pytest_collection_modifyitems(config, items):

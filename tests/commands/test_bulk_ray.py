@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import shlex
 import signal
 import subprocess
@@ -27,7 +26,6 @@ from tests.conftest import ROOT
 from tests.dataio.test_sources import write_tar
 from unispeech_sb.commands import bulk, main
 
-# Not imported here: Ray reads how it is authenticated when it is
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not find_spec("ray"), reason="needs the extra scale"),
@@ -71,9 +69,6 @@ def ray_folder():
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_worker_niceness", "0")
-        patch.setenv("RAY_AUTH_MODE", "token")  # else one is written at home
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         yield folder
         end = time.monotonic() + 120
         while programs_in(folder):
