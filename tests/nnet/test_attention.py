@@ -70,3 +70,21 @@ def test_a_distance_that_ends_no_bucket_is_refused():
     with pytest.raises(ValueError, match="max_bucket_distance above a quarter"):
         Attention(8, 2, 0.0, 320, 80)
     assert Attention(8, 2).biases(5) is None
+
+
+@pytest.mark.parametrize("scores", [1, 600, 5000, 2**20])
+@pytest.mark.parametrize("queries, biased", [(37, False), (37, True), (9, 1)])
+@torch.no_grad()
+def test_blocks_in_bfloat16_equal_torch(scores, queries, biased, monkeypatch):
+    monkeypatch.setattr(attention, "_SCORES", scores)
+    query, key, value = (
+        torch.randn(2, 5, frames, 16, dtype=torch.bfloat16)
+        for frames in (queries, 37, 37)
+    )
+    biases = torch.randn(2, 5, queries, 37).bfloat16() if biased else None
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        *(x if x is None else x.float() for x in (query, key, value, biases))
+    )
+    got = attention._attend_in_blocks(query, key, value, biases)
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() < 0.03

@@ -11,6 +11,8 @@ from unispeech_sb.nnet.lengths import makes_graph
 
 _CPU_BIASES, _GPU_BIASES = 2**20, 2**26
 """Entries of an attention map whose biases are in memory at once."""
+_SCORES = 2**20
+"""Entries of an attention map that are computed at once in bfloat16."""
 
 _HAS_ONEDNN = (
     torch.backends.mkldnn.is_available()
@@ -152,9 +154,7 @@ class Attention(nn.Module):
             attention_map = F.dropout(scores.softmax(-1), dropout)
             context = attention_map @ value
         elif counts is None and gates is None:
-            context = F.scaled_dot_product_attention(
-                query, key, value, mask, dropout
-            )
+            context = _attend(query, key, value, mask, dropout)
         elif counts is None:
             context = _attend_biased(
                 query, key, value, gates, mask, dropout, biases
@@ -207,15 +207,50 @@ def linear(
     return feats if act is None else act(feats)
 
 
+def _attend(query, key, value, mask, dropout):
+    """Attention, [B, H, T, D/H] each, with a mask or biases, [B, H, T, T]; of
+    inference in bfloat16 on a CPU by oneDNN, faster than torch's own."""
+    has_map = mask is not None and mask.dtype == torch.bool
+    if (
+        _HAS_ONEDNN
+        and query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and not (has_map or dropout or torch.is_grad_enabled())
+        and not makes_graph()
+    ):
+        return _attend_in_blocks(query, key, value, mask)
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+
+
+def _attend_in_blocks(query, key, value, biases):
+    """Attention of some heads and frames at a time, whose scores stay in the
+    processor's cache."""
+    shape = query.shape
+    query = (query / math.sqrt(shape[-1])).flatten(0, 1).contiguous()
+    key, value = (x.flatten(0, 1).contiguous() for x in (key, value))
+    key, frames = key.transpose(1, 2), key.shape[1]
+    if biases is not None:
+        biases = biases.expand(*shape[:3], frames).flatten(0, 1)
+    context = torch.empty_like(query)
+    near = max(1, _SCORES // (shape[2] * frames))
+    step = max(1, 2 * _SCORES // (min(near, len(query)) * frames))
+    for head in range(0, len(query), near):
+        heads = slice(head, head + near)
+        for start in range(0, shape[2], step):
+            own = heads, slice(start, start + step)
+            scores = torch.bmm(query[own], key[heads])
+            if biases is not None:
+                scores += biases[own]
+            context[own] = torch.bmm(scores.softmax(-1), value[heads])
+    return context.view(shape)
+
+
 def _attend_apart(query, key, value, counts, gates, biases, dropout=0.0):
     """Attention of each utterance of a packed row to itself, [1, H, P, D/H]."""
     sizes = counts.tolist()
     parts = zip(*[x.split(sizes, 2) for x in (query, key, value)])
     if gates is None:
-        contexts = [
-            F.scaled_dot_product_attention(q, k, v, None, dropout)
-            for q, k, v in parts
-        ]
+        contexts = [_attend(*part, None, dropout) for part in parts]
     else:
         contexts = [
             _attend_biased(*part, gate, None, dropout, biases)
@@ -270,8 +305,6 @@ def _attend_biased(query, key, value, gates, mask, dropout, biases):
         if mask is not None:
             bias = bias.masked_fill(~mask, -torch.inf)
         bias = bias.to(query.dtype)
-        contexts.append(
-            F.scaled_dot_product_attention(q, key, value, bias, dropout)
-        )
+        contexts.append(_attend(q, key, value, bias, dropout))
         start = stop
     return torch.cat(contexts, 2) if len(contexts) > 1 else contexts[0]

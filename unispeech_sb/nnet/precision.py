@@ -140,7 +140,8 @@ class _Int8Product(nn.Module):
             1.0, 0, torch.float32, *FUSED[None],
         )  # fmt: skip
         scale = steps.float().reciprocal_().flatten(0, -2)
-        found = torch.addcmul(self.bias, sums, scale).to(torch.bfloat16)
+        found = torch.addcmul(self.bias, sums, scale, out=sums)
+        found = found.to(torch.bfloat16)
         return self.activation(found).unflatten(0, rows.shape[:-1])
 
 
