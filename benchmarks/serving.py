@@ -99,8 +99,25 @@ def resident_mb(pid):
     ]
 
 
+def print_rounds(pid, address, contents, num_rounds):
+    """Prints the table, row by row."""
+    print("round  seconds  MB resident  MB of its own")
+    print(" start        - {:12.1f} {:14.1f}".format(*resident_mb(pid)))
+    expected = None
+    for number in range(num_rounds):
+        begin = time.monotonic()
+        texts = one_round(address, contents)
+        seconds = time.monotonic() - begin
+        if texts != (expected or texts):
+            raise ValueError("expected the texts of the first round")
+        expected = texts
+        print("{:6d} {:8.1f} {:12.1f} {:14.1f}".format(
+            number + 1, seconds, *resident_mb(pid)
+        ))  # fmt: skip
+
+
 def main():
-    """Prints the table."""
+    """Starts the server, measures it, and ends it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -121,20 +138,7 @@ def main():
         contents = [Path(path).read_bytes() for path in paths]
         process, address = start(folder, arguments.request_s)
         try:
-            print("round  seconds  MB resident  MB of its own")
-            print(" start        - {:12.1f} {:14.1f}".format(
-                *resident_mb(process.pid)))  # fmt: skip
-            expected = None
-            for number in range(arguments.rounds):
-                begin = time.monotonic()
-                texts = one_round(address, contents)
-                seconds = time.monotonic() - begin
-                if texts != (expected or texts):
-                    raise ValueError("expected the texts of the first round")
-                expected = texts
-                print("{:6d} {:8.1f} {:12.1f} {:14.1f}".format(
-                    number + 1, seconds, *resident_mb(process.pid)
-                ))  # fmt: skip
+            print_rounds(process.pid, address, contents, arguments.rounds)
         finally:
             process.terminate()
             process.wait()

@@ -118,7 +118,7 @@ API = {
             "unispeech_sb.metrics.diarization.jaccard_error",
             "unispeech_sb.metrics.slots.slot_type_f1",
             "unispeech_sb.metrics.slots.slot_value_cer",
-            "unispeech_sb.metrics.units.unit_quality",
+            "unispeech_sb.metrics.phones.unit_quality",
         ],
     ),
     "serve": (

@@ -54,7 +54,7 @@ from unispeech_sb.experiment import (
     works_alone,
 )
 from unispeech_sb.experiment import main as script
-from unispeech_sb.metrics.units import count_pairs, unit_quality, unit_use
+from unispeech_sb.metrics.phones import count_pairs, unit_quality, unit_use
 
 logger = get_logger(__name__)
 

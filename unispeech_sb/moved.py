@@ -140,11 +140,13 @@ lobes.heads.serving lobes.heads
 lobes.heads.statistics lobes.heads
 lobes.heads.utterance lobes.heads
 lobes.pretraining.continuing lobes.pretraining
+metrics.abx metrics.phones
 metrics.bootstrap metrics.verification
 metrics.cllr metrics.calibration
 metrics.logistic metrics.calibration
 metrics.normalization metrics.verification
 metrics.quality metrics.calibration
+metrics.units metrics.phones
 nnet.activations nnet.frontend
 nnet.activities:activity_segments nnet.binarize:binarize
 nnet.activities:smoothed nnet.binarize
@@ -153,6 +155,7 @@ nnet.context nnet.pooling
 nnet.gradients:touch nnet.transformer:keep_in_graph
 nnet.instance_norm nnet.pooling
 nnet.negatives nnet.contrastive
+nnet.spec_augment nnet.masking
 """
 """Old module and the module that has its names now; where names went different
 ways or have changed, ``module:name`` and the new module, with ``:name`` if that

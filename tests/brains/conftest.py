@@ -1,4 +1,4 @@
-"""Makes the toy experiment importable, here and in child processes."""
+"""Makes the toy experiment importable, here and in child processes; clips."""
 
 import sys
 from functools import partial
@@ -11,7 +11,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import toy  # noqa: E402
 
+from tests.brains.clips import CLASSES, write_wav  # noqa: E402
 from unispeech_sb.brains import UtteranceBrain  # noqa: E402
+from unispeech_sb.dataio.manifest import (  # noqa: E402
+    read_manifest,
+    write_manifests,
+)
+from unispeech_sb.lobes.backbone import Backbone  # noqa: E402
 
 
 @pytest.fixture
@@ -59,3 +65,56 @@ def fit():
         )
 
     return train
+
+
+@pytest.fixture(scope="session")
+def manifests(tmp_path_factory):
+    """Clips of 0.2 to 0.3 s with three words, each of another speaker, and
+    long ones of silence; not to be changed."""
+    folder = tmp_path_factory.mktemp("clips")
+    records = []
+    for number in range(24):
+        path = folder / f"{number}.wav"
+        samples = 3200 + 160 * (number % 11)
+        write_wav(path, samples, 200 * (1 + number % 3))
+        label = CLASSES[number % 3]
+        records.append(
+            {
+                "ID": path.stem,
+                "wav": str(path),
+                "duration": samples / 16000,
+                "split": "train" if number < 18 else "valid",
+                "label": label,
+                "spk_id": label,
+                "wrd": label,
+            }
+        )
+    write_manifests(records, folder)
+    return folder
+
+
+@pytest.fixture
+def backbone():
+    """A frozen one that gives all layers."""
+    torch.manual_seed(0)
+    return Backbone.from_preset("tiny", freeze=True, output_all_hiddens=True)
+
+
+@pytest.fixture
+def with_silence(manifests, tmp_path):
+    """The clips, and two noises of which seconds are drawn."""
+    folder, rows = tmp_path / "silence", []
+    folder.mkdir()
+    for split in ("train", "valid"):
+        rows += [
+            {**row, "split": split}
+            for row in read_manifest(manifests / f"{split}.csv")
+        ]
+        for number in range(2):
+            path = folder / f"noise{number}.wav"
+            write_wav(path, 40000, 50)
+            silence = {"ID": f"{split}_{number}", "wav": str(path)}
+            silence |= {"duration": 2.5, "label": "_silence_"}
+            rows.append({**rows[0], **silence, "split": split})
+    write_manifests(rows, folder)
+    return folder

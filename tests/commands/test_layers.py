@@ -13,7 +13,7 @@ from tests.inference.speaker_models import save_model, voice, write
 from unispeech_sb import commands
 from unispeech_sb.commands.layers import _clusters, _probe, layers, read_items
 from unispeech_sb.inference import SpeechFeatures
-from unispeech_sb.metrics.abx import abx_error
+from unispeech_sb.metrics.phones import abx_error
 
 pytest.importorskip("sklearn")
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"

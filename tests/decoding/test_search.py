@@ -139,10 +139,24 @@ def test_pruning_finds_what_trying_everything_finds():
     assert same >= 19
 
 
+def steps_by_hand(prefix, ended, said, shares):
+    """The texts that a frame makes of a prefix -> their masses that end in
+    blank, and in the last token."""
+    last = prefix[-1:] or "|"
+    ways = {prefix: [(ended + said) * shares["-"], said * shares[last]]}
+    if last == "|":  # two delimiters mean the same as one
+        ways[prefix][1] = (ended + said) * shares["|"]
+    for token in "|abc":
+        if token != last:
+            ways[prefix + token] = [0.0, (ended + said) * shares[token]]
+        elif token != "|":
+            ways[prefix + token] = [0.0, ended * shares[token]]
+    return ways
+
+
 def beams_by_hand(log_probs, beam_size, bonus=lambda text: 0.0):
     """The texts that a beam search keeps -> their scores, best first: every
     token after every prefix, then the best of them all."""
-    plain = "-|abc"
     beams = {"": (1.0, 0.0)}  # prefix -> mass that ends in blank, in its last
 
     def rank(prefix):
@@ -150,19 +164,9 @@ def beams_by_hand(log_probs, beam_size, bonus=lambda text: 0.0):
         return math.log(mass) + bonus(prefix) if mass else -math.inf
 
     for row in log_probs.exp().double().tolist():
-        new = {}
-        shares = dict(zip(plain, row))
-        blank = shares.pop("-")
-        for prefix, (ended, said) in beams.items():
-            last = prefix[-1:] or "|"
-            ways = {prefix: [(ended + said) * blank, said * shares[last]]}
-            if last == "|":  # two delimiters mean the same as one
-                ways[prefix][1] = (ended + said) * shares["|"]
-            for token, share in shares.items():
-                if token != last:
-                    ways[prefix + token] = [0.0, (ended + said) * share]
-                elif token != "|":
-                    ways[prefix + token] = [0.0, ended * share]
+        new, shares = {}, dict(zip("-|abc", row))
+        for prefix, masses in beams.items():
+            ways = steps_by_hand(prefix, *masses, shares)
             for text, masses in ways.items():
                 old = new.get(text, (0.0, 0.0))
                 new[text] = tuple(map(sum, zip(old, masses)))

@@ -2,6 +2,7 @@
 
 import functools
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from speechbrain.decoders import ctc_greedy_decode
@@ -12,6 +13,8 @@ from unispeech_sb.inference.asr import LongFormASR
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead, FramePosteriors
 
+NORMS = pytest.mark.parametrize("norm", ["group", "layer"])
+NORMALIZE = pytest.mark.parametrize("normalize", [True, False])
 TOKENS = ["-", "|", "a", "b", "c", "<unk>"]
 VOCABULARIES = {
     "eng": {"<pad>": 0, "a": 1, "b": 2, "|": 3},

@@ -112,6 +112,23 @@ def test_phones_in_shards_and_then_speech_alone(root, speech, tmp_path):
     assert pretrain_unispeech.main(options) == scores, "finished"
 
 
+def run_as(environment, function, *arguments):
+    """Calls a function in a process of its own; its number. The status is 9
+    of a run that was stopped, and 1 of any error."""
+    child = os.fork()
+    if child:
+        return child
+    os.environ.update(environment)
+    try:
+        function(*arguments)
+    except StoppedError:
+        os._exit(9)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
 def run_forked(function, *arguments):
     """Calls a function in two processes of a group; their statuses."""
     with socket.socket() as free:
@@ -119,28 +136,21 @@ def run_forked(function, *arguments):
         port = free.getsockname()[1]
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     variables["WORLD_SIZE"] = variables["LOCAL_WORLD_SIZE"] = "2"
-    children = []
-    for rank in ("0", "1"):
-        child = os.fork()
-        if not child:
-            os.environ.update(variables, RANK=rank, LOCAL_RANK=rank)
-            try:
-                function(*arguments)
-            except StoppedError:
-                os._exit(9)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
+    children = [
+        run_as(
+            {**variables, "RANK": rank, "LOCAL_RANK": rank},
+            function,
+            *arguments,
+        )
+        for rank in ("0", "1")
+    ]
     statuses = []
     for _ in children:
         child, status = os.wait()
         statuses.append(os.waitstatus_to_exitcode(status))
         if statuses[-1] == 1:  # the other one would wait for it
-            for other in children:
-                if other != child:
-                    os.kill(other, signal.SIGKILL)
+            for other in set(children) - {child}:
+                os.kill(other, signal.SIGKILL)
     return statuses
 
 

@@ -1,6 +1,5 @@
 """Recordings that go on, by WebSocket."""
 
-import json
 import threading
 
 import numpy as np
@@ -175,12 +174,8 @@ def test_the_key_is_asked_for(models, speech):
     app = create_app(models, key="secret")
     with testclient.TestClient(app) as client:
         for start in ({}, {"key": "wrong"}):
-            with client.websocket_connect("/stream/transcribe") as socket:
-                socket.send_json({"rate": 16000, **start})
-                assert socket.receive_json()["code"] == "invalid_api_key"
-                with pytest.raises(websockets.WebSocketDisconnect) as caught:
-                    socket.receive_json()
-                assert caught.value.code == 1008
+            answers, code = converse(client, "transcribe", b"", 1, **start)
+            assert answers[0]["code"] == "invalid_api_key" and code == 1008
         answers, _ = converse(client, "transcribe", content, 9600, key="secret")
         assert answers[-1]["type"] == "final"
 
@@ -231,17 +226,10 @@ def test_streams_have_a_limit_and_hold_up_nobody(models, recording):
             )
             assert answer.json()["text"] == models["asr"](recording).text
             first.send_bytes(np.zeros(8000, np.int16).tobytes())
-        # A client that leaves gives its place back
+        # A client that leaves gives its place back, if not at once
         content = np.ones(16000, np.int16).tobytes()
-        answers = [{"message": "too many"}]
         for _ in range(100):
-            with client.websocket_connect("/stream/transcribe") as socket:
-                socket.send_json({"rate": 16000})
-                answers.append(socket.receive_json())
-                if answers[-1]["type"] == "ready":
-                    socket.send_bytes(content)
-                    socket.send_text(json.dumps({"type": "end"}))
-                    while answers[-1]["type"] in ("ready", "partial", "word"):
-                        answers.append(socket.receive_json())
-                    break
+            answers, _ = converse(client, "transcribe", content, len(content))
+            if answers[-1]["type"] == "final":
+                break
         assert answers[-1]["type"] == "final"

@@ -39,6 +39,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from unispeech_sb.atomic import OneWriter
+from unispeech_sb.brains.saving import own_random_numbers
 from unispeech_sb.checkpoints.files import (
     read_metadata,
     read_tensors,
@@ -48,7 +49,6 @@ from unispeech_sb.dataio.cached_items import (
     LIVE,
     CachedDataset,
     Waveforms,
-    own_random_numbers,
     wav_digest,
 )
 from unispeech_sb.nnet.lengths import absolute_lengths

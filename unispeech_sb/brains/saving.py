@@ -9,8 +9,8 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from unispeech_sb.brains.data_parallel import (
     load_whole,
     whole_state,
 )
-from unispeech_sb.dataio.cached_items import own_random_numbers
 from unispeech_sb.metrics.scores import format_score
 
 logger = get_logger(__name__)
@@ -194,6 +193,21 @@ def best_checkpoint(checkpointer, importance):
         importance_key=lambda c: (importance(c), -checkpoints.ckpt_recency(c)),
         ckpt_predicate=lambda c: c.meta["end-of-epoch"],
     )
+
+
+@contextmanager
+def own_random_numbers(seed: int | None = None) -> Iterator[None]:
+    """Puts the random generators back when the block ends; with a seed, torch's
+    on the CPU starts from it."""
+    own, states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(states)
 
 
 def random_states():

@@ -26,6 +26,8 @@ GRAPH_FILE = "model.json"
 """What is known of a model that was exported for another runtime."""
 EXPORT = "export"
 """Folder of a run that has its trained model."""
+META_FILE = "CKPT.yaml"
+"""What SpeechBrain writes into the folder of each training checkpoint."""
 
 
 class Interface(NamedTuple):
@@ -303,7 +305,7 @@ def folder_kind(path: str | Path) -> str:
     path = Path(path)
     if not path.is_dir():
         return "file" if path.exists() else ""
-    if any(path.glob("CKPT.yaml")) or any(path.glob("CKPT+*/CKPT.yaml")):
+    if is_training_checkpoint(path) or any(path.glob(f"CKPT+*/{META_FILE}")):
         return "training checkpoint"
     if (path / YAML_FILE).is_file():
         return _kind_of_yaml(path / YAML_FILE)
@@ -316,6 +318,11 @@ def folder_kind(path: str | Path) -> str:
         if (path / name).is_file():
             return kind
     return ""
+
+
+def is_training_checkpoint(path: str | Path) -> bool:
+    """Whether a path is the folder of one checkpoint of SpeechBrain."""
+    return (Path(path) / META_FILE).is_file()
 
 
 def expect_folder(

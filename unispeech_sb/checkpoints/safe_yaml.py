@@ -312,6 +312,8 @@ class _Checker:
 
 def _listed_name(name):
     """A name as the lists have it: where it is now, by its public path."""
+    if name in CLASSES or name in FUNCTIONS:
+        return name
     name = current_name(name)
     module, _, last = name.rpartition(".")
     package = module.rpartition(".")[0]

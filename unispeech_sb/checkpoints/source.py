@@ -33,6 +33,7 @@ from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
     OTHERS,
     folder_kind,
+    is_training_checkpoint,
     purpose,
 )
 from unispeech_sb.checkpoints.options import (
@@ -50,7 +51,6 @@ from unispeech_sb.checkpoints.speechbrain import (
     beginning_by,
     beginning_of,
     find_saved,
-    is_training_checkpoint,
 )
 from unispeech_sb.text import absent
 

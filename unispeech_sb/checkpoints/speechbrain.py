@@ -24,8 +24,6 @@ from unispeech_sb.checkpoints.pretrained_folder import (
 from unispeech_sb.checkpoints.recipe_yaml import RecipeYaml, run_yaml
 from unispeech_sb.checkpoints.safety.pickles import is_torch_file, read_objects
 
-META_FILE = "CKPT.yaml"
-"""What SpeechBrain writes into the folder of each training checkpoint."""
 _MARK = "feature_extractor.conv_layers.0.conv.weight"
 """A tensor of every backbone, after the prefix of the lobe that has it."""
 _ASK = (
@@ -63,11 +61,6 @@ class Saved(NamedTuple):
     others: list[str]
     config: dict[str, Any] | None
     family: str | None = None
-
-
-def is_training_checkpoint(path: str | Path) -> bool:
-    """Whether a path is the folder of one checkpoint of SpeechBrain."""
-    return (Path(path) / META_FILE).is_file()
 
 
 def find_saved(path: str | Path) -> Saved | None:

@@ -249,7 +249,7 @@ def _measure(cut, place, number, arguments):
     """What is measured of a layer."""
     import numpy as np
 
-    from unispeech_sb.metrics.abx import abx_error
+    from unispeech_sb.metrics.phones import abx_error
 
     items = [item for item, _ in cut]
     feats = [states[place].astype(np.float32) for _, states in cut]
@@ -276,7 +276,7 @@ def _clusters(feats, phones, arguments):
         fit_clusters,
         nearest_centres,
     )
-    from unispeech_sb.metrics.units import count_pairs, unit_quality
+    from unispeech_sb.metrics.phones import count_pairs, unit_quality
 
     frames = np.stack([one[len(one) // 2] for one in feats])
     centres, _ = fit_clusters(frames, arguments.num_units, arguments.seed)

@@ -13,6 +13,7 @@ from unispeech_sb.checkpoints.files import (
 from unispeech_sb.checkpoints.huggingface import CLASSES
 from unispeech_sb.checkpoints.interfaces import (
     INTERFACES,
+    META_FILE,
     YAML_FILE,
     folder_kind,
     purpose,
@@ -32,7 +33,7 @@ from unispeech_sb.checkpoints.pretrained_folder import (
 )
 from unispeech_sb.checkpoints.safe_yaml import read_folder_yaml, read_plain
 from unispeech_sb.checkpoints.source import find_source, read_checkpoint
-from unispeech_sb.checkpoints.speechbrain import META_FILE, find_saved
+from unispeech_sb.checkpoints.speechbrain import find_saved
 from unispeech_sb.checkpoints.texts import read_json
 from unispeech_sb.convert.lobes import KINDS, kinds_of, shown_of
 from unispeech_sb.convert.pretrained import interface_of

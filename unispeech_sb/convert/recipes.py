@@ -18,7 +18,12 @@ from unispeech_sb.checkpoints.files import (
     load_strict,
     public_path,
 )
-from unispeech_sb.checkpoints.interfaces import INTERFACES, YAML_FILE
+from unispeech_sb.checkpoints.interfaces import (
+    INTERFACES,
+    META_FILE,
+    YAML_FILE,
+    is_training_checkpoint,
+)
 from unispeech_sb.checkpoints.options import shown
 from unispeech_sb.checkpoints.pretrained_folder import (
     is_lobe_file,
@@ -51,11 +56,7 @@ from unispeech_sb.checkpoints.safe_yaml import (
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.checkpoints.sharing import write_card
 from unispeech_sb.checkpoints.source import read_trained
-from unispeech_sb.checkpoints.speechbrain import (
-    META_FILE,
-    is_training_checkpoint,
-    state_of,
-)
+from unispeech_sb.checkpoints.speechbrain import state_of
 from unispeech_sb.convert.lobes import build_lobes
 from unispeech_sb.convert.tokenizers import has_labels, labels_of
 from unispeech_sb.lobes.lobe import Lobe

@@ -17,7 +17,10 @@ from unispeech_sb.checkpoints.huggingface import (
     WEIGHT_NORM,
     join_heads,
 )
-from unispeech_sb.checkpoints.interfaces import folder_kind
+from unispeech_sb.checkpoints.interfaces import (
+    folder_kind,
+    is_training_checkpoint,
+)
 from unispeech_sb.checkpoints.options import (
     BACKBONE,
     FAMILIES,
@@ -40,7 +43,6 @@ from unispeech_sb.checkpoints.pretrained_folder import (
     read_pretrained,
 )
 from unispeech_sb.checkpoints.source import READ_HERE
-from unispeech_sb.checkpoints.speechbrain import is_training_checkpoint
 from unispeech_sb.convert.lobes import KINDS, check_lobe, kinds_of
 from unispeech_sb.convert.pretrained import convert_checkpoint
 from unispeech_sb.convert.tokenizers import tokenizer_files

@@ -10,8 +10,7 @@ import copy
 import hashlib
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,21 +174,6 @@ def _generators():
     kind, keys, *rest = np.random.get_state()
     own = torch.get_rng_state().numpy().tobytes()
     return own, random.getstate(), kind, keys.tobytes(), rest
-
-
-@contextmanager
-def own_random_numbers(seed: int | None = None) -> Iterator[None]:
-    """Puts the random generators back when the block ends; with a seed, torch's
-    on the CPU starts from it."""
-    own, states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(own)
-        np.random.set_state(states)
 
 
 def wav_digest(wav: torch.Tensor) -> str:

@@ -308,8 +308,8 @@ class CheckedFolder(Pretrained):
         )
         device_type = options["device"].partition(":")[0]
         chosen = choose_precision(precision or "fp32", device_type)
-        by_layers = device_type == "cpu" and can_lower(chosen)
-        self._lowered = chosen if by_layers and chosen != "fp32" else None
+        is_lower = chosen != "fp32" and device_type == "cpu"
+        self._lowered = chosen if is_lower and can_lower(chosen) else None
         options["precision"] = "fp32" if self._lowered else chosen
         super().__init__(modules, hparams, options, freeze_params)
         self.precision = chosen

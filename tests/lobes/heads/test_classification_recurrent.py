@@ -6,7 +6,7 @@ import torch
 from unispeech_sb.checkpoints.files import load_strict, read_tensors
 from unispeech_sb.lobes.heads import ProjectedFrameHead, RecurrentHead
 from unispeech_sb.lobes.lobe import without_weights
-from unispeech_sb.nnet.spec_augment import SpecAugment
+from unispeech_sb.nnet.masking import SpecAugment
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 BUILDERS = {

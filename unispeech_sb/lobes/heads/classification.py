@@ -7,6 +7,7 @@ from torch import nn
 
 from unispeech_sb.lobes.lobe import Lobe, constructor_arguments
 from unispeech_sb.nnet.lengths import absolute_lengths
+from unispeech_sb.nnet.masking import SpecAugment
 from unispeech_sb.nnet.pooling import (
     LayerMix,
     States,
@@ -14,7 +15,6 @@ from unispeech_sb.nnet.pooling import (
     mix_states,
 )
 from unispeech_sb.nnet.recurrence import run_padded
-from unispeech_sb.nnet.spec_augment import SpecAugment
 
 
 class UtteranceHead(Lobe):
