@@ -137,7 +137,23 @@ def test_where_the_truth_is_of_no_use_no_trial_has_to_be_another(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected target and non-target trials, got none"),
+        ("", "expected pairs of recordings, got none"),
+        ("\n\n", "expected pairs of recordings, got none"),
+        ("a b c\n", "line 1: expected 1 or 0 .* got 'a'"),
+        ("1 a b\nd e f\n", "line 2: expected 1 or 0 .* got 'd'"),
+        ("a b target\na b 0.7\n", "line 2: expected 1 or 0 .* got '0.7'"),
+        ("a b 1\na b\n", "line 2: expected three fields, got 2"),
+    ],
+)
+def test_a_list_of_pairs_has_two_names_or_the_truth(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_trials(write(tmp_path, "t", text), labelled=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected pairs of recordings, got none"),
         ("a b\na b 1\n", "line 2: expected two fields, got 3"),
         ("a a\n", "line 1: a is compared with itself"),
         ("1 a b\n1 a c\n", "2 of one kind"),

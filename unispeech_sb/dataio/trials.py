@@ -430,6 +430,8 @@ def _rows(path, labelled):
                 "whether they are one speaker, got two"
             )
         word = None if place is None else fields.pop(place)
+        if word is not None and labelled is None:
+            _truth_of(word, path, number)  # else it is one of three names
         yield number, *fields, word
 
 
@@ -497,9 +499,9 @@ def _truth_of(word, path, line):
 def _check_trials(trials, path, lines):
     """Raises on what no comparison could make right."""
     if not len(lines):
-        raise ValueError(
-            f"{path}: expected target and non-target trials, got none"
-        )
+        what = "target and non-target trials"
+        what = "pairs of recordings" if trials.targets is None else what
+        raise ValueError(f"{path}: expected {what}, got none")
     if trials.targets is not None and len(np.unique(trials.targets)) < 2:
         raise ValueError(
             f"{path}: expected target and non-target trials, got {len(lines)} "
