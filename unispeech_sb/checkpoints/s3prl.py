@@ -164,9 +164,7 @@ def read_s3prl(
         facts["vocab_size"] = Fact(classes, TENSORS)
         expert = _expert(objects, path)
         vocabulary = _vocabulary(task, classes, args, expert)
-        has_slots = _inner(expert, "text", "slots_file") is not None
-        unspelt = UNNAMED_SLOTS if has_slots else UNSPELT
-        notes.append(unspelt if vocabulary is None else SPELT)
+        notes.append(_spelling(vocabulary, expert))
     else:
         notes.append(UNNAMED)
     facts = settle(facts, overrides, path)
@@ -222,6 +220,14 @@ def _vocabulary(task, classes, args, expert):
     known = args.get("downstream", downstream) == downstream
     known &= file is None or str(file).endswith(place[-1])
     return name if known and classes == size else None
+
+
+def _spelling(vocabulary, expert):
+    """The note of what a CTC model spells."""
+    if vocabulary is not None:
+        return SPELT
+    has_slots = _inner(expert, "text", "slots_file") is not None
+    return UNNAMED_SLOTS if has_slots else UNSPELT
 
 
 def _expert(objects, path):
