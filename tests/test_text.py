@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import time
 import tracemalloc
 
@@ -226,3 +227,7 @@ def test_what_is_not_there_may_have_a_similar_name(tmp_path):
     )
     assert absent(tmp_path / "talks", "folder") == "there is no such folder"
     assert absent(tmp_path / "none" / "a") == "there is no such file or folder"
+    assert absent(tmp_path / ("a" * 300), "file") == "there is no such file"
+    os.mkfifo(tmp_path / "pipe")
+    found = absent(tmp_path / "pipe", "text file")
+    assert found.startswith("expected a text file; it is a pipe")

@@ -210,7 +210,7 @@ def _opened(path):
     if not os.path.isfile(path):
         if os.path.isdir(path):
             raise ValueError(f"{path}: expected a text file; it is a folder")
-        raise ValueError(f"{path}: there is no such file")
+        raise ValueError(f"{path}: {absent(path, 'file')}")
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(path, "rb"))
         start = file.peek(8)
@@ -263,6 +263,8 @@ def _shown(name):
 def absent(path: str | Path, what: str = "file or folder") -> str:
     """Says that nothing is at a path, and what of a similar name is there."""
     path, names = Path(path), []
+    if os.path.exists(path) and not (path.is_dir() or path.is_file()):
+        return f"expected a {what}; it is a pipe, a socket or a device"
     with contextlib.suppress(OSError):  # nor is the folder above it
         names = sorted(os.listdir(path.parent))
     close = difflib.get_close_matches(path.name, names, 1, 0.8)

@@ -65,6 +65,19 @@ def test_a_vocabulary_is_superbs_or_not_known(
         assert read_s3prl(objects, path, {}).vocabulary == expected
 
 
+def test_a_head_of_slots_says_where_their_names_are(path):
+    text = {
+        "mode": "character-slot",
+        "vocab_file": "downstream/ctc/vocab/character.txt",
+        "slots_file": "/path/to/SNIPS/slots.txt",
+    }
+    config = {"downstream_expert": {"text": text}}
+    args = {"downstream": "ctc"}
+    objects = saved(recurrent_head(109), path, args, Config=config)
+    notes = read_s3prl(objects, path, {}).notes
+    assert any("in the slots.txt of the corpus" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("head", "downstream", "interface"),
     [

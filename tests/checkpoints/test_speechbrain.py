@@ -112,6 +112,24 @@ def test_tensors_alone_need_the_model_they_began_with(hub, tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_the_family_is_that_of_the_model_it_began_with(tmp_path):
+    model = tiny_model("hubert", feat_extract_norm="layer")
+    begun = save_folder(model, tmp_path / "hubert", True)
+    ckpt, _ = runs.run(tmp_path / "results", runs.CTC, begun, runs.OURS)
+    for path in (ckpt, ckpt / "wav2vec2.ckpt"):
+        found = read_checkpoint(path)
+        assert found.family == "hubert" and not found.notes
+    moved = shutil.copytree(ckpt, tmp_path / "elsewhere" / ckpt.name)
+    found = read_checkpoint(moved)
+    assert found.family == "unispeech-sat" and found.notes
+    assert read_checkpoint(moved, config=begun).family == "hubert"
+    wavlm = tiny_model("wavlm", feat_extract_norm="layer")
+    other = save_folder(wavlm, tmp_path / "wavlm", True)  # cannot be it
+    assert read_checkpoint(moved, config=other).family == "unispeech-sat"
+    shutil.rmtree(begun)
+    assert read_checkpoint(ckpt).notes
+
+
 def test_a_model_that_is_gone_is_named(hub, tmp_path):
     gone = shutil.copytree(hub, tmp_path / "gone")
     ckpt, _ = runs.run(tmp_path / "results", runs.CTC, gone, runs.THEIRS)

@@ -239,6 +239,10 @@ def test_what_is_not_there_is_named(folder, speech, capsys):
         (["--pairs", "no.txt"], "no.txt: there is no such list of pairs"),
         (["--reference-dir", ref, "--generated-dir", "no"], "no such folder"),
         (["--reference-dir", empty, "--generated-dir", gen], "there are none"),
+        (
+            ["--reference-dir", ref, "--generated-dir", f"{gen}/../ref"],
+            "expected another folder than --reference-dir",
+        ),
     ):
         assert commands.main(["similarity", folder, *line]) == 1
         assert message in capsys.readouterr().err

@@ -162,6 +162,9 @@ def test_missing_files_are_named(tmp_path, read):
         read(tmp_path / "gone.wav")
     with pytest.raises(AudioError, match="a recording; it is a folder"):
         read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")  # which is read once, and no wait is due
+    with pytest.raises(AudioError, match=r"pipe\.wav: .*; it is a pipe"):
+        read(tmp_path / "pipe.wav")
 
 
 @pytest.mark.parametrize("read", [*READERS, read_header])

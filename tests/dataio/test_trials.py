@@ -135,17 +135,22 @@ def test_where_the_truth_is_of_no_use_no_trial_has_to_be_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("labelled", "text", "message"),
     [
-        ("", "expected target and non-target trials, got none"),
-        ("a b\na b 1\n", "line 2: expected two fields, got 3"),
-        ("a a\n", "line 1: a is compared with itself"),
-        ("1 a b\n1 a c\n", "2 of one kind"),
+        (False, "", "expected pairs of recordings, got none"),
+        (None, "\n\n", "expected pairs of recordings, got none"),
+        (False, "a b\na b 1\n", "line 2: expected two fields, got 3"),
+        (False, "a a\n", "line 1: a is compared with itself"),
+        (False, "1 a b\n1 a c\n", "2 of one kind"),
+        (None, "a b c\n", "line 1: expected 1 or 0 .* got 'a'"),
+        (None, "1 a b\nd e f\n", "line 2: expected 1 or 0 .* got 'd'"),
+        (None, "a b target\na b 0.7\n", "line 2: expected 1 .* got '0.7'"),
+        (None, "a b 1\na b\n", "line 2: expected three fields, got 2"),
     ],
 )
-def test_what_is_wrong_with_pairs_alone_is_named(text, message, tmp_path):
+def test_what_is_wrong_with_pairs_is_named(labelled, text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        read_trials(write(tmp_path, "t", text), labelled=False)
+        read_trials(write(tmp_path, "t", text), labelled=labelled)
 
 
 @pytest.mark.parametrize(

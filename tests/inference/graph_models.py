@@ -24,6 +24,7 @@ from unispeech_sb.lobes.heads import (
 )
 
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+WAVLM = {"num_buckets": 32, "max_bucket_distance": 80}
 BASE = {"normalize_wav": False, "conv_bias": True}
 SMALL = {
     "num_hidden_layers": 1, "conv_dim": [8, 8, 8], "conv_kernel": [20, 8, 4],
@@ -50,6 +51,7 @@ KINDS = {
                       {**LARGE, "adapter_attn_dim": 4}),
     "LSTMs": ("EncoderASR", lambda: RecurrentHead(16, 6, 8, 5, num_states=2),
               BASE),
+    "frames, WavLM": ("EncoderASR", lambda: FrameHead(16, 6), WAVLM),
     "projected": ("EncoderASR", lambda: ProjectedFrameHead(16, 6, 8), BASE),
     "utterance": ("EncoderClassifier", lambda: UtteranceHead(16, 3), {}),
     "intent": ("EncoderClassifier", lambda: UtteranceHead(
@@ -75,6 +77,7 @@ KINDS = {
                        {"narrow_band": True, **BASE}),
     "features": ("WaveformEncoder", None, {"output_norm": True}),
     "features, Large": ("WaveformEncoder", None, LARGE),
+    "features, WavLM Large": ("WaveformEncoder", None, {**LARGE, **WAVLM}),
     "features, fairseq": ("WaveformEncoder", None,
                           {"mask_rule": "fairseq", "normalize_eps": 1e-7}),
     "pre-training": ("WaveformEncoder", lambda: UniSpeechHead(

@@ -287,6 +287,20 @@ def test_interfaces_in_lower_precisions(make, precision):
     assert share < PRECISIONS[precision]
 
 
+def test_weights_of_a_lower_precision_are_not_written(tmp_path):
+    """Their file would lack those that were converted."""
+    model = asr(precision="int8")
+    (backbone,) = (m for m in model.mods.modules() if isinstance(m, Backbone))
+    lobe_file = tmp_path / "backbone.ckpt"
+    for use in (lambda: backbone.save(lobe_file), model.mods.state_dict):
+        with pytest.raises(ValueError, match="precision: expected fp32"):
+            use()
+    assert not lobe_file.exists()
+    Backbone(**backbone.config).save(lobe_file)
+    with pytest.raises(ValueError, match="precision: expected fp32"):
+        backbone.load(lobe_file)
+
+
 def test_a_precision_is_chosen(monkeypatch, caplog):
     for units, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(loading, "has_bf16_units", lambda kind, u=units: u)

@@ -6,9 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import Wav2Vec2FeatureExtractor
 
+from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.nnet import frontend
 from unispeech_sb.nnet.frontend import (
     FeatureExtractor,
+    LayerNorm,
     groups_of_similar_length,
     normalize_wavs,
 )
@@ -39,6 +41,33 @@ def test_normalised_waveforms_do_not_see_the_padding():
     alone = normalize_wavs(wavs[1:, :300])
     torch.testing.assert_close(normed[1:, :300], alone)
     assert not normed[1, 300:].any()
+
+
+@pytest.mark.parametrize("seconds", [1, 10])
+def test_an_offset_of_a_waveform_costs_no_digits(seconds):
+    torch.manual_seed(seconds)
+    noise = 1e-3 * torch.randn(2, 16000 * seconds)
+    wavs, lengths = noise + 0.5, torch.tensor([16000 * seconds, 9000])
+    own = (wavs[:, : lengths[1]].double(), wavs[1:, : lengths[1]])
+    expected = F.layer_norm(own[0][1:], own[0].shape[1:])
+    found = normalize_wavs(wavs, lengths)[1:, : lengths[1]]
+    for normed in (found, normalize_wavs(own[1])):
+        torch.testing.assert_close(
+            normed.double(), expected, rtol=1e-5, atol=2e-6
+        )
+
+
+def test_gradients_of_a_norm_are_summed_in_float32_under_autocast():
+    torch.manual_seed(0)
+    feats, grad = torch.randn(2, 8000, 16).bfloat16()
+    norm, grad = LayerNorm(16), grad + 0.3
+    with torch.autocast("cpu", torch.bfloat16):
+        norm(feats).backward(grad)
+    expected = grad.double().sum(0)
+    torch.testing.assert_close(norm.bias.grad.double(), expected)
+    assert norm(feats).dtype == torch.bfloat16
+    for module in Backbone.from_preset("tiny").modules():
+        assert type(module) is not nn.LayerNorm
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])

@@ -100,6 +100,10 @@ UNSPELT = (
     "vocabulary: not in the file, and not of the size of SUPERB's; scores of "
     "frames alone"
 )
+UNNAMED_SLOTS = (
+    "vocabulary: letters and slots, whose names are in the slots.txt of the "
+    "corpus and not in the file; scores of frames alone"
+)
 UPSTREAMS = {
     "unispeech_sat": "unispeech-sat",
     "wavlm": "wavlm",
@@ -158,8 +162,9 @@ def read_s3prl(
             raise ValueError(f"{path}: expected no blank: s3prl's is number 0")
         _check_rates(objects, path)
         facts["vocab_size"] = Fact(classes, TENSORS)
-        vocabulary = _vocabulary(task, classes, args, _expert(objects, path))
-        notes.append(UNSPELT if vocabulary is None else SPELT)
+        expert = _expert(objects, path)
+        vocabulary = _vocabulary(task, classes, args, expert)
+        notes.append(_spelling(vocabulary, expert))
     else:
         notes.append(UNNAMED)
     facts = settle(facts, overrides, path)
@@ -215,6 +220,14 @@ def _vocabulary(task, classes, args, expert):
     known = args.get("downstream", downstream) == downstream
     known &= file is None or str(file).endswith(place[-1])
     return name if known and classes == size else None
+
+
+def _spelling(vocabulary, expert):
+    """The note of what a CTC model spells."""
+    if vocabulary is not None:
+        return SPELT
+    has_slots = _inner(expert, "text", "slots_file") is not None
+    return UNNAMED_SLOTS if has_slots else UNSPELT
 
 
 def _expert(objects, path):

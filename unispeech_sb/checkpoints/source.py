@@ -41,8 +41,12 @@ from unispeech_sb.checkpoints.options import (
     default_family,
     shown,
 )
-from unispeech_sb.checkpoints.pretrained_folder import is_lobe_file, read_lobe
-from unispeech_sb.checkpoints.recipe_yaml import Part, RecipeYaml
+from unispeech_sb.checkpoints.pretrained_folder import (
+    family_of,
+    is_lobe_file,
+    read_lobe,
+)
+from unispeech_sb.checkpoints.recipe_yaml import Part, RecipeYaml, run_yaml
 from unispeech_sb.checkpoints.s3prl import is_s3prl, read_s3prl
 from unispeech_sb.checkpoints.safety.pickles import read_objects
 from unispeech_sb.checkpoints.speechbrain import (
@@ -175,7 +179,29 @@ def _read_saved(path, config, overrides):
     if saved.config is None:
         begun = beginning_of(saved) if config is None else Beginning(config)
         facts = _facts_of(begun, saved.path)
+    elif saved.family is None:
+        saved = saved._replace(family=_family_begun(saved, config))
     return as_checkpoint(saved, facts, overrides)
+
+
+def _family_begun(saved, config):
+    """The family of the model that a training began with, where that is on
+    this machine and what was saved may be of it; None elsewhere."""
+    if config is None and run_yaml(saved.path) is None:
+        return None
+    try:
+        begun = beginning_of(saved) if config is None else Beginning(config)
+        place = Path(begun.source)
+        if not place.exists():
+            return None
+        if is_huggingface(place):
+            family = read_options(place)["family"].value
+        else:
+            family = family_of(place if place.is_dir() else place.parent)
+    except ValueError:  # its sizes are known without it
+        return None
+    has_buckets = bool(saved.config.get("num_buckets"))
+    return family if has_buckets == (family == "wavlm") else None
 
 
 def _facts_of(begun, path):

@@ -221,6 +221,11 @@ def _listed(path, root):
 def _matched(reference_dir, generated_dir):
     """Each recording of a folder with that of the same name in another."""
     by_stem = [_by_name(folder) for folder in (reference_dir, generated_dir)]
+    if os.path.samefile(reference_dir, generated_dir):
+        raise ValueError(
+            "--generated-dir: expected another folder than --reference-dir; "
+            f"got {generated_dir} for both"
+        )
     if any(len(stems) < len(whole) for stems, whole in by_stem):
         found = [whole for _, whole in by_stem]  # a stem occurs twice
     else:

@@ -298,7 +298,10 @@ def _check_file(path):
     if os.path.isdir(path):
         raise AudioError(f"{path}: expected a recording; it is a folder")
     if not os.path.isfile(path):
-        raise AudioError(f"{path}: there is no such file")
+        is_there = os.path.exists(path)
+        what = "expected a file; it is a pipe, a socket or a device"
+        what = what if is_there else "there is no such file"
+        raise AudioError(f"{path}: {what}")
     if os.path.getsize(path) == 0:
         raise AudioError(f"{path}: the file is empty")
     lacks = missing(path)

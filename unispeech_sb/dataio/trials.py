@@ -45,7 +45,6 @@ _COLUMNS = {
     "right": ("right", "test", "utt2", "file2", "generated"),
     "target": ("target", "label"),
 }
-_NUM_NAMED = 5  # of what is missing, before it is only counted
 
 
 class Trials(NamedTuple):
@@ -430,6 +429,8 @@ def _rows(path, labelled):
                 "whether they are one speaker, got two"
             )
         word = None if place is None else fields.pop(place)
+        if word and labelled is None:  # it may be one of three names
+            _truth_of(word, path, number)
         yield number, *fields, word
 
 
@@ -496,14 +497,13 @@ def _truth_of(word, path, line):
 
 def _check_trials(trials, path, lines):
     """Raises on what no comparison could make right."""
+    what = "target and non-target trials"
     if not len(lines):
-        raise ValueError(
-            f"{path}: expected target and non-target trials, got none"
-        )
+        what = "pairs of recordings" if trials.targets is None else what
+        raise ValueError(f"{path}: expected {what}, got none")
     if trials.targets is not None and len(np.unique(trials.targets)) < 2:
         raise ValueError(
-            f"{path}: expected target and non-target trials, got {len(lines)} "
-            "of one kind"
+            f"{path}: expected {what}, got {len(lines)} of one kind"
         )
     itself = np.flatnonzero(trials.left == trials.right)
     if len(itself):
@@ -537,7 +537,7 @@ def _check_names(trials, path, lines, known, root):
         or not (root is None or os.path.isfile(os.path.join(root, name)))
     ]
     if missing:
-        names = named((trials.names[n] for n in missing), _NUM_NAMED)
+        names = named((trials.names[n] for n in missing), 5)
         there = known if root is None else sorted(os.listdir(root))
         # Names are numbered as they come, so the first one is met first.
         first = (trials.left == missing[0]) | (trials.right == missing[0])

@@ -327,6 +327,7 @@ class CheckedFolder(Pretrained):
                 lower_precision(
                     backbone.feature_extractor, backbone.encoder, self._lowered
                 )
+                backbone.register_state_dict_pre_hook(_refuse_weights)
         super()._prepare_modules(freeze_params)
 
     def _compile(self):
@@ -524,6 +525,14 @@ def _chosen(run_opts):
     if isinstance(run_opts, RunOptions):
         return {name: run_opts[name] for name in run_opts.overridden_args}
     return {**(run_opts or {})}
+
+
+def _refuse_weights(backbone, prefix, keep_vars):
+    """Refuses to read or write weights that a lower precision has converted."""
+    raise ValueError(
+        "precision: expected fp32 to read or write the weights of a backbone, "
+        "as those of a lower one are for inference alone"
+    )
 
 
 def _engine_precision(engine, options):

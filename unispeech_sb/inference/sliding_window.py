@@ -53,7 +53,8 @@ def cut_windows(
         if has_ended:
             if find_last is None:
                 raise ValueError(
-                    f"waveform: expected {window.stop} samples; got {total}"
+                    f"waveform: expected {window.stop} samples; got {total}: "
+                    "it has fewer than when it was first read"
                 )
             last = find_last(window, total)
             if last is None:

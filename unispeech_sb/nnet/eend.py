@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unispeech_sb.nnet.frontend import LayerNorm
 from unispeech_sb.nnet.lengths import length_mask
 from unispeech_sb.nnet.transformer import Attention, FeedForward
 
@@ -37,9 +38,9 @@ class EENDLayer(nn.Module):
         self, dim: int, num_heads: int, inner_size: int, dropout: float
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attention = Attention(dim, num_heads, dropout)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.feed_forward = FeedForward(
             dim, inner_size, "relu", dropout, dropout
         )

@@ -124,10 +124,13 @@ def normalize_wavs(
     True
     """
     if lengths is None:
-        return F.layer_norm(wavs, wavs.shape[1:], eps=eps)
+        centred = wavs - wavs.mean(1, keepdim=True)
+        return F.layer_norm(centred, wavs.shape[1:], eps=eps)
     mask = length_mask(lengths, wavs.shape[1])
-    mean = (wavs * mask).sum(1) / lengths  # [B]
-    centred = (wavs - mean[:, None]) * mask
+    centred = wavs * mask
+    for _ in range(2):  # as the mean of a large offset is rounded
+        mean = centred.sum(1) / lengths  # [B]
+        centred = (centred - mean[:, None]) * mask
     variance = centred.square().sum(1) / lengths
     return centred * torch.rsqrt(variance + eps)[:, None]
 
@@ -188,7 +191,42 @@ class TimeNorm(nn.GroupNorm):
         return scale, self.bias - mean * scale
 
 
-class ChannelNorm(nn.LayerNorm):
+class LayerNorm(nn.LayerNorm):
+    """Torch's, with gradients of its parameters that are summed in float32.
+
+    Of bfloat16 features, as under autocast, torch sums them in bfloat16 on a
+    CPU: that of a bias is off by half of its size after 8,000 frames.
+
+    Example
+    -------
+    >>> LayerNorm(4)(torch.randn(2, 10, 4)).shape
+    torch.Size([2, 10, 4])
+    """
+
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
+        """Normalises every frame by itself.
+
+        Arguments
+        ---------
+        feats : torch.Tensor
+            Features, [..., C].
+
+        Returns
+        -------
+        torch.Tensor
+            Features of the same shape and type.
+        """
+        if (
+            feats.dtype == torch.float32
+            or feats.dtype == self.weight.dtype
+            or not torch.is_grad_enabled()
+            or feats.device.type != "cpu"
+        ):
+            return super().forward(feats)
+        return super().forward(feats.float()).to(feats.dtype)
+
+
+class ChannelNorm(LayerNorm):
     """LayerNorm over the channels of ``[B, C, T]``.
 
     Example
@@ -653,7 +691,7 @@ class FeatureProjection(nn.Module):
     ) -> None:
         super().__init__()
         self.layer_norm = (
-            nn.LayerNorm(conv_dim, eps=eps) if has_norm else nn.Identity()
+            LayerNorm(conv_dim, eps=eps) if has_norm else nn.Identity()
         )
         self.projection = nn.Linear(conv_dim, dim)
         self.dropout = nn.Dropout(dropout)

@@ -25,7 +25,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from unispeech_sb.nnet.attention import Attention, linear
-from unispeech_sb.nnet.frontend import activation
+from unispeech_sb.nnet.frontend import LayerNorm, activation
 from unispeech_sb.nnet.lengths import length_mask, makes_graph
 from unispeech_sb.nnet.packing import CPU_ROW_FRAMES, Packing
 
@@ -224,7 +224,7 @@ class AttentionAdapter(nn.Module):
     def __init__(self, dim: int, inner_dim: int) -> None:
         super().__init__()
         # transformers keeps torch's epsilon here, whatever layer_norm_eps is.
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
         self.linear_1 = nn.Linear(dim, inner_dim)
         self.linear_2 = nn.Linear(inner_dim, dim)
 
@@ -284,9 +284,9 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = attention
         self.dropout = nn.Dropout(dropout)
-        self.layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.layer_norm = LayerNorm(dim, eps=eps)
         self.feed_forward = feed_forward
-        self.final_layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.final_layer_norm = LayerNorm(dim, eps=eps)
         self.normalize_before = normalize_before
         self.adapter_layer = adapter
 
@@ -398,7 +398,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.window, self.context = window, context
         self.pos_conv_embed = pos_conv_embed
-        self.layer_norm = nn.LayerNorm(dim, eps=eps)
+        self.layer_norm = LayerNorm(dim, eps=eps)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(layers)
         self.layerdrop = layerdrop

@@ -13,6 +13,7 @@ from unispeech_sb.nnet.eend import (
     interpolate_frames,
     speaker_means,
 )
+from unispeech_sb.nnet.frontend import LayerNorm
 from unispeech_sb.nnet.lengths import Lengths, absolute_lengths, length_mask
 from unispeech_sb.nnet.pooling import (
     LayerMix,
@@ -210,7 +211,7 @@ class EENDVCHead(Lobe):
             EENDLayer(model_size, num_heads, _INNER_SIZE, _DROPOUT)
             for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(model_size)
+        self.norm = LayerNorm(model_size)
         self.activities = nn.Linear(model_size, num_speakers)
         self.voices = nn.ModuleList(
             nn.Linear(model_size, speaker_size) for _ in range(num_speakers)

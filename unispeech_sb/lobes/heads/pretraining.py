@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unispeech_sb.lobes.lobe import Lobe, constructor_arguments
+from unispeech_sb.nnet.frontend import LayerNorm
 from unispeech_sb.nnet.lengths import absolute_lengths, length_mask
 from unispeech_sb.nnet.quantizer import GumbelQuantizer, Quantized
 
@@ -306,9 +307,7 @@ class UniSpeechSATHead(Lobe):
             self.project_q = nn.Linear(dim, size)
             self.speaker_proj = nn.Linear(hidden_size, label_dim)
         if extract_norm is not None:
-            self.layer_norm_for_extract = nn.LayerNorm(
-                hidden_size, layer_norm_eps
-            )
+            self.layer_norm_for_extract = LayerNorm(hidden_size, layer_norm_eps)
 
     def forward(
         self,
