@@ -19,10 +19,12 @@ from unispeech_sb.plots import (
 
 
 def talk(num_speakers, seconds):
-    """Everyone in turn, each one a second into the next."""
+    """Everyone in turn, each one a second into the next, in long recordings
+    with pauses."""
+    step = max(3.0, seconds / 1200)
     return [
         (start, min(start + 4.0, seconds), f"speaker{n % num_speakers + 1}")
-        for n, start in enumerate(np.arange(0.5, seconds - 1, 3.0))
+        for n, start in enumerate(np.arange(0.5, seconds - 1, step))
     ]
 
 
