@@ -14,6 +14,7 @@ from unispeech_sb.plots import (
     match_speakers,
     overlaps,
     timeline_svg,
+    write_curves,
     write_timeline,
 )
 
@@ -179,7 +180,7 @@ def test_curves_have_a_panel_for_each_unit(monkeypatch, tmp_path):
         for n in range(1, 6)
     ]  # fmt: skip
     rows[2]["train loss"] = float("inf")
-    plots.write_curves("a.png", rows, "a_b$")
+    write_curves("a.png", rows, "a_b$")
     lines = {
         axes.get_ylabel(): {line.get_label(): line for line in axes.lines}
         for axes in found[0].axes
@@ -194,5 +195,5 @@ def test_curves_have_a_panel_for_each_unit(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("rows", [[], [{"epoch": 1, "train loss": 2.0}]])
 def test_few_epochs_are_drawn(rows, tmp_path):
-    plots.write_curves(tmp_path / "a.png", rows)
+    write_curves(tmp_path / "a.png", rows)
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"

@@ -3,15 +3,13 @@
 import pytest
 import torch
 
-from tests.inference.graph_models import noise, save
+from tests.inference.graph_models import needs_export, noise, save
 from tests.inference.models import uneven_speech
 from unispeech_sb.inference import graphs
 from unispeech_sb.inference.loading import load
 from unispeech_sb.lobes.backbone import Backbone
 
-pytest.importorskip("onnxscript", reason="needs the extra export")
-pytest.importorskip("onnxruntime", reason="needs the extra export")
-pytest.importorskip("openvino", reason="needs the extra export")
+pytestmark = needs_export
 
 ENGINES = ("onnx", "openvino")
 WAVS = [0.3 * noise(count) for count in (20000, 9000, 24000)]

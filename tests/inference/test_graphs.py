@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.graph_models import KINDS, noise, save
+from tests.inference.graph_models import KINDS, needs_export, noise, save
 from unispeech_sb.inference.exporting import export_graph
 from unispeech_sb.inference.graphs import open_graph
 from unispeech_sb.inference.loading import load
 from unispeech_sb.lobes.backbone import Backbone
 
-onnx = pytest.importorskip("onnx", reason="needs the extra export")
-pytest.importorskip("onnxscript", reason="needs the extra export")
-pytest.importorskip("onnxruntime", reason="needs the extra export")
-pytest.importorskip("openvino", reason="needs the extra export")
+pytestmark = needs_export
 
 ENGINES = ("onnx", "openvino")
 SECONDS = (0.025, 0.0401, 0.06, 0.1, 0.2, 0.31, 0.5, 0.64, 0.77, 1.0, 1.003,
