@@ -63,6 +63,7 @@ def test_each_speaker_has_a_row_on_each_line(
         assert before[1] == after[0]
 
 
+@pytest.mark.slow
 def test_rows_and_labels_do_not_touch(monkeypatch):
     reference = [(a, b, f"R{name}") for a, b, name in talk(6, 300.0)]
     figure = drawn(monkeypatch, talk(6, 300.0), 300.0, reference)

@@ -173,6 +173,7 @@ def test_the_start_runs(demonstrated, monkeypatch, capsys):
     assert 0 < float(posterior) <= 1
 
 
+@pytest.mark.slow
 def test_make_demo_runs_the_demo_and_make_test_the_suite():
     for target, ran in (
         ("demo", "python -m unispeech_sb demo"),

@@ -248,6 +248,7 @@ def test_real_digits_run_through_the_recipe(root, data_folder, tmp_path):
     scores = run(
         root, data_folder / "digits", tmp_path, "--num_classes=10",
         "--number_of_epochs=1", "--augmentation=null", "--batch_size=64",
+        "--draws_per_epoch=256",
     )  # fmt: skip
     assert 0.0 <= scores["accuracy"] <= 1.0
     text = (tmp_path / "confusion.csv").read_text()
