@@ -35,7 +35,9 @@ INSTALL = $(BIN)/python -m pip install -qq \
 	$(if $(CONSTRAINTS),-c $(CONSTRAINTS),-U --upgrade-strategy eager) \
 	$(if $(CPU),--extra-index-url $(CPU_BUILDS))
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Files start in the order of tests/conftest.py: the long ones first.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: demo test check docs fuzz lint lock clean newest
 

@@ -38,6 +38,25 @@ RAY = {
 which would else be written into the home folder, and end without a wait."""
 
 
+def empty_picture(path, epochs, title=""):
+    """In the place of learning curves."""
+    Path(path).write_bytes(b"")
+
+
+QUICK = {
+    "speechbrain.utils.logger.get_environment_description": str,
+    "unispeech_sb.brains.pretraining.matrix_product_rate": lambda *_: 1e9,
+    "unispeech_sb.plots.write_curves": empty_picture,
+}
+"""Function -> what runs of recipes call in its place."""
+
+
+def be_quick(patch):
+    """Puts those in place."""
+    for name, quick in QUICK.items():
+        patch.setattr(name, quick)
+
+
 def folder_of(variable):
     """Folder that an environment variable names, or its default."""
     return Path(os.environ.get(variable, FOLDERS[variable])).resolve()
@@ -64,7 +83,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Skips, with the reason, what this machine or command line lacks; the
-    tests of recipes train, so they are slow."""
+    tests of recipes train, so they are slow. Files with slow tests are first,
+    so that no process is left with a long one at the end."""
     data = folder_of("UNISPEECH_SB_DATA")
     absent = pytest.mark.skip(reason=f"no folder {data}; set UNISPEECH_SB_DATA")
     offline = pytest.mark.skip(reason="needs the internet; ask by -m network")
@@ -79,6 +99,8 @@ def pytest_collection_modifyitems(config, items):
         package = EXTRAS.get(item.name)
         if package is not None and find_spec(package) is None:
             item.add_marker(pytest.mark.skip(reason=f"needs {package}"))
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)
@@ -87,12 +109,14 @@ def seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def no_packages():
-    """Runs of recipes do not list what pip has installed, which is slow."""
+@pytest.fixture(scope="session", autouse=True)
+def quick_runs():
+    """Runs of recipes do without what is slow and has tests of its own: a list
+    of what pip has installed, a picture of the learning curves, and the speed
+    of matrix products. Where no test has imported SpeechBrain, none trains."""
     with pytest.MonkeyPatch.context() as patch:
-        name = "speechbrain.utils.logger.get_environment_description"
-        patch.setattr(name, str)
+        if "speechbrain" in sys.modules:
+            be_quick(patch)
         yield
 
 

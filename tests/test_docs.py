@@ -49,6 +49,7 @@ def test_paths_in_backquotes_exist(name):
     assert not missing
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_imports_of_today():
     place = ROOT / "docs" / "architecture.py"
     spec = importlib.util.spec_from_file_location("architecture", place)

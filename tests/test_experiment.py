@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import run_script
 from unispeech_sb.brains import UtteranceBrain
 from unispeech_sb.experiment import (
     format_scores,
@@ -20,6 +21,7 @@ from unispeech_sb.experiment import (
     read_command,
     run,
 )
+from unispeech_sb.plots import write_curves
 
 TOY = Path(__file__).parent / "brains" / "toy.py"
 
@@ -169,30 +171,31 @@ def test_ctrl_c_says_how_to_go_on(capsys):
     assert said in capsys.readouterr().err
 
 
-def toy(folder, *options, launcher=(), script=TOY):
-    """Run the toy experiment in a process of its own."""
-    command = [
-        sys.executable,
-        *launcher,
-        str(script),
-        str(TOY.with_suffix(".yaml")),
-    ]
+def toy(folder, *options):
+    """The command line of the toy experiment."""
+    places = [str(TOY.with_suffix(".yaml")), f"--output_folder={folder}"]
+    return [str(TOY), *places, "--device=cpu", *options]
+
+
+def by_torchrun(*command):
+    """Runs a script on two processes, as users do."""
     environment = {
         **os.environ,
         "PYTHONPATH": f"{TOY.parents[2]}{os.pathsep}{TOY.parent}",
         "OMP_NUM_THREADS": "1",
     }
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
     return subprocess.run(
-        [*command, f"--output_folder={folder}", "--device=cpu", *options],
+        [sys.executable, *launcher, "--standalone", *command],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
 @pytest.fixture
-def run_toy(monkeypatch, no_packages):
+def run_toy(monkeypatch):
     """Runs the toy experiment in this process."""
     monkeypatch.syspath_prepend(TOY.parent)
     module = import_module("toy")
@@ -207,6 +210,7 @@ def run_toy(monkeypatch, no_packages):
 def test_second_run_evaluates_again_without_training(
     tmp_path, run_toy, capsys, monkeypatch
 ):
+    monkeypatch.setattr("unispeech_sb.plots.write_curves", write_curves)
     scores = run_toy(tmp_path, "--number_of_epochs=1")
     printed = capsys.readouterr()
     assert "There is no test set" in printed.out
@@ -228,25 +232,21 @@ def test_second_run_evaluates_again_without_training(
 
 @pytest.mark.slow
 def test_user_error_of_a_script_has_no_traceback(tmp_path):
-    result = toy(tmp_path, "--nonsense=1")
+    result = run_script(*toy(tmp_path, "--nonsense=1"))
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1 and "'nonsense'" in result.stderr
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
-    def run(*options):
-        return toy(
-            tmp_path,
-            "--number_of_epochs=2",
-            "--distributed_backend=gloo",
-            "--grad_accumulation_factor=3",
-            "--ckpt_interval_steps=1",
-            *options,
-            launcher=("-m", "torch.distributed.run", "--nproc_per_node=2"),
-        )
-
-    result = run()
+    command = toy(
+        tmp_path,
+        "--number_of_epochs=2",
+        "--distributed_backend=gloo",
+        "--grad_accumulation_factor=3",
+        "--ckpt_interval_steps=1",
+    )
+    result = by_torchrun(*command)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\nFinished.\n") == 1
     assert set(json.loads((tmp_path / "scores.json").read_text())) == {
@@ -255,10 +255,10 @@ def test_two_processes_train_one_model(tmp_path):
     }
     log = (tmp_path / "train_log.txt").read_text()
     assert len(log.splitlines()) == 3
-    other = run("--lr=0.5")
+    other = run_script(*command, "--lr=0.5", processes=2)
     assert other.returncode != 0
     assert "lr: 0.01 before, 0.5 now" in other.stderr
-    again = run()
+    again = run_script(*command, processes=2)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("Already finished") == 1
     assert (tmp_path / "train_log.txt").read_text() == log

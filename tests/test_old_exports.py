@@ -76,7 +76,7 @@ TRAINED = {"rel_tol": 1e-3, "abs_tol": 1e-3}
 KEY = re.compile(r"(?m)^([a-z]\w*):")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_packages")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -23,6 +22,7 @@ from tests.dataio.corpora.test_speech_commands import (
     build_tree,
     write_clip,
 )
+from tests.forks import run_script
 from tests.huggingface import save_folder, tiny_model
 from tests.recipes import pretraining, speech, talks, voices
 from tests.recipes.conftest import TINY, WORDS, write_corpus
@@ -173,6 +173,7 @@ def test_the_start_runs(demonstrated, monkeypatch, capsys):
     assert 0 < float(posterior) <= 1
 
 
+@pytest.mark.slow
 def test_make_demo_runs_the_demo_and_make_test_the_suite():
     for target, ran in (
         ("demo", "python -m unispeech_sb demo"),
@@ -219,10 +220,7 @@ def test_the_training_commands_run(tmp_path, monkeypatch):
     assert cli.main([*command[1:], *SHORT, first]) == 0
     words = [re.sub("^(recipes|hparams)/", rf"{ROOT}/\1/", w) for w in script]
     words = [word.replace("=10", f"={len(WORDS)}") for word in words]
-    done = subprocess.run(
-        [sys.executable, *words[1:], *SHORT, second],
-        env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_script(*words[1:], *SHORT, second)
     assert done.returncode == 0, done.stderr
     for folder in ("first", "second"):
         assert (tmp_path / folder / "export" / "hyperparams.yaml").is_file()

@@ -341,11 +341,13 @@ def site(built):
     return {path.relative_to(folder): Page(path) for path in found}
 
 
+@pytest.mark.slow
 def test_it_is_built_without_a_warning(built, site):
     assert built[1] == []
     assert len(site) > 40
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(built, site):
     for path, page in site.items():
         outside = [one for one in page.loads if "//" in one]
@@ -356,6 +358,7 @@ def test_nothing_is_loaded_from_elsewhere(built, site):
         assert not re.findall(r"url\([\"']?(?:https?:)?//|@import", text), path
 
 
+@pytest.mark.slow
 def test_links_of_the_site_lead_to_pages_and_anchors(built, site):
     checked = 0
     for path, page in site.items():
@@ -376,6 +379,7 @@ def test_links_of_the_site_lead_to_pages_and_anchors(built, site):
     assert checked > 1000
 
 
+@pytest.mark.slow
 def test_sections_of_docstrings_are_tables(site):
     page = site[Path("api/lobes.html")].text
     name = "unispeech_sb.lobes.backbone.Backbone.forward"
@@ -388,6 +392,7 @@ def test_sections_of_docstrings_are_tables(site):
             assert not {"Arguments", "Example", "Examples"} & {*titles}, path
 
 
+@pytest.mark.slow
 def test_every_command_and_every_key_has_its_place(site):
     commands = site[Path("reference/commands.html")]
     assert {f"unispeech-sb-{name}" for name in COMMANDS} < commands.anchors

@@ -108,6 +108,7 @@ def test_what_is_no_text_is_named_with_its_line(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_packed_file_that_unpacks_to_a_giant_line_is_refused(tmp_path):
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb", 9) as file:
@@ -121,6 +122,7 @@ def test_a_packed_file_that_unpacks_to_a_giant_line_is_refused(tmp_path):
     assert peak < 100e6
 
 
+@pytest.mark.slow
 def test_a_packed_file_of_nothing_but_line_ends_is_refused(tmp_path):
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(b"\n" * 2**25))

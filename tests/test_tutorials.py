@@ -11,7 +11,7 @@ TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, no_packages):
+def workplace(tmp_path, monkeypatch):
     """An empty folder, and a home without what is cached."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

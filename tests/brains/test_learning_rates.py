@@ -50,7 +50,7 @@ class ByLoss(Counted):
 
 
 @pytest.fixture
-def run(yaml_file, tmp_path, no_packages):
+def run(yaml_file, tmp_path):
     """One run; its scores, and the rates of the updates that it made."""
 
     def start(*options, brain_class=Counted, folder="out", stop_at=None):

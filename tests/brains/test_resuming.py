@@ -1,15 +1,13 @@
 """A killed run ends as an uninterrupted one, bit for bit."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from toy import dataset, encoder
 
+from tests.forks import run_script
 from unispeech_sb.brains import UtteranceBrain
 
 # 8 batches an epoch in groups of 3, so updates (and checkpoints) after batches
@@ -43,36 +41,27 @@ IN_BACKGROUND = [
 ]
 
 
-def start(folder, workers, plans, options=""):
+def run_killed(folder, workers, plans, options=""):
+    """Moment -> outcome."""
     script = Path(__file__).with_name("killing.py")
-    root = str(script.parents[2])
-    return subprocess.Popen(
-        [sys.executable, str(script), str(folder), str(workers), *plans],
-        env={
-            **os.environ,
-            "PYTHONPATH": root,
-            "OMP_NUM_THREADS": "1",
-            "OPTIONS": options,
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    done = run_script(script, folder, workers, *plans, OPTIONS=options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """Moment -> outcome, for runs without and with worker processes."""
-    runs = {
-        0: start(tmp_path_factory.mktemp("zero"), 0, ["none", *MOMENTS]),
-        2: start(tmp_path_factory.mktemp("two"), 2, WITH_WORKERS),
-        "thread": start(
+    return {
+        0: run_killed(tmp_path_factory.mktemp("zero"), 0, ["none", *MOMENTS]),
+        2: run_killed(tmp_path_factory.mktemp("two"), 2, WITH_WORKERS),
+        "thread": run_killed(
             tmp_path_factory.mktemp("thread"),
             0,
             IN_BACKGROUND,
             "--async_checkpoints",
         ),
     }
-    return {w: json.loads(run.communicate()[0]) for w, run in runs.items()}
 
 
 @pytest.mark.slow

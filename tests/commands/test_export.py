@@ -93,6 +93,7 @@ def test_what_cannot_be_exported(line, sentence, place, monkeypatch):
     assert {path.name for path in place.iterdir()} == {"asr", "speakers"}
 
 
+@pytest.mark.slow
 def test_a_folder_says_what_is_known(place, monkeypatch, capsys):
     onnx = pytest.importorskip("onnx", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")
@@ -116,6 +117,7 @@ def test_a_folder_says_what_is_known(place, monkeypatch, capsys):
     assert "changed  model.onnx" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_onnx_asr_spells_as_this_package(place, monkeypatch):
     ort = pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")

@@ -196,6 +196,8 @@ OF_A_KIND = (
 WITHOUT_YAML = {"info": "{folder}", "to-hf": "{folder} {new}",
                 "convert": "{folder} {new}"}  # fmt: skip
 """Commands that build nothing of a folder's yaml."""
+FEW = ("apply", "include", "argument", "loader")
+"""Plants for the commands that do not read the whole yaml of a folder."""
 
 
 @pytest.fixture
@@ -220,7 +222,10 @@ def test_nothing_planted_runs(
         pytest.importorskip("kenlm", reason="the extra lm is not installed")
         arpa = save_arpa(tmp_path / "words.arpa", so=-1.0, it=-1.0)
         pattern = pattern.replace("no.arpa", str(arpa))
+    reads = KINDS[name] == wanted or command in ANY or name == "asr"
     for kind, text in plants.planted(yaml.read_text(), tmp_path).items():
+        if not reads and kind not in FEW:
+            continue
         yaml.write_text(text)
         paths = {"folder": copy, "sounds": sounds}
         paths["new"] = tmp_path / f"new-{kind.replace(' ', '-')}"

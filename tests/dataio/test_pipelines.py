@@ -64,21 +64,20 @@ def test_gain_scales_the_waveform(tmp_path, write_noise):
     torch.testing.assert_close(soft, read_audio(wav) * 0.70794578)
 
 
-@pytest.mark.slow
 def test_crops_are_random_stretches_of_longer_items(tmp_path, write_noise):
-    wav = write_noise(tmp_path / "a.wav", 48000, rate=8000)
-    read = audio_pipeline(sample_rate=8000, random_crop_s=0.5)
+    wav = write_noise(tmp_path / "a.wav", 4800, rate=8000)
+    read = audio_pipeline(sample_rate=8000, random_crop_s=0.1)
     whole = read_audio(wav, sample_rate=8000)
-    windows = whole.unfold(0, 4000, 1)
+    windows = whole.unfold(0, 800, 1)
     torch.manual_seed(0)
     places = set()
     for _ in range(5):
-        crop = read(wav, 8000, 24000)
+        crop = read(wav, 800, 3200)
         (place,) = (windows == crop).all(dim=1).nonzero()[:, 0].tolist()
-        assert 8000 <= place <= 20000
+        assert 800 <= place <= 2400
         places.add(place)
     assert len(places) > 1
-    assert len(read(wav, 0, 3000)) == 3000
+    assert len(read(wav, 0, 600)) == 600
 
 
 def test_crops_reach_both_ends(tmp_path, write_noise):

@@ -24,9 +24,9 @@ pytestmark = [
 
 SHORT = {
     **dict.fromkeys(checkpoints.KINDS, 3),
-    **dict.fromkeys(tables.KINDS, 20),
-    **dict.fromkeys(recordings.KINDS, 15),
-    **dict.fromkeys(folders.KINDS, 15),
+    **dict.fromkeys(tables.KINDS, 8),
+    **dict.fromkeys(recordings.KINDS, 6),
+    **dict.fromkeys(folders.KINDS, 6),
     **dict.fromkeys(faults.KINDS, 1),
 }
 """Cases of each kind in the short run."""

@@ -1,7 +1,9 @@
 """Tiny folders with every kind of head, for the tests of other runtimes."""
 
 import functools
+from importlib.util import find_spec
 
+import pytest
 import torch
 from torch import nn
 
@@ -23,6 +25,10 @@ from unispeech_sb.lobes.heads import (
     UtteranceHead,
 )
 
+needs_export = pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime", "openvino"))),
+    reason="needs the extra export",
+)
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 WAVLM = {"num_buckets": 32, "max_bucket_distance": 80}
 BASE = {"normalize_wav": False, "conv_bias": True}

@@ -3,15 +3,13 @@
 import pytest
 import torch
 
-from tests.inference.graph_models import noise, save
+from tests.inference.graph_models import needs_export, noise, save
 from tests.inference.models import uneven_speech
 from unispeech_sb.inference import graphs
 from unispeech_sb.inference.loading import load
 from unispeech_sb.lobes.backbone import Backbone
 
-pytest.importorskip("onnxscript", reason="needs the extra export")
-pytest.importorskip("onnxruntime", reason="needs the extra export")
-pytest.importorskip("openvino", reason="needs the extra export")
+pytestmark = needs_export
 
 ENGINES = ("onnx", "openvino")
 WAVS = [0.3 * noise(count) for count in (20000, 9000, 24000)]
@@ -37,6 +35,7 @@ def model(tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_transcripts_and_windows_of_long_recordings(engine, model, cache):
     """The waveform and the first layer are normalised over the whole."""
@@ -53,6 +52,7 @@ def test_transcripts_and_windows_of_long_recordings(engine, model, cache):
     assert torch.equal(asr.log_probs(long), wanted[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_embeddings_and_what_is_refused(engine, model):
     speakers = model("xvector, hf")
@@ -70,6 +70,7 @@ def test_embeddings_and_what_is_refused(engine, model):
     assert str(by_engine.value) == str(by_torch.value)
 
 
+@pytest.mark.slow
 def test_diarization_with_vectors(model):
     diarization = model("vectors, 8 kHz")
     wanted = diarization.diarize_batch(torch.stack([noise(9000)] * 2))
@@ -80,6 +81,7 @@ def test_diarization_with_vectors(model):
     assert diarization(noise(20000)) == turns
 
 
+@pytest.mark.slow
 def test_layers_of_features(model):
     extractor = model("features, Large")
     wanted = extractor(WAVS, layers=[1, 0])

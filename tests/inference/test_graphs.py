@@ -7,26 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.graph_models import KINDS, noise, save
+from tests.inference.graph_models import KINDS, needs_export, noise, save
 from unispeech_sb.inference.exporting import export_graph
 from unispeech_sb.inference.graphs import open_graph
 from unispeech_sb.inference.loading import load
 from unispeech_sb.lobes.backbone import Backbone
 
-onnx = pytest.importorskip("onnx", reason="needs the extra export")
-pytest.importorskip("onnxscript", reason="needs the extra export")
-pytest.importorskip("onnxruntime", reason="needs the extra export")
-pytest.importorskip("openvino", reason="needs the extra export")
+pytestmark = needs_export
 
 ENGINES = ("onnx", "openvino")
 SECONDS = (0.025, 0.0401, 0.06, 0.1, 0.2, 0.31, 0.5, 0.64, 0.77, 1.0, 1.003,
            1.28, 1.5, 1.9, 2.0, 2.22, 2.5, 3.1, 4.7, 6.3)  # fmt: skip
-QUICK = ("frames, Large", "utterance", "vectors, 8 kHz")
-EACH = [
-    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
-    for name in KINDS
-]
-"""Recording a graph takes seconds."""
 PADDING_COUNTS = ("xvector, hf", "features, fairseq")
 """Models that are made so that padding matters."""
 
@@ -98,8 +89,9 @@ def test_what_is_recorded_without_padding_still_masks_it(seconds):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", KINDS)
 def test_twenty_lengths_alone_and_in_a_batch(name, engine, exported):
     model, folder, _ = exported(name)
     run = open_graph(folder, engine)

@@ -75,11 +75,6 @@ def any_family(request, tmp_path):
     return str(save_folder(tiny_model(request.param), tmp_path / "hf"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick(no_packages):
-    """All runs here do without the list of what is installed."""
-
-
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A folder with manifest.csv; not to be changed."""

@@ -1,5 +1,4 @@
-"""Runs of recipes on two processes that are forked, so that imports are paid
-once.
+"""Runs of recipes on two processes that are forked.
 
 ``python pairs.py PLANS.json RESULTS.json``: PLANS is a list of dicts with
 ``name``, ``processes``, ``runs`` (recipe and command line of each, one after
@@ -17,12 +16,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from unispeech_sb.atomic import write_json
-from unispeech_sb.brains import pretraining
 from unispeech_sb.brains.core import SSLBrain
 from unispeech_sb.errors import run_guarded
 
@@ -59,7 +56,6 @@ FIT_BATCH = SSLBrain.fit_batch
 
 def work(runs, faults):
     """One process: the runs, one after another."""
-    torch.set_num_threads(1)
 
     def fit_batch(brain, batch):
         for fault in faults:
@@ -69,7 +65,6 @@ def work(runs, faults):
         return loss
 
     SSLBrain.fit_batch = fit_batch
-    pretraining.matrix_product_rate = lambda *_: 1e9  # slow, and not tested
 
     def all_of_them():
         for recipe, line in runs:
@@ -123,9 +118,4 @@ def main(plans, results):
 
 
 if __name__ == "__main__":
-    import torch._dynamo  # noqa: F401  else every process imports it
-    from speechbrain.utils import logger
-
-    torch.set_num_threads(1)
-    logger.get_environment_description = str  # pip's list is slow
     main(*sys.argv[1:])

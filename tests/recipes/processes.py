@@ -3,16 +3,17 @@
 ``python processes.py RECIPE WHERE COUNTS YAML ...`` runs a recipe to its end
 in FOLDER/whole, where FOLDER is its output folder, and once more in
 FOLDER/killed, which gets SIGKILL as often as there are COUNTS: before the call
-of that number of the function WHERE. Each attempt is a process that is forked,
-so that imports are paid once.
+of that number of the function WHERE. Each attempt is a process that is forked.
 """
 
 import os
 import signal
-import subprocess
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
+
+from tests.forks import run_script
 
 TRAINING = "unispeech_sb.brains.core:SSLBrain.fit_batch"
 OUTPUT = "--output_folder="
@@ -28,25 +29,19 @@ def environment(root, **variables):
     }
 
 
-def run_on_two(root, script, *arguments):
+def run_on_two(script, *arguments):
     """Runs a script, of this folder or by its whole path, on two processes, two
     utterances each."""
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
-    subprocess.run(
-        [sys.executable, *launch, "--standalone",
-         str(Path(__file__).parent / script), *arguments],
-        check=True, stdout=subprocess.DEVNULL, timeout=300,
-        env=environment(root, BATCH_SIZE="2"),
-    )  # fmt: skip
+    script = Path(__file__).parent / script
+    done = run_script(script, *arguments, processes=2, BATCH_SIZE="2")
+    assert done.returncode == 0, done.stderr
 
 
-def run_killed(root, recipe, arguments, *counts, where=TRAINING):
+def run_killed(recipe, arguments, *counts, where=TRAINING):
     """Output folders of a run as a whole, and of one that was killed."""
-    subprocess.run(
-        [sys.executable, __file__, recipe, where,
-         ",".join(map(str, counts)), *arguments],
-        check=True, stdout=subprocess.DEVNULL, env=environment(root),
-    )  # fmt: skip
+    times = ",".join(map(str, counts))
+    done = run_script(__file__, recipe, where, times, *arguments)
+    assert done.returncode == 0, done.stderr
     folder = Path(output_of(arguments).removeprefix(OUTPUT))
     return folder / "whole", folder / "killed"
 
@@ -68,10 +63,16 @@ def attempt(recipe, arguments, where, count=None):
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
-    if count:
-        die_before(where, count)
-    recipe.main(arguments)
-    os._exit(0)
+    code = 1
+    try:
+        if count:
+            die_before(where, count)
+        recipe.main(arguments)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def die_before(where, count):
@@ -109,10 +110,4 @@ def main(recipe, where, counts, *arguments):
 
 
 if __name__ == "__main__":
-    import torch
-    import torch._dynamo  # noqa: F401  else every attempt imports it
-    from speechbrain.utils import logger
-
-    torch.set_num_threads(1)
-    logger.get_environment_description = str  # pip's list is slow
     main(*sys.argv[1:])

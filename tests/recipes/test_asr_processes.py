@@ -23,7 +23,7 @@ def test_a_killed_run_ends_with_the_same_weights(root, corpus, tmp_path):
         "--lr=0.01", "--warmup_updates=0", "--ckpt_interval_steps=1",
         "--max_batch_s=1.0",
     )  # fmt: skip
-    folders = run_killed(root, "asr", options, 3, 11)
+    folders = run_killed("asr", options, 3, 11)
     assert_same(
         folders, "export/backbone.ckpt", "export/head.ckpt", "scores.json"
     )
@@ -41,7 +41,7 @@ def test_two_processes_are_one_with_the_double_batch(
     )  # fmt: skip
     monkeypatch.setenv("BATCH_SIZE", "4")
     asr.run(asr.CTCBrain, ordered_datasets, asr.prepare, one)
-    run_on_two(root, "ordered.py", *two)
+    run_on_two("ordered.py", *two)
     for name in ("backbone.ckpt", "head.ckpt"):
         one, two = (
             read_tensors(tmp_path / run / "export" / name)

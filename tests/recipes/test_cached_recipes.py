@@ -107,9 +107,7 @@ def test_a_killed_search_on_a_cache_ends_with_the_same_bits(
         root, corpus, tmp_path, "--learning_rate_search=[0.01, 0.03]",
         f"--feature_cache={tmp_path / 'cache'}", "--cache_dtype=bfloat16",
     )  # fmt: skip
-    folders = run_killed(
-        root, "keyword_spotting", arguments, *counts, where=where
-    )
+    folders = run_killed("keyword_spotting", arguments, *counts, where=where)
     assert_same(folders, "export/head.ckpt", "scores.json")
 
 

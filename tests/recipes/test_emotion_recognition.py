@@ -124,7 +124,7 @@ def test_two_processes_run_all_folds(root, iemocap, tmp_path):
         root, "emotion_recognition_superb", iemocap, tmp_path, *QUICK,
         "--draws_per_epoch=8", "--distributed_backend=gloo",
     )  # fmt: skip
-    run_on_two(root, root / "recipes/emotion_recognition.py", *line)
+    run_on_two(root / "recipes/emotion_recognition.py", *line)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert set(scores) == {"accuracy", *(f"fold{n}" for n in range(1, 6))}
 

@@ -158,7 +158,7 @@ def test_a_run_goes_on_with_the_shard_that_was_not_done(
 
 def test_a_killed_run_ends_with_the_same_units(made, root, speech, tmp_path):
     _, killed = run_killed(
-        root, "make_units", arguments(root, speech, tmp_path, "--shards=4"), 3,
+        "make_units", arguments(root, speech, tmp_path, "--shards=4"), 3,
         where="unispeech_sb.dataio.unit_clustering:dump_frames",
     )  # fmt: skip
     same_units(made[0], killed)

@@ -3,8 +3,6 @@
 import csv
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,9 @@ import pytest
 import soundfile
 import torch
 
+from tests.forks import run_script
 from tests.recipes import conftest, pretraining, speech, voices
-from tests.recipes.processes import assert_same, environment
+from tests.recipes.processes import assert_same
 from unispeech_sb.checkpoints.files import read_tensors
 from unispeech_sb.dataio.units import write_units
 
@@ -171,10 +170,8 @@ def done(root, tmp_path_factory):
     plans = json.dumps(plans_of(root, corpus, folder), default=str)
     (folder / "plans.json").write_text(plans)
     script = Path(__file__).with_name("pairs.py")
-    subprocess.run(
-        [sys.executable, script, folder / "plans.json", folder / "found.json"],
-        check=True, timeout=600, env=environment(root),
-    )  # fmt: skip
+    ended = run_script(script, folder / "plans.json", folder / "found.json")
+    assert ended.returncode == 0, ended.stderr
     return folder, json.loads((folder / "found.json").read_text())
 
 

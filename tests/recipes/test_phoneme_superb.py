@@ -134,6 +134,6 @@ def test_a_killed_run_ends_with_the_same_weights(root, librispeech, tmp_path):
         "--batches_per_epoch=8", "--ckpt_interval_steps=1",
     )  # fmt: skip
     assert_same(
-        run_killed(root, "phoneme_recognition", arguments, 7),
+        run_killed("phoneme_recognition", arguments, 7),
         *(f"export/{name}.ckpt" for name in ("backbone", "head", "tokenizer")),
     )

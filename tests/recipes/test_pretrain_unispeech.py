@@ -175,7 +175,7 @@ def test_two_processes_are_one_with_the_double_batch(
             ordered_pretraining.main("pretrain_unispeech", *options)
         else:
             script = "ordered_pretraining.py"
-            run_on_two(root, script, "pretrain_unispeech", *options)
+            run_on_two(script, "pretrain_unispeech", *options)
         found.append(torch.load(tmp_path / name / "gradients.pt"))
     one, two = found
     assert len(one) == len(two) == 2

@@ -98,7 +98,7 @@ def test_a_killed_run_ends_with_the_same_weights(
         "--ckpt_interval_steps=1", f"--num_workers={workers}",
     )  # fmt: skip
     # before the third of the second epoch's batches
-    whole, killed = run_killed(root, "pretrain_unispeech_sat", options, 8)
+    whole, killed = run_killed("pretrain_unispeech_sat", options, 8)
     assert_same(
         (whole, killed), "export/backbone.ckpt", "export/head.ckpt",
         "scores.json", "train_log.txt",
@@ -120,7 +120,7 @@ def gradients_of(root, units, folder, processes, *options):
     )  # fmt: skip
     command = "pretrain_unispeech_sat", *arguments
     if processes == 2:
-        run_on_two(root, "ordered_pretraining.py", *command)
+        run_on_two("ordered_pretraining.py", *command)
     else:
         ordered_pretraining.main(*command)
     return torch.load(folder / "gradients.pt")

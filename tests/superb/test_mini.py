@@ -41,7 +41,7 @@ SET = [
 
 
 @pytest.fixture(scope="module")
-def corpora(no_packages, tmp_path_factory):
+def corpora(tmp_path_factory):
     """A data root; not to be changed."""
     root = tmp_path_factory.mktemp("corpora")
     waves, numbers = spoken_texts(), {}

@@ -79,9 +79,7 @@ def test_the_options_of_the_page_are_there(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_commands_run(
-    tmp_path, monkeypatch, no_packages, in_process, capsys
-):
+def test_the_commands_run(tmp_path, monkeypatch, in_process, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpora").mkdir()
     first, report = (shlex.split(line)[1:] for line in RUN)

@@ -12,6 +12,7 @@ import zipfile
 
 import pytest
 
+from tests.forks import run_script
 from tests.recipes.conftest import write_corpus
 from tests.recipes.processes import environment
 from tests.recipes.voices import write_voices
@@ -27,11 +28,6 @@ SET = [
     "--set=sid.valid_tail_s=0.1",
     "--set=sid.draws_per_epoch=32",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(no_packages):
-    """All runs here do without the list of what is installed."""
 
 
 @pytest.fixture(scope="module")
@@ -337,16 +333,14 @@ def test_a_killed_run_takes_its_recipe_with_it(root, corpora, tmp_path):
 
 
 @pytest.mark.slow
-def test_torchrun_runs_each_task_by_all_processes(root, corpora, tmp_path):
+def test_each_task_is_run_by_all_processes(corpora, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(COMMAND)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
-         "--standalone", str(script), "superb", "run", "--model=tiny",
-         "--preset=tiny", "--device=cpu", "--tasks=ks,sid", "--search=none",
-         "--cache=none", f"--data-root={corpora}",
-         f"--output={tmp_path / 'out'}", *SET],
-        capture_output=True, text=True, env=environment(root),
+    done = run_script(
+        script, "superb", "run", "--model=tiny", "--preset=tiny",
+        "--device=cpu", "--tasks=ks,sid", "--search=none", "--cache=none",
+        f"--data-root={corpora}", f"--output={tmp_path / 'out'}", *SET,
+        processes=2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "out")

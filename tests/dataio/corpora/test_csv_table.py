@@ -197,6 +197,7 @@ def test_real_tables_become_datasets(
         assert abs(len(item["sig"]) / 16000 - item["duration"]) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_stretches_lie_within_their_files(shared_data):
     path = shared_data / "libri248" / "sid_segments.csv"

@@ -1,13 +1,13 @@
 """The embedded corpus: spoken once, the same for a seed, splits apart."""
 
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
+from tests.forks import run_script
 from unispeech_sb.dataio.audio import read_audio
 from unispeech_sb.dataio.corpora import read_corpus, synthetic
 from unispeech_sb.dataio.corpora.synthetic import (
@@ -233,7 +233,8 @@ def test_a_failed_call_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_call_leaves_nothing_that_a_later_one_trusts(tmp_path):
-    code = (
+    script = tmp_path / "killed.py"
+    script.write_text(
         "import os, signal, sys, torch\n"
         "from unispeech_sb.dataio.corpora.synthetic import cache_corpus\n"
         "def clips():\n"
@@ -241,8 +242,8 @@ def test_a_killed_call_leaves_nothing_that_a_later_one_trusts(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "cache_corpus(sys.argv[1], 'ramp', [1], clips())"
     )
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
-    assert run.returncode == -9
+    tmp_path = tmp_path / "corpora"
+    assert run_script(script, tmp_path).returncode == signal.SIGKILL
     assert len(list(tmp_path.rglob("a.wav"))) == 1
     records = cache_corpus(tmp_path, "ramp", [1], ramp())
     assert [record["label"] for record in records] == ["é", "x"]
