@@ -17,7 +17,8 @@ from the first results on, and for the loops without loading. ``models`` and
 that the side started, in ms for a second of audio, over the same stretch; where
 the loops have one process, all is in ``models``. ``begin`` and ``end`` are
 memory in MB, at the first results and at the last ones: of this process and of
-the largest of those with a model, without the pages that they share.
+the largest of those with a model, without pages of files and shared ones.
+What measuring takes is in neither.
 
 What two actors can win on two processors follows from the processor time, which
 depends less on what else the machine does: twice that of one actor's model over
@@ -219,34 +220,36 @@ def processes():
 
 
 def own_mb(number):
-    """Memory of a process without shared pages."""
+    """Memory of a process without shared pages and those of files."""
     try:
-        text = Path(f"/proc/{number}/smaps_rollup").read_text()
+        text = Path(f"/proc/{number}/status").read_text()
     except OSError:
         return 0.0
-    pages = re.findall(r"^Private_\w+: +(\d+)", text, re.MULTILINE)
-    return sum(map(int, pages)) / 1024
+    found = re.search(r"^RssAnon:\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 class Watch(threading.Thread):
-    """Notes, twice a second, what this process and its descendants have used
-    of processors; those that have ended count with what they last had."""
+    """Notes, every two seconds, what this process and its descendants have
+    used of processors, without what looking takes; those that have ended count
+    with what they last had."""
 
     def __init__(self):
         super().__init__(daemon=True)
         self.lock, self.ended = threading.Lock(), threading.Event()
         self.used, self.mine = {}, {os.getpid()}
-        self.before = sum(os.times()[:2])
+        self.before, self.own = sum(os.times()[:2]), 0.0
         self.start()
 
     def run(self):
         """Looks until it is ended."""
-        while not self.ended.wait(0.5):
+        while not self.ended.wait(2.0):
             self.look()
 
     def look(self):
         """Processor seconds of the processes with a model, and of others."""
         with self.lock:
+            start = time.thread_time()
             found = processes()
             for number in sorted(found):
                 parent, name, seconds = found[number]
@@ -254,8 +257,10 @@ class Watch(threading.Thread):
                     self.mine.add(number)
                     has_model = bool(re.search(r"MapBatches\(Worker", name))
                     self.used[number] = (has_model, seconds)
+            self.own += time.thread_time() - start
             has_model, seconds = self.used[os.getpid()]
-            self.used[os.getpid()] = (has_model, seconds - self.before)
+            seconds -= self.before + self.own
+            self.used[os.getpid()] = (has_model, seconds)
             models = sum(s for kind, s in self.used.values() if kind)
             return models, sum(s for _, s in self.used.values()) - models
 

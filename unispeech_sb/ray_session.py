@@ -14,6 +14,16 @@ _SETTINGS = {
 }
 """Ray's own messages stay in its logs, nothing is sent to anyone, and processes
 here have the priority of this one."""
+_SETTINGS_HERE = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_io_context_event_loop_lag_collection_interval_ms": "0",
+    "RAY_task_events_report_interval_ms": "0",
+}
+"""A Ray that is started here gathers no figures, which nobody would read: they
+take a third of what its processes take of a processor while they wait."""
+_STARTS = 3
+"""Times that Ray is started which gets no processor for half a minute."""
 
 
 @contextmanager
@@ -48,14 +58,30 @@ def _connect(address, num_cpus):
 
     import unispeech_sb
 
-    options: dict[str, Any] = {"address": address}
-    if address is None:
-        options = {"address": "local", "num_cpus": num_cpus}
-        options["include_dashboard"] = False
-    else:
+    quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    if address is not None:
         package = str(Path(unispeech_sb.__file__).parent)
-        options["runtime_env"] = {"py_modules": [package]}
-    ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        sent = {"py_modules": [package]}
+        ray.init(address, runtime_env=sent, **quiet)
+        return
+    for name, value in _SETTINGS_HERE.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {"num_cpus": num_cpus, **quiet}
+    for _ in range(_STARTS):
+        try:
+            ray.init("local", include_dashboard=False, **options)
+        except Exception as error:
+            # Ray raises the bare class when its processes do not answer
+            if type(error) is not Exception:
+                raise
+            ray.shutdown()
+        else:
+            return
+    raise TimeoutError(
+        f"expected Ray to start on this machine, tried {_STARTS} times; its "
+        "processes did not answer, for want of processor time or memory "
+        "perhaps: try again when the machine is less busy"
+    )
 
 
 @contextmanager

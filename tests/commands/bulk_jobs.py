@@ -25,7 +25,7 @@ class Here:
         self.groups = (
             bulk._fetched(group)
             for shard in shards
-            for group in bulk._listed(bulk._packed(shard), seconds, known)
+            for group in bulk._listed(bulk._packed((shard, 1)), seconds, known)
         )
 
     def iter_batches(self, **options):

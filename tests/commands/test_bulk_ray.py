@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bulk import processes
 from tests.commands.bulk_jobs import (
     check_equal,
     contents,
@@ -24,6 +23,8 @@ from tests.commands.bulk_jobs import (
 )
 from tests.conftest import ROOT
 from tests.dataio.test_sources import write_tar
+from tests.fuzz.bulk import VICTIMS, await_end, programs_in
+from unispeech_sb import ray_session
 from unispeech_sb.commands import bulk, main
 
 pytestmark = [
@@ -47,19 +48,6 @@ def cluster_lines():
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
-def programs_in(folder):
-    """Numbers of the processes whose environment has a folder for Ray."""
-    found = []
-    for number in processes():
-        try:
-            text = Path(f"/proc/{number}/environ").read_bytes()
-        except OSError:  # it has ended, or is another user's
-            continue
-        if f"RAY_TMPDIR={folder}\0".encode() in text:
-            found.append(number)
-    return found
-
-
 @contextmanager
 def ray_folder():
     """A folder for Ray's files, in which the paths of sockets are short; at
@@ -70,10 +58,7 @@ def ray_folder():
     ):
         patch.setenv("RAY_TMPDIR", folder)
         yield folder
-        end = time.monotonic() + 120
-        while programs_in(folder):
-            assert time.monotonic() < end, programs_in(folder)
-            time.sleep(0.05)
+        await_end(folder)
 
 
 @pytest.fixture
@@ -109,9 +94,8 @@ def killed(cluster, monkeypatch):
     found, add = [], bulk.Parts.add
 
     def add_and_kill(self, table):
-        running = processes()
-        for number in programs_in(cluster) if not found else ():
-            if "MapBatches(Worker" in running[number][1]:
+        for number, line in () if found else programs_in(cluster).items():
+            if VICTIMS["actor"] in line:
                 os.kill(number, signal.SIGKILL)
                 found.append(number)
         return add(self, table)
@@ -145,6 +129,27 @@ def test_the_readme_runs_on_a_cluster_whose_actor_is_killed(
     assert run(command, models["keywords"], place, "-o", "here") == 1
     assert len(found) == 21
     check_equal(found, rows_in("here"))
+
+
+def test_a_ray_that_does_not_start_is_tried_again(monkeypatch):
+    import ray
+
+    tried = []
+
+    def init(address, **options):
+        tried.append(address)
+        if len(tried) < 3:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    for name in ray_session._SETTINGS_HERE:
+        monkeypatch.setenv(name, "0")
+    ray_session._connect(None, 1)
+    assert tried == ["local"] * 3
+    tried.clear()
+    monkeypatch.setattr(ray_session, "_STARTS", 2)
+    with pytest.raises(TimeoutError, match="Ray to start on this machine"):
+        ray_session._connect(None, 1)
 
 
 def test_a_killed_driver_loses_nothing(models, files, tmp_path, monkeypatch):

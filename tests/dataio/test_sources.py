@@ -285,6 +285,25 @@ def test_a_group_has_so_many_recordings_and_bytes_at_most(monkeypatch):
     assert sizes == [4, 1]
 
 
+@pytest.mark.parametrize("workers", [2, 5])
+def test_groups_shrink_where_workers_share_the_last_ones(workers):
+    items = [Item(str(n), "x", b"", duration_s=1.0) for n in range(997)]
+    none_is = lambda item: False  # noqa: E731
+    groups = [*groups_of(items, 40.0, none_is, workers)]
+    assert [item for group in groups for item in group] == items
+    sizes = [len(group) for group in groups]
+    assert sizes == sorted(sizes, reverse=True)
+    first = sizes.count(40)
+    assert 997 - 2 * workers * 40 <= 40 * first <= 997
+    assert min(sizes[:-1]) == 5 and sizes[-1] <= 5
+    ends = [0.0] * workers  # of the workers, who take the next when idle
+    for size in sizes:
+        ends[ends.index(min(ends))] += size
+    assert max(ends) - min(ends) <= 5
+    alone = [len(group) for group in groups_of(items, 40.0, none_is)]
+    assert alone == 24 * [40] + [37]
+
+
 @pytest.mark.parametrize("scheme", ["memory", "file"])
 def test_urls_are_listed_and_fetched(scheme, tmp_path):
     fsspec = pytest.importorskip("fsspec")

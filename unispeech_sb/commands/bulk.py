@@ -367,12 +367,14 @@ def _unpacked(batch):
 
 
 def _listed(batch, seconds, known):
-    """Yields the groups of a shard, a row of Ray's each."""
+    """Yields the groups of a shard, a row of Ray's each; a row names the shard
+    and how many workers share its last recordings."""
     from unispeech_sb.dataio.sources import groups_of, read_shard
 
     has = known().has
-    for shard in _unpacked(batch):
-        for group in groups_of(read_shard(shard), seconds, has):
+    for shard, num_workers in _unpacked(batch):
+        items = read_shard(shard)
+        for group in groups_of(items, seconds, has, num_workers):
             yield _packed(group)
 
 
@@ -427,7 +429,12 @@ def _pipeline(command, arguments, shards, parts):
 
     job = JOBS[command]
     known = partial(ray.get, ray.put(parts.known))
-    rows = [{"content": pickle.dumps(shard)} for shard in shards]
+    least, most = _num_actors(arguments)
+    last = len(shards) - most
+    rows = [  # what is listed last is worked on last
+        {"content": pickle.dumps((shard, most if number >= last else 1))}
+        for number, shard in enumerate(shards)
+    ]
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     one = {"batch_size": 1, "batch_format": "pyarrow"}
     attempts = ray.remote(num_cpus=0)(Attempts).remote()
@@ -443,7 +450,6 @@ def _pipeline(command, arguments, shards, parts):
     if any(map(_may_be_far, shards)):
         # Tasks that need the same become one task
         data = data.map_batches(_fetched, num_cpus=_REST, **one)
-    least, most = _num_actors(arguments)
     return data.map_batches(
         Worker,
         fn_constructor_args=(command, arguments, parts.model, known, attempts),

@@ -13,6 +13,7 @@ import json
 import os
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -43,6 +44,8 @@ _BYTES_PER_S = 32_000
 """Of 16-bit samples at 16 kHz, by which lengths are guessed."""
 _MOST_ITEMS, _MOST_BYTES = 1000, 2**26
 """Recordings and bytes of a group at most."""
+_LEAST_SHARE = 8
+"""Part of a group that the groups at the end are at least."""
 _NUM_REQUESTS = 16
 """Files at URLs that are asked for at once."""
 _SAME_S = 1e-3
@@ -152,27 +155,60 @@ def read_shard(shard: Shard) -> Iterator[Item]:
 
 
 def groups_of(
-    items: Iterable[Item], seconds: float, is_done: Callable[[Item], bool]
+    items: Iterable[Item],
+    seconds: float,
+    is_done: Callable[[Item], bool],
+    num_workers: int = 1,
 ) -> Iterator[list[Item]]:
     """Groups the items that are not done, of up to about so many seconds.
 
-    Lengths are those of lists, or are guessed from sizes.
+    Where several workers share them, the groups at the end are smaller, each
+    half of what a worker has still to do, so that all end at about the same
+    time (guided self-scheduling). Lengths are those of lists, or are guessed
+    from sizes.
     """
-    group: list[Item] = []
+    ahead = 2 * num_workers if num_workers > 1 else 1
+    waiting: deque[Item] = deque()
     length = num_bytes = 0.0
     for item in _stamped(items):
         if is_done(item):
             continue
-        group.append(item)
-        guessed = item.num_bytes / _BYTES_PER_S
-        length += guessed if item.duration_s is None else item.duration_s
-        num_bytes += 0 if item.content is None else len(item.content)
-        full = len(group) == _MOST_ITEMS or num_bytes >= _MOST_BYTES
-        if full or length >= seconds:
-            yield group
-            group, length, num_bytes = [], 0.0, 0.0
-    if group:
-        yield group
+        waiting.append(item)
+        length += _seconds_of(item)
+        num_bytes += _bytes_of(item)
+        full = len(waiting) >= ahead * _MOST_ITEMS or num_bytes >= _MOST_BYTES
+        if full or length >= ahead * seconds:
+            yield _first_of(waiting, seconds)
+            length = sum(map(_seconds_of, waiting))
+            num_bytes = sum(map(_bytes_of, waiting))
+    while waiting:
+        share = sum(map(_seconds_of, waiting)) / ahead
+        small = max(share, seconds / _LEAST_SHARE)
+        yield _first_of(waiting, min(seconds, small) if ahead > 1 else seconds)
+
+
+def _first_of(waiting, seconds):
+    """Takes a group of up to about so many seconds off a queue."""
+    group: list[Item] = []
+    length = num_bytes = 0.0
+    while waiting and length < seconds and num_bytes < _MOST_BYTES:
+        if len(group) == _MOST_ITEMS:
+            break
+        group.append(waiting.popleft())
+        length += _seconds_of(group[-1])
+        num_bytes += _bytes_of(group[-1])
+    return group
+
+
+def _seconds_of(item):
+    """The length of a recording, as far as it is known."""
+    guessed = item.num_bytes / _BYTES_PER_S
+    return guessed if item.duration_s is None else item.duration_s
+
+
+def _bytes_of(item):
+    """What a recording takes of memory."""
+    return 0 if item.content is None else len(item.content)
 
 
 def fetch(items: list[Item]) -> list[Item]:
