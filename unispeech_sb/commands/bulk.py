@@ -39,7 +39,7 @@ from unispeech_sb.commands.recordings import find_recordings
 from unispeech_sb.environment import require_extra
 from unispeech_sb.errors import print_escaped
 from unispeech_sb.inference.formats import unicode_name
-from unispeech_sb.ray_session import ray_session
+from unispeech_sb.ray_session import end_with_parent, ray_session
 
 _NO_TABLE = {"rttm_dir": None, "plot": False, "reference": None}
 """Arguments of commands that write other files -> what they are without."""
@@ -281,6 +281,8 @@ class Worker:
         attempts: Any = None,
     ) -> None:
         self.attempts = attempts
+        if attempts is not None:
+            end_with_parent()
         self.job, self.schema = JOBS[command], schema_of(command)
         self.model, self.known = model, known()
         own, _, name = self.job.opens.partition(":")

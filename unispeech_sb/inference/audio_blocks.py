@@ -53,6 +53,12 @@ _Result = TypeVar("_Result")
 
 _BLOCK_S = 30.0
 """Seconds that are decoded at a time."""
+_MOST_COMPILED = 256
+"""Convolutions that stay compiled, one for each layer and length: by default
+1,024 in oneDNN and as many in PyTorch, 60 to 200 MB that recordings of other
+lengths hardly use again. Read when the first convolution runs."""
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, str(_MOST_COMPILED))
 
 
 def as_source(source: Any) -> Known:
@@ -364,9 +370,9 @@ def run_files(
 def return_memory() -> None:
     """Gives freed memory back to the system, where the C library is glibc.
 
-    It keeps what was freed between blocks that are still in use, and oneDNN
-    keeps a convolution for each length that it has met: without this, resident
-    memory grows with the variety of lengths (``benchmarks/soak.py``).
+    It keeps what was freed between blocks that are still in use, such as the
+    convolutions that stay compiled: without this, resident memory grows with
+    the variety of lengths (``benchmarks/soak.py``).
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
