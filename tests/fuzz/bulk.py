@@ -82,7 +82,7 @@ def run_with_kills(line, folder, most, draw):
     """Runs a command until it ends by itself; gives what was killed."""
     killed = []
     while True:
-        with (folder / "log").open("ab") as log:
+        with (folder / "log").open("wb") as log:
             process = subprocess.Popen(line, stdout=log, stderr=log)
         end = time.monotonic() + LIMIT_S
         moment = time.monotonic() + draw.uniform(0.0, 30.0)
