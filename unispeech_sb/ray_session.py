@@ -23,8 +23,8 @@ _SETTINGS_HERE = {
     "RAY_io_context_event_loop_lag_collection_interval_ms": "0",
     "RAY_task_events_report_interval_ms": "0",
 }
-"""A Ray that is started here gathers no figures, which nobody would read: they
-take a third of what its processes take of a processor while they wait."""
+"""A Ray that is started here gathers no figures, which nobody would read and
+which take processor time while its processes wait."""
 _PR_SET_PDEATHSIG = 1
 _STARTS = 3
 """Times that Ray is started which gets no processor for half a minute."""
