@@ -368,14 +368,17 @@ def _as_yaml(arguments):
     values, key = {}, None
     for argument in arguments:
         if argument.startswith("--"):
-            key, _, value = argument[2:].partition("=")
-            values[key] = value
+            key, equals, value = argument[2:].partition("=")
+            values[key] = value if equals else None
         elif key is not None:
-            values[key] += f" {argument}"
+            values[key] = f"{values[key] or ''} {argument}"
         else:
             raise ValueError(
                 f"expected --key=value after the yaml file, got '{argument}'"
             )
+    for key, value in values.items():
+        if value is None:
+            raise ValueError(f"{key}: expected --{key}=VALUE; got no value")
     return "\n".join(f"{key}: {value}" for key, value in values.items())
 
 
