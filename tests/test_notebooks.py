@@ -11,6 +11,8 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MOST_BYTES = 100_000
+SAME_PLACE = {"transcripts": "speakers"}
+"""Notebook -> one before it that trains a model of both: its folder is used."""
 
 each_notebook = pytest.mark.parametrize(
     "path", NOTEBOOKS, ids=lambda path: path.stem
@@ -28,6 +30,12 @@ def runner():
     return module
 
 
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Where notebooks run, each in a folder of its own or of another one."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 def cells_of(path):
     """Cells of a notebook with code."""
     cells = json.loads(path.read_text("utf-8"))["cells"]
@@ -42,9 +50,9 @@ def kinds(outputs):
     ]
 
 
-def test_there_are_three_notebooks():
+def test_there_are_four_notebooks():
     names = [path.stem for path in NOTEBOOKS]
-    assert names == ["keywords", "layers", "speakers"]
+    assert names == ["keywords", "layers", "speakers", "transcripts"]
 
 
 @each_notebook
@@ -63,11 +71,13 @@ def test_a_notebook_is_small_and_keeps_no_errors_and_no_paths(path):
 @pytest.mark.slow
 @each_notebook
 def test_a_notebook_runs_and_shows_what_is_kept(
-    path, runner, tmp_path, monkeypatch
+    path, runner, places, monkeypatch
 ):
+    place = places / SAME_PLACE.get(path.stem, path.stem)
+    place.mkdir(exist_ok=True)
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    found = [c for c in runner.run(path, tmp_path).cells if c.source.strip()]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    found = [c for c in runner.run(path, place).cells if c.source.strip()]
     own = [cell for cell in found if cell.cell_type == "code"]
     assert [kinds(cell.outputs) for cell in own] == [
         kinds(cell["outputs"]) for cell in cells_of(path)

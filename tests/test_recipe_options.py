@@ -142,6 +142,7 @@ def test_a_key_of_the_yaml_may_begin_an_option(toy):
         ("--output_dir=a", "did you mean 'output_folder'? It has: "),
         ("--lr=fast", "lr: expected a number, as in the yaml file; got 'fast'"),
         ("--skip_prep=yep", "skip_prep: expected True or False, got 'yep'"),
+        ("--lr", "lr: expected --lr=VALUE; got no value"),
         ("stray", "expected --key=value after the yaml file, got 'stray'"),
         ("--seed=[1", "toy.yaml: expected yaml, in it and on the command"),
     ],

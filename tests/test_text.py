@@ -233,3 +233,22 @@ def test_what_is_not_there_may_have_a_similar_name(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     found = absent(tmp_path / "pipe", "text file")
     assert found.startswith("expected a text file; it is a pipe")
+
+
+def test_what_is_there_but_of_another_kind_is_said(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("nowhere.wav")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("")
+    for path, what, said in (
+        (tmp_path / "loop", "file", "no such file; it is a link to loop"),
+        (tmp_path / "link", "file", "file; it is a link to nowhere.wav"),
+        (tmp_path / "pipe", "file", "expected a file; it is a pipe, a s"),
+        ("/dev/null", "recording", "a recording; it is a pipe, a socket"),
+        (tmp_path, "file", "expected a file; it is a folder"),
+        (tmp_path / "file", "folder", "expected a folder; it is a file"),
+        ("-", "file", "no such file; the standard input is not read"),
+        ("", "file", "expected the name of a file; got an empty one"),
+    ):
+        assert said in absent(path, what)
+        assert "did you mean" not in absent(path, what)

@@ -145,7 +145,7 @@ def read_command_line(
     except yaml.YAMLError as error:
         raise ValueError(
             f"{yaml_file}: expected yaml, in it and on the command line "
-            f"({_one_line(error)})"
+            f"({' '.join(str(error).split())})"
         ) from error
     for key, value in values.items():
         _check_value(yaml_file, nodes, key, value)
@@ -311,9 +311,8 @@ def _plain_flags(argv):
         name, _, value = argument.partition("=")
         default, _ = RUN_OPTIONS.get(name[2:], (None, ""))
         given = _WORDS.get(value.lower()) if default is False else None
-        if _OF_LAUNCHERS.fullmatch(argument) or given is False:
-            continue
-        plain.append(name if given else argument)
+        if given is not False and not _OF_LAUNCHERS.fullmatch(argument):
+            plain.append(name if given else argument)
     return plain
 
 
@@ -351,16 +350,11 @@ def _read_yaml(path):
         document = yaml.compose(text)
     except yaml.YAMLError as error:
         raise ValueError(
-            f"{path}: expected yaml, got: {_one_line(error)}"
+            f"{path}: expected yaml, got: {' '.join(str(error).split())}"
         ) from error
     if not isinstance(document, yaml.MappingNode):
         raise ValueError(f"{path}: expected a mapping of yaml keys")
     return text, document.value
-
-
-def _one_line(error):
-    """Message of an error without line breaks."""
-    return " ".join(str(error).split())
 
 
 def _as_yaml(arguments):
@@ -368,14 +362,17 @@ def _as_yaml(arguments):
     values, key = {}, None
     for argument in arguments:
         if argument.startswith("--"):
-            key, _, value = argument[2:].partition("=")
-            values[key] = value
+            key, equals, value = argument[2:].partition("=")
+            values[key] = value if equals else None
         elif key is not None:
-            values[key] += f" {argument}"
+            values[key] = f"{values[key] or ''} {argument}"
         else:
             raise ValueError(
                 f"expected --key=value after the yaml file, got '{argument}'"
             )
+    for key, value in values.items():
+        if value is None:
+            raise ValueError(f"{key}: expected --{key}=VALUE; got no value")
     return "\n".join(f"{key}: {value}" for key, value in values.items())
 
 

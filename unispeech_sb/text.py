@@ -220,6 +220,12 @@ def _opened(path):
         yield file
 
 
+def separator_of(path: str | Path) -> str:
+    """What separates the columns of a table: most of it in its first line."""
+    line = next((line for _, line in lines_of(path)), "")
+    return max(",;\t", key=line.count)
+
+
 def read_number(
     field: str,
     where: str = "",
@@ -261,10 +267,20 @@ def _shown(name):
 
 
 def absent(path: str | Path, what: str = "file or folder") -> str:
-    """Says that nothing is at a path, and what of a similar name is there."""
+    """Says that nothing is at a path, or no ``what``, and what of a similar
+    name is there."""
+    if not os.fspath(path):
+        return f"expected the name of a {what}; got an empty one"
     path, names = Path(path), []
-    if os.path.exists(path) and not (path.is_dir() or path.is_file()):
-        return f"expected a {what}; it is a pipe, a socket or a device"
+    if os.path.exists(path):
+        kind = "a pipe, a socket or a device"
+        kind = "a file" if os.path.isfile(path) else kind
+        kind = "a folder" if os.path.isdir(path) else kind
+        return f"expected a {what}; it is {kind}"
+    if os.path.islink(path):
+        return f"there is no such {what}; it is a link to {os.readlink(path)}"
+    if str(path) == "-":
+        return f"there is no such {what}; the standard input is not read"
     with contextlib.suppress(OSError):  # nor is the folder above it
         names = sorted(os.listdir(path.parent))
     close = difflib.get_close_matches(path.name, names, 1, 0.8)

@@ -232,6 +232,8 @@ def test_a_dry_run_shows_all_and_asks_nobody(folder, hub, capsys):
     assert re.search(r"bytes in \d+ files$", shown, re.M)
     card = "---\n" + shown.partition("\n---\n")[2]
     assert read_card(card).license == "mit"
+    assert main([*line, "--license", "mit\nx: y"]) == 1
+    assert "license: expected an identifier" in capsys.readouterr().err
     assert main(line) == 0
     assert "note: the licence is unknown" in capsys.readouterr().out
 

@@ -87,6 +87,14 @@ def in_a_tsv(place):
     return ["--text", "texts.tsv"]
 
 
+def in_a_table_of_excel(place):
+    """Writes a table as spreadsheets do, with the names that training takes."""
+    rows = [f'{n.split("/")[-1]}.wav;"{t}"\n' for n, t in TEXTS.items()]
+    text = "File_Name;Transcript\n" + "".join(rows)
+    (place / "texts.csv").write_text(text, "utf-8-sig")
+    return ["--text", "texts.csv"]
+
+
 def in_a_list(place):
     """Writes Kaldi's text."""
     rows = [
@@ -104,6 +112,7 @@ def in_a_list(place):
         in_a_folder,
         in_a_csv,
         in_a_tsv,
+        in_a_table_of_excel,
         in_a_list,
     ],
 )

@@ -116,6 +116,11 @@ def test_what_is_not_there_stays(tree):
     }  # fmt: skip
 
 
+def test_no_name_is_no_recording(tree):
+    with pytest.raises(ValueError, match="files: expected the name of a rec"):
+        find_recordings(["x/b.wav", ""])
+
+
 def made(folder, words, form="json", table=TRANSCRIPT_FORMATS):
     """Outputs of recordings."""
     return Outputs(find_recordings(words), chosen(table, form), folder)

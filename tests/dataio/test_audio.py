@@ -172,6 +172,15 @@ def test_unreadable_files_are_named(tmp_path, read):
     (tmp_path / "text.wav").write_text("no audio " * 100)
     with pytest.raises(AudioError, match=r"text\.wav: not readable as audio"):
         read(tmp_path / "text.wav")
+    (tmp_path / "text.mp3").write_text("no audio " * 100)
+    with pytest.raises(AudioError, match="not readable as audio: Format not"):
+        read(tmp_path / "text.mp3")
+    soundfile.write(tmp_path / "rate.wav", np.zeros(900), 16000)
+    content = bytearray((tmp_path / "rate.wav").read_bytes())
+    content[24:28] = bytes(4)  # the rate
+    (tmp_path / "rate.wav").write_bytes(content)
+    with pytest.raises(AudioError, match="not readable as audio: Format not"):
+        read(tmp_path / "rate.wav")
 
 
 @pytest.mark.parametrize("read", [*READERS, read_header])

@@ -20,6 +20,7 @@ from unispeech_sb import atomic
 from unispeech_sb.checkpoints.pretrained_folder import write_pretrained
 from unispeech_sb.convert import pretrained
 from unispeech_sb.dataio.audio import AudioError
+from unispeech_sb.inference import loading
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.heads import FrameHead
 
@@ -163,6 +164,79 @@ def test_what_no_interface_loads_is_said(make, said, tmp_path):
     with pytest.raises(ValueError, match=said) as caught:
         us.load(tmp_path / "x")
     assert str(tmp_path / "x") in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [None, 5, b"asr", ["asr"], {}])
+def test_what_names_no_folder_is_one_sentence(source):
+    with pytest.raises(ValueError, match="expected a folder or the hub name"):
+        us.load(source)
+
+
+def test_a_device_may_be_torchs(folders, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loading, "check_device", asked.append)
+    assert us.load(folders / "asr", device=torch.device("cpu")).device == "cpu"
+    model = us.load(folders / "asr", run_opts={"device": torch.device("cpu")})
+    assert model.device == "cpu" and asked == [torch.device("cpu"), None]
+
+
+@pytest.mark.parametrize("name", ["asr", "speaker"])
+def test_a_file_that_was_not_copied_is_named(name, folders, tmp_path):
+    shutil.copytree(folders / name, tmp_path / "x")
+    for path in sorted((tmp_path / "x").glob("*.ckpt")):
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(OSError, match=rf"{path.name}: no such file"):
+            us.load(tmp_path / "x")
+        path.write_bytes(content)
+
+
+@each
+def test_recordings_of_datasets_have_their_own_rate(name, models):
+    model, field = models[name], SHOWN[name][2]
+    wav = uneven_speech(1.5, 44100).numpy()
+    expected = getattr(model(wav, sample_rate=44100), field)
+    audio = {"array": wav, "sampling_rate": 44100, "path": None}
+    raw = {"raw": torch.from_numpy(wav), "sampling_rate": np.int64(44100)}
+    for found in (model(audio), model(raw, sample_rate=8000)):
+        assert same(getattr(found, field), expected)
+    found = model([audio, {**audio, "array": wav.tolist()}, {"bytes": b""}])
+    assert same(getattr(found[1], field), expected)
+    assert "expected a dict with array and sampling_rate" in str(found[2])
+    for rate, error in ((0, AudioError), (None, AudioError)):
+        with pytest.raises(error, match="sampling_rate: expected 1000 to"):
+            model({**audio, "sampling_rate": rate})
+    assert "got one with a, b" in str(model([{"a": 1, "b": 2}])[0])
+
+
+@each
+def test_what_is_no_list_of_recordings_is_one_sentence(name, models, file):
+    model, wav = models[name], uneven_speech(1.5).numpy()
+    for wrong in ((wav, 16000), (16000, wav), wav.tolist(), [np.float32(1)]):
+        with pytest.raises(ValueError, match="with the number .* sample_rate"):
+            model(wrong)
+    with open(file, "rb") as stream:
+        with pytest.raises(ValueError, match="expected a list of files"):
+            model(stream)
+    with pytest.raises(AudioError, match="an array of <U"):
+        model(np.array([file]))
+    with pytest.raises(TypeError, match="sampling_rate: expected an option of"):
+        model(wav, sampling_rate=44100)
+
+
+@each
+def test_samples_of_16_bits_as_floats_are_refused(name, models):
+    wav = uneven_speech(1.5).numpy()
+    for form in (wav * 32768, torch.from_numpy(wav * 32768).double()):
+        with pytest.raises(AudioError, match="from -1 to 1; got up to .*32768"):
+            models[name](form)
+    models[name](wav * (1.5 / abs(wav).max()))  # loud, and clipped elsewhere
+
+
+def test_a_tensor_of_two_dimensions_without_lengths(models):
+    for shape in ((1, 16000), (2, 16000), (16000, 2)):
+        with pytest.raises(AudioError, match=r"\[N\]; got .* wav_lens"):
+            models["asr"](torch.zeros(shape))
 
 
 def write_yaml(folder, text):

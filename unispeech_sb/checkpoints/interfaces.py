@@ -350,7 +350,7 @@ def expect_folder(
 
 def contents(path: str | Path) -> str:
     """What a folder holds: "it holds ...", or that it is not there."""
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         return absent(path, "folder")
     names = sorted(os.listdir(path))
     return f"it holds {named(names, 5)}" if names else "it is empty"

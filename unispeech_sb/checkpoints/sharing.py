@@ -295,6 +295,11 @@ def plan_upload(
     notes += missing
     front, body = split_card(text)
     if license is not None:
+        if not re.fullmatch(r"[\w.+-]+", license):
+            raise ValueError(
+                "license: expected an identifier of the hub, such as "
+                f"cc-by-4.0 or mit; got {license!r:.60}"
+            )
         front["license"] = license
     elif front.get("license") in (None, "unknown"):
         notes.append("the licence is unknown; --license ID states it")

@@ -30,18 +30,19 @@ from unispeech_sb.text import (
     lines_of,
     named,
     read_text,
+    separator_of,
 )
 
 _BESIDE = (".txt", ".lab")
 """Endings of the text of a recording of the same name."""
-_TABLES = {".csv": ",", ".tsv": "\t"}
-"""Ending of a table with a header -> what is between its columns."""
+_TABLES = (".csv", ".tsv")
+"""Endings of a table with a header."""
 _NAMES = (
     *("path", "wav", "file", "file_name", "audio", "audio_filepath"),
     *("ID", "id", "name"),
 )
 _TEXTS = ("wrd", "text", "transcript", "transcription", "sentence")
-"""Columns of a table, the first that is there counts."""
+"""Columns of a table, in any case; the first that is there counts."""
 _SUFFIXES = (*_BESIDE, *_TABLES, ".srt", ".vtt", ".json", ".gz", ".md")
 """Endings of what is meant for a file."""
 
@@ -130,7 +131,7 @@ class _Sources:
         texts, errors = {}, {}
         for path in paths:
             if not os.path.isfile(path):
-                errors[path] = f"{path}: there is no such file"
+                errors[path] = f"{path}: {absent(path, 'file')}"
             elif path in self.texts:
                 texts[path] = self.texts[path]
             elif path not in self.beside:
@@ -176,7 +177,7 @@ def _find_texts(recordings, text):
     kaldi |= any(isinstance(r.name, RecordingId) for r in recordings.values())
     suffix = Path(text).suffix.lower()
     if suffix in _TABLES:
-        table = _columns(text, _TABLES[suffix])
+        table = _columns(text)
     elif kaldi:
         table = _lines(text)
     else:
@@ -204,19 +205,19 @@ def _check_words(text):
         raise ValueError(f"--text: {text}: {absent(text, 'file')}")
 
 
-def _columns(path, separator):
+def _columns(path):
     """Name -> text of a table with a header."""
     lines = (f"{line}\n" for _, line in lines_of(path))
-    rows = csv.DictReader(lines, delimiter=separator)
-    header = rows.fieldnames or ()
+    rows = csv.DictReader(lines, delimiter=separator_of(path))
+    header = {name.lower(): name for name in reversed(rows.fieldnames or ())}
     name, text = (
-        next((column for column in known if column in header), None)
+        next((header[c.lower()] for c in known if c.lower() in header), None)
         for known in (_NAMES, _TEXTS)
     )
     if name is None or text is None:
         raise ValueError(
             f"{path}, line 1: expected a column of {', '.join(_NAMES)} and one "
-            f"of {', '.join(_TEXTS)}; got {named(header, 10)}"
+            f"of {', '.join(_TEXTS)}; got {named(rows.fieldnames or (), 10)}"
         )
     found = {}
     for row in rows:

@@ -185,15 +185,7 @@ def check_files(command, files):
     if not missing:
         return
     if len(missing) == len(files):
-        why = "there is no such file"
-        if len(files) == 1:
-            why = absent(files[0], "file")
-        errors = {
-            file: f"{file}: {why}"
-            if not os.path.isdir(file)
-            else f"{file}: expected recordings in the folder; there are none"
-            for file in files
-        }
+        errors = {file: f"{file}: {_why_none(file, files)}" for file in files}
         report_failures(command, files, errors)
         raise SystemExit(1)
     print_escaped(
@@ -201,6 +193,15 @@ def check_files(command, files):
         f"others are processed; missing: {', '.join(missing)}",
         sys.stderr,
     )
+
+
+def _why_none(file, files):
+    """Why there is no recording at a path, one of some."""
+    if os.path.isdir(file):
+        return "expected recordings in the folder; there are none"
+    if len(files) == 1 or os.path.lexists(file):
+        return absent(file, "file")
+    return "there is no such file"
 
 
 def check_names(items, name_of):

@@ -29,7 +29,7 @@ from unispeech_sb.inference.formats import (
     describe,
     recording_name,
 )
-from unispeech_sb.text import lines_of
+from unispeech_sb.text import absent, lines_of
 
 RECORDING = (
     "recording in a format that soundfile reads: WAV, FLAC, MP3, ...; m4a, "
@@ -125,6 +125,8 @@ def find_recordings(words: Sequence[str]) -> dict[str, Recording]:
     """
     found: dict[str, Recording] = {}
     for word in words:
+        if not word:
+            raise ValueError(f"files: {absent(word, 'recording')}")
         for recording in _distinct([*_named_by(word)]):
             before = found.setdefault(recording.path, recording)
             if before.name != recording.name:

@@ -26,6 +26,7 @@ from unispeech_sb.dataio.containers import (
     missing,
     without_length,
 )
+from unispeech_sb.text import absent
 
 __all__ = ["AudioError", "read_audio", "read_header"]
 
@@ -298,10 +299,7 @@ def _check_file(path):
     if os.path.isdir(path):
         raise AudioError(f"{path}: expected a recording; it is a folder")
     if not os.path.isfile(path):
-        is_there = os.path.exists(path)
-        what = "expected a file; it is a pipe, a socket or a device"
-        what = what if is_there else "there is no such file"
-        raise AudioError(f"{path}: {what}")
+        raise AudioError(f"{path}: {absent(path, 'file')}")
     if os.path.getsize(path) == 0:
         raise AudioError(f"{path}: the file is empty")
     lacks = missing(path)
@@ -319,6 +317,8 @@ def _open_any(path):
         ) from error
     except soundfile.LibsndfileError as error:
         reason: object = error.error_string.rstrip(".")
+        if str(reason).startswith(("Internal error", "File does not exist")):
+            reason = "Format not recognised"  # as there is such a file
         try:
             if isinstance(path, AudioBytes):
                 raise LookupError from error

@@ -14,10 +14,11 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,6 +49,12 @@ Source = str | Path | torch.Tensor | np.ndarray
 Known = str | Path | torch.Tensor
 """A ``Source`` that ``as_source`` has seen."""
 
+WHOLE = (str, bytes, torch.Tensor, np.ndarray)
+"""What is one recording, though it can be iterated over."""
+
+_LOUDEST = 100.0
+"""Magnitude from which samples are no waveform from -1 to 1, however loud."""
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -72,7 +79,11 @@ def as_source(source: Any) -> Known:
     if not isinstance(source, torch.Tensor):
         raise AudioError(
             "expected the name of a file or a waveform, [N]; got "
-            f"{type(source).__name__}"
+            + (
+                f"an array of {source.dtype}"
+                if isinstance(source, np.ndarray)
+                else type(source).__name__
+            )
         )
     if source.dim() != 1:
         raise AudioError(
@@ -85,13 +96,18 @@ def as_source(source: Any) -> Known:
             "waveform: expected floating-point samples from -1 to 1; got "
             f"{str(source.dtype).removeprefix('torch.')}"
         )
+    most = source.detach().abs().max().item() if len(source) else 0.0
+    if _LOUDEST < most < math.inf:
+        raise AudioError(
+            f"waveform: expected samples from -1 to 1; got up to {most:g} "
+            "(16-bit samples are divided by 32768)"
+        )
     return source.detach()
 
 
 def is_stream(source: Any) -> bool:
     """Whether samples come in blocks, from an iterable that is no recording."""
-    whole = isinstance(source, (str, bytes, torch.Tensor, np.ndarray))
-    return isinstance(source, Iterable) and not whole
+    return isinstance(source, Iterable) and not isinstance(source, WHOLE)
 
 
 def check_batch_seconds(batch_seconds: float) -> None:
@@ -106,7 +122,7 @@ def check_batch_seconds(batch_seconds: float) -> None:
 def check_list(paths: Iterable[Any]) -> None:
     """Refuses a single file where several may come."""
     one = isinstance(paths, (str, bytes, os.PathLike, torch.Tensor))
-    if one or not hasattr(paths, "__iter__"):
+    if one or not hasattr(paths, "__iter__") or hasattr(paths, "read"):
         raise ValueError(
             f"expected a list of files; got {' '.join(repr(paths).split()):.60}"
         )
@@ -200,12 +216,15 @@ def run_sources(
     """
     check_list(sources)
     rate = model_rate if sample_rate is None else sample_rate
-    whole = isinstance(rate, int) and not isinstance(rate, bool)
-    if not whole or not RATES[0] <= rate <= RATES[1]:
-        raise ValueError(
-            f"sample_rate: expected {RATES[0]} to {RATES[1]} Hz; got {rate!r}"
-        )
+    check_rate("sample_rate", rate)
     given = list(sources)
+    numbers = [s for s in given[:2] if isinstance(s, Real)]
+    if numbers:
+        raise ValueError(
+            "expected files or waveforms; got a list with the number "
+            f"{numbers[0]}: a waveform is an array, [N], and its rate is given "
+            "as sample_rate"
+        )
     ready = [attempt("waveform", _at_rate, s, rate, model_rate) for s in given]
     usable = {id(s): s for s in ready if not isinstance(s, AudioError)}
     found = {id(s): result for s, result in run([*usable.values()])}
@@ -219,8 +238,27 @@ def run_sources(
     return results
 
 
+def check_rate(name: str, rate: Any) -> None:
+    """Refuses what is no sampling rate."""
+    whole = isinstance(rate, Integral) and not isinstance(rate, bool)
+    if not whole or not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(
+            f"{name}: expected {RATES[0]} to {RATES[1]} Hz; got {rate!r}"
+        )
+
+
 def _at_rate(source, rate, model_rate):
     """A file, or a waveform at the model's rate."""
+    if isinstance(source, Mapping):
+        wav = source.get("array", source.get("raw"))
+        if wav is None or "sampling_rate" not in source:
+            raise AudioError(
+                "waveform: expected a dict with array and sampling_rate; got "
+                f"one with {named(source, 5)}"
+            )
+        rate = source["sampling_rate"]
+        check_rate("sampling_rate", rate)
+        source = np.asarray(wav) if isinstance(wav, list) else wav
     source = as_source(source)
     if not isinstance(source, torch.Tensor) or rate == model_rate:
         return source

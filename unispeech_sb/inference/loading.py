@@ -5,10 +5,10 @@ import pydoc
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.distributed import infer_device
@@ -44,7 +44,7 @@ from unispeech_sb.convert import converted_folder
 from unispeech_sb.dataio.audio import AudioError
 from unispeech_sb.environment import ENGINES, require_engine
 from unispeech_sb.errors import check_compiler, check_device
-from unispeech_sb.inference.audio_blocks import Source, run_sources
+from unispeech_sb.inference.audio_blocks import WHOLE, Source, run_sources
 from unispeech_sb.lobes.backbone import Backbone
 from unispeech_sb.lobes.lobe import build_empty
 from unispeech_sb.nnet.precision import (
@@ -129,6 +129,8 @@ def load_interface(
 def _check_size(path, class_name):
     """Refuses a file of labels, or of a calibration, that is none."""
     if class_name not in (*LOBES, MODEL):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file")
         size = Path(path).stat().st_size
         if size > MOST_BYTES:
             raise ValueError(
@@ -138,7 +140,7 @@ def _check_size(path, class_name):
 
 def load(
     source: str | Path,
-    device: str | None = None,
+    device: str | int | torch.device | None = None,
     trust: bool = False,
     engine: str = "torch",
     precision: str | None = None,
@@ -152,7 +154,7 @@ def load(
         A pretrained folder: the ``export`` of a recipe, or what ``unispeech-sb
         convert`` wrote; a Hugging Face folder or the hub name of a model, which
         is converted once, into ``~/.cache/unispeech_sb``.
-    device : str, optional
+    device : str or int or torch.device, optional
         Where the model runs: cpu, cuda, cuda:1, ...; cpu when omitted.
     trust : bool
         As for ``CheckedFolder.from_hparams``.
@@ -182,13 +184,20 @@ def load(
     ...
     ValueError: nowhere: expected a folder with hyperparams.yaml, a Hugging ...
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(
+            f"expected a folder or the hub name of a model; got {source!r:.60}"
+        )
     check_device(device)
     folder = converted_folder(source) if may_be_converted(source) else source
     kind = folder_kind(folder)
     if kind not in INTERFACES or not INTERFACES[kind].ours:
         found = purpose(folder, kind) if kind not in ("", FOREIGN) else ""
         if kind == FOREIGN:
-            found = "its yaml names nothing of this package: use SpeechBrain's"
+            found = (
+                f"its {YAML_FILE} names nothing of this package: use "
+                "SpeechBrain's interfaces, or copy it again if it is cut short"
+            )
         raise ValueError(
             f"{source}: expected a folder with {YAML_FILE}, a Hugging Face "
             f"folder or the hub name of a model; {found or contents(folder)}"
@@ -303,9 +312,8 @@ class CheckedFolder(Pretrained):
         options, given = _chosen(run_opts), {**(hparams or {})}
         for source in (options, given):
             precision = precision or source.get("precision")
-        options["device"] = (
-            options.get("device") or given.get("device") or infer_device()
-        )
+        device = options.get("device") or given.get("device") or infer_device()
+        options["device"] = str(torch.device(device))
         device_type = options["device"].partition(":")[0]
         chosen = choose_precision(precision or "fp32", device_type)
         is_lower = chosen != "fp32" and device_type == "cpu"
@@ -367,10 +375,12 @@ class CheckedFolder(Pretrained):
 
         Arguments
         ---------
-        sources : str or path-like or array [N], or iterable of them
+        sources : str or path-like or array [N] or dict, or iterable of them
             Files that ``read_audio`` reads, and waveforms as torch.Tensor or
-            numpy.ndarray with samples from -1 to 1. A torch.Tensor [B, N] is a
-            batch, for SpeechBrain's method of the class.
+            numpy.ndarray with samples from -1 to 1, or with their own rate as
+            ``datasets`` gives them: a dict with ``array`` (or ``raw``) and
+            ``sampling_rate``. A torch.Tensor [B, N] is a batch, for
+            SpeechBrain's method of the class.
         *args : tuple
             With a batch: the valid share of each waveform.
         sample_rate : int, optional
@@ -390,22 +400,44 @@ class CheckedFolder(Pretrained):
         ------
         AudioError
             When a single recording cannot be used.
+        TypeError
+            When the method has no such option.
         """
+        has_shares = bool(args) or "wav_lens" in options
         is_batch = isinstance(sources, torch.Tensor) and sources.dim() == 2
-        if is_batch or args or "wav_lens" in options:
+        if is_batch or has_shares:
+            if not has_shares:
+                self._check_batch(sources)
             return super().__call__(sources, *args, **options)
-        kinds = (str, bytes, os.PathLike, torch.Tensor, np.ndarray)
-        one = isinstance(sources, kinds)
+        one = isinstance(sources, (*WHOLE, os.PathLike, Mapping))
         given: Any = [sources] if one else sources
+        method = getattr(self, self.files_method)
+        known = ["sample_rate", *[*signature(method).parameters][1:]]
+        for name in options:
+            if name not in known:
+                raise TypeError(
+                    f"{name}: expected an option of {self.files_method}: "
+                    f"{', '.join(known)}"
+                )
         results = run_sources(
             given,
-            partial(getattr(self, self.files_method), **options),
+            partial(method, **options),
             self.audio_normalizer.sample_rate,
             sample_rate,
         )
         if one and isinstance(results[0], AudioError):
             raise results[0]
         return results[0] if one else results
+
+    def _check_batch(self, wavs):
+        """Refuses waveforms without lengths where the class needs these."""
+        parameters = signature(self.forward).parameters.values()
+        needed = [p for p in parameters if p.default is p.empty][1:]
+        if any(p.name == "wav_lens" for p in needed):
+            raise AudioError(
+                f"waveform: expected shape [N]; got {list(wavs.shape)}, which "
+                "is a batch and needs wav_lens"
+            )
 
     def use_engine(self, engine: str, precision: str = "fp32") -> None:
         """Runs the model by another runtime from now on.

@@ -6,7 +6,9 @@ import shutil
 import pytest
 
 from tests.dataio.corpora.test_list_forms import ROWS, TASKS, audio  # noqa: F401
+from unispeech_sb import load
 from unispeech_sb.commands.data import data
+from unispeech_sb.commands.recipe import recipe
 from unispeech_sb.dataio.corpora import find_corpus, read_corpus
 from unispeech_sb.dataio.manifest import check_records
 
@@ -184,6 +186,29 @@ def test_what_datasets_writes_is_read(way, corpus):
         both.save_to_disk(corpus / "saved")
         corpus = corpus / "saved"
     assert_same(corpus, ids=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "place"), [(hub, "data/train-00000-of-00001.parquet"), (saved, "")]
+)
+def test_a_recipe_trains_on_it_to_its_end(
+    form, place, corpus, tmp_path, no_packages, monkeypatch
+):
+    form(corpus)
+    monkeypatch.chdir(tmp_path)
+    line = f"""keyword_spotting --data_folder={corpus} --model=tiny
+        --num_classes=2 --number_of_epochs=2 --batch_size=2 --device=cpu
+        --noprogressbar --output_folder=results"""
+    scores = recipe(line.split())
+    assert 0 <= scores["accuracy"] <= 1
+    model = load("results/export")
+    assert sorted(model.labels) == WORDS
+    if place:  # recordings inside of the table are enough
+        (row,) = parquet.read_table(corpus / place).slice(0, 1).to_pylist()
+        path = tmp_path / "a.wav"
+        path.write_bytes(row["audio"]["bytes"])
+        assert model(path).label in WORDS
 
 
 def test_data_check_counts_and_leads_to_the_recipe(corpus, capsys):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from unispeech_sb.dataio.audio import read_header
 from unispeech_sb.dataio.manifest import SPLITS, read_rows, stretch
-from unispeech_sb.text import MOST_S, lines_of, read_number
+from unispeech_sb.text import MOST_S, lines_of, read_number, separator_of
 
 __all__ = ["csv_table"]
 
@@ -46,7 +46,6 @@ SPLIT_NAMES = {
 }
 _ROOT = re.compile(r"(\$\{?\w+\}?|\{\w+\})/")
 """What SpeechBrain replaces in paths: $data_root, {data_root} in JSON."""
-_SEPARATORS = ("\t", ";", ",")
 
 
 class Row(NamedTuple):
@@ -152,7 +151,7 @@ def csv_rows(
     def check(names):
         _find_columns(tuple(names), wanted)
 
-    form = {"delimiter": _separator(path)}
+    form = {"delimiter": separator_of(path)}
     for where, fields in read_rows(path, check, **form):
         yield Row(where, fields, home, split, in_samples)
 
@@ -160,14 +159,8 @@ def csv_rows(
 def header_of(path: str | Path) -> list[str]:
     """The names of a CSV's columns."""
     for _, line in lines_of(path):
-        return next(csv.reader([line], delimiter=_separator(path)), [])
+        return next(csv.reader([line], delimiter=separator_of(path)), [])
     return []
-
-
-def _separator(path):
-    """What separates the columns of a CSV."""
-    line = next((line for _, line in lines_of(path)), "")
-    return max(reversed(_SEPARATORS), key=line.count)
 
 
 def records_of(rows: Iterable[Row], wanted: Wanted) -> Iterator[dict[str, Any]]:
