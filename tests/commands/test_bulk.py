@@ -125,7 +125,7 @@ def test_inputs_of_all_kinds_give_the_same(models, files, here, tmp_path):
         )
         expected = expected or row
         for key in ("content", "posterior", "label", "duration"):
-            assert row[key] == expected[key], word
+            check_equal(row[key], expected[key])
         shutil.rmtree(out)
 
 

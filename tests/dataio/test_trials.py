@@ -137,7 +137,7 @@ def test_where_the_truth_is_of_no_use_no_trial_has_to_be_another(tmp_path):
 @pytest.mark.parametrize(
     ("labelled", "text", "message"),
     [
-        (False, "", "expected pairs of recordings, got none"),
+        (False, "", "expected target and non-target trials, got none"),
         (None, "\n\n", "expected pairs of recordings, got none"),
         (False, "a b\na b 1\n", "line 2: expected two fields, got 3"),
         (False, "a a\n", "line 1: a is compared with itself"),

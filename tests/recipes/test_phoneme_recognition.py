@@ -30,10 +30,10 @@ SCRATCH = [
 ]
 OVERFIT = [
     "--model=small",
-    "--number_of_epochs=40",
+    "--number_of_epochs=60",
     "--lr=0.003",
     "--warmup_updates=10",
-    "--hold_updates=80",
+    "--hold_updates=140",
     "--decay_updates=30",
 ]
 

@@ -47,6 +47,9 @@ _COLUMNS = {
 }
 
 
+_BOTH = "target and non-target trials"
+
+
 class Trials(NamedTuple):
     """Trials by number, so that ten million of them take 90 MB.
 
@@ -139,6 +142,9 @@ def read_trials(
         np.frombuffer(right, np.int32),
         np.frombuffer(truth, bool) if truth or labelled else None,
     )
+    if not lines:
+        what = "pairs of recordings" if labelled is None else _BOTH
+        raise ValueError(f"{path}: expected {what}, got none")
     _check_trials(trials, path, lines)
     _check_names(trials, path, lines, known, root)
     return trials
@@ -497,13 +503,9 @@ def _truth_of(word, path, line):
 
 def _check_trials(trials, path, lines):
     """Raises on what no comparison could make right."""
-    what = "target and non-target trials"
-    if not len(lines):
-        what = "pairs of recordings" if trials.targets is None else what
-        raise ValueError(f"{path}: expected {what}, got none")
     if trials.targets is not None and len(np.unique(trials.targets)) < 2:
         raise ValueError(
-            f"{path}: expected {what}, got {len(lines)} of one kind"
+            f"{path}: expected {_BOTH}, got {len(lines)} of one kind"
         )
     itself = np.flatnonzero(trials.left == trials.right)
     if len(itself):
