@@ -7,11 +7,15 @@ import os
 import statistics
 import time
 
-import speechbrain
-import torch
-import transformers
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    # Sides that run in turn share it, and none is to compile for the others
+    os.environ.setdefault(_cache, "4096")
 
-from unispeech_sb.lobes.backbone import PRESETS, Backbone
+import speechbrain  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from unispeech_sb.lobes.backbone import PRESETS, Backbone  # noqa: E402
 
 RATE = 16000
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

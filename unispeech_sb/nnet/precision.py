@@ -158,7 +158,15 @@ class _Int8Linear(_Int8Product):
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Features [..., D] to [..., D'], bfloat16."""
-        return self.multiply(feats, feats.abs().amax(-1, keepdim=True))
+        return self.multiply(feats, _largest(feats)[..., None])
+
+
+def _largest(rows):
+    """The largest magnitude of each row, [..., D] to [...], by its bits: those
+    of positive numbers are in the numbers' order."""
+    whole = torch.int16 if rows.dtype == torch.bfloat16 else torch.int32
+    bits = rows.view(whole) & torch.iinfo(whole).max
+    return bits.amax(-1).view(rows.dtype)
 
 
 class _Int8Conv(_Int8Product):
@@ -177,7 +185,7 @@ class _Int8Conv(_Int8Product):
     def forward(self, feats: torch.Tensor, moments: None) -> torch.Tensor:
         """Features [B, C, T] to [B, C', T'], float32 after the last one."""
         feats = feats.transpose(1, 2)
-        most = feats.abs().amax(2).unfold(1, *self.field)  # [B, T', K]
+        most = _largest(feats).unfold(1, *self.field)  # [B, T', K]
         seen = feats.unfold(1, *self.field).transpose(2, 3).flatten(2)
         feats = self.multiply(seen, most.amax(2, keepdim=True))
         if self.layer_norm is not None:
