@@ -140,7 +140,6 @@ def test_where_the_truth_is_of_no_use_no_trial_has_to_be_another(tmp_path):
         (False, "", "expected target and non-target trials, got none"),
         (None, "\n\n", "expected pairs of recordings, got none"),
         (False, "a b\na b 1\n", "line 2: expected two fields, got 3"),
-        (False, "a a\n", "line 1: a is compared with itself"),
         (False, "1 a b\n1 a c\n", "2 of one kind"),
         (None, "a b c\n", "line 1: expected 1 or 0 .* got 'a'"),
         (None, "1 a b\nd e f\n", "line 2: expected 1 or 0 .* got 'd'"),

@@ -55,15 +55,20 @@ def programs_in(folder):
     return found
 
 
+def kill(numbers):
+    """Kills processes, of which some may have ended."""
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
 def await_end(folder, seconds=120.0):
     """Waits until nothing of a Ray runs any more, but for its agents, which
     are ended."""
     end = time.monotonic() + seconds
     while left := programs_in(folder):
         if all(line.startswith(AGENTS) for line in left.values()):
-            for number in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+            kill(left)
         if time.monotonic() > end:
             raise AssertionError(f"left running: {left}")
         time.sleep(0.05)
@@ -108,9 +113,7 @@ def any_killed(folder, mark, draw):
     """Kills a process of a kind, where there is one."""
     there = programs_in(folder).items()
     found = [number for number, line in there if mark in line]
-    with contextlib.suppress(ProcessLookupError):
-        if found:
-            os.kill(draw.choice(sorted(found)), signal.SIGKILL)
+    kill([draw.choice(sorted(found))] if found else [])
     return bool(found)
 
 
