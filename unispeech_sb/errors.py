@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes after Ctrl-C and SIGTERM, as shells count."""
@@ -168,7 +168,7 @@ def _tell_launcher(line):
             time.sleep(_LATER_S)
 
 
-def check_device(name: str | None) -> None:
+def check_device(name: Any) -> None:
     """Refuses a device that this machine does not have; None passes."""
     if name is None:
         return

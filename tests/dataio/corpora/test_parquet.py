@@ -193,7 +193,7 @@ def test_what_datasets_writes_is_read(way, corpus):
     ("form", "place"), [(hub, "data/train-00000-of-00001.parquet"), (saved, "")]
 )
 def test_a_recipe_trains_on_it_to_its_end(
-    form, place, corpus, tmp_path, no_packages, monkeypatch
+    form, place, corpus, tmp_path, monkeypatch
 ):
     form(corpus)
     monkeypatch.chdir(tmp_path)
